@@ -1,0 +1,1 @@
+"""Reusable, stage-free code: it imports no stage and no competition."""

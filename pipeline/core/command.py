@@ -1,0 +1,78 @@
+"""The command line that all stages share: one parser, one way to fail.
+
+    if __name__ == "__main__":
+        run_stage(main, stage_parser(__doc__))
+
+Exit status: 0 when the whole artifact stands; 2 for a mistake of the user's, told in one line on stderr; 75 when a time
+limit stopped the stage and running it again continues; 130 after Ctrl-C.
+"""
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+
+EXIT_USER_ERROR = 2
+EXIT_TIME_LIMIT = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
+EXIT_INTERRUPTED = 130
+
+STARTED = time.monotonic()
+
+
+class UserError(Exception):
+    """Something only the user can mend. The message is one line that names the file, row, column and value."""
+
+
+class TimeLimitReached(Exception):
+    """The stage stopped cleanly after a checkpoint; the same command goes on from there."""
+
+
+def stage_parser(doc: str, targets: bool = True) -> argparse.ArgumentParser:
+    """A parser whose --help is the stage's module docstring. `targets` are competition, run or fold paths."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if targets:
+        parser.add_argument("targets", nargs="+", metavar="TARGET",
+                            help="competition, run or fold: melanoma, melanoma/b5_384 or melanoma/b5_384/fold0")
+    return parser
+
+
+def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
+    """Parse, run, and turn the expected ways to fail into exit codes without a traceback."""
+    try:
+        main(parser.parse_args())
+    except UserError as error:
+        sys.exit(fail(error, EXIT_USER_ERROR))
+    except TimeLimitReached as stop:
+        sys.exit(fail(stop, EXIT_TIME_LIMIT))
+    except KeyboardInterrupt:
+        sys.exit(fail("interrupted: the same command goes on from here", EXIT_INTERRUPTED))
+
+
+def fail(reason: object, status: int) -> int:
+    """Print the reason as one line and return the exit status."""
+    print("error:" if status == EXIT_USER_ERROR else "stopped:", " ".join(str(reason).split()), file=sys.stderr)
+    return status
+
+
+def smoke() -> bool:
+    """True when SMOKE=1: the same stages with tiny networks, sizes and epochs."""
+    return os.environ.get("SMOKE", "") not in ("", "0")
+
+
+def seconds(text: str) -> float:
+    """A duration such as `8.5h`, `30m`, `90s` or `90` in seconds.
+
+    >>> seconds("8.5h"), seconds("90")
+    (30600.0, 90.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hms]?)", text.strip())
+    if not match:
+        raise UserError(f"TIME_LIMIT={text!r} is no duration: write 8.5h, 30m or 90s")
+    return float(match[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[match[2]]
+
+
+def time_left() -> float:
+    """Seconds until TIME_LIMIT (counted from the start of this process), infinite when none is set."""
+    limit = os.environ.get("TIME_LIMIT")
+    return seconds(limit) - (time.monotonic() - STARTED) if limit else float("inf")
