@@ -96,7 +96,8 @@ class Target:
     fold: int | None = None
 
     def __str__(self) -> str:
-        return "/".join([self.competition, *filter(None, [self.run]), *([] if self.fold is None else [f"fold{self.fold}"])])
+        fold = "" if self.fold is None else f"fold{self.fold}"
+        return "/".join(part for part in (self.competition, self.run, fold) if part)
 
 
 def parse_target(text: str) -> Target:

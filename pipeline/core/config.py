@@ -139,7 +139,8 @@ class Task:
         for name in (*self.uncertain_pretrain, *self.uncertain_finetune):
             require(name in self.labels, self, f"an uncertainty policy names {name!r}, which is not in labels")
         for name, policy in self.uncertain_finetune.items():
-            require(not policy.smooth, self, f"{name}: AUC losses take hard labels: no low and high in uncertain_finetune")
+            hard = "AUC losses take hard labels, so no low and high in uncertain_finetune"
+            require(not policy.smooth, self, f"{name}: {hard}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ import pandas as pd
 
 from pipeline.core.command import UserError
 
-IMAGE_COLUMNS = ("image_id", "file", "patient_id", "unit_id", "split", "source")  # what read_raw gives, then patient columns, labels
-ID_COLUMNS = ("image_id", "file", "patient_id", "unit_id", "split", "source", "phash", "lesion_id", "duplicate_of", "decoded")
+# What every read_raw gives first; patient columns and labels follow.
+IMAGE_COLUMNS = ("image_id", "file", "patient_id", "unit_id", "split", "source")
+ID_COLUMNS = (*IMAGE_COLUMNS, "phash", "lesion_id", "duplicate_of", "decoded")
 SPLITS = ("train", "valid", "test")
 
 
@@ -39,6 +40,11 @@ def raw_folder(competition: str) -> Path:
     if not raw.is_dir():
         raise UserError(f"{raw}: there is no such folder; put (or link) the download of {competition} there")
     return raw
+
+
+def image_path(competition: str, size: int, image_id: str) -> Path:
+    """Where prepare puts an image of that size."""
+    return data_folder(competition) / "images" / str(size) / f"{image_id}.jpg"
 
 
 def models_folder(competition: str) -> Path:
@@ -113,7 +119,7 @@ def read_images(competition: str) -> pd.DataFrame:
 
 
 def check_ids(path: Path, table: pd.DataFrame, column: str = "image_id") -> None:
-    """Raise a UserError that names the first blank or repeated id. Rows are counted as an editor shows them, header = 1."""
+    """Raise a UserError that names the first blank or repeated id; rows count as an editor shows them, header = 1."""
     ids = table[column]
     if ids.isna().any():
         raise UserError(f"{path}: row {ids.isna().to_numpy().argmax() + 2}, column {column}: blank")
