@@ -16,7 +16,8 @@ def checked(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if labels.dtype == object:
         labels = labels.astype(np.float64)
     if scores.ndim != 1 or scores.shape != labels.shape:
-        raise ValueError(f"scores of shape {scores.shape} and labels of shape {labels.shape}: both must be flat, equally long")
+        shapes = f"scores of shape {scores.shape} and labels of shape {labels.shape}"
+        raise ValueError(f"{shapes} must be flat and equally long")
     if labels.dtype == bool:
         positive, negative = labels, ~labels
     else:
@@ -88,7 +89,7 @@ def roc_points(scores, labels, drop_collinear: bool = True) -> tuple[np.ndarray,
     known = positive | negative
     scores, positive = scores[known].astype(np.float64), positive[known]
     if positive.all() or not positive.any():
-        raise ValueError(f"{np.count_nonzero(positive)} positives in {len(positive)} rows: a ROC curve needs both classes")
+        raise ValueError(f"{np.count_nonzero(positive)} positives in {len(positive)} rows: a curve needs both classes")
     order = np.argsort(-scores, kind="stable")
     scores = scores[order]
     last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)  # the last row of each distinct score
