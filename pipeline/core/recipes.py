@@ -8,7 +8,10 @@ from pipeline.core.config import Resize, require, require_between, require_in
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random views in training. Angles in degrees; shifts and hole sizes as parts of the side."""
+    """Random views in training. Angles in degrees; shifts and hole sizes as parts of the side.
+
+    probability  of the geometric part and of the holes; photometric: of each change of colour, blur and noise
+    """
     flip: bool = False
     rotate: float = 0.0
     translate: float = 0.0
@@ -16,11 +19,12 @@ class Augment:
     shear: float = 0.0
     holes: int = 0
     hole_size: float = 0.1
+    photometric: float = 0.0
     probability: float = 1.0
 
     def __post_init__(self) -> None:
         require_between(self, "rotate", 0, 180)
-        for name in ("translate", "scale", "hole_size", "probability"):
+        for name in ("translate", "scale", "hole_size", "photometric", "probability"):
             require_between(self, name, 0, 1)
         require_between(self, "shear", 0, 89)
         require_between(self, "holes", 0, 64)
@@ -91,7 +95,7 @@ class Finetune:
         require(self.positives < self.batch_size, self, f"positives={self.positives} leaves no room for negatives")
 
 
-SMOKE_NETWORK = "test_resnet.r160_in1k"  # timm's own test network, 0.47 M parameters
+SMOKE_NETWORK = "test_resnet.r160_in1k"  # timm's own test network, 0.37 M parameters
 SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
 SMOKE_FINETUNE = dict(lr=0.05, epochs=3, batch_size=32, milestones=(2,), milestone_unit="epoch")
 
