@@ -2,8 +2,8 @@
 
 The claim is a file made with O_EXCL that its owner touches every few seconds. A watcher calls it stale when it has not
 changed for `STALE` seconds by the watcher's own clock (clocks of two machines are never compared), or at once when its
-owner ran on this machine and is gone. It is taken over by renaming it away, which one watcher can do; should a new owner
-appear between a watcher's last look and its rename (microseconds), the work is done twice, with equal results.
+owner ran on this machine and is gone. It is taken over by renaming it away, which one watcher can do; should a new
+owner appear between a watcher's last look and its rename (microseconds), the work is done twice, with equal results.
 """
 import json
 import os
@@ -13,9 +13,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 BEAT, STALE, POLL = 5.0, 60.0, 0.5  # seconds
+
+
+def claim_path(artifact: Path) -> Path:
+    """The claim that stands beside an artifact while it is made."""
+    return artifact.with_name(f".{artifact.name}.claim")
 
 
 def process_start(pid: int) -> str | None:
@@ -94,28 +100,44 @@ def stamp(path: Path) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_ino
 
 
-@contextmanager
-def claimed(artifact: Path) -> Iterator[bool]:
-    """Yield True while this process holds the claim to make `artifact`, or False when it stands already.
+@dataclass
+class Watch:
+    """What this process last saw of another's claim, and when by its own clock."""
+    seen: tuple[int, int] | None = None
+    since: float = 0.0
+    said: bool = False
 
-    Waits while another process makes it, and says for whom; takes a stale claim over.
+
+def acquire(artifact: Path, watch: Watch) -> bool:
+    """Claim the making of `artifact` if nobody else has; take a stale claim over. Never waits."""
+    path = claim_path(artifact)
+    if try_claim(path):
+        return True
+    now = stamp(path)
+    if now != watch.seen:
+        watch.seen, watch.since = now, time.monotonic()
+    if owner_is_gone(path) or time.monotonic() - watch.since > STALE:
+        print(f"{path}: its owner is gone; taking over", flush=True)
+        take_over(path, now)
+    elif not watch.said:
+        print(f"{artifact}: another process is making it", flush=True)
+        watch.said = True
+    return False
+
+
+def unfinished(artifacts: list[Path]) -> Iterator[Path]:
+    """Yield each artifact that this process is to make now, holding its claim meanwhile, until all of them stand.
+
+    What another process makes is left to it and waited for at the end; should it die, its work comes here.
     """
-    path = artifact.with_name(f".{artifact.name}.claim")
-    seen, since, said = None, time.monotonic(), False
-    while not artifact.exists():
-        if try_claim(path):
-            with beating(path):
-                yield not artifact.exists()
-            return
-        now = stamp(path)
-        if now != seen:
-            seen, since = now, time.monotonic()
-        elif owner_is_gone(path) or time.monotonic() - since > STALE:
-            print(f"{path}: its owner is gone; taking over", flush=True)
-            take_over(path, seen)
-            continue
-        if not said:
-            print(f"{artifact}: another process is making it; waiting", flush=True)
-            said = True
-        time.sleep(POLL)
-    yield False
+    watches = {path: Watch() for path in artifacts}
+    while waiting := [path for path in artifacts if not path.exists()]:
+        made = False
+        for path in waiting:
+            if not path.exists() and acquire(path, watches[path]):
+                with beating(claim_path(path)):
+                    if not path.exists():  # its maker may have finished between the look and the claim
+                        yield path
+                        made = True
+        if not made:
+            time.sleep(POLL)

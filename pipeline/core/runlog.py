@@ -1,0 +1,142 @@
+"""What a run tells: `log.jsonl` with every number, one progress line, a stop with advice when scores break down.
+
+Lines of a step hold loss and rate; every `WINDOW` steps a line adds the training AUC and A_M on the last `BUFFER`
+scores, the duals, and images per second; every epoch one holds the validation AUCs. With several processes the buffer is
+that of the main one, an even share of every batch.
+"""
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.core.command import UserError
+from pipeline.core.device import is_main
+from pipeline.core.metrics import auc
+
+WINDOW, BUFFER = 20, 2048
+COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is stopped
+
+
+def a_m(scores: np.ndarray, labels: np.ndarray, margin: float) -> float:
+    """V+ + V- + max(0, m - mean+ + mean-)^2 of one label's scores: what AUC-M minimises (paper, theorem 1)."""
+    positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
+    return float(positive.var() + negative.var() + max(0.0, margin - positive.mean() + negative.mean()) ** 2)
+
+
+class RunLog:
+    """The log of one phase of one fold. Scores stay on the device until a window ends: one transfer per window."""
+
+    def __init__(self, path: Path, phase: str, loss: nn.Module) -> None:
+        self.path, self.phase, self.loss = path, phase, loss
+        self.progress: dict[str, str] = {}
+        self.pending: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, float]] = []
+        self.scores = self.labels = np.empty((0, 0), np.float32)
+        self.collapsed = 0
+        self.images, self.since = 0, time.monotonic()
+
+    def start_afresh(self) -> None:
+        """Drop the lines of an earlier attempt at this phase that left no checkpoint."""
+        if is_main():
+            kept = [line for line in self.lines() if json.loads(line)["phase"] != self.phase]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("".join(kept))
+
+    def lines(self) -> list[str]:
+        return self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+
+    def state(self) -> dict:
+        """What a checkpoint keeps: the buffer, and how long the file was."""
+        size = self.path.stat().st_size
+        return {"scores": torch.from_numpy(self.scores), "labels": torch.from_numpy(self.labels),
+                "collapsed": self.collapsed, "bytes": size}
+
+    def resume(self, state: dict) -> None:
+        """Cut the file to what it was at the checkpoint, so that no line is missing or repeated."""
+        self.scores, self.labels = state["scores"].numpy(), state["labels"].numpy()
+        self.collapsed = state["collapsed"]
+        if is_main():
+            with self.path.open("r+b") as file:
+                file.truncate(state["bytes"])
+
+    def write(self, line: dict) -> None:
+        if is_main():
+            with self.path.open("a") as file:
+                file.write(json.dumps({"phase": self.phase, **line}) + "\n")
+
+    def step(self, step: int, value: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, rate: float,
+             images: int) -> None:
+        """Note one step; at a window's end, write and judge."""
+        self.pending.append((step, value, scores, targets, rate))
+        self.images += images
+        if step % WINDOW == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the pending steps, and the window's line where one ends with them."""
+        if not self.pending:
+            return
+        values = torch.stack([value for _, value, _, _, _ in self.pending]).tolist()
+        for (step, _, _, _, rate), value in zip(self.pending, values, strict=True):
+            self.write({"step": step, "loss": value, "lr": rate})
+            if not math.isfinite(value):
+                raise UserError(f"{self.path}: step {step}: the loss is {value}; lower the learning rate, or set "
+                                "precision='fp32' in the run")
+        fresh = [torch.cat([item[place] for item in self.pending]).float().cpu().numpy() for place in (2, 3)]
+        self.keep(*fresh)
+        last = self.pending[-1][0]
+        self.pending = []
+        if last % WINDOW == 0:
+            self.judge(self.scores[-WINDOW * len(fresh[0]) // len(values):], last)
+            self.window(last, values)
+
+    def keep(self, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Append to the buffer and forget what is older than its length."""
+        if self.scores.size:
+            scores, labels = np.concatenate([self.scores, scores]), np.concatenate([self.labels, labels])
+        self.scores, self.labels = scores[-BUFFER:].copy(), labels[-BUFFER:].copy()
+
+    def judge(self, scores: np.ndarray, step: int) -> None:
+        """Stop a run whose scores are all equal for 100 steps: nothing is learnt from them."""
+        spread = np.ptp(scores, axis=0)
+        equal = bool((spread <= 1e-6 * (1 + np.abs(scores).max(axis=0))).any())
+        self.collapsed = self.collapsed + 1 if equal else 0
+        if self.collapsed >= COLLAPSED:
+            raise UserError(f"{self.path}: step {step}: the scores of some label have been equal for "
+                            f"{COLLAPSED * WINDOW} steps; lower the learning rate, or begin from pretrained weights")
+
+    def window(self, step: int, values: list[float]) -> None:
+        """One line on the buffer: training AUC, A_M, duals, the margin's bound, speed."""
+        elapsed, images = time.monotonic() - self.since, self.images
+        self.since, self.images = time.monotonic(), 0
+        aucs = [auc_or_nan(self.scores[:, k], self.labels[:, k]) for k in range(self.scores.shape[1])]
+        line = {"step": step, "window": True, "train_auc": aucs, "images_per_second": round(images / elapsed, 1)}
+        line |= self.duals()
+        self.write(line)
+        mean = np.nanmean(aucs) if not np.isnan(aucs).all() else float("nan")
+        self.progress = {"loss": f"{np.mean(values):.4f}", "auc": f"{mean:.3f}", "img/s": f"{images / elapsed:.0f}",
+                         **{name: self.progress[name] for name in ("valid",) if name in self.progress}}
+        if "alpha" in line:
+            self.progress["alpha"] = f"{np.mean(line['alpha']):.2f}"
+
+    def duals(self) -> dict:
+        """a, b, alpha, and A_M of the normalised scores, for an AUC loss; nothing for the others."""
+        if not hasattr(self.loss, "alpha"):
+            return {}
+        return {name: getattr(self.loss, name).detach().float().cpu().tolist() for name in ("a", "b", "alpha")}
+
+    def epoch(self, step: int, epoch: int, aucs: dict[str, float]) -> None:
+        """One line per epoch with the validation AUCs."""
+        self.flush()
+        self.write({"step": step, "epoch": epoch, "valid_auc": aucs})
+        self.progress["valid"] = f"{aucs['mean']:.4f}"
+
+
+def auc_or_nan(scores: np.ndarray, labels: np.ndarray) -> float:
+    """AUC of one label on the buffer, NaN until both classes are in it."""
+    known = ~np.isnan(labels)
+    hard = labels[known] > 0.5
+    return auc(scores[known], hard) if 0 < hard.sum() < hard.size else float("nan")

@@ -1,0 +1,274 @@
+"""The training loop of both stages: any loss, any optimizer, one process or many, resumed bit for bit.
+
+Nothing random is kept: the order of an epoch, the view of an image and the dropout of a step are functions of
+(seed, epoch), (seed, epoch, image) and (seed, step). A checkpoint therefore holds weights, optimizer, loss, scaler,
+average, the step, and the scores that the log's training AUC is made from.
+"""
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from pipeline.core import checkpoint
+from pipeline.core.command import Stop, TimeLimitReached, UserError, time_left
+from pipeline.core.device import agree, autocast, device, is_main, out_of_memory_advice, world
+from pipeline.core.images import loader
+from pipeline.core.network import save_weights
+from pipeline.core.runlog import RunLog
+from pipeline.core.tables import provenance
+
+CHECKPOINT_SECONDS = 600.0  # a kill loses at most this much work, at under 1 % of the time for writing
+
+
+@dataclass(kw_only=True)
+class Phase:
+    """What one phase gives to the loop.
+
+    name      "pretrained" or "finetuned": the artifact it leads to
+    key       what made it: goes into weights and checkpoints; only a checkpoint of the same key is gone on from
+    data      (epoch, indices) -> inputs, indices; targets: float32 (N, K), NaN = left out
+    rate      step -> learning rate; restarts: steps at which PESG takes its mean as the new reference
+    validate  network -> {"mean": AUC, label: AUC, …}, called in every process
+    micro     micro-batches per step; positives: at least so many of each label in a batch, 0 = plain shuffling
+    """
+    name: str
+    folder: Path
+    key: dict
+    network: nn.Module
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    data: torch.utils.data.Dataset
+    targets: torch.Tensor
+    rate: Callable[[int], float]
+    validate: Callable[[nn.Module], dict[str, float]]
+    epochs: int
+    batch_size: int
+    seed: int
+    restarts: frozenset[int] = field(default_factory=frozenset)
+    dtype: torch.dtype = torch.float32
+    micro: int = 1
+    ema: float = 0.0
+    positives: int = 0
+    workers: int = 0
+
+
+def fold_seed(target: str, phase: str, seed: int) -> int:
+    """The seed of one phase of one fold: it depends on its own name only, not on which other folds run."""
+    return int(np.random.SeedSequence([seed, crc32(f"{target} {phase}".encode())]).generate_state(1)[0])
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch (what is over is dropped, other images each epoch), at least one."""
+    return max(1, images // batch_size)
+
+
+def epoch_batches(phase: Phase, epoch: int) -> list[np.ndarray]:
+    """The image indices of each global batch of an epoch, from (seed, epoch) alone."""
+    rng = np.random.default_rng((phase.seed, epoch))
+    order = rng.permutation(len(phase.targets))
+    steps = steps_per_epoch(len(order), phase.batch_size)
+    batches = [order[step * phase.batch_size:(step + 1) * phase.batch_size] for step in range(steps)]
+    if phase.positives:
+        add_positives(batches, phase.targets.numpy(), phase.positives, rng)
+    return batches
+
+
+def add_positives(batches: list[np.ndarray], targets: np.ndarray, least: int, rng: np.random.Generator) -> None:
+    """Swap all-negative images of each batch, in place, for positives until every label has `least` of them.
+
+    Positives are taken from a shuffled round of all of them, so each is used equally often.
+    """
+    positive = targets > 0.5
+    for label in range(targets.shape[1]):
+        pool = rng.permutation(np.flatnonzero(positive[:, label]))
+        taken = 0
+        for batch in batches:
+            missing = least - positive[batch, label].sum()
+            spare = np.flatnonzero(~positive[batch].any(axis=1))[:max(missing, 0)]
+            batch[spare] = pool[(taken + np.arange(len(spare))) % len(pool)]
+            taken += len(spare)
+
+
+def remaining_keys(phase: Phase, step: int, rank: int, processes: int) -> list[tuple[int, np.ndarray]]:
+    """The loader's keys from `step` on: (epoch, the images of this process in that global batch)."""
+    each = steps_per_epoch(len(phase.targets), phase.batch_size)
+    keys = []
+    for epoch in range(step // each, phase.epochs):
+        batches = epoch_batches(phase, epoch)
+        first = step - epoch * each if epoch == step // each else 0
+        keys += [(epoch, batch[rank::processes]) for batch in batches[first:]]
+    return keys
+
+
+def seed_step(seed: int, step: int, micro: int) -> None:
+    """Set torch's generators (dropout, drop-path) for one micro-batch of one step of this process."""
+    torch.manual_seed(np.random.SeedSequence((seed, step, micro, world()[0])).generate_state(1, np.uint64).item() >> 1)
+
+
+def gradients(phase: Phase, model: nn.Module, scaler: torch.amp.GradScaler, step: int, pictures: torch.Tensor,
+              targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Backward through one step; returns the loss and the scores (B, K).
+
+    With micro-batches the loss still sees the whole batch: all are scored without a graph, the loss gives its gradient
+    with respect to the scores, and each micro-batch is passed again to carry its part back. One more forward pass is
+    the price; averaging the AUC losses of parts would be another loss.
+    """
+    if phase.micro == 1:
+        seed_step(phase.seed, step, 0)
+        with autocast(phase.dtype):
+            scores = model(pictures)
+        value = phase.loss(scores, targets)
+        scaler.scale(value).backward()
+        return value.detach(), scores.detach()
+    parts = pictures.chunk(phase.micro)
+    scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
+    value = phase.loss(scores, targets)
+    scaler.scale(value).backward()
+    for number, (part, grad) in enumerate(zip(parts, scores.grad.split([len(p) for p in parts]), strict=True)):
+        seed_step(phase.seed, step, number)
+        with autocast(phase.dtype), unsynchronised(model, number < len(parts) - 1):
+            model(part).backward(grad)
+    return value.detach(), scores.detach()
+
+
+@torch.no_grad()
+def first_pass(phase: Phase, model: nn.Module, step: int, parts: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Scores of each micro-batch, leaving the running statistics of BatchNorm as they are."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    scores = []
+    for number, part in enumerate(parts):
+        seed_step(phase.seed, step, number)
+        with autocast(phase.dtype):
+            scores.append(model(part))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.num_batches_tracked -= len(parts)
+    return scores
+
+
+def unsynchronised(model: nn.Module, skip: bool):
+    """DDP's no_sync for all micro-batches but the last, whose backward exchanges the sum."""
+    return model.no_sync() if skip and isinstance(model, DistributedDataParallel) else torch.enable_grad()
+
+
+def state_of(phase: Phase, scaler: torch.amp.GradScaler, average: AveragedModel | None, log: RunLog, step: int) -> dict:
+    """Everything that decides the rest of the run."""
+    return {"step": step, "key": json.dumps(phase.key), "network": phase.network.state_dict(),
+            "loss": phase.loss.state_dict(), "optimizer": phase.optimizer.state_dict(), "scaler": scaler.state_dict(),
+            "average": average.state_dict() if average else None, "log": log.state()}
+
+
+def restore(phase: Phase, scaler: torch.amp.GradScaler, average: AveragedModel | None, log: RunLog) -> int:
+    """Load the newest checkpoint there is and return its step; 0 when there is none."""
+    state = checkpoint.load(phase.folder, phase.name)
+    if state is None:
+        log.start_afresh()
+        return 0
+    if state["key"] != json.dumps(phase.key):
+        path = checkpoint.generations(phase.folder, phase.name)[0]
+        raise UserError(f"{path}: made by another configuration or data than today's; delete it to start this "
+                        "phase again, or restore what it was made from")
+    phase.network.load_state_dict(state["network"])
+    phase.loss.load_state_dict(state["loss"])
+    phase.optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    if average:
+        average.load_state_dict(state["average"])
+    log.resume(state["log"])
+    return state["step"]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def fit(phase: Phase) -> nn.Module:
+    """Run a phase from its newest checkpoint, or its beginning, to its end; returns the network to keep.
+
+    Raises TimeLimitReached after a checkpoint when time is up, UserError when the scores break down.
+    """
+    rank, processes = world()
+    if phase.batch_size % processes:
+        raise UserError(f"batch_size={phase.batch_size} cannot be shared evenly by {processes} processes")
+    phase.network.to(device()).train()
+    phase.loss.to(device())
+    average = AveragedModel(phase.network, multi_avg_fn=get_ema_multi_avg_fn(phase.ema), use_buffers=True) \
+        if phase.ema else None
+    scaler = torch.amp.GradScaler(device().type, enabled=phase.dtype == torch.float16)
+    log = RunLog(phase.folder / "log.jsonl", phase.name, phase.loss)
+    step = restore(phase, scaler, average, log)
+    model = DistributedDataParallel(phase.network) if processes > 1 else phase.network
+
+    each = steps_per_epoch(len(phase.targets), phase.batch_size)
+    total, saved, slowest = each * phase.epochs, time.monotonic(), 0.0
+    batches = loader(phase.data, remaining_keys(phase, step, rank, processes), phase.workers, device().type == "cuda")
+    bar = tqdm(total=total, initial=step, unit="step", desc=phase.key["target"], disable=not is_main(),
+               smoothing=0.1, dynamic_ncols=True)
+    for pictures, indices in batches:
+        began = time.monotonic()
+        set_rate(phase.optimizer, phase.rate(step))
+        if step in phase.restarts:
+            phase.optimizer.next_stage()
+        pictures, targets = pictures.to(device(), non_blocking=True), phase.targets[indices].to(device())
+        with out_of_memory_advice(phase.network, phase.batch_size):
+            value, scores = gradients(phase, model, scaler, step, pictures, targets)
+        scaler.step(phase.optimizer)
+        scaler.update()
+        phase.optimizer.zero_grad(set_to_none=True)
+        if average:
+            average.update_parameters(phase.network)
+        step += 1
+        log.step(step, value, scores, targets, phase.rate(step - 1), len(pictures) * processes)
+        bar.update()
+        bar.set_postfix(log.progress, refresh=False)
+        if step % each == 0:
+            network = average.module if average else phase.network
+            log.epoch(step, step // each, phase.validate(network))
+            phase.network.train()
+        slowest = max(slowest, time.monotonic() - began)
+        out_of_time = agree(Stop.requested or time_left() < 3 * slowest + 5)
+        if out_of_time or step % each == 0 or time.monotonic() - saved > checkpoint_seconds():
+            save(phase, scaler, average, log, step)
+            saved = time.monotonic()
+        if out_of_time and step < total:
+            raise TimeLimitReached(f"{phase.key['target']}: {phase.name} stopped at step {step} of {total}; "
+                                   "the same command goes on from there")
+    bar.close()
+    return average.module if average else phase.network
+
+
+def checkpoint_seconds() -> float:
+    """Seconds between checkpoints; CHECKPOINT_SECONDS overrides (0: after every step)."""
+    return float(os.environ.get("CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
+
+
+def save(phase: Phase, scaler: torch.amp.GradScaler, average: AveragedModel | None, log: RunLog, step: int) -> None:
+    """Write a checkpoint from the main process."""
+    log.flush()
+    if is_main():
+        checkpoint.save(phase.folder, phase.name, state_of(phase, scaler, average, log, step))
+
+
+def keep(phase: Phase, network: nn.Module) -> None:
+    """Write the last epoch's weights, then let go of the checkpoints that led to them."""
+    aucs = phase.validate(network)
+    if is_main():
+        path = phase.folder / f"{phase.name}.safetensors"
+        save_weights(path, network, {**phase.key, "phase": phase.name, "epoch": phase.epochs,
+                                     "validation_auc": aucs, **provenance()})
+        checkpoint.remove(phase.folder, phase.name)
+        print(f"{path}: validation AUC {aucs['mean']:.4f} after epoch {phase.epochs}", flush=True)

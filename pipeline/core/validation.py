@@ -1,0 +1,35 @@
+"""The validation AUC that a run's log shows: image by image, one view each, mean over labels with both classes."""
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.core.device import workers
+from pipeline.core.images import read_picture, view_matrices
+from pipeline.core.inference import score_views
+from pipeline.core.jobs import Job
+from pipeline.core.labels import truth
+from pipeline.core.runlog import auc_or_nan
+from pipeline.core.tables import image_path
+
+
+def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, float]]:
+    """A function network -> {"mean": AUC, label: AUC}; a label without both classes has NaN and is not in the mean."""
+    rows, run, task = job.validation(), job.run, job.competition.task
+    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    labels = truth(rows, job.labels, task)
+    matrices = view_matrices(1, run.size, run.augment)
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        scores = score_views(network, lambda index: read_picture(paths[index], task.resize.channels), len(paths),
+                             matrices, dtype, workers() if len(paths) > 500 else 0)[:, 0]
+        return mean_first(dict(zip(job.labels, map(auc_or_nan, scores.T, labels.T), strict=True)))
+
+    return validate
+
+
+def mean_first(aucs: dict[str, float]) -> dict[str, float]:
+    """The AUCs with their mean over the labels that have one in front."""
+    known = [value for value in aucs.values() if not np.isnan(value)]
+    return {"mean": float(np.mean(known)) if known else float("nan"), **aucs}

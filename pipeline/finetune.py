@@ -1,0 +1,89 @@
+"""Stage 2: a fresh classifier, then an AUC loss with PESG on all layers (paper, section 4 and algorithm 1).
+
+    python -m pipeline.finetune melanoma/b5_384/fold0        a fold; melanoma/b5_384 or melanoma: all below it
+    torchrun --nproc-per-node 8 -m pipeline.finetune melanoma
+
+reads   data/<comp>/images.csv  folds.csv  images/<size>/  models/<comp>/<run>/fold<k>/pretrained.safetensors
+writes  models/<comp>/<run>/fold<k>/finetuned.safetensors  log.jsonl
+
+A fold that stands is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h stops in time (exit 75).
+"""
+import argparse
+
+import torch
+
+from pipeline.core.auc_phase import make_loss, make_optimizer, milestones
+from pipeline.core.command import UserError, run_stage, stage_parser
+from pipeline.core.device import is_main, precision, workers
+from pipeline.core.images import TrainingBatches
+from pipeline.core.jobs import Job, fold_jobs
+from pipeline.core.labels import count_table, targets
+from pipeline.core.network import Network, load_weights, read_header, restart_classifier
+from pipeline.core.recipes import as_json
+from pipeline.core.schedules import stepwise
+from pipeline.core.tables import image_path, require_hashes
+from pipeline.core.training import Phase, fit, fold_seed, keep, steps_per_epoch
+from pipeline.core.validation import validator
+
+ARTIFACT = "finetuned.safetensors"
+SHARED = ("network", "size", "labels", "weights", "augment", "dropout", "pretrain", "seed")  # what stage 1 depends on
+
+
+def main(arguments: argparse.Namespace) -> None:
+    for job in fold_jobs(arguments.targets, ARTIFACT, lambda path: read_header(path)["hashes"]):
+        finetune(job)
+
+
+def finetune(job: Job) -> None:
+    """Train one fold from its stage-1 weights and write its own."""
+    run, task, recipe = job.run, job.competition.task, job.run.finetune
+    seed = fold_seed(job.target, "finetuned", run.seed)
+    rows = job.training()
+    made = targets(rows, job.labels, task, task.uncertain_finetune, seed)
+    network = begin_from_stage_1(job)
+    restart_classifier(network, seed)
+    loss = make_loss(recipe, len(job.labels))
+    dtype = precision(run.precision)
+    if is_main():
+        print(f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; {recipe.loss}, "
+              f"margin {recipe.margin}, scores normalised by {recipe.normalize}, {str(dtype)[6:]}")
+        print(count_table(rows, job.labels, made, task.uncertain_finetune))
+
+    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
+    key = {"target": job.target, "run": as_json(run), "labels": list(job.labels),
+           "resize": as_json(task.resize), "hashes": job.tables.hashes}
+    phase = Phase(
+        name="finetuned", folder=job.folder, key=key, network=network, loss=loss,
+        optimizer=make_optimizer(recipe, network.parameters(), loss),
+        data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed), targets=torch.from_numpy(made),
+        rate=stepwise(recipe.lr, recipe.divide, ends), restarts=frozenset(ends), validate=validator(job, dtype),
+        epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed, dtype=dtype, micro=run.accumulate, ema=run.ema,
+        positives=recipe.positives, workers=workers())
+    keep(phase, fit(phase))
+
+
+def begin_from_stage_1(job: Job) -> Network:
+    """The stage-1 network, which must come from today's tables and configuration."""
+    path = job.folder / "pretrained.safetensors"
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file; `make pretrain COMP={job.competition.name}` makes it")
+    header = read_header(path)
+    require_hashes(path, header["hashes"], job.tables.hashes)
+    today = as_json(job.run)
+    for name in SHARED:
+        if as_plain(header["run"].get(name)) != as_plain(today[name]):
+            raise UserError(f"{path}: made with {name}={header['run'].get(name)!r}, the configuration says "
+                            f"{today[name]!r}; delete {path.parent} and train again, or restore that {name}")
+    return load_weights(path, job.run, job.labels)
+
+
+def as_plain(value: object) -> object:
+    """Tuples as lists, the way JSON gives them back."""
+    if isinstance(value, dict):
+        return {name: as_plain(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+if __name__ == "__main__":
+    run_stage(main, stage_parser(__doc__))
