@@ -1,0 +1,239 @@
+"""Patient groups to folds: iterative stratification, then an exchange search that goes on where it stops.
+
+A fold is judged by totals: images, patients, values of every label, patients with a positive, sources, and how many
+patients have at most s images. Each total should be one K-th of the whole. The search lowers
+
+    J = sum over folds k and totals f of w_f (S_kf - T_f)^2,    T_f = whole / K,    w_f = 1 / T_f^2,
+
+by the best single move or swap of groups between two folds. With g leaving fold a, h leaving fold b, x = g - h and
+gap = S_a - S_b, J changes by 2 (|x|^2 - x.gap) in the norm of w, so all swaps of two folds are one matrix product.
+Where no exchange lowers J, exchanges that lower the single worst deviation follow.
+
+Bound: where no move lowers J, J <= (1 - 1/K) sum over groups of |g|^2, the mean over random splits. (Add
+|g|^2 >= g.(S_a - S_b) over the groups g of a, then over b and a.) The search never ends above it.
+
+All totals are whole numbers and the weights are rounded to whole numbers, so that float64 sums are exact in any order:
+the folds do not depend on the machine's linear algebra. Random numbers are numpy's frozen RandomState stream.
+"""
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from iterstrat.ml_stratifiers import IterativeStratification
+
+SIZE_STEPS = 128   # at most so many counts of images per patient are balanced; SIIM has 84 different ones
+SAMPLE = 1500      # groups of a fold that one matrix of swaps looks at: 18 MB; SIIM's folds (411 patients) fit whole
+LOOSER = 4
+PATIENCE = 3       # rounds over all pairs of folds without a gain before a sampled search ends
+CANDIDATES = 20_000
+EXACT = 2.0**53    # whole numbers below it are exact in float64
+
+
+def group_table(rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...]) -> pd.DataFrame:
+    """What each group brings to a fold.
+
+    rows: the scored images, with the label columns (1, 0, -1, blank) and perhaps `source`; group, patient: (rows,).
+    Returns whole numbers as float64, a row a group in ascending order, columns (kind, value):
+    ("images", ""), ("patients", ""), ("label", "melanoma=1"), ("positive patients", "melanoma"),
+    ("source", "isic2020"), ("at most", 5) = patients with at most 5 images.
+    """
+    columns = {("images", ""): np.ones(len(rows))}
+    for label in labels:
+        values = rows[label].to_numpy(dtype=float)
+        for name, found in (("1", values == 1), ("-1", values == -1), ("blank", np.isnan(values))):
+            columns["label", f"{label}={name}"] = found
+    if "source" in rows:
+        for source in sorted(rows["source"].dropna().unique()):
+            columns["source", source] = rows["source"].to_numpy() == source
+    table = pd.DataFrame(columns).astype(float).groupby(group).sum()
+    table = table.join(patient_table(rows, group, patient, labels))
+    varies = table.sum() > 0
+    return table.loc[:, varies]
+
+
+def patient_table(rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...]) -> pd.DataFrame:
+    """The columns of group_table that count patients rather than images."""
+    frame = pd.DataFrame({label: rows[label].to_numpy(dtype=float) == 1 for label in labels})
+    patients = frame.assign(group=group, images=1).groupby(patient).agg(
+        {**dict.fromkeys(labels, "max"), "group": "first", "images": "sum"})
+    columns = {("patients", ""): np.ones(len(patients))}
+    for label in labels:
+        columns["positive patients", label] = patients[label].to_numpy()
+    steps = np.unique(patients["images"])
+    if len(steps) > SIZE_STEPS:
+        steps = np.unique(np.quantile(patients["images"], np.arange(1, SIZE_STEPS + 1) / SIZE_STEPS,
+                                      method="inverted_cdf"))
+    for step in steps:
+        columns["at most", int(step)] = patients["images"].to_numpy() <= step
+    return pd.DataFrame(columns).astype(float).groupby(patients["group"].to_numpy()).sum()
+
+
+def split_groups(table: pd.DataFrame, folds: int, seed: int = 0) -> np.ndarray:
+    """The fold of every group, (groups,) int64 in 0..folds-1, none empty. Needs 2 <= folds <= groups."""
+    assert 2 <= folds <= len(table), f"{folds} folds of {len(table)} groups"
+    x, scale = table.to_numpy(), scales(table, folds)
+    random = np.random.RandomState(seed)
+    fold = fill_empty(iterative_stratification(table, folds, random), x, folds)
+    lower_sum(x, whole_weights(scale, folds), fold, folds, random)
+    lower_worst(x, scale, fold, folds, random)
+    return fold
+
+
+def iterative_stratification(table: pd.DataFrame, folds: int, random: np.random.RandomState) -> np.ndarray:
+    """The baseline and the start: Sechidis et al. 2011 on has-a-positive, source, and tenths of group size."""
+    size = table["images", ""].to_numpy()
+    tenths = np.searchsorted(np.unique(np.quantile(size, np.arange(1, 10) / 10)), size)
+    kinds = table.columns.get_level_values(0)
+    has = table.loc[:, (kinds == "positive patients") | (kinds == "source")].to_numpy() > 0
+    traits = np.column_stack([tenths[:, None] == np.unique(tenths), has])
+    order, fold = random.permutation(len(table)), np.empty(len(table), dtype=np.int64)
+    fold[order] = IterativeStratification(traits[order], np.full(folds, 1 / folds), random)
+    return fold
+
+
+def fill_empty(fold: np.ndarray, x: np.ndarray, folds: int) -> np.ndarray:
+    """Give every empty fold the smallest group of the fold that has most groups."""
+    for empty in np.flatnonzero(np.bincount(fold, minlength=folds) == 0):
+        richest = np.flatnonzero(fold == np.bincount(fold, minlength=folds).argmax())
+        fold[richest[x[richest, 0].argmin()]] = empty
+    return fold
+
+
+def scales(table: pd.DataFrame, folds: int) -> np.ndarray:
+    """What a deviation is divided by: the fold's fair share; for "at most", all its patients (then it is the
+    Kolmogorov-Smirnov distance). At least 1, so that a label with a single positive does not rule the rest."""
+    share = table.sum().to_numpy() / folds
+    share[table.columns.get_level_values(0) == "at most"] = LOOSER * table["patients", ""].sum() / folds
+    return np.maximum(share, 1.0)
+
+
+def whole_weights(scale: np.ndarray, folds: int) -> np.ndarray:
+    """w_f = 1 / T_f^2 up to a common factor, as whole numbers small enough for exact sums."""
+    finest = EXACT / (8 * len(scale) * (folds * scale.max()) ** 2)
+    return np.maximum(1, np.floor(min(16.0, finest) * (scale.max() / scale) ** 2))
+
+
+def totals(x: np.ndarray, fold: np.ndarray, folds: int) -> np.ndarray:
+    """S, (folds, columns)."""
+    return np.stack([x[fold == k].sum(axis=0) for k in range(folds)])
+
+
+def lower_sum(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int, random: np.random.RandomState) -> None:
+    """Exchange groups between one pair of folds after another, in place, until nothing lowers J.
+
+    Folds of more than SAMPLE groups are sampled; then the end is: no single move of any group, and no swap found in
+    PATIENCE rounds over all pairs.
+    """
+    sums, pairs = totals(x, fold, folds), list(combinations(range(folds), 2))
+    rounds = 1 if np.bincount(fold).max() <= SAMPLE else PATIENCE
+    turn = idle = 0
+    while idle < rounds * len(pairs):
+        gained = exchange_pair(x, weight, fold, sums, *pairs[turn % len(pairs)], random)
+        turn, idle = turn + 1, 0 if gained else idle + 1
+        if idle == rounds * len(pairs) and apply_best_move(x, weight, fold, sums):
+            idle = 0
+
+
+def exchange_pair(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: np.ndarray, a: int, b: int,
+                  random: np.random.RandomState) -> int:
+    """Apply the best exchanges between folds a and b (sampled), in place, until none lowers J; returns how many."""
+    leaving, entering = (np.append(sample(fold, k, random), -1) for k in (a, b))
+    change, count = changes(x, weight, leaving, entering, sums[a] - sums[b]), 0
+    while change.flat[best := change.argmin()] < 0:
+        i, j = divmod(best, len(entering))
+        step = sums[a].copy()
+        exchange(x, fold, sums, a, b, leaving[i], entering[j])
+        step -= sums[a]
+        # gap falls by 2 step, so every -x.gap rises by 2 x.step; what was exchanged rests until the next matrix
+        change += 2 * (rows(x, leaving) @ (weight * step))[:, None]
+        change -= 2 * (rows(x, entering) @ (weight * step))
+        change[i if i < len(leaving) - 1 else [], :] = np.inf
+        change[:, j if j < len(entering) - 1 else []] = np.inf
+        count += 1
+    return count
+
+
+def apply_best_move(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: np.ndarray) -> bool:
+    """Move the one group, of all, whose move lowers J most; False where no move lowers it."""
+    pull = (weight * x * x).sum(axis=1) - ((x * weight) * sums[fold]).sum(axis=1)
+    change = pull[:, None] + x @ (weight * sums).T  # |g|^2 - g.(S_a - S_b), (groups, folds)
+    change[np.arange(len(x)), fold] = np.inf
+    group, target = np.unravel_index(change.argmin(), change.shape)
+    if change[group, target] >= 0:
+        return False
+    exchange(x, fold, sums, fold[group], target, group, -1)
+    return True
+
+
+def sample(fold: np.ndarray, k: int, random: np.random.RandomState) -> np.ndarray:
+    """The groups of fold k, or SAMPLE of them drawn at random, ascending."""
+    members = np.flatnonzero(fold == k)
+    return members if len(members) <= SAMPLE else np.sort(random.choice(members, SAMPLE, replace=False))
+
+
+def rows(x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """x[index], with zeros where index is -1 (none)."""
+    return np.where(index[:, None] >= 0, x[index], 0.0)
+
+
+def changes(x: np.ndarray, weight: np.ndarray, leaving: np.ndarray, entering: np.ndarray,
+            gap: np.ndarray) -> np.ndarray:
+    """Half the change in J for every pair (g leaves a, h enters it), (leaving, entering); index -1 stands for none."""
+    g, h = rows(x, leaving), rows(x, entering)
+    wg, wh = g * weight, h * weight
+    change = -2.0 * (wg @ h.T)
+    change += ((wg * g).sum(axis=1) - wg @ gap)[:, None]
+    change += (wh * h).sum(axis=1) + wh @ gap
+    return change
+
+
+def exchange(x: np.ndarray, fold: np.ndarray, sums: np.ndarray, a: int, b: int, g: int, h: int) -> None:
+    """Move group g from fold a to b and h from b to a, in place; -1 = none."""
+    for group, source, target in ((g, a, b), (h, b, a)):
+        if group >= 0:
+            fold[group] = target
+            sums[source] -= x[group]
+            sums[target] += x[group]
+
+
+def excess(sums: np.ndarray, whole: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Per fold, the worst deviation beyond what whole numbers allow (116 or 117 of 584 in five folds are both 0)."""
+    share = whole / len(scale) if scale.ndim == 0 else whole
+    return (np.maximum(np.maximum(sums - np.ceil(share), np.floor(share) - sums), 0) / scale).max(axis=-1)
+
+
+def lower_worst(x: np.ndarray, scale: np.ndarray, fold: np.ndarray, folds: int, random: np.random.RandomState) -> None:
+    """Apply exchanges that lower the fold with the worst deviation, in place, until none does.
+
+    Per step the CANDIDATES with the least J for each partner fold are tried exactly; J stays below the bound above.
+    """
+    sums, weight, share = totals(x, fold, folds), whole_weights(scale, folds), x.sum(axis=0) / folds
+    bound = (1 - 1 / folds) * (weight * x * x).sum()
+    while (worst := excess(sums, share, scale)).max() > 0:
+        a, room = worst.argmax(), (bound - (weight * (sums - share) ** 2).sum()) / 2
+        found = [best_levelling(x, weight, scale, fold, sums, a, b, room, random) for b in range(folds) if b != a]
+        level, b, g, h = min(found)
+        if level >= worst[a]:
+            return
+        exchange(x, fold, sums, a, b, g, h)
+
+
+def best_levelling(x: np.ndarray, weight: np.ndarray, scale: np.ndarray, fold: np.ndarray, sums: np.ndarray,
+                   a: int, b: int, room: float, random: np.random.RandomState) -> tuple[float, int, int, int]:
+    """(worst deviation of a and b afterwards, b, g, h) of the best exchange between a and b; inf where none may be."""
+    leaving, entering = (np.append(sample(fold, k, random), -1) for k in (a, b))
+    change = changes(x, weight, leaving, entering, sums[a] - sums[b])
+    change[-1, -1] = np.inf
+    change[-1, :] = np.inf if len(entering) == 2 else change[-1, :]  # a fold's last group stays
+    change[:, -1] = np.inf if len(leaving) == 2 else change[:, -1]
+    last = np.partition(change.ravel(), min(CANDIDATES, change.size) - 1)[min(CANDIDATES, change.size) - 1]
+    i, j = np.nonzero(change <= min(last, room))
+    i, j = i[:2 * CANDIDATES], j[:2 * CANDIDATES]
+    if not len(i):
+        return np.inf, b, -1, -1
+    share = sums.sum(axis=0) / len(sums)
+    g, h = leaving[i], entering[j]
+    step = rows(x, g) - rows(x, h)
+    level = np.maximum(excess(sums[a] - step, share, scale), excess(sums[b] + step, share, scale))
+    best = level.argmin()
+    return level[best], b, int(g[best]), int(h[best])
