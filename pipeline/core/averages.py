@@ -25,7 +25,7 @@ def normalised_ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def ranks_within(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Normalised ranks of every column of (n, K) within each group (n,) of rows, a fold say; a column with NaN stays."""
+    """Normalised ranks of each column of (n, K) within each group (n,) of rows, a fold say; NaN columns stay NaN."""
     ranks = np.full(scores.shape, np.nan)
     for group in np.unique(groups):
         rows = groups == group
@@ -61,7 +61,7 @@ def apply_map(scores: np.ndarray, frozen: Mapping[str, Sequence[float]]) -> np.n
 def weighted_mean(members: Sequence[np.ndarray], weights: np.ndarray | None = None) -> np.ndarray:
     """Mean over members of (n, K) scores, each column over the members that have it (NaN columns are left out).
 
-    weights: (M,) or (M, K), not all 0 where a column has members; uniform when None. A column that no member has is NaN.
+    weights: (M,) or (M, K); uniform when None. A column that no member has, or only members of weight 0, is NaN.
     """
     stacked = np.stack(members)
     present = ~np.isnan(stacked).all(axis=1)
