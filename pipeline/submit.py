@@ -1,0 +1,195 @@
+"""The organiser's file: their sample filled in from the ensemble, checked, written, entered in the lab book, and sent.
+
+    python -m pipeline.submit melanoma                                  make it
+    python -m pipeline.submit melanoma --check FILE [--sample SAMPLE]   check any file against what the organiser wants
+    python -m pipeline.submit melanoma --send --message "b5, 5 folds"   send it with Kaggle's client (--dry-run: say)
+    python -m pipeline.submit melanoma --scores                         fill the scores Kaggle gave into the lab book
+
+reads   models/<comp>/ensemble.csv, ensemble.json, scores.csv; the organiser's sample or list of test images, under raw
+writes  submissions/<comp>/<the organiser's file name>; submissions/LOG.md, a line a submission
+
+A file with an error is not written; warnings are printed. --check prints every finding and exits 2 on an error. SAMPLE
+is any CSV with the organiser's ids: a sample submission, a list of image paths, or a file of truths.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.core import kaggle_client, labbook
+from pipeline.core.command import UserError, run_stage, stage_parser
+from pipeline.core.competition import Competition, load
+from pipeline.core.labels import truth
+from pipeline.core.submission import Wanted, check_file, fill, wanted
+from pipeline.core.suspicion import Finding
+from pipeline.core.tables import (
+    atomic,
+    commit,
+    data_folder,
+    file_hash,
+    models_folder,
+    raw_folder,
+    read_csv,
+    read_images,
+    submissions_folder,
+)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    competition = load(arguments.competition)
+    if arguments.check:
+        check(competition, arguments.check, arguments.sample)
+    elif arguments.send:
+        send(competition, arguments)
+    elif arguments.scores:
+        fill_in_scores(competition)
+    else:
+        make(competition)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = stage_parser(__doc__, targets=False)
+    made.add_argument("competition", metavar="COMPETITION", help="melanoma, chexpert, ...")
+    made.add_argument("--check", type=Path, metavar="FILE", help="check this file: exit 0 without error, else 2")
+    made.add_argument("--sample", type=Path, help="with --check: the organiser's ids, where raw is not at hand")
+    made.add_argument("--send", action="store_true", help="send the submission with Kaggle's client")
+    made.add_argument("--message", default="", help="with --send: what to tell Kaggle and the lab book")
+    made.add_argument("--dry-run", action="store_true", help="with --send: say what would be sent, and send nothing")
+    made.add_argument("--kernel", default="", metavar="OWNER/SLUG", help="with --send: a code competition's notebook")
+    made.add_argument("--kernel-version", type=int, metavar="N", help="with --kernel: what `kaggle kernels push` said")
+    made.add_argument("--scores", action="store_true", help="ask Kaggle for the scores of what was sent")
+    return made
+
+
+def submission_path(competition: Competition) -> Path:
+    return submissions_folder(competition.name) / competition.submission.file
+
+
+def make(competition: Competition) -> None:
+    """Fill in the sample, check the very bytes that are about to be the submission, and note it in the lab book."""
+    sample, path = competition.module.sample(raw_folder(competition.name)), submission_path(competition)
+    table = fill(sample, test_scores(competition), competition.submission)
+    want = wanted(sample, competition.submission, competition.task)
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.9g")
+        tell(path, check_file(temporary, want, prevalence(competition)))
+    labbook.add(competition.name, path, file_hash(path), commit(), members(competition), out_of_fold(competition))
+    print(f"{path}: {len(table)} rows, sha256 {file_hash(path)[:labbook.SHORT]}, entered in {labbook.book()}")
+
+
+def test_scores(competition: Competition) -> pd.DataFrame:
+    """The ensemble's test rows: unit_id and the labels."""
+    path = models_folder(competition.name) / "ensemble.csv"
+    made_by = f"make ensemble COMP={competition.name}"
+    table = read_csv(path, ("unit_id", "split", *competition.task.labels), made_by)
+    return table[table["split"] == "test"]
+
+
+def members(competition: Competition) -> str:
+    """What the ensemble averages, as its sidecar has it."""
+    path = models_folder(competition.name) / "ensemble.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return ", ".join(map(str, facts.get("members", ()))) or "unknown"
+
+
+def out_of_fold(competition: Competition) -> str:
+    """The blend's out-of-fold AUC with its interval, as `scores.csv` has it."""
+    path = models_folder(competition.name) / "scores.csv"
+    return "unknown" if not path.is_file() else ""
+
+
+def prevalence(competition: Competition) -> pd.Series | None:
+    """Submission column -> share of positives among the training images; None before `prepare`."""
+    if not (data_folder(competition.name) / "images.csv").is_file():
+        return None
+    task, images = competition.task, read_images(competition.name)
+    train = images[images["split"] == "train"]
+    shares = pd.DataFrame(truth(train, task.labels, task), columns=list(task.labels)).mean()
+    return shares.rename(competition.submission.columns)
+
+
+def check(competition: Competition, path: Path, sample_path: Path | None) -> None:
+    """Print what is wrong with a file; UserError where something is an error."""
+    want = wanted(asked(competition, sample_path), competition.submission, competition.task)
+    tell(path, check_file(path, want, prevalence(competition), home_scores(competition, want)))
+    print(f"{path}: {len(want.ids)} {want.unit}s, the organiser can score it")
+
+
+def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
+    """The organiser's sample from raw, or from a file that has its ids (or, for studies, the paths of their images)."""
+    if path is None:
+        return competition.module.sample(raw_folder(competition.name))
+    table, submission = pd.read_csv(path, dtype="str"), competition.submission
+    if submission.id_column not in table.columns and competition.task.unit == "study" and "Path" in table.columns:
+        table[submission.id_column] = table["Path"].str.rpartition("/")[0]
+    if submission.id_column not in table.columns:
+        raise UserError(f"{path}: the column {submission.id_column!r} is missing; there are {', '.join(table.columns)}")
+    ids = table[[submission.id_column]].drop_duplicates()
+    return ids.reindex(columns=[submission.id_column, *submission.columns.values()])
+
+
+def home_scores(competition: Competition, want: Wanted) -> pd.DataFrame | None:
+    """The ensemble's scores of the same units under the submission's columns; None before `ensemble`."""
+    if not (models_folder(competition.name) / "ensemble.csv").is_file():
+        return None
+    scores = test_scores(competition).set_index("unit_id").rename(columns=competition.submission.columns)
+    return scores.loc[scores.index.isin(want.ids), list(want.scores)]
+
+
+def tell(path: Path, findings: list[Finding]) -> None:
+    """Print the findings; UserError with the first error where there is one."""
+    for finding in findings:
+        print(finding)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise UserError(f"{path}: {len(errors)} errors; the first: {str(errors[0]).removeprefix('error: ')}")
+
+
+def send(competition: Competition, arguments: argparse.Namespace) -> None:
+    """Check the submission once more and hand it to Kaggle's client; its hash in the message finds its scores later."""
+    path, slug = submission_path(competition), kaggle_slug(competition)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; `make submit COMP={competition.name}` makes it")
+    if bool(arguments.kernel) != (arguments.kernel_version is not None):
+        raise UserError("--kernel and --kernel-version go together")
+    check(competition, path, None)
+    sha256 = file_hash(path)
+    message = f"{arguments.message} [{sha256[:labbook.SHORT]}]".strip()
+    command = kaggle_client.submit_command(slug, path, message, arguments.kernel, arguments.kernel_version)
+    if arguments.dry_run:
+        print(f"would run: {kaggle_client.shown(command)}")
+        return
+    if not kaggle_client.has_credentials():
+        raise UserError(f"no Kaggle credentials: {kaggle_client.SETUP}; would have run: {kaggle_client.shown(command)}")
+    said = kaggle_client.run(command).strip()
+    if not said or "Could not" in said:
+        raise UserError(f"Kaggle did not take {path}: {said or 'the client printed nothing'}")
+    print(said)
+    labbook.note(competition.name, sha256, message=arguments.message or "sent", public="pending", private="pending")
+
+
+def kaggle_slug(competition: Competition) -> str:
+    """The competition's name on Kaggle, or a UserError."""
+    if not competition.task.slug:
+        raise UserError(f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle")
+    return competition.task.slug
+
+
+def fill_in_scores(competition: Competition) -> None:
+    """Write the scores Kaggle has given into the lab book; submissions are known by the hash in their message."""
+    slug = kaggle_slug(competition)
+    if not kaggle_client.has_credentials():
+        raise UserError(f"no Kaggle credentials: {kaggle_client.SETUP}; would have asked for the scores")
+    known = {line["sha256"] for line in labbook.read_lines() if line["competition"] == competition.name}
+    changed = 0
+    for entry in kaggle_client.submissions(slug):
+        for sha256 in known:
+            if f"[{sha256}]" in entry["description"]:
+                scores = dict(public=entry["publicScore"] or "pending", private=entry["privateScore"] or "pending")
+                changed += labbook.note(competition.name, sha256, **scores)
+    print(f"{labbook.book()}: {changed} lines changed")
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
