@@ -15,10 +15,12 @@ import torch
 from pipeline.core.auc_phase import make_loss, make_optimizer, milestones
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.device import is_main, precision, workers
+from pipeline.core.headers import read_header
 from pipeline.core.images import TrainingBatches
-from pipeline.core.jobs import Job, fold_jobs
+from pipeline.core.jobs import Job
 from pipeline.core.labels import count_table, targets
-from pipeline.core.network import Network, load_weights, read_header, restart_classifier
+from pipeline.core.launch import fold_jobs
+from pipeline.core.network import Network, load_weights, restart_classifier
 from pipeline.core.recipes import as_json
 from pipeline.core.schedules import stepwise
 from pipeline.core.tables import image_path, require_hashes
@@ -30,7 +32,7 @@ SHARED = ("network", "size", "labels", "weights", "augment", "dropout", "pretrai
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for job in fold_jobs(arguments.targets, ARTIFACT, lambda path: read_header(path)["hashes"]):
+    for job in fold_jobs(arguments.targets, ARTIFACT):
         finetune(job)
 
 

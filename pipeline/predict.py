@@ -2,34 +2,35 @@
 
     python -m pipeline.predict melanoma/b5_384/fold0         a fold; melanoma/b5_384 or melanoma: all below it
 
-reads   data/<comp>/images.csv  folds.csv  images/<size>/  models/<comp>/<run>/fold<k>/{pretrained,finetuned}.safetensors
-writes  models/<comp>/<run>/fold<k>/predictions.csv              image_id | split fold <labels>: stage 2, mean of all views
-                                    predictions_pretrained.csv   the same for stage 1, out-of-fold rows only
-                                    predictions_views.npz        out-of-fold scores of every view
-                                    predictions.json             what made them
+reads   data/<comp>/images.csv  folds.csv  images/<size>/
+        models/<comp>/<run>/fold<k>/{pretrained,finetuned}.safetensors
+writes  models/<comp>/<run>/fold<k>/
+            predictions.csv             image_id | split fold <labels>: stage 2, mean of all views
+            predictions_pretrained.csv  the same for stage 1, out-of-fold rows only
+            predictions_views.npz       out-of-fold scores of every view
+            *.json                      what made them
 
 Scores are the sigmoid of the network's outputs. Images that no network validates (fold -1) are not predicted.
 """
 import argparse
-import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.device import is_main, precision, workers
+from pipeline.core.headers import read_header
 from pipeline.core.images import read_picture, view_matrices
 from pipeline.core.inference import score_views, sigmoid
-from pipeline.core.jobs import Job, fold_jobs
-from pipeline.core.network import load_weights, read_header
-from pipeline.core.tables import atomic, file_hash, image_path, provenance, require_hashes, write_csv, write_json
-
-ARTIFACT = "predictions.csv"
+from pipeline.core.jobs import Job
+from pipeline.core.launch import fold_jobs
+from pipeline.core.network import load_weights
+from pipeline.core.predictions import FINETUNED, PRETRAINED, write_predictions
+from pipeline.core.tables import atomic, file_hash, image_path, require_hashes
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for job in fold_jobs(arguments.targets, ARTIFACT, lambda path: read_provenance(path)["hashes"]):
+    for job in fold_jobs(arguments.targets, FINETUNED):
         predict(job)
 
 
@@ -39,14 +40,15 @@ def predict(job: Job) -> None:
     before = score_rows(job, "pretrained", validated)
     after = score_rows(job, "finetuned", pd.concat([validated, test]))
     if is_main():
-        write_csv(job.folder / "predictions_pretrained.csv", as_table(job, validated, before.mean(axis=1)))
+        facts = {"target": job.target, "views": job.run.views, "weights": {
+            phase: file_hash(job.folder / f"{phase}.safetensors") for phase in ("pretrained", "finetuned")}}
+        table = as_table(job, validated, before.mean(axis=1))
+        write_predictions(job.folder / PRETRAINED, table, job.tables.hashes, **facts)
         with atomic(job.folder / "predictions_views.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, image_id=validated["image_id"].to_numpy(str), labels=np.array(job.labels),
                      views=after[:len(validated)].astype(np.float32))
-        weights = {phase: file_hash(job.folder / f"{phase}.safetensors") for phase in ("pretrained", "finetuned")}
-        write_json(job.folder / "predictions.json", provenance(
-            target=job.target, labels=list(job.labels), views=job.run.views, weights=weights, hashes=job.tables.hashes))
-        write_csv(job.folder / ARTIFACT, as_table(job, pd.concat([validated, test]), after.mean(axis=1)))
+        table = as_table(job, pd.concat([validated, test]), after.mean(axis=1))
+        write_predictions(job.folder / FINETUNED, table, job.tables.hashes, **facts)
 
 
 def score_rows(job: Job, phase: str, rows: pd.DataFrame) -> np.ndarray:
@@ -68,14 +70,6 @@ def as_table(job: Job, rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
     """The rows' ids and splits, the fold whose network scored them, and a column per label."""
     keys = rows[["image_id", "split"]].reset_index(drop=True).assign(fold=job.fold)
     return pd.concat([keys, pd.DataFrame(scores, columns=list(job.labels))], axis=1)
-
-
-def read_provenance(path: Path) -> dict:
-    """The file that says what made a prediction table."""
-    beside = path.with_suffix(".json")
-    if not beside.exists():
-        raise UserError(f"{beside}: missing, so nothing says what {path.name} was made from; delete {path} and predict again")
-    return json.loads(beside.read_text())
 
 
 if __name__ == "__main__":

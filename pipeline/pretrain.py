@@ -15,10 +15,11 @@ import torch
 from pipeline.core.command import run_stage, stage_parser
 from pipeline.core.device import is_main, precision, workers
 from pipeline.core.images import TrainingBatches
-from pipeline.core.jobs import Job, fold_jobs
+from pipeline.core.jobs import Job
 from pipeline.core.labels import count_table, targets
+from pipeline.core.launch import fold_jobs
 from pipeline.core.losses import CrossEntropy
-from pipeline.core.network import build, parameter_count, read_header, save_weights
+from pipeline.core.network import build, parameter_count
 from pipeline.core.recipes import as_json
 from pipeline.core.schedules import constant, triangular
 from pipeline.core.tables import image_path
@@ -29,7 +30,7 @@ ARTIFACT = "pretrained.safetensors"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for job in fold_jobs(arguments.targets, ARTIFACT, lambda path: read_header(path)["hashes"]):
+    for job in fold_jobs(arguments.targets, ARTIFACT):
         pretrain(job)
 
 
@@ -57,8 +58,8 @@ def pretrain(job: Job) -> None:
         name="pretrained", folder=job.folder, key=key, network=network, loss=CrossEntropy(),
         optimizer=torch.optim.Adam(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay),
         data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed), targets=torch.from_numpy(made),
-        rate=rate, validate=validator(job, dtype), epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed, dtype=dtype,
-        micro=run.accumulate, ema=run.ema, workers=workers())
+        rate=rate, validate=validator(job, dtype), epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed,
+        dtype=dtype, micro=run.accumulate, ema=run.ema, workers=workers())
     keep(phase, fit(phase))
 
 

@@ -1,4 +1,4 @@
-"""Stage 2's loss, optimizer and stage ends, from a `Finetune` recipe: the same for networks on images and on metadata."""
+"""Stage 2's loss, optimizer and stage ends from a `Finetune` recipe, for networks on images and on metadata."""
 from collections.abc import Iterable
 
 import torch

@@ -7,7 +7,7 @@ products: 1,000 replicates of 33,126 rows in 2,056 patients take 40 to 60 ms aga
 The same seed and the same groups give the same draws, so columns, models and labels scored in separate calls share
 their resamples, and differences of such replicates are paired.
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -87,6 +87,16 @@ def bootstrap_aucs(scores, labels, groups=None, replicates: int = 1000, seed: in
               for block in draws(count, replicates, seed, width)]
     result = np.concatenate(blocks)
     return result[:, 0] if np.ndim(scores) == 1 else result
+
+
+def bootstrap_metric(metric: Callable, scores, labels, groups=None, replicates: int = 1000, seed: int = 0) -> np.ndarray:
+    """Any metric(scores, labels) on the resamples of `bootstrap_aucs` (replicates,), by drawing the rows: some hundred
+    times slower than that."""
+    columns, truth, codes, count = prepared(np.ravel(scores), labels, groups)
+    scores, truth = columns[:, 0], truth[:, 0]
+    blocks = draws(count, replicates, seed, max(1, CHUNK // max(count, 1)))
+    drawn = (np.repeat(np.arange(len(codes)), weights[codes].astype(np.int64)) for block in blocks for weights in block.T)
+    return np.array([metric(scores[rows], truth[rows]) for rows in drawn])
 
 
 def prepared(scores, labels, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

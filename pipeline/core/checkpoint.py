@@ -1,7 +1,8 @@
 """Checkpoints: a nested state as one safetensors file, two generations, nothing unpickled.
 
-The newest is `checkpoint.safetensors`, the one before it `checkpoint.previous.safetensors`. Each is written under a
-temporary name, synced and renamed, and carries a digest of its content: a damaged file is known by reading it.
+The newest is `<phase>.checkpoint.safetensors`, the one before it `<phase>.checkpoint.previous.safetensors`. Each is
+written under a temporary name, synced and renamed, and carries a digest of its content: a damaged file is known by
+reading it.
 """
 import hashlib
 import json
@@ -14,7 +15,10 @@ from safetensors.torch import save_file
 from pipeline.core.command import UserError
 from pipeline.core.tables import atomic
 
-NEWEST, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+
+def generations(folder: Path, phase: str) -> tuple[Path, Path]:
+    """The newest and the previous checkpoint of a phase ("pretrained" or "finetuned")."""
+    return folder / f"{phase}.checkpoint.safetensors", folder / f"{phase}.checkpoint.previous.safetensors"
 
 
 def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> object:
@@ -53,16 +57,16 @@ def digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
     return made.hexdigest()
 
 
-def save(folder: Path, state: dict) -> None:
+def save(folder: Path, phase: str, state: dict) -> None:
     """Write `state` as the newest generation; the newest so far becomes the previous one. UserError on a full disk."""
     tensors: dict[str, torch.Tensor] = {}
     form = json.dumps(flatten(state, "", tensors))
-    newest = folder / NEWEST
+    newest, previous = generations(folder, phase)
     try:
         with atomic(newest) as temporary:
             save_file(tensors, temporary, {"state": form, "digest": digest(form, tensors)})
             if newest.exists():
-                newest.replace(folder / PREVIOUS)
+                newest.replace(previous)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{newest}: the checkpoint could not be written ({error}); the one before it stands, "
                         "make room and run the same command again") from None
@@ -81,10 +85,9 @@ def read(path: Path) -> dict:
     return unflatten(json.loads(about["state"]), tensors)
 
 
-def load(folder: Path) -> dict | None:
+def load(folder: Path, phase: str) -> dict | None:
     """The newest state that reads well, or None; where the newest is damaged, says so and takes the other."""
-    for name in (NEWEST, PREVIOUS):
-        path = folder / name
+    for path in generations(folder, phase):
         if path.exists():
             try:
                 return read(path)
@@ -93,7 +96,7 @@ def load(folder: Path) -> dict | None:
     return None
 
 
-def remove(folder: Path) -> None:
+def remove(folder: Path, phase: str) -> None:
     """Delete both generations: the weights they led to stand."""
-    for name in (NEWEST, PREVIOUS):
-        (folder / name).unlink(missing_ok=True)
+    for path in generations(folder, phase):
+        path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ limit stopped the stage and running it again continues; 130 after Ctrl-C.
 import argparse
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +59,21 @@ def fail(reason: object, status: int) -> int:
 def smoke() -> bool:
     """True when SMOKE=1: the same stages with tiny networks, sizes and epochs."""
     return os.environ.get("SMOKE", "") not in ("", "0")
+
+
+class Stop:
+    """Whether this process was asked to stop: SIGTERM (a machine taken away) or a first Ctrl-C."""
+    requested = False
+
+
+def stop_gently() -> None:
+    """From here on SIGTERM and a first Ctrl-C ask for a checkpoint and exit 75; a second Ctrl-C ends at once."""
+    def ask(number: int, _frame: object) -> None:
+        Stop.requested = True
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
 
 
 def seconds(text: str) -> float:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from pipeline.core.command import UserError, smoke
 from pipeline.core.config import Blend, Submission, Task
-from pipeline.core.recipes import Metadata, Run
+from pipeline.core.recipes import METADATA, Metadata, Run
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def check(competition: Competition) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{file}: two runs are called {name!r}; give one a tag")
-        if name == "metadata":
-            raise UserError(f"{file}: a run may not be called 'metadata'")
+        if name == METADATA:
+            raise UserError(f"{file}: a run may not be called {METADATA!r}")
     for run in competition.runs:
         for label in run.labels:
             if label not in task.labels:
@@ -108,19 +108,32 @@ def parse_target(text: str) -> Target:
     return Target(match[1], match[2] or "", None if match[3] is None else int(match[3]))
 
 
-def expand(texts: list[str], folds: dict[str, list[int]] | None = None) -> list[tuple[Competition, Run, int]]:
+def expand(texts: list[str], folds: dict[str, list[int]],
+           metadata: bool = False) -> list[tuple[Competition, Run | Metadata, int]]:
     """Every (competition, run, fold) that the targets mean, each once, in order.
 
-    `folds` maps a competition's name to the folds it has; needed where a target names none.
+    `folds` maps a competition's name to the folds it has. With `metadata` the metadata network stands for the runs; a
+    competition without one gives nothing.
     """
     jobs = []
     for target in map(parse_target, texts):
-        competition = load(target.competition)
-        for run in [competition.run(target.run)] if target.run else competition.runs:
-            known = (folds or {}).get(target.competition, [])
-            if target.fold is not None and known and target.fold not in known:
-                raise UserError(f"{target}: folds.csv has the folds {', '.join(map(str, known))}")
+        competition, known = load(target.competition), folds[target.competition]
+        if target.fold is not None and target.fold not in known:
+            raise UserError(f"{target}: folds.csv has the folds {', '.join(map(str, known))}")
+        for member in metadata_of(competition, target) if metadata else runs_of(competition, target):
             for fold in known if target.fold is None else [target.fold]:
-                if (competition, run, fold) not in jobs:
-                    jobs.append((competition, run, fold))
+                if (competition, member, fold) not in jobs:
+                    jobs.append((competition, member, fold))
     return jobs
+
+
+def runs_of(competition: Competition, target: Target) -> tuple[Run, ...]:
+    """The run that the target names, or all."""
+    return (competition.run(target.run),) if target.run else competition.runs
+
+
+def metadata_of(competition: Competition, target: Target) -> tuple[Metadata, ...]:
+    """The competition's metadata network; nothing where it has none."""
+    if target.run not in ("", METADATA):
+        raise UserError(f"{target}: this stage takes {competition.name} or {competition.name}/{METADATA}")
+    return (competition.metadata,) if competition.metadata else ()

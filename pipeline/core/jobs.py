@@ -1,21 +1,23 @@
-"""What a training or prediction stage is asked for: its folds, the tables they need, and who makes which.
+"""What a training or prediction stage is asked for: folds of runs, the tables they need, and which still lack what.
 
-Every stage calls `fold_jobs` and does one fold after the other; two launchers on one shared disk make each fold once.
+    python -m pipeline.core.jobs finetuned.safetensors melanoma [--run b5_384 b6_512] [--folds 0 1]
+
+prints the targets that lack that artifact (the Makefile asks), having checked that those which stand were made from
+today's tables. Needs no torch, so the answer takes half a second.
 """
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import argparse
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.claims import unfinished
-from pipeline.core.command import stop_gently
-from pipeline.core.competition import Competition, expand, load, parse_target
-from pipeline.core.device import from_main, is_main, start_processes
+from pipeline.core.command import run_stage
+from pipeline.core.competition import Competition, Target, expand, load, parse_target
+from pipeline.core.headers import read_header
 from pipeline.core.membership import read_dropped, training_rows, validation_rows
-from pipeline.core.recipes import Run
+from pipeline.core.predictions import read_sidecar
+from pipeline.core.recipes import METADATA, Metadata, Run
 from pipeline.core.tables import (
     fold_folder,
     fold_numbers,
@@ -45,7 +47,7 @@ def tables(name: str) -> Tables:
 class Job:
     """One fold of one run: its configuration, tables and folder."""
     competition: Competition
-    run: Run
+    run: Run | Metadata
     fold: int
 
     @property
@@ -84,25 +86,37 @@ def folds_of(targets: list[str]) -> dict[str, list[int]]:
     return {name: fold_numbers(tables(name).folds) for name in names}
 
 
-def fold_jobs(targets: list[str], artifact: str, made_from: Callable[[Path], dict]) -> Iterator[Job]:
-    """Yield the folds whose `artifact` this process is to make, until all of them stand.
-
-    An artifact that stands must be made from today's tables (`made_from` gives the hashes it carries), else UserError.
-    """
-    start_processes()
-    stop_gently()
-    jobs = {fold_folder(c.name, run.name, fold) / artifact: Job(c, run, fold)
-            for c, run, fold in expand(targets, folds_of(targets))}
-    for path, job in jobs.items():
+def jobs(targets: list[str], artifact: str, metadata: bool = False) -> dict[Path, Job]:
+    """The artifact of every fold that the targets mean; UserError where one was made from other tables than today's."""
+    found = {fold_folder(competition.name, member.name, fold) / artifact: Job(competition, member, fold)
+             for competition, member, fold in expand(targets, folds_of(targets), metadata)}
+    for path, job in found.items():
         if path.exists():
             require_hashes(path, made_from(path), job.tables.hashes)
-    with closing(shared(list(jobs))) as paths:
-        for path in paths:
-            yield jobs[path]
+    return found
 
 
-def shared(paths: list[Path]) -> Iterator[Path]:
-    """`unfinished` of the main process, told to every process of the group."""
-    mine = unfinished(paths) if is_main() else None
-    while (path := from_main(next(mine, None) if mine else None)) is not None:
-        yield path
+def made_from(path: Path) -> dict[str, str]:
+    """The hashes of the tables that weights or predictions were made from."""
+    return (read_header(path) if path.suffix == ".safetensors" else read_sidecar(path))["hashes"]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    metadata = arguments.run == [METADATA]
+    targets = [str(Target(arguments.competition, run, fold))
+               for run in arguments.run or [r.name for r in load(arguments.competition).runs]
+               for fold in arguments.folds or [None]]
+    print(*(job.target for path, job in jobs(targets, arguments.artifact, metadata).items() if not path.exists()))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("artifact")
+    made.add_argument("competition")
+    made.add_argument("--run", nargs="*", default=[])
+    made.add_argument("--folds", nargs="*", type=int, default=[])
+    return made
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -130,15 +130,6 @@ def save_weights(path: Path, network: nn.Module, header: dict) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, {"pipeline": json.dumps(header)})
-
-
-def read_header(path: Path) -> dict:
-    """The header of a weights file, or a UserError when it is not one of ours."""
-    try:
-        with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {})["pipeline"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: no weights file of this pipeline ({error}); delete it and train again") from None
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -37,11 +37,16 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
     check_ids(path, table)
     labels = [column for column in table.columns if column not in FACTS]
     check_scores(path, table, labels)
+    return table, read_sidecar(path, made_by)
+
+
+def read_sidecar(path: Path, made_by: str = "") -> dict:
+    """What made a prediction table, or a UserError where nothing says it."""
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
         raise UserError(f"{sidecar}: there is no such file, so nobody knows what made {path.name}; delete {path.name} "
                         f"and make it again" + (f" with `{made_by}`" if made_by else ""))
-    return table, json.loads(sidecar.read_text(encoding="utf-8"))
+    return json.loads(sidecar.read_text(encoding="utf-8"))
 
 
 def check_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> None:

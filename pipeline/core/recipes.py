@@ -95,6 +95,7 @@ class Finetune:
         require(self.positives < self.batch_size, self, f"positives={self.positives} leaves no room for negatives")
 
 
+METADATA = "metadata"
 SMOKE_NETWORK = "test_resnet.r160_in1k"  # timm's own test network, 0.37 M parameters
 SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
 SMOKE_FINETUNE = dict(lr=0.05, epochs=3, batch_size=32, milestones=(2,), milestone_unit="epoch")
@@ -167,6 +168,11 @@ class Metadata:
     finetune: Finetune = Finetune()
     through: str = ""
     seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its folder beside those of the runs."""
+        return METADATA
 
     def smoke(self) -> "Metadata":
         tiny = dict(epochs=20, batch_size=64, milestones=(15,), milestone_unit="epoch")

@@ -1,8 +1,8 @@
 """What a run tells: `log.jsonl` with every number, one progress line, a stop with advice when scores break down.
 
 Lines of a step hold loss and rate; every `WINDOW` steps a line adds the training AUC and A_M on the last `BUFFER`
-scores, the duals, and images per second; every epoch one holds the validation AUCs. With several processes the buffer is
-that of the main one, an even share of every batch.
+scores, the duals, and images per second; every epoch one holds the validation AUCs. With several processes the buffer
+is that of the main one, an even share of every batch.
 """
 import json
 import math
