@@ -1,0 +1,127 @@
+# Deep AUC maximisation for medical images, one target per stage.
+#
+#   make demo                          everything, on data it makes itself
+#   make report COMP=melanoma          everything that a report needs, in order, what stands left alone
+#   make finetune COMP=melanoma RUN="b5_384 b6_512" FOLDS="0 1"
+#   make pretrain COMP=chexpert GPUS=8 TIME_LIMIT=8.5h
+#
+# An artifact is built when it is missing, never because a clock moved. Weights and predictions carry the hashes of the
+# tables they were made from; a stage refuses to mix others and says what to delete.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+DATA ?= data
+MODELS ?= models
+SUBMISSIONS ?= submissions
+COMP ?=
+RUN ?=
+FOLDS ?=
+GPUS ?=
+export DATA MODELS SUBMISSIONS
+
+# An environment of your own (Kaggle, conda): make ... PYTHON=python. Packages that are there are left as they are.
+PYTHON ?= .venv/bin/python
+BASE_PYTHON ?= python3
+REQUIREMENTS := $(shell cksum < requirements.txt | cut -d' ' -f1)
+INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/installed-$(REQUIREMENTS))
+
+LAUNCH = $(if $(GPUS),$(PYTHON) -m torch.distributed.run --standalone --nproc-per-node $(GPUS),$(PYTHON))
+SELECT = $(COMP) $(if $(RUN),--run $(RUN)) $(if $(FOLDS),--folds $(FOLDS))
+
+# $(call lacking,artifact,selection): the targets that still lack it
+lacking = $(PYTHON) -m pipeline.core.jobs $(1) $(2)
+
+.PHONY: help setup demo test test-slow lint bench clean prepare folds pretrain finetune metadata predict ensemble submit \
+        report kaggle codalab score clean-folds needs-comp
+
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@echo "  COMP=melanoma  RUN=\"b5_384 b6_512\" (default: all)  FOLDS=\"0 1\" (default: all)  GPUS=8  TIME_LIMIT=8.5h  SMOKE=1"
+
+setup: $(INSTALLED) ## install what requirements.txt lists, leaving packages that are there as they are
+	@$(if $(INSTALLED),:,$(PYTHON) -m pipeline.deploy.install requirements.txt)
+
+.venv/installed-$(REQUIREMENTS):
+	$(BASE_PYTHON) -m venv .venv
+	.venv/bin/python -m pipeline.deploy.install requirements.txt
+	@rm -f .venv/installed-* && touch $@
+
+needs-comp: | $(INSTALLED)
+	@test -n "$(COMP)" || { echo "error: say which competition: make ... COMP=melanoma" >&2; exit 2; }
+
+# ---- the stages, in order -------------------------------------------------------------------------------------------
+
+prepare: needs-comp ## raw download -> images.csv and every size, in one pass
+	@$(PYTHON) -m pipeline.core.prepared $(COMP) || $(PYTHON) -m pipeline.prepare $(COMP)
+
+folds: prepare ## patient-grouped, stratified, leak-audited folds (K=5 overrides the competition's number)
+	@test -e $(DATA)/$(COMP)/folds.csv || $(PYTHON) -m pipeline.folds $(COMP) $(if $(K),--folds $(K))
+
+pretrain: folds ## stage 1: cross-entropy
+	@todo=$$($(call lacking,pretrained.safetensors,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.pretrain $$todo
+
+finetune: pretrain ## stage 2: AUC margin loss with PESG
+	@todo=$$($(call lacking,finetuned.safetensors,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.finetune $$todo
+
+metadata: folds ## the network on patient columns
+	@todo=$$($(call lacking,predictions.csv,$(COMP) --run metadata $(if $(FOLDS),--folds $(FOLDS)))); \
+	test -z "$$todo" || $(PYTHON) -m pipeline.metadata $$todo
+
+predict: finetune ## test-time augmentation: out-of-fold and test scores
+	@todo=$$($(call lacking,predictions.csv,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.predict $$todo
+
+TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))
+
+ensemble: predict metadata ## align, average, blend; score every member with intervals
+	@test -e $(MODELS)/$(COMP)/ensemble.csv || $(PYTHON) -m pipeline.ensemble $(TARGETS)
+
+submit: ensemble ## the organiser's file, filled in and validated
+	@ls $(SUBMISSIONS)/$(COMP)/*.csv >/dev/null 2>&1 || $(PYTHON) -m pipeline.submit $(COMP)
+
+report: submit ## one self-contained HTML page
+	@test -e $(SUBMISSIONS)/$(COMP)/report.html || $(PYTHON) -m pipeline.report $(COMP)
+
+clean-folds: needs-comp ## delete the frozen folds of COMP (weights made from other folds will be refused)
+	rm -f $(DATA)/$(COMP)/folds.csv $(DATA)/$(COMP)/folds_dropped.csv $(DATA)/$(COMP)/folds_audit.json
+
+# ---- elsewhere ------------------------------------------------------------------------------------------------------
+
+score: needs-comp ## score FILE against TRUTH (READERS=folder counts radiologists below the curve)
+	@$(PYTHON) -m pipeline.score $(COMP) --file $(FILE) --truth $(TRUTH) $(if $(READERS),--readers $(READERS))
+
+kaggle: needs-comp ## an offline Kaggle dataset and notebook (OWNER=your-name)
+	$(PYTHON) -m pipeline.deploy.kaggle $(COMP) --owner $(OWNER)
+
+codalab: needs-comp ## a CodaLab bundle: src/predict.py with weights
+	$(PYTHON) -m pipeline.deploy.codalab $(COMP)
+
+# ---- the project ----------------------------------------------------------------------------------------------------
+
+DEMO = DATA=data/demo MODELS=models/demo SUBMISSIONS=submissions/demo SMOKE=1
+DEMO_MELANOMA = RUN="b3_256 b5_384"
+DEMO_CHEXPERT = RUN="densenet121_320 densenet169_320"
+
+demo: | $(INSTALLED) ## install, make data, run every stage for melanoma and CheXpert (about 5 minutes)
+	@$(DEMO) $(PYTHON) -m pipeline.demo
+	@$(DEMO) $(MAKE) report COMP=melanoma $(DEMO_MELANOMA)
+	@$(DEMO) $(MAKE) report COMP=chexpert $(DEMO_CHEXPERT)
+	@$(DEMO) $(PYTHON) -m pipeline.summary melanoma chexpert
+
+test: | $(INSTALLED) ## the fast tests
+	$(PYTHON) -m pytest -m "not slow and not gpu"
+
+test-slow: | $(INSTALLED) ## the tests that take minutes
+	$(PYTHON) -m pytest -m "slow and not gpu"
+
+lint: | $(INSTALLED) ## ruff
+	$(PYTHON) -m ruff check .
+
+bench: | $(INSTALLED) ## every benchmark, as ratios against what one would otherwise use
+	@for file in tests/bench/bench_*.py; do $(PYTHON) -m tests.bench.$$(basename $$file .py); done
+
+clean: ## delete the demo's artifacts and caches (never your data or models)
+	rm -rf data/demo models/demo submissions/demo .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
