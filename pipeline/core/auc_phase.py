@@ -20,7 +20,7 @@ def make_loss(recipe: Finetune, labels: int) -> nn.Module:
 
 def make_optimizer(recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module) -> torch.optim.Optimizer:
     """PESG; with the duals of an AUC loss, without any for the others."""
-    return PESG(parameters, loss if hasattr(loss, "alpha") else None, lr=recipe.lr, gamma=recipe.gamma,
+    return PESG(parameters, loss if isinstance(loss, AUCMargin) else None, lr=recipe.lr, gamma=recipe.gamma,
                 weight_decay=recipe.weight_decay, momentum=recipe.momentum)
 
 

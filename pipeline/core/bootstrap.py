@@ -89,13 +89,15 @@ def bootstrap_aucs(scores, labels, groups=None, replicates: int = 1000, seed: in
     return result[:, 0] if np.ndim(scores) == 1 else result
 
 
-def bootstrap_metric(metric: Callable, scores, labels, groups=None, replicates: int = 1000, seed: int = 0) -> np.ndarray:
+def bootstrap_metric(metric: Callable, scores, labels, groups=None, replicates: int = 1000,
+                     seed: int = 0) -> np.ndarray:
     """Any metric(scores, labels) on the resamples of `bootstrap_aucs` (replicates,), by drawing the rows: some hundred
     times slower than that."""
     columns, truth, codes, count = prepared(np.ravel(scores), labels, groups)
     scores, truth = columns[:, 0], truth[:, 0]
     blocks = draws(count, replicates, seed, max(1, CHUNK // max(count, 1)))
-    drawn = (np.repeat(np.arange(len(codes)), weights[codes].astype(np.int64)) for block in blocks for weights in block.T)
+    times = (weights[codes].astype(np.int64) for block in blocks for weights in block.T)
+    drawn = (np.repeat(np.arange(len(codes)), count) for count in times)
     return np.array([metric(scores[rows], truth[rows]) for rows in drawn])
 
 

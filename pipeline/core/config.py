@@ -145,13 +145,19 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """How members are averaged: `metadata` is the weight of the metadata network beside the images' mean."""
+    """How members are averaged: `metadata` is the weight of the metadata network beside the images' mean.
+
+    method   "mean" of scores, "rank" within fold, or "quantile": ranks by maps frozen from the out-of-fold scores
+    weights  "uniform", or "selected": Caruana's selection, used where the interval of its nested gain excludes 0
+    """
     metadata: float = 0.5
     method: str = "mean"
+    weights: str = "uniform"
 
     def __post_init__(self) -> None:
         require_between(self, "metadata", 0, 1)
         require_in(self, "method", ("mean", "rank", "quantile"))
+        require_in(self, "weights", ("uniform", "selected"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from pipeline.core.delong import delong, delong_interval, delong_test, group_cod
 from pipeline.core.roc import auc, partial_auc, reader_point, readers_below_curve, roc_points
 
 __all__ = [
-    "auc", "auc_difference", "auc_interval", "bootstrap_aucs", "bootstrap_metric", "delong", "delong_interval", "delong_test",
-    "group_codes", "mean_auc", "mean_auc_interval", "midranks", "partial_auc", "percentiles", "permutation_test",
-    "reader_point", "readers_below_curve", "roc_band", "roc_points", "two_sided",
+    "auc", "auc_difference", "auc_interval", "bootstrap_aucs", "bootstrap_metric", "delong", "delong_interval",
+    "delong_test", "group_codes", "mean_auc", "mean_auc_interval", "midranks", "partial_auc", "percentiles",
+    "permutation_test", "reader_point", "readers_below_curve", "roc_band", "roc_points", "two_sided",
 ]

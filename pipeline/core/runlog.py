@@ -1,8 +1,8 @@
 """What a run tells: `log.jsonl` with every number, one progress line, a stop with advice when scores break down.
 
-Lines of a step hold loss and rate; every `WINDOW` steps a line adds the training AUC and A_M on the last `BUFFER`
-scores, the duals, and images per second; every epoch one holds the validation AUCs. With several processes the buffer
-is that of the main one, an even share of every batch.
+Lines of a step hold loss and rate; every `WINDOW` steps a line adds the training AUC on the last `BUFFER` scores, A_M,
+the duals and the margin's bound in the last batch, and images per second; every epoch one holds the validation AUCs.
+With several processes the buffer is that of the main one, an even share of every batch.
 """
 import json
 import math
@@ -19,12 +19,6 @@ from pipeline.core.metrics import auc
 
 WINDOW, BUFFER = 20, 2048
 COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is stopped
-
-
-def a_m(scores: np.ndarray, labels: np.ndarray, margin: float) -> float:
-    """V+ + V- + max(0, m - mean+ + mean-)^2 of one label's scores: what AUC-M minimises (paper, theorem 1)."""
-    positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
-    return float(positive.var() + negative.var() + max(0.0, margin - positive.mean() + negative.mean()) ** 2)
 
 
 class RunLog:
@@ -109,7 +103,7 @@ class RunLog:
                             f"{COLLAPSED * WINDOW} steps; lower the learning rate, or begin from pretrained weights")
 
     def window(self, step: int, values: list[float]) -> None:
-        """One line on the buffer: training AUC, A_M, duals, the margin's bound, speed."""
+        """One line: training AUC on the buffer, what the loss tells of its last batch, speed."""
         elapsed, images = time.monotonic() - self.since, self.images
         self.since, self.images = time.monotonic(), 0
         aucs = [auc_or_nan(self.scores[:, k], self.labels[:, k]) for k in range(self.scores.shape[1])]
@@ -120,13 +114,13 @@ class RunLog:
         self.progress = {"loss": f"{np.mean(values):.4f}", "auc": f"{mean:.3f}", "img/s": f"{images / elapsed:.0f}",
                          **{name: self.progress[name] for name in ("valid",) if name in self.progress}}
         if "alpha" in line:
-            self.progress["alpha"] = f"{np.mean(line['alpha']):.2f}"
+            self.progress["alpha/bound"] = f"{np.mean(line['alpha']):.2f}/{np.mean(line['reach']):.2f}"
 
     def duals(self) -> dict:
-        """a, b, alpha, and A_M of the normalised scores, for an AUC loss; nothing for the others."""
-        if not hasattr(self.loss, "alpha"):
+        """A_M, the gap of the class means, its bound under the normaliser, and a, b, alpha; nothing for other losses."""
+        if not hasattr(self.loss, "last"):
             return {}
-        return {name: getattr(self.loss, name).detach().float().cpu().tolist() for name in ("a", "b", "alpha")}
+        return {name: value.float().cpu().tolist() for name, value in self.loss.last.items()}
 
     def epoch(self, step: int, epoch: int, aucs: dict[str, float]) -> None:
         """One line per epoch with the validation AUCs."""
