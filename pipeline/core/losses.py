@@ -1,0 +1,248 @@
+"""The losses of the paper: AUC margin (eq. 8), AUC square (eq. 4), focal, cross-entropy.
+
+    loss = AUCMargin(num_labels=5)
+    optimizer = PESG(network.parameters(), loss=loss, lr=0.1, gamma=1 / 500)
+    loss(network(images), labels).backward()
+    optimizer.step()
+
+Each is called as loss(scores, labels, mask=None): scores are logits, (B,) or (B, K), of any floating dtype; labels have
+their shape; a label of NaN, or a False (0) in the mask, leaves that entry out of every sum and every count. Computed in
+float32, or float64 if the scores are; returned as a float32 scalar.
+"""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.core import guards
+from pipeline.core.gather import global_batch, world
+from pipeline.core.minmax import MinMax, class_means, count, margin_loss
+from pipeline.core.normalize import normalize, normalizer, reach
+
+
+class AUCMargin(nn.Module):
+    """The AUC margin loss in min-max form: min over (w, a, b), max over α ≥ 0 of the mean of F (paper eq. 7, 8).
+
+    num_labels  K; every label has its own a, b, α, m and p, and the loss is the mean of F over the K labels. The
+                divisor is always K: a label without positives or without negatives in the batch adds an exact 0, is
+                warned of once, counted in `last`, and does not change what the other labels weigh.
+    margin      m > 0, one value or one per label
+    prior       p = Pr(y = 1): "batch" (N+/N of each batch; in expectation (1 - 1/B) times the true-prior gradient), one
+                value or one per label
+    normalize   "none", "l2" (the paper's batch score normalisation), "l2*sqrt_b", "sigmoid": see `core.normalize`
+    dual        "sgd": a, b, α are variables, moved by PESG (Algorithm 1)
+                "closed_form": a, b are running class means and α = max(0, m - a + b), their optimum (Theorem 1)
+    memory      closed form only: how much of the class sums outlives a batch; 0.9 averages about ten batches
+
+    In several processes the loss is that of the global batch (in training mode; every process must call it).
+    α is a buffer: it is in `state_dict` and moves with `.to()`, but `parameters()` does not yield it, and an optimizer
+    other than PESG that is given it raises at its first step. After backward, `a.grad`, `b.grad` and `alpha.grad` are
+    the partial derivatives of the loss, none of them negated.
+    """
+    hinge = True  # α ≥ 0
+
+    def __init__(self, num_labels: int = 1, margin: float | Sequence[float] | Tensor = 1.0,
+                 prior: str | float | Sequence[float] | Tensor = "batch", normalize: str = "none", dual: str = "sgd",
+                 memory: float = 0.9) -> None:
+        super().__init__()
+        if dual not in ("sgd", "closed_form"):
+            raise ValueError(f"dual={dual!r} is neither 'sgd' nor 'closed_form'")
+        if num_labels < 1:
+            raise ValueError(f"num_labels={num_labels} is less than 1")
+        if not 0 <= memory < 1:
+            raise ValueError(f"memory={memory} is not in [0, 1)")
+        self.num_labels, self.normalize, self.dual, self.memory = num_labels, normalizer(normalize), dual, memory
+        self.register_buffer("margin", per_label("margin", margin, num_labels, torch.inf), persistent=False)
+        p = None if isinstance(prior, str) and prior == "batch" else per_label("prior", prior, num_labels, 1.0)
+        self.register_buffer("prior", p, persistent=False)
+        self.make_dual()
+        self.register_buffer("one_class", torch.zeros(2, num_labels, dtype=torch.int64))
+        self.told: set[str] = set()
+        self.seen: tuple | None = None
+
+    def make_dual(self) -> None:
+        """a, b, α of shape (K,), all starting at 0."""
+        zeros = [torch.zeros(self.num_labels) for _ in range(3)]
+        if self.dual == "sgd":
+            self.a, self.b = nn.Parameter(zeros[0]), nn.Parameter(zeros[1])
+            self.register_buffer("alpha", zeros[2].requires_grad_())
+            self.alpha.ascends = True
+            return
+        for name, value in zip(("a", "b", "alpha"), zeros):
+            self.register_buffer(name, value)
+        self.register_buffer("remembered", torch.zeros(2, self.num_labels))  # weight of a and of b, in entries
+
+    def _apply(self, fn, recurse: bool = True):
+        """Move α in place: PESG holds this very tensor, and a moved copy would be no leaf."""
+        alpha = self._buffers.pop("alpha")
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self._buffers["alpha"] = alpha
+        with torch.no_grad():
+            alpha.data = fn(alpha.data)
+            if alpha.grad is not None:
+                alpha.grad = fn(alpha.grad)
+        return self
+
+    def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mean over labels of the mean of F over entries, a float32 scalar."""
+        h, y, mask = guards.as_columns(scores, labels, mask, self.num_labels)
+        if self.training and world() > 1:
+            if mask is not None:
+                y = torch.where(guards.boolean(mask), y, torch.nan)
+            h, y = global_batch(h, y)
+            mask = None
+        valid = guards.entries(y, mask)
+        if valid is not None:
+            h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
+        self.check(h, y, valid)
+        h = normalize(h, valid, self.normalize)
+        if self.dual == "closed_form" and self.training:
+            self.remember(h.detach(), y, valid)
+        self.seen = h.detach(), y, valid
+        state = [t if t.dtype == h.dtype else t.to(h.dtype) for t in (self.a, self.b, self.alpha, self.margin)]
+        a, b, alpha, margin = state
+        prior = self.prior if self.prior is None else self.prior.to(h.dtype)
+        return MinMax.apply(h, a, b, alpha, y, valid, prior, margin)
+
+    @torch.compiler.disable
+    def check(self, h: Tensor, y: Tensor, valid: Tensor | None) -> None:
+        """Refuse wrong labels and scores; count, and name once, labels of one class; warn of a margin out of reach."""
+        guards.check_labels(y, soft=False)
+        guards.check_scores(h)
+        positives, negatives = count(h, y, valid)
+        missing = torch.stack([positives == 0, negatives == 0])
+        if bool(missing.any()):
+            self.one_class += missing
+            for side, label in missing.nonzero().tolist():
+                kind = ("positive", "negative")[side]
+                guards.warn_once(self.told, f"{kind} {label}", f"label {label} had no {kind} in a batch of {len(h)}: "
+                                 "it adds 0 to the loss there (told once; loss.last['one_class'] counts such batches)")
+        self.check_margin(positives, negatives)
+
+    def check_margin(self, positives: Tensor, negatives: Tensor) -> None:
+        """Warn once if normalised scores cannot be as far apart as the margin asks."""
+        if not self.hinge or self.normalize == "none" or "margin" in self.told:
+            return
+        bound = reach(positives, negatives, self.normalize)
+        short = self.margin >= bound if self.normalize == "sigmoid" else self.margin > bound
+        if bool(short.any()):
+            label = int(short.nonzero()[0])
+            guards.warn_once(self.told, "margin", f"label {label}: margin {self.margin[label]:.4g} is out of reach: "
+                             f"with normalize={self.normalize!r} the class means of this batch "
+                             f"({int(positives[label])} positives, {int(negatives[label])} negatives) can be at most "
+                             f"{bound[label]:.4g} apart, so α never gets to 0 and the hinge never acts")
+
+    @torch.no_grad()
+    def remember(self, h: Tensor, y: Tensor, valid: Tensor | None) -> None:
+        """a, b <- class means over the batches remembered, α <- max(0, m - a + b): the saddle of Theorem 1."""
+        for side, (mean, mean_now, entries) in enumerate(zip((self.a, self.b), *halves(class_means(h, y, valid)))):
+            total = self.remembered[side].mul_(self.memory).add_(entries)
+            mean.add_((mean_now - mean) * (entries / total.clamp(min=1e-30)))
+        self.alpha.copy_((self.margin - self.a + self.b).clamp(min=0))
+
+    @property
+    def last(self) -> dict[str, Tensor]:
+        """What to log of the last batch, (K,) each, computed when asked for, on the scores' device:
+
+        a_m  A_M of eq. 6 (A_S of eq. 5 for the square loss); gap  μ+ - μ-; reach  the largest gap the normaliser
+        allows; alpha, a, b  as they are now; positives, negatives  counts; one_class  batches so far that lacked a
+        class.
+        """
+        if self.seen is None:
+            raise RuntimeError("loss.last before the first batch")
+        mean_pos, mean_neg, positives, negatives = class_means(*self.seen)
+        return {"a_m": margin_loss(*self.seen, self.margin, self.hinge), "gap": mean_pos - mean_neg,
+                "reach": reach(positives, negatives, self.normalize), "alpha": self.alpha.detach().clone(),
+                "a": self.a.detach().clone(), "b": self.b.detach().clone(), "positives": positives,
+                "negatives": negatives, "one_class": self.one_class.sum(0)}
+
+    def extra_repr(self) -> str:
+        prior = "batch" if self.prior is None else self.prior.tolist()
+        return (f"num_labels={self.num_labels}, margin={self.margin.tolist()}, prior={prior}, "
+                f"normalize={self.normalize!r}, dual={self.dual!r}")
+
+
+class AUCSquare(AUCMargin):
+    """The AUC square loss in min-max form (paper eq. 3, 4): m = 1 and α free of sign. Arguments as AUCMargin."""
+    hinge = False
+
+    def __init__(self, num_labels: int = 1, prior: str | float | Sequence[float] | Tensor = "batch",
+                 normalize: str = "none") -> None:
+        super().__init__(num_labels, margin=1.0, prior=prior, normalize=normalize)
+
+
+class Focal(nn.Module):
+    """Focal loss -α̂_t (1 - p_t)^γ̂ log p_t of logits (paper §4.1), mean over the entries that count.
+
+    alpha  α̂ in [0, 1]: weight of positives; negatives weigh 1 - α̂
+    gamma  γ̂ ≥ 0
+    A label between 0 and 1 mixes the two cases in that proportion.
+    """
+
+    def __init__(self, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        super().__init__()
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha={alpha} is not in [0, 1]")
+        if not 0 <= gamma < torch.inf:
+            raise ValueError(f"gamma={gamma} is negative or not finite")
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Labels in [0, 1]. A float32 scalar."""
+        h, y, valid = soft_batch(scores, labels, mask)
+        log_p, log_q = F.logsigmoid(h), F.logsigmoid(-h)
+        # exp(γ̂ log q), not q^γ̂: its gradient at q = 0 is 0 for every γ̂ > 0.
+        positive = -self.alpha * torch.exp(self.gamma * log_q) * log_p
+        negative = -(1 - self.alpha) * torch.exp(self.gamma * log_p) * log_q
+        return mean_of(y * positive + (1 - y) * negative, valid)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, gamma={self.gamma}"
+
+
+class CrossEntropy(nn.Module):
+    """Binary cross-entropy of logits, mean over the entries that count; labels in [0, 1] (smoothed ones too)."""
+
+    def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A float32 scalar."""
+        h, y, valid = soft_batch(scores, labels, mask)
+        if valid is None:
+            return F.binary_cross_entropy_with_logits(h, y).float()
+        return mean_of(F.binary_cross_entropy_with_logits(h, y, reduction="none"), valid)
+
+
+def soft_batch(scores: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Checked (B, K) scores, labels in [0, 1] and which entries count; what is left out is 0 in both."""
+    h, y, mask = guards.as_columns(scores, labels, mask)
+    valid = guards.entries(y, mask)
+    if valid is not None:
+        h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
+    guards.check_labels(y, soft=True)
+    guards.check_scores(h)
+    return h, y, valid
+
+
+def mean_of(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean over the entries that count, as float32; 0 if none does."""
+    if valid is None:
+        return values.mean().float()
+    return ((values * valid).sum() / valid.sum().clamp(min=1)).float()
+
+
+def halves(values: tuple) -> tuple[tuple, tuple]:
+    """(μ+, μ-, N+, N-) -> (μ+, μ-), (N+, N-)."""
+    return values[:2], values[2:]
+
+
+def per_label(name: str, value: float | Sequence[float] | Tensor, num_labels: int, top: float) -> Tensor:
+    """One value or one per label as float64 (K,), each above 0 and below `top`; ValueError otherwise."""
+    values = torch.as_tensor(value, dtype=torch.float64).reshape(-1)
+    if len(values) not in (1, num_labels):
+        raise ValueError(f"{name} has {len(values)} values for {num_labels} labels")
+    for each in values.tolist():
+        if not 0 < each < top:
+            raise ValueError(f"{name}={each:g} is not between 0 and {top:g}")
+    return values.expand(num_labels).clone()

@@ -1,0 +1,53 @@
+"""Batch score normalisation (paper §4.1, §5.1): what is done to a batch's scores before an AUC loss sees them.
+
+Part of the loss, hence of training only: a score at inference must not depend on which images share its batch.
+
+    none        h
+    l2          h / ‖h‖, the norm over the batch, label by label (the paper)
+    l2*sqrt_b   h √N / ‖h‖: the same direction, but a scale that does not depend on the batch size
+    sigmoid     1 / (1 + exp(-h)) (the authors' later notebooks)
+"""
+import torch
+from torch import Tensor
+
+NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
+SPELLINGS = {"l2·√B": "l2*sqrt_b", "l2·√b": "l2*sqrt_b", "l2·sqrt_b": "l2*sqrt_b"}
+
+
+def normalizer(name: str) -> str:
+    """The name as spelt in NORMALIZERS; ValueError for any other."""
+    name = SPELLINGS.get(name, name)
+    if name not in NORMALIZERS:
+        raise ValueError(f"normalize={name!r} is none of {', '.join(NORMALIZERS)}")
+    return name
+
+
+def normalize(h: Tensor, valid: Tensor | None, how: str) -> Tensor:
+    """(N, K) scores, normalised label by label over the entries with valid = 1; differentiable.
+
+    Scores that are all 0 have no direction: they stay 0 and their gradient passes unchanged, so that a classifier that
+    starts at 0 can leave it.
+    """
+    if how == "none":
+        return h
+    if how == "sigmoid":
+        return torch.sigmoid(h)
+    # In float64, where the square of any float32 score still fits.
+    norm = torch.linalg.vector_norm(h if valid is None else h * valid, dim=0, dtype=torch.float64)
+    if how == "l2*sqrt_b":
+        norm = norm / (h.shape[0] if valid is None else valid.sum(0).clamp(min=1)) ** 0.5
+    return h / torch.where(norm > 0, norm, 1.0).to(h.dtype)
+
+
+def reach(positives: Tensor, negatives: Tensor, how: str) -> Tensor:
+    """The largest μ+ - μ- that normalised scores can have, (K,); inf where it has no bound.
+
+    For unit norm it is ‖(1/N+, …, -1/N-, …)‖ = √(1/N+ + 1/N-), reached by scores constant within each class: 1.004 for
+    1 positive in 128, 0.177 for 64. A margin above it can never be met: α stays above 0 and the hinge never acts.
+    """
+    if how == "none":
+        return torch.full_like(positives, torch.inf)
+    if how == "sigmoid":
+        return torch.ones_like(positives)
+    bound = (1 / positives + 1 / negatives).sqrt()
+    return bound if how == "l2" else bound * (positives + negatives).sqrt()
