@@ -117,7 +117,7 @@ class RunLog:
             self.progress["alpha/bound"] = f"{np.mean(line['alpha']):.2f}/{np.mean(line['reach']):.2f}"
 
     def duals(self) -> dict:
-        """A_M, the gap of the class means, its bound under the normaliser, and a, b, alpha; nothing for other losses."""
+        """A_M, the gap of the class means and its bound, a, b, alpha; nothing where the loss has none."""
         if not hasattr(self.loss, "last"):
             return {}
         return {name: value.float().cpu().tolist() for name, value in self.loss.last.items()}
