@@ -141,7 +141,7 @@ def test_seeds_give_other_positives_and_the_same_seed_the_same():
 
 
 def test_more_positives_than_there_are_is_an_error():
-    with pytest.raises(UserError, match="imratio 0.4: 67 positives needed beside 100 negatives, there are 10"):
+    with pytest.raises(UserError, match=r"imratio 0.4: 67 positives needed beside 100 negatives, there are 10"):
         datasets.imbalance(np.repeat([0, 1], [100, 10]), 0.4, 0)
 
 

@@ -1,0 +1,50 @@
+"""What all figures share: colours that colour-blind readers can tell apart, thin axes, one way to save."""
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipeline.core.tables import atomic
+
+FOLDER = Path(__file__).parent / "figures"
+COLOURS = {"ce": "#7f7f7f", "focal": "#009e73", "aucs": "#d55e00", "aucm": "#0072b2"}
+POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
+
+
+def panels(rows: int, columns: int, width: float = 3.4, height: float = 2.9) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns axes (inches each) without top and right spines; the axes as a 2-D array."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+        axis.title.set_fontsize(9.5)
+    return figure, axes
+
+
+def label(axis: Axes, title: str, x: str = "", y: str = "") -> None:
+    axis.set_title(title, fontsize=9.5)
+    axis.set_xlabel(x, fontsize=9)
+    axis.set_ylabel(y, fontsize=9)
+
+
+def curve(axis: Axes, histories: list[list[float]], colour: str, name: str, start: int = 1, style: str = "-") -> None:
+    """The mean over runs of one value per epoch, with a band of one standard deviation where there are two or more."""
+    values = np.asarray(histories, float)
+    epochs = np.arange(start, start + values.shape[1])
+    mean = values.mean(0)
+    axis.plot(epochs, mean, style, color=colour, label=name, linewidth=1.5)
+    if len(values) > 1:
+        spread = values.std(0, ddof=1)
+        axis.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+
+
+def save(figure: Figure, name: str, folder: Path = FOLDER) -> Path:
+    """Write `<folder>/<name>.png` and return its path."""
+    path = folder / f"{name}.png"
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    return path

@@ -1,0 +1,149 @@
+"""All that is in the store, as pipeline/paper/RESULTS.md: the paper's numbers and ours beside each other.
+
+    python -m pipeline.paper.render
+
+reads pipeline/paper/results/*.jsonl and figures/*.png, writes pipeline/paper/RESULTS.md. A row is one group of runs
+that differ only in their seed; the value is the mean of the last epoch's test AUC, with the standard deviation over
+seeds.
+"""
+import argparse
+from collections import defaultdict
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pipeline.core.command import run_stage, stage_parser
+from pipeline.core.tables import write_text
+from pipeline.paper import levers
+from pipeline.paper.published import EPOCHS, LOSS_NAMES, SHORT, TABLE_1_AND_8
+from pipeline.paper.results import FOLDER, as_trial, mean_and_std, read_lines, result
+from pipeline.paper.table1 import base_trial
+from pipeline.paper.trial import LOSSES, Trial
+
+HERE = Path(__file__).parent
+FIGURES = {
+    "figure1": ("Figure 1: toy data", "python -m pipeline.paper.figure1"),
+    "figure2": ("Figure 2: histograms of scores", "python -m pipeline.paper.figure2 --help"),
+    "figure3": ("Figure 3: batch score normalisation", "python -m pipeline.paper.figure3 --help"),
+    "figure4": ("Figure 4: noisy and easy data, and α ≥ 0", "python -m pipeline.paper.figure4 --help"),
+    "figure5": ("Figure 5: more noise, more easy data", "python -m pipeline.paper.figure4 --name figure5 --help"),
+    "appendix_e": ("Appendix E: where one step moves a score", "python -m pipeline.paper.appendix_e"),
+}
+
+
+def groups(records: list[dict]) -> dict[Trial, list[dict]]:
+    """Final runs by trial with seed 0: each group is one row; equal trials count once."""
+    found: dict[Trial, dict[int, dict]] = defaultdict(dict)
+    for record in records:
+        if not record["held_out"]:
+            found[replace(as_trial(record), seed=0)].setdefault(record["seed"], record)
+    return {trial: [by_seed[seed] for seed in sorted(by_seed)] for trial, by_seed in found.items()}
+
+
+def differences(trial: Trial, base: Trial) -> str:
+    """`margin=0.3, augment=crop`: the fields of `trial` that differ from `base`."""
+    ours, theirs = asdict(trial), asdict(base)
+    return ", ".join(f"{name}={value if not isinstance(value, float) else f'{value:.4g}'}"
+                     for name, value in ours.items() if value != theirs[name] and name != "epochs")
+
+
+def value(records: list[dict]) -> str:
+    mean, std = mean_and_std(map(result, records))
+    return f"{mean:.3f}" + (f" ± {std:.3f}" if len(records) > 1 else "")
+
+
+def published(trial: Trial) -> str:
+    """The paper's cell for this data set, network, imratio and loss, or a dash."""
+    cells = TABLE_1_AND_8.get(trial.imratio, {}).get((trial.dataset, trial.network))
+    if not cells:
+        return "–"
+    mean, std = cells[LOSSES.index(trial.loss)]
+    return f"{mean:.3f} ± {std:.3f}"
+
+
+def table1_command(trial: Trial, seeds: int) -> str:
+    augment = "" if trial.augment == "none" else f" --augment {trial.augment}"
+    return (f"`python -m pipeline.paper.table1 --dataset {trial.dataset} --network {trial.network} "
+            f"--imratio {trial.imratio:g} --losses {trial.loss} --epochs {trial.epochs} --seeds {seeds}{augment}`")
+
+
+def machine_of(records: list[dict]) -> str:
+    """What the records were computed on, in what precision, and from which copy of the data."""
+    kinds = sorted({", ".join(part for part in (r["device"], r["computed_in"], r["note"]) if part) for r in records})
+    return "; ".join(kinds)
+
+
+def table1_section(records: list[dict]) -> list[str]:
+    """Tables 1 and 8 with whatever has been run; the paper's 100 epochs and shorter runs in tables of their own."""
+    lines = []
+    for imratio, name in ((0.01, "Table 1"), (0.1, "Table 8")):
+        rows = {t: r for t, r in groups(records).items() if t.imratio == imratio}
+        for epochs in sorted({trial.epochs for trial in rows}, reverse=True):
+            short = "" if epochs == EPOCHS else f", not the paper's {EPOCHS}: not comparable with it"
+            lines += ["", f"### {name}, imratio {imratio:.0%}: {epochs} epochs{short}", "",
+                      "| data (network) | loss | paper, 100 epochs, 5 seeds | ours, last epoch | seeds | settings | "
+                      "computed on | command |", "|---|---|---|---|---|---|---|---|"]
+            at = {t: r for t, r in rows.items() if t.epochs == epochs}
+            for trial, found in sorted(at.items(), key=lambda item: order(item[0])):
+                base = replace(base_trial(trial.dataset, trial.network, imratio, trial.loss, epochs), margin=1.0)
+                lines.append(f"| {SHORT[trial.dataset]} ({SHORT[trial.network]}) | {LOSS_NAMES[trial.loss]} | "
+                             f"{published(trial)} | **{value(found)}** | {len(found)} | {differences(trial, base)} | "
+                             f"{machine_of(found)} | {table1_command(trial, len(found))} |")
+    return lines
+
+
+def order(trial: Trial) -> tuple:
+    return trial.dataset, trial.network, LOSSES.index(trial.loss), trial.augment, str(trial)
+
+
+def missing_rows(records: list[dict]) -> list[str]:
+    """Which cells of Tables 1 and 8 have no 100-epoch run."""
+    have = {(t.imratio, t.dataset, t.network, t.loss) for t in groups(records) if t.epochs == EPOCHS}
+    lines = []
+    for imratio, cells in TABLE_1_AND_8.items():
+        absent = [f"{SHORT[d]} ({SHORT[n]})" for d, n in cells
+                  if not all((imratio, d, n, loss) in have for loss in LOSSES)]
+        lines.append(f"- imratio {imratio:.0%}, {EPOCHS} epochs, not or not wholly run: {', '.join(absent) or 'none'}.")
+    return lines
+
+
+def other_section(title: str, intro: str, records: list[dict], base: Trial | None = None) -> list[str]:
+    """Any other file of the store as a table of what was changed and what came out."""
+    if not records:
+        return []
+    lines = ["", f"## {title}", "", intro, "",
+             "| data (network), imratio | loss | epochs | changed | test AUC | seeds | last α | computed on |",
+             "|---|---|---|---|---|---|---|---|"]
+    for trial, found in sorted(groups(records).items(), key=lambda item: order(item[0])):
+        start = base or base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
+        start = replace(start, loss=trial.loss)
+        alphas = [r["alpha"][-1] for r in found if r.get("alpha")]
+        alpha = f"{mean_and_std(alphas)[0]:.3f}" if alphas else "–"
+        cells = (f"{SHORT[trial.dataset]} ({SHORT[trial.network]}), {trial.imratio:.0%}", LOSS_NAMES[trial.loss],
+                 trial.epochs, differences(trial, start) or "–", f"**{value(found)}**", len(found), alpha,
+                 machine_of(found))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def figures_section() -> list[str]:
+    lines = ["", "## Figures"]
+    for name, (title, command) in FIGURES.items():
+        if (HERE / "figures" / f"{name}.png").is_file():
+            lines += ["", f"### {title}", "", f"`{command}`", "", f"![{title}](figures/{name}.png)"]
+    return lines
+
+
+def main(_: argparse.Namespace) -> None:
+    table1, figure3, figure4 = (read_lines(FOLDER / f"{name}.jsonl") for name in ("table1", "figure3", "figure4"))
+    head = (HERE / "ABOUT.md").read_text(encoding="utf-8").rstrip().split("\n")
+    lines = [*head, "", "## Tables 1 and 8", *table1_section(table1), "", "Not run:", "", *missing_rows(table1),
+             *levers.section(read_lines(FOLDER / "levers.jsonl")),
+             *other_section("Figure 3's runs", "BSN (`l2`) against none and the other normalisers.", figure3),
+             *other_section("Figures 4 and 5's runs", "Noisy and easy data; α free or held at α ≥ 0.", figure4),
+             *figures_section()]
+    write_text(HERE / "RESULTS.md", "\n".join(lines) + "\n")
+    print("wrote", HERE / "RESULTS.md")
+
+
+if __name__ == "__main__":
+    run_stage(main, stage_parser(__doc__, targets=False))
