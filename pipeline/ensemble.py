@@ -15,6 +15,7 @@ Intervals are 95 %, of 1,000 resamples of patients. Members that rank a label al
 once. The blend of images and metadata, and mean, rank or quantile, are `blend` in the competition's file.
 """
 import argparse
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,15 +83,13 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     side = comparable(patients, blend.method, rows) if patients else None
     blended = [blend_metadata(*pair, blend.metadata) for pair in zip(images, side)] if side else images
 
-    scored = as_scored(before) + as_scored(after)
-    if side:
-        scored += as_scored([patients])
-        if blend.metadata:
-            scored += [Scored(member.name, "blend", blend_metadata(scores, side[0], blend.metadata), member.views,
-                              member.digest) for member, scores in zip(after, validated)]
-    scored.append(Scored("ensemble", "ensemble", images[0], min(member.views for member in after), ""))
+    scored = as_scored([*before, *members])
     if side and blend.metadata:
-        scored.append(Scored("ensemble", "blend", blended[0], min(member.views for member in after), ""))
+        scored += [made_of("blend", member.name, blend_metadata(scores, side[0], blend.metadata), [member, patients])
+                   for member, scores in zip(after, validated)]
+    scored.append(made_of("ensemble", "ensemble", images[0], after))
+    if side and blend.metadata:
+        scored.append(made_of("blend", "ensemble", blended[0], members))
 
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task))
     write_json(folder / "quantiles.json", {"hashes": rows.hashes, "members": {
@@ -117,6 +116,12 @@ class Scored:
 
 def as_scored(members: Sequence[Member]) -> list[Scored]:
     return [Scored(member.name, member.stage, member.out_of_fold, member.views, member.digest) for member in members]
+
+
+def made_of(stage: str, name: str, scores: np.ndarray, members: Sequence[Member]) -> Scored:
+    """An average of members; its views are those of the images' networks, its digest that of all their files."""
+    digest = hashlib.sha256("".join(member.digest for member in members).encode()).hexdigest()
+    return Scored(name, stage, scores, min(member.views for member in members if member.name != METADATA), digest)
 
 
 def read_members(competition: Competition, names: tuple[str, ...],

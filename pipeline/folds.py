@@ -33,7 +33,14 @@ from pipeline.core.competition import Competition, load, parse_target
 from pipeline.core.config import OFFICIAL, Task
 from pipeline.core.grouping import check_patients, links, patient_groups, patient_keys, scored
 from pipeline.core.imported import imported_folds
-from pipeline.core.membership import external_twins, first_reasons, read_dropped, shared_with_test, taking_part
+from pipeline.core.membership import (
+    TEST_TWIN,
+    external_twins,
+    first_reasons,
+    read_dropped,
+    shared_with_test,
+    taking_part,
+)
 from pipeline.core.splitting import group_table, split_groups
 from pipeline.core.tables import data_folder, fold_numbers, read_folds, read_images, write_csv, write_json
 
@@ -141,8 +148,12 @@ def official_folds(folder: Path, images: pd.DataFrame, linked: pd.DataFrame) -> 
 
 
 def fold_table(images: pd.DataFrame, fold: pd.Series, dropped: pd.DataFrame) -> pd.DataFrame:
-    """folds.csv, by patient; a patient without any image that takes part gets -1."""
-    present = patient_keys(images)[taking_part(images, dropped)].unique()
+    """folds.csv, by patient; a patient none of whose images takes part gets -1.
+
+    Twins of test images count as taking part here, so that test rows leave folds.csv as it was.
+    """
+    lasting = dropped[~dropped["reason"].str.startswith(TEST_TWIN)]
+    present = patient_keys(images)[taking_part(images, lasting)].unique()
     table = fold.where(fold.index.isin(present), -1).sort_index()
     return pd.DataFrame({"patient_id": table.index, "fold": table.to_numpy()})
 

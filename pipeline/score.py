@@ -145,7 +145,7 @@ def numbers(path: Path, table: pd.DataFrame, names: Sequence[str], blank: bool) 
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise UserError(f"{path}: row {table.index[row] + 2}, column {names[column]}: "
-                        f"{table[names[column]].iloc[row]!r} is no finite number")
+                        f"{str(table[names[column]].iloc[row])!r} is no finite number")
     return values
 
 

@@ -94,9 +94,13 @@ def members(competition: Competition) -> str:
 
 
 def out_of_fold(competition: Competition) -> str:
-    """The blend's out-of-fold AUC with its interval, as `scores.csv` has it."""
+    """The mean out-of-fold AUC and its interval of what is submitted, as scores.csv has it."""
     path = models_folder(competition.name) / "scores.csv"
-    return "unknown" if not path.is_file() else ""
+    if not path.is_file():
+        return "unknown"
+    table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
+    rows = table[(table["member"] == "ensemble") & (table["label"] == "mean")]
+    return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
 
 
 def prevalence(competition: Competition) -> pd.Series | None:

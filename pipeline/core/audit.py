@@ -142,7 +142,7 @@ def audit(images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, task
     return {"made": made, "folds": rows, "all": total, "always_trains": describe(images[part & (fold < 0)], task),
             "worst": worst(rows), "groups": group_facts(images, linked), "test": test_facts(images, dropped, linked),
             "dropped": dropped["reason"].value_counts().to_dict(), "leaks": found,
-            "warnings": warnings(rows, total, task)}
+            "warnings": warnings(images, rows, total, task)}
 
 
 def group_facts(images: pd.DataFrame, linked: pd.DataFrame) -> dict:

@@ -83,9 +83,11 @@ def worst(rows: list[dict]) -> dict:
                                    for label in labels}}
 
 
-def warnings(rows: list[dict], total: dict, task: Task) -> list[str]:
+def warnings(images: pd.DataFrame, rows: list[dict], total: dict, task: Task) -> list[str]:
     """What the folds cannot mend, in words."""
     found = []
+    if task.scored_source and "source" in images and not (images["source"] == task.scored_source).any():
+        found.append(f"no image has the source {task.scored_source!r}, so images of every source are scored")
     for label in task.labels:
         without = [str(row["fold"]) for row in rows if not row["positives"][label]]
         if without:
@@ -124,18 +126,26 @@ def header(audit: dict) -> str:
 
 
 def balance_text(audit: dict) -> str:
-    """One line a fold: images, patients, positives with deviations, sizes, and the patient columns' shares."""
-    table = pd.DataFrame([balance_line(row) for row in audit["folds"]])
-    return table.to_string(index=False) if len(table) else "no fold is validated"
+    """One column a fold; counts with their deviation from the mean fold, means and shares of the patient columns."""
+    if not audit["folds"]:
+        return "no fold is validated"
+    table = pd.DataFrame({f"fold {row['fold']}": balance_column(row) for row in audit["folds"]})
+    table["all"] = pd.Series(balance_column({**audit["all"], "deviation": None}))
+    return table.fillna("0").to_string()
 
 
-def balance_line(row: dict) -> dict:
+def balance_column(row: dict) -> dict[str, str]:
+    """What a column of the printed table says, from top to bottom."""
     deviation = row["deviation"]
-    line = {"fold": row["fold"], "images": f"{row['images']} ({deviation['images']:+.2%})",
-            "patients": f"{row['patients']} ({deviation['patients']:+.2%})"}
-    for label, count in row["positives"].items():
-        line[label] = f"{count} ({deviation['positives'][label]:+.2%})"
-    line["images per patient, KS"] = f"{deviation['sizes']:.4f}"
-    for column, values in row["metadata"].items():
-        line |= {f"{column}: {name}": "-" if value is None else f"{value:.3g}" for name, value in values.items()}
-    return line
+
+    def count(number: int, relative: float | None) -> str:
+        return f"{number}" if relative is None else f"{number} {relative:+.2%}"
+
+    column = {name: count(row[name], deviation and deviation[name]) for name in ("images", "patients")}
+    for label, number in row["positives"].items():
+        column[f"{label} = 1"] = count(number, deviation and deviation["positives"][label])
+    column["images per patient, KS"] = f"{deviation['sizes']:.4f}" if deviation else ""
+    column |= {f"source {name}": str(number) for name, number in row["sources"].items()}
+    for name, values in row["metadata"].items():
+        column |= {f"{name}, {value}": "-" if share is None else f"{share:.3g}" for value, share in values.items()}
+    return column

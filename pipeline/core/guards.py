@@ -1,9 +1,10 @@
-"""What the losses refuse, warn of and count: labels, scores, shapes, and who may optimise α.
+"""What the losses refuse, warn of and count: shapes, labels, scores, and who may optimise α.
 
 On the CPU a batch is judged at once. On an accelerator reading a value would hold the host until the network's forward
-pass is done, so counts are kept there, copied without waiting, and judged at a later call: a wrong label is then
-reported a few steps late, but always reported and by its value.
+pass is done, so a `Tally` of extremes is kept there, copied without waiting, and judged at a later call: a wrong label
+is reported a few steps late there, but reported, by its value.
 """
+import math
 import warnings
 
 import torch
@@ -19,32 +20,28 @@ def as_columns(scores: Tensor, labels: Tensor, mask: Tensor | None, num_labels: 
 
     ValueError where the shapes differ (no broadcasting), K is not `num_labels`, or the scores are no real numbers.
     """
+    shape = scores.shape
     if not scores.is_floating_point():
         raise ValueError(f"scores are {scores.dtype}, not floating point")
-    if scores.dim() not in (1, 2):
-        raise ValueError(f"scores have shape {tuple(scores.shape)}, neither (B,) nor (B, K)")
-    if labels.shape != scores.shape:
-        raise ValueError(f"labels have shape {tuple(labels.shape)}, scores {tuple(scores.shape)}")
-    if mask is not None and mask.shape != scores.shape:
-        raise ValueError(f"the mask has shape {tuple(mask.shape)}, scores {tuple(scores.shape)}")
-    labels_given = 1 if scores.dim() == 1 else scores.shape[1]
-    if num_labels is not None and labels_given != num_labels:
-        raise ValueError(f"scores of shape {tuple(scores.shape)} are {labels_given} labels, the loss has {num_labels}")
+    if len(shape) not in (1, 2):
+        raise ValueError(f"scores have shape {tuple(shape)}, neither (B,) nor (B, K)")
+    for name, other in (("labels", labels), ("mask", mask)):
+        if other is not None and other.shape != shape:
+            raise ValueError(f"{name} have shape {tuple(other.shape)}, scores {tuple(shape)}")
+    columns = 1 if len(shape) == 1 else shape[1]
+    if num_labels is not None and columns != num_labels:
+        raise ValueError(f"scores of shape {tuple(shape)} are for {columns} labels, the loss for {num_labels}")
     h = scores if scores.dtype in WIDE else scores.float()
     y = labels.to(device=h.device, dtype=h.dtype)
-    if scores.dim() == 2:
+    if len(shape) == 2:
         return h, y, mask
     return h[:, None], y[:, None], None if mask is None else mask[:, None]
 
 
-def entries(y: Tensor, mask: Tensor | None) -> Tensor | None:
-    """Which entries count, (B, K) of 0 and 1 in the dtype of y: not NaN, and True in the mask. None = every one."""
-    if mask is None and y.device.type == "cpu" and not bool(torch.isnan(y.sum())):
-        return None
+def entries(y: Tensor, mask: Tensor | None) -> Tensor:
+    """Which entries count, (B, K) of 0 and 1 in the dtype of y: those not NaN and, if there is a mask, 1 in it."""
     valid = ~torch.isnan(y)
-    if mask is not None:
-        valid = valid & boolean(mask)
-    return valid.to(y.dtype)
+    return (valid if mask is None else valid & boolean(mask)).to(y.dtype)
 
 
 def boolean(mask: Tensor) -> Tensor:
@@ -59,25 +56,55 @@ def check_labels(y: Tensor, soft: bool) -> None:
     wrong = (y < 0) | (y > 1) if soft else (y != 0) & (y != 1)
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
-        raise ValueError(bad_label(y[row, column].item(), soft) + f" (row {row}, label {column})")
+        raise ValueError(f"{wrong_label(y[row, column].item(), soft)} (row {row}, column {column})")
 
 
-def bad_label(value: float, soft: bool) -> str:
+def wrong_label(value: float, soft: bool = False) -> str:
     """The message that names the value and the way out."""
-    if soft:
-        return f"label {value:g} is not between 0 and 1; leave an entry out with NaN or the mask"
-    return f"label {value:g} is not 0 or 1: an AUC loss takes hard labels; leave an entry out with NaN or the mask"
+    meant = "between 0 and 1" if soft else "0 or 1 (an AUC loss takes no soft labels)"
+    return f"label {value:g} is not {meant}: leave an entry out with NaN or the mask"
 
 
-def check_scores(h: Tensor) -> None:
-    """ValueError naming the first score that is NaN or infinite. (B, K)"""
-    if bool(torch.isfinite(h.detach().sum())):
+def check_scores(h: Tensor, value: Tensor) -> None:
+    """ValueError naming the first score that is NaN or infinite, if that is why the loss is. h (B, K)"""
+    if math.isfinite(value.item()):
         return
     wrong = ~torch.isfinite(h.detach())
-    if bool(wrong.any()):  # otherwise the sum overflowed, the scores did not
+    if bool(wrong.any()):  # else finite scores were too large to square
         row, column = wrong.nonzero()[0].tolist()
         raise ValueError(f"{int(wrong.sum())} of {h.numel()} scores are not finite: {h[row, column].item()} "
-                         f"(row {row}, label {column})")
+                         f"(row {row}, column {column})")
+
+
+class Tally:
+    """Lowest values so far of a few numbers on an accelerator, readable without waiting for it, some steps late."""
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self.least = torch.full((length,), torch.inf, dtype=torch.float64, device=device)
+        self.mirror = torch.full((length,), torch.inf, dtype=torch.float64, pin_memory=device.type == "cuda")
+
+    def note(self, values: Tensor) -> None:
+        """Take in (length,) values."""
+        torch.minimum(self.least, values, out=self.least)
+        self.mirror.copy_(self.least, non_blocking=True)
+
+    def read(self) -> list[float]:
+        """What has arrived on the host."""
+        return self.mirror.tolist()
+
+
+def extremes(y: Tensor, value: Tensor) -> Tensor:
+    """For a Tally, (3,): the lowest label below 0, minus the highest other wrong label, and 0 for a loss not finite."""
+    wrong = torch.where((y != 0) & (y != 1), y, 0.0)
+    return torch.stack([wrong.amin(), -wrong.amax(), torch.isfinite(value).to(y.dtype)]).double()
+
+
+def judge_extremes(lowest: float, minus_highest: float, finite: float) -> None:
+    """ValueError for what `extremes` noted."""
+    if lowest < 0 or 0 < -minus_highest < math.inf:
+        raise ValueError(f"{wrong_label(lowest if lowest < 0 else -minus_highest)} (in one of the last batches)")
+    if finite == 0:
+        raise ValueError("the loss of one of the last batches is not finite: scores are NaN, infinite or too large")
 
 
 def warn_once(told: set[str], key: str, message: str) -> None:
@@ -97,7 +124,7 @@ def refuse_to_minimise(optimizer: Optimizer, *_: object) -> None:
     for group in optimizer.param_groups:
         if any(hasattr(parameter, "ascends") for parameter in group["params"]):
             raise RuntimeError(f"{type(optimizer).__name__} was given the α of an AUC loss and would minimise it: "
-                               "leave α out, and train with PESG(net.parameters(), loss=loss)")
+                               "leave α out, and train with PESG(network.parameters(), loss=loss)")
 
 
 register_optimizer_step_pre_hook(refuse_to_minimise)

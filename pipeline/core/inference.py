@@ -15,22 +15,22 @@ PICTURES = 64  # views in a batch: enough to fill the device at 224 px, and 150 
 
 @torch.inference_mode()
 def score_views(network: nn.Module, read: Callable[[int], np.ndarray], count: int, matrices: list[np.ndarray],
-                dtype: torch.dtype, workers: int, title: str = "") -> np.ndarray:
+                dtype: torch.dtype, workers: int, title: str = "", pictures: int = PICTURES) -> np.ndarray:
     """float32 scores (count, V, K) of `count` pictures in order, in every process.
 
     read(index) gives a picture as uint8 (S, S, C); `matrices` are the views of `images.view_matrices`. The network is
-    left in eval mode. A `title` shows progress.
+    left in eval mode. A `title` shows progress; `pictures` is the number of views in a batch.
     """
     rank, processes = world()
     network.to(device()).eval()
-    mine, images = np.arange(count)[rank::processes], max(1, PICTURES // len(matrices))
+    mine, images = np.arange(count)[rank::processes], max(1, pictures // len(matrices))
     keys = [mine[start:start + images] for start in range(0, len(mine), images)]
     batches = loader(ViewBatches(read, matrices), keys, workers, device().type == "cuda")
     made = []
     with tqdm(total=len(mine), unit="image", desc=title, disable=not (title and is_main()), dynamic_ncols=True) as bar:
-        for pictures, indices in batches:
+        for batch, indices in batches:
             with autocast(dtype):
-                scores = network(pictures.to(device(), non_blocking=True))
+                scores = network(batch.to(device(), non_blocking=True))
             made.append(scores.float().cpu().numpy().reshape(len(indices), len(matrices), -1))
             bar.update(len(indices))
     return in_order(made, count, len(matrices), network)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.core import guards
 from pipeline.core.gather import global_batch, world
-from pipeline.core.minmax import MinMax, class_means, count, margin_loss
+from pipeline.core.minmax import Batch, MinMax, class_means, make_batch, margin_loss
 from pipeline.core.normalize import normalize, normalizer, reach
 
 
@@ -59,7 +59,8 @@ class AUCMargin(nn.Module):
         self.make_dual()
         self.register_buffer("one_class", torch.zeros(2, num_labels, dtype=torch.int64))
         self.told: set[str] = set()
-        self.seen: tuple | None = None
+        self.seen: tuple[Tensor, Batch] | None = None
+        self.tally: guards.Tally | None = None
 
     def make_dual(self) -> None:
         """a, b, α of shape (K,), all starting at 0."""
@@ -90,74 +91,94 @@ class AUCMargin(nn.Module):
         """Mean over labels of the mean of F over entries, a float32 scalar."""
         h, y, mask = guards.as_columns(scores, labels, mask, self.num_labels)
         if self.training and world() > 1:
-            if mask is not None:
-                y = torch.where(guards.boolean(mask), y, torch.nan)
-            h, y = global_batch(h, y)
-            mask = None
-        valid = guards.entries(y, mask)
-        if valid is not None:
-            h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
-        self.check(h, y, valid)
-        h = normalize(h, valid, self.normalize)
+            h, y, mask = *global_batch(h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)), None
+        raw = h
+        h, batch = self.admit(h, y, mask)
+        h = normalize(h, batch.n, self.normalize)
         if self.dual == "closed_form" and self.training:
-            self.remember(h.detach(), y, valid)
-        self.seen = h.detach(), y, valid
-        state = [t if t.dtype == h.dtype else t.to(h.dtype) for t in (self.a, self.b, self.alpha, self.margin)]
-        a, b, alpha, margin = state
-        prior = self.prior if self.prior is None else self.prior.to(h.dtype)
-        return MinMax.apply(h, a, b, alpha, y, valid, prior, margin)
+            self.remember(h.detach(), batch)
+        dual = (t if t.dtype == h.dtype else t.to(h.dtype) for t in (self.a, self.b, self.alpha))
+        value = MinMax.apply(h, *dual, batch, shared(self.prior, h.dtype), shared(self.margin, h.dtype))
+        self.judge(raw, batch, value)
+        self.seen = h.detach(), batch
+        return value
 
     @torch.compiler.disable
-    def check(self, h: Tensor, y: Tensor, valid: Tensor | None) -> None:
-        """Refuse wrong labels and scores; count, and name once, labels of one class; warn of a margin out of reach."""
+    def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
+        """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on the CPU."""
+        on_host = h.device.type == "cpu"
+        if on_host and mask is None and torch.equal(y * y, y):  # neither NaN nor a wrong label
+            return h, without_live(make_batch(y))
+        valid = guards.entries(y, mask)
+        h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
+        if not on_host:
+            return h, make_batch(y, valid)
         guards.check_labels(y, soft=False)
-        guards.check_scores(h)
-        positives, negatives = count(h, y, valid)
-        missing = torch.stack([positives == 0, negatives == 0])
-        if bool(missing.any()):
-            self.one_class += missing
-            for side, label in missing.nonzero().tolist():
-                kind = ("positive", "negative")[side]
-                guards.warn_once(self.told, f"{kind} {label}", f"label {label} had no {kind} in a batch of {len(h)}: "
-                                 "it adds 0 to the loss there (told once; loss.last['one_class'] counts such batches)")
-        self.check_margin(positives, negatives)
+        return h, without_live(make_batch(y, valid))
 
-    def check_margin(self, positives: Tensor, negatives: Tensor) -> None:
-        """Warn once if normalised scores cannot be as far apart as the margin asks."""
-        if not self.hinge or self.normalize == "none" or "margin" in self.told:
+    @torch.compiler.disable
+    def judge(self, h: Tensor, batch: Batch, value: Tensor) -> None:
+        """Refuse scores that are not finite; count, and name once, labels of one class and a margin out of reach.
+
+        On an accelerator the counts are judged, with wrong labels, when they have reached the host: at a later call.
+        """
+        if batch.live is not None:
+            self.one_class += torch.stack([batch.positives == 0, batch.negatives == 0])
+        bounded = self.hinge and self.normalize != "none"
+        if h.device.type == "cpu":
+            guards.check_scores(h, value)
+            if batch.live is not None or (bounded and "margin" not in self.told):
+                gap = reach(batch.positives, batch.negatives, self.normalize)
+                self.judge_counts(batch.positives.tolist(), batch.negatives.tolist(), gap.tolist())
             return
-        bound = reach(positives, negatives, self.normalize)
-        short = self.margin >= bound if self.normalize == "sigmoid" else self.margin > bound
-        if bool(short.any()):
-            label = int(short.nonzero()[0])
-            guards.warn_once(self.told, "margin", f"label {label}: margin {self.margin[label]:.4g} is out of reach: "
-                             f"with normalize={self.normalize!r} the class means of this batch "
-                             f"({int(positives[label])} positives, {int(negatives[label])} negatives) can be at most "
-                             f"{bound[label]:.4g} apart, so α never gets to 0 and the hinge never acts")
+        if self.tally is None or self.tally.least.device != h.device:
+            self.tally = guards.Tally(3 * self.num_labels + 3, h.device)
+        *counts, lowest, minus_highest, finite = self.tally.read()
+        guards.judge_extremes(lowest, minus_highest, finite)
+        self.judge_counts(*(counts[k::3] for k in range(3)))
+        gap = reach(batch.positives, batch.negatives, self.normalize)
+        counts = torch.stack([batch.positives, batch.negatives, gap], dim=1).double().flatten()
+        self.tally.note(torch.cat([counts, guards.extremes(batch.y, value.detach())]))
+
+    def judge_counts(self, positives: list[float], negatives: list[float], gaps: list[float]) -> None:
+        """Warn, once each, of the labels that had no positive or no negative, and of margins above their reach."""
+        for label, (n_pos, n_neg, gap) in enumerate(zip(positives, negatives, gaps)):
+            for kind, entries in (("positive", n_pos), ("negative", n_neg)):
+                if entries == 0:
+                    guards.warn_once(self.told, f"{kind} {label}", f"label {label} had no {kind} in a batch: it adds 0 "
+                                     "to the loss there (told once; loss.last['one_class'] counts such batches)")
+            margin = self.margin[label].item()
+            if self.hinge and (margin > gap or (margin == gap and self.normalize == "sigmoid")):
+                guards.warn_once(self.told, "margin", f"label {label}: margin {margin:.4g} is out of reach: with normalize="
+                                 f"{self.normalize!r} the class means of a batch were at most {gap:.4g} apart whatever the "
+                                 "scores, so α never gets to 0 and the hinge never acts")
 
     @torch.no_grad()
-    def remember(self, h: Tensor, y: Tensor, valid: Tensor | None) -> None:
+    def remember(self, h: Tensor, batch: Batch) -> None:
         """a, b <- class means over the batches remembered, α <- max(0, m - a + b): the saddle of Theorem 1."""
-        for side, (mean, mean_now, entries) in enumerate(zip((self.a, self.b), *halves(class_means(h, y, valid)))):
-            total = self.remembered[side].mul_(self.memory).add_(entries)
-            mean.add_((mean_now - mean) * (entries / total.clamp(min=1e-30)))
+        now = class_means(h, batch)
+        for k, (mean, entries) in enumerate(((self.a, batch.positives), (self.b, batch.negatives))):
+            total = self.remembered[k].mul_(self.memory).add_(entries)
+            mean.add_((now[k] - mean) * (entries / total.clamp(min=1e-30)))
         self.alpha.copy_((self.margin - self.a + self.b).clamp(min=0))
 
     @property
     def last(self) -> dict[str, Tensor]:
         """What to log of the last batch, (K,) each, computed when asked for, on the scores' device:
 
-        a_m  A_M of eq. 6 (A_S of eq. 5 for the square loss); gap  μ+ - μ-; reach  the largest gap the normaliser
-        allows; alpha, a, b  as they are now; positives, negatives  counts; one_class  batches so far that lacked a
-        class.
+        a_m        A_M of eq. 6 (A_S of eq. 5 for the square loss)
+        gap        μ+ - μ-; reach: the largest gap the normaliser allows, to read beside the margin
+        a, b, alpha  as they are now
+        positives, negatives  counts; one_class: how many batches so far lacked a class
         """
         if self.seen is None:
             raise RuntimeError("loss.last before the first batch")
-        mean_pos, mean_neg, positives, negatives = class_means(*self.seen)
-        return {"a_m": margin_loss(*self.seen, self.margin, self.hinge), "gap": mean_pos - mean_neg,
-                "reach": reach(positives, negatives, self.normalize), "alpha": self.alpha.detach().clone(),
-                "a": self.a.detach().clone(), "b": self.b.detach().clone(), "positives": positives,
-                "negatives": negatives, "one_class": self.one_class.sum(0)}
+        h, batch = self.seen
+        mean_pos, mean_neg = class_means(h, batch)
+        return {"a_m": margin_loss(h, batch, self.margin, self.hinge).float(), "gap": mean_pos - mean_neg,
+                "reach": reach(batch.positives, batch.negatives, self.normalize), "a": self.a.detach().clone(),
+                "b": self.b.detach().clone(), "alpha": self.alpha.detach().clone(), "positives": batch.positives,
+                "negatives": batch.negatives, "one_class": self.one_class.sum(0)}
 
     def extra_repr(self) -> str:
         prior = "batch" if self.prior is None else self.prior.tolist()
@@ -197,7 +218,7 @@ class Focal(nn.Module):
         # exp(γ̂ log q), not q^γ̂: its gradient at q = 0 is 0 for every γ̂ > 0.
         positive = -self.alpha * torch.exp(self.gamma * log_q) * log_p
         negative = -(1 - self.alpha) * torch.exp(self.gamma * log_p) * log_q
-        return mean_of(y * positive + (1 - y) * negative, valid)
+        return finished(mean_of(y * positive + (1 - y) * negative, valid), h)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gamma={self.gamma}"
@@ -210,31 +231,44 @@ class CrossEntropy(nn.Module):
         """A float32 scalar."""
         h, y, valid = soft_batch(scores, labels, mask)
         if valid is None:
-            return F.binary_cross_entropy_with_logits(h, y).float()
-        return mean_of(F.binary_cross_entropy_with_logits(h, y, reduction="none"), valid)
+            return finished(F.binary_cross_entropy_with_logits(h, y), h)
+        return finished(mean_of(F.binary_cross_entropy_with_logits(h, y, reduction="none"), valid), h)
 
 
 def soft_batch(scores: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Checked (B, K) scores, labels in [0, 1] and which entries count; what is left out is 0 in both."""
+    """Checked (B, K) scores, labels in [0, 1] and which entries count (None: all); what is left out is 0 in both."""
     h, y, mask = guards.as_columns(scores, labels, mask)
+    on_host = h.device.type == "cpu"
+    if on_host and mask is None and len(y) and 0 <= y.min().item() and y.max().item() <= 1:  # NaN passes neither
+        return h, y, None
     valid = guards.entries(y, mask)
-    if valid is not None:
-        h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
+    h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
     guards.check_labels(y, soft=True)
-    guards.check_scores(h)
     return h, y, valid
 
 
+def finished(value: Tensor, h: Tensor) -> Tensor:
+    """The value as float32, once the scores it came from are known to be finite."""
+    guards.check_scores(h, value)
+    return value.float()
+
+
 def mean_of(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean over the entries that count, as float32; 0 if none does."""
-    if valid is None:
-        return values.mean().float()
-    return ((values * valid).sum() / valid.sum().clamp(min=1)).float()
+    """Mean over the entries that count; 0 if none does."""
+    return values.mean() if valid is None else (values * valid).sum() / valid.sum().clamp(min=1)
 
 
-def halves(values: tuple) -> tuple[tuple, tuple]:
-    """(μ+, μ-, N+, N-) -> (μ+, μ-), (N+, N-)."""
-    return values[:2], values[2:]
+def without_live(batch: Batch) -> Batch:
+    """The batch with live = None if every label has both classes (reads the counts)."""
+    return batch._replace(live=None) if bool(batch.live.all()) else batch
+
+
+def shared(values: Tensor | None, dtype: torch.dtype) -> Tensor | float | None:
+    """One number per label: in `dtype`; kept out of the graph of operations when it is one number for all (CPU)."""
+    if values is None or values.device.type != "cpu":
+        return values if values is None else values.to(dtype)
+    first, *others = values.tolist()
+    return first if all(other == first for other in others) else values.to(dtype)
 
 
 def per_label(name: str, value: float | Sequence[float] | Tensor, num_labels: int, top: float) -> Tensor:

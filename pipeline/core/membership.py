@@ -11,6 +11,7 @@ from pipeline.core.config import Task
 from pipeline.core.grouping import SAME_PICTURE, patient_keys, scored
 from pipeline.core.tables import data_folder, read_csv
 
+SCORED_TWIN, TEST_TWIN = "twin of a scored image", "twin of a test image"
 DROPPED_COLUMNS = ("image_id", "reason", "twin")
 
 
@@ -55,11 +56,10 @@ def external_twins(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd
                          "by": np.tile(same["reason"].to_numpy(), 2)})
     test, own = (images["split"] == "test").to_numpy(), scored(images, task)
     hit = both[~test[both["row"]] & ~own[both["row"]] & (test | own)[both["twin"]]]
-    kind = np.where(test[hit["twin"]], "test", "scored")
+    kind = pd.Series(np.where(test[hit["twin"]], TEST_TWIN, SCORED_TWIN), index=hit.index)
     ids = images["image_id"].to_numpy()
-    table = pd.DataFrame({"image_id": ids[hit["row"]], "reason": [f"twin of a {k} image ({by})" for k, by
-                                                                   in zip(kind, hit["by"])], "twin": ids[hit["twin"]]})
-    return first_reasons(table)
+    return first_reasons(pd.DataFrame({"image_id": ids[hit["row"]], "reason": kind + " (" + hit["by"] + ")",
+                                       "twin": ids[hit["twin"]]}))
 
 
 def first_reasons(*tables: pd.DataFrame) -> pd.DataFrame:

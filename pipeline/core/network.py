@@ -54,8 +54,8 @@ class Network(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """uint8 (B, S, S, 1 or 3) -> float32 scores (B, K); the classifier is float32 whatever autocast says."""
         # A (B, H, W, C) batch seen as (B, C, H, W) is channels_last in memory already: no copy.
-        x = pictures.permute(0, 3, 1, 2).float()
-        features = self.backbone((x - self.mean) / self.std)
+        x = pictures.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1)
+        features = self.backbone((x - self.mean).div_(self.std))
         with torch.autocast(features.device.type, enabled=False):
             return self.classifier(self.dropout(features.float()))
 

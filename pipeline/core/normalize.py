@@ -22,8 +22,8 @@ def normalizer(name: str) -> str:
     return name
 
 
-def normalize(h: Tensor, valid: Tensor | None, how: str) -> Tensor:
-    """(N, K) scores, normalised label by label over the entries with valid = 1; differentiable.
+def normalize(h: Tensor, n: int | Tensor, how: str) -> Tensor:
+    """(B, K) scores, normalised label by label; differentiable. Entries left out are 0, n entries count.
 
     Scores that are all 0 have no direction: they stay 0 and their gradient passes unchanged, so that a classifier that
     starts at 0 can leave it.
@@ -33,21 +33,20 @@ def normalize(h: Tensor, valid: Tensor | None, how: str) -> Tensor:
     if how == "sigmoid":
         return torch.sigmoid(h)
     # In float64, where the square of any float32 score still fits.
-    norm = torch.linalg.vector_norm(h if valid is None else h * valid, dim=0, dtype=torch.float64)
+    norm = torch.linalg.vector_norm(h, dim=0, dtype=torch.float64)
     if how == "l2*sqrt_b":
-        norm = norm / (h.shape[0] if valid is None else valid.sum(0).clamp(min=1)) ** 0.5
+        norm = norm / n ** 0.5
     return h / torch.where(norm > 0, norm, 1.0).to(h.dtype)
 
 
-def reach(positives: Tensor, negatives: Tensor, how: str) -> Tensor:
-    """The largest μ+ - μ- that normalised scores can have, (K,); inf where it has no bound.
+def reach(positives: float | Tensor, negatives: float | Tensor, how: str) -> float | Tensor:
+    """The largest μ+ - μ- that normalised scores can have, of the shape of the counts; inf where it has no bound.
 
     For unit norm it is ‖(1/N+, …, -1/N-, …)‖ = √(1/N+ + 1/N-), reached by scores constant within each class: 1.004 for
     1 positive in 128, 0.177 for 64. A margin above it can never be met: α stays above 0 and the hinge never acts.
+    Under the sigmoid the bound, 1, is approached and never reached.
     """
-    if how == "none":
-        return torch.full_like(positives, torch.inf)
-    if how == "sigmoid":
-        return torch.ones_like(positives)
-    bound = (1 / positives + 1 / negatives).sqrt()
-    return bound if how == "l2" else bound * (positives + negatives).sqrt()
+    if how in ("none", "sigmoid"):
+        return 0 * positives + (1.0 if how == "sigmoid" else torch.inf)
+    bound = (1 / positives + 1 / negatives) ** 0.5
+    return bound if how == "l2" else bound * (positives + negatives) ** 0.5

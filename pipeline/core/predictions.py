@@ -57,5 +57,5 @@ def check_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
         values = pd.to_numeric(table[label], errors="coerce").to_numpy(np.float64)
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values)))
-            raise UserError(f"{path}: row {row + 2}, column {label}: {table[label].iloc[row]!r} is no finite number "
-                            f"(image {table['image_id'].iloc[row]})")
+            value, image = str(table[label].iloc[row]), table["image_id"].iloc[row]
+            raise UserError(f"{path}: row {row + 2}, column {label}: {value!r} is no finite number (image {image})")

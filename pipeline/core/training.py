@@ -164,36 +164,66 @@ def unsynchronised(model: nn.Module, skip: bool):
     return model.no_sync() if skip and isinstance(model, DistributedDataParallel) else torch.enable_grad()
 
 
-def state_of(phase: Phase, scaler: torch.amp.GradScaler, average: AveragedModel | None, log: RunLog, step: int) -> dict:
-    """Everything that decides the rest of the run."""
-    return {"step": step, "key": json.dumps(phase.key), "network": phase.network.state_dict(),
-            "loss": phase.loss.state_dict(), "optimizer": phase.optimizer.state_dict(), "scaler": scaler.state_dict(),
-            "average": average.state_dict() if average else None, "log": log.state()}
+@dataclass
+class Running:
+    """A phase under way: what changes from step to step beside its network, loss and optimizer."""
+    phase: Phase
+    model: nn.Module
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    log: RunLog
+    step: int = 0
+    slowest: float = 0.0
+
+    @property
+    def network(self) -> nn.Module:
+        """The network to validate and keep."""
+        return self.average.module if self.average else self.phase.network
+
+    def state(self) -> dict:
+        """Everything that decides the rest of the run."""
+        phase = self.phase
+        return {"step": self.step, "key": json.dumps(phase.key), "network": phase.network.state_dict(),
+                "loss": phase.loss.state_dict(), "optimizer": phase.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(), "log": self.log.state(),
+                "average": self.average.state_dict() if self.average else None}
 
 
-def restore(phase: Phase, scaler: torch.amp.GradScaler, average: AveragedModel | None, log: RunLog) -> int:
-    """Load the newest checkpoint there is and return its step; 0 when there is none."""
-    state = checkpoint.load(phase.folder, phase.name)
+def begin(phase: Phase) -> Running:
+    """The phase on its device, at its newest checkpoint or at step 0."""
+    processes = world()[1]
+    if phase.batch_size % processes:
+        raise UserError(f"batch_size={phase.batch_size} cannot be shared evenly by {processes} processes")
+    phase.network.to(device()).train()
+    phase.loss.to(device())
+    ema = get_ema_multi_avg_fn(phase.ema)
+    running = Running(phase, phase.network, torch.amp.GradScaler(device().type, enabled=phase.dtype == torch.float16),
+                      AveragedModel(phase.network, multi_avg_fn=ema, use_buffers=True) if phase.ema else None,
+                      RunLog(phase.folder / "log.jsonl", phase.name, phase.loss))
+    restore(running)
+    if processes > 1:
+        running.model = DistributedDataParallel(phase.network)
+    return running
+
+
+def restore(running: Running) -> None:
+    """Load the newest checkpoint there is."""
+    phase, state = running.phase, checkpoint.load(running.phase.folder, running.phase.name)
     if state is None:
-        log.start_afresh()
-        return 0
+        running.log.start_afresh()
+        return
     if state["key"] != json.dumps(phase.key):
         path = checkpoint.generations(phase.folder, phase.name)[0]
-        raise UserError(f"{path}: made by another configuration or data than today's; delete it to start this "
-                        "phase again, or restore what it was made from")
+        raise UserError(f"{path}: made by another configuration or data than today's; delete it to start this phase "
+                        "again, or restore what it was made from")
     phase.network.load_state_dict(state["network"])
     phase.loss.load_state_dict(state["loss"])
     phase.optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    if average:
-        average.load_state_dict(state["average"])
-    log.resume(state["log"])
-    return state["step"]
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    running.scaler.load_state_dict(state["scaler"])
+    if running.average:
+        running.average.load_state_dict(state["average"])
+    running.log.resume(state["log"])
+    running.step = state["step"]
 
 
 def fit(phase: Phase) -> nn.Module:
@@ -201,54 +231,50 @@ def fit(phase: Phase) -> nn.Module:
 
     Raises TimeLimitReached after a checkpoint when time is up, UserError when the scores break down.
     """
+    running = begin(phase)
     rank, processes = world()
-    if phase.batch_size % processes:
-        raise UserError(f"batch_size={phase.batch_size} cannot be shared evenly by {processes} processes")
-    phase.network.to(device()).train()
-    phase.loss.to(device())
-    average = AveragedModel(phase.network, multi_avg_fn=get_ema_multi_avg_fn(phase.ema), use_buffers=True) \
-        if phase.ema else None
-    scaler = torch.amp.GradScaler(device().type, enabled=phase.dtype == torch.float16)
-    log = RunLog(phase.folder / "log.jsonl", phase.name, phase.loss)
-    step = restore(phase, scaler, average, log)
-    model = DistributedDataParallel(phase.network) if processes > 1 else phase.network
-
     each = steps_per_epoch(len(phase.targets), phase.batch_size)
-    total, saved, slowest = each * phase.epochs, time.monotonic(), 0.0
-    batches = loader(phase.data, remaining_keys(phase, step, rank, processes), phase.workers, device().type == "cuda")
-    bar = tqdm(total=total, initial=step, unit="step", desc=phase.key["target"], disable=not is_main(),
+    total, saved = each * phase.epochs, time.monotonic()
+    keys = remaining_keys(phase, running.step, rank, processes)
+    bar = tqdm(total=total, initial=running.step, unit="step", desc=phase.key["target"], disable=not is_main(),
                smoothing=0.1, dynamic_ncols=True)
-    for pictures, indices in batches:
+    for pictures, indices in loader(phase.data, keys, phase.workers, device().type == "cuda"):
         began = time.monotonic()
-        set_rate(phase.optimizer, phase.rate(step))
-        if step in phase.restarts:
-            phase.optimizer.next_stage()
-        pictures, targets = pictures.to(device(), non_blocking=True), phase.targets[indices].to(device())
-        with out_of_memory_advice(phase.network, phase.batch_size):
-            value, scores = gradients(phase, model, scaler, step, pictures, targets)
-        scaler.step(phase.optimizer)
-        scaler.update()
-        phase.optimizer.zero_grad(set_to_none=True)
-        if average:
-            average.update_parameters(phase.network)
-        step += 1
-        log.step(step, value, scores, targets, phase.rate(step - 1), len(pictures) * processes)
+        take_step(running, pictures.to(device(), non_blocking=True), phase.targets[indices].to(device()))
         bar.update()
-        bar.set_postfix(log.progress, refresh=False)
-        if step % each == 0:
-            network = average.module if average else phase.network
-            log.epoch(step, step // each, phase.validate(network))
+        bar.set_postfix(running.log.progress, refresh=False)
+        end_of_epoch = running.step % each == 0
+        if end_of_epoch:
+            running.log.epoch(running.step, running.step // each, phase.validate(running.network))
             phase.network.train()
-        slowest = max(slowest, time.monotonic() - began)
-        out_of_time = agree(Stop.requested or time_left() < 3 * slowest + 5)
-        if out_of_time or step % each == 0 or time.monotonic() - saved > checkpoint_seconds():
-            save(phase, scaler, average, log, step)
+        running.slowest = max(running.slowest, time.monotonic() - began)
+        out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
+        if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
+            save(running)
             saved = time.monotonic()
-        if out_of_time and step < total:
-            raise TimeLimitReached(f"{phase.key['target']}: {phase.name} stopped at step {step} of {total}; "
+        if out_of_time and running.step < total:
+            raise TimeLimitReached(f"{phase.key['target']}: {phase.name} stopped at step {running.step} of {total}; "
                                    "the same command goes on from there")
     bar.close()
-    return average.module if average else phase.network
+    return running.network
+
+
+def take_step(running: Running, pictures: torch.Tensor, targets: torch.Tensor) -> None:
+    """One step of the optimizer on a batch that lies on the device."""
+    phase, rate = running.phase, running.phase.rate(running.step)
+    for group in phase.optimizer.param_groups:
+        group["lr"] = rate
+    if running.step in phase.restarts:
+        phase.optimizer.next_stage()
+    with out_of_memory_advice(phase.network, phase.batch_size):
+        value, scores = gradients(phase, running.model, running.scaler, running.step, pictures, targets)
+    running.scaler.step(phase.optimizer)
+    running.scaler.update()
+    phase.optimizer.zero_grad(set_to_none=True)
+    if running.average:
+        running.average.update_parameters(phase.network)
+    running.step += 1
+    running.log.step(running.step, value, scores, targets, rate, len(pictures) * world()[1])
 
 
 def checkpoint_seconds() -> float:
@@ -256,11 +282,11 @@ def checkpoint_seconds() -> float:
     return float(os.environ.get("CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
 
 
-def save(phase: Phase, scaler: torch.amp.GradScaler, average: AveragedModel | None, log: RunLog, step: int) -> None:
+def save(running: Running) -> None:
     """Write a checkpoint from the main process."""
-    log.flush()
+    running.log.flush()
     if is_main():
-        checkpoint.save(phase.folder, phase.name, state_of(phase, scaler, average, log, step))
+        checkpoint.save(running.phase.folder, running.phase.name, running.state())
 
 
 def keep(phase: Phase, network: nn.Module) -> None:

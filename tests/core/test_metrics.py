@@ -50,6 +50,7 @@ def sample(rows=400, columns=1, seed=0, rate=0.2, groups=60):
     return generator.normal(size=(rows, columns)) + 1.2 * labels[:, None] + effect[:, None], labels, patient
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_auc_is_the_share_of_pairs_in_order(rows):
     scores, labels = zip(*rows)
@@ -86,6 +87,7 @@ def test_auc_of_the_papers_table_6():
     assert auc([*(wins - 0.5), *range(11)], labels) == 59 / 66
 
 
+@settings(deadline=None)
 @given(FINITE_ROWS)
 def test_auc_symmetries(rows):
     scores, labels = (np.array(column) for column in zip(*rows))
@@ -127,6 +129,7 @@ def test_errors_name_the_row_and_the_value(call):
         call([0.1, 0.2, 0.3], [0, 1])
 
 
+@settings(deadline=None)
 @given(FINITE_ROWS)
 def test_roc_points_equal_scikit_learn(rows):
     scores, labels = (np.array(column) for column in zip(*rows))
@@ -138,6 +141,7 @@ def test_roc_points_equal_scikit_learn(rows):
     assert np.trapezoid(full[1], full[0]) == pytest.approx(auc(scores, labels), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(FINITE_ROWS, st.sampled_from([0.0, 0.25, 0.5, 0.8, 0.95]))
 def test_partial_auc_is_the_organisers(rows, min_tpr):
     """ISIC 2024's own formula around scikit-learn's standardised partial AUC of the swapped problem."""
@@ -170,6 +174,7 @@ def organisers_count(scores, labels, points) -> int:
     return int(count)
 
 
+@settings(deadline=None)
 @given(FINITE_ROWS, st.lists(st.tuples(st.sampled_from([0, 0.25, 0.5, 0.75, 0.9, 1]),
                                        st.sampled_from([0, 0.3, 0.5, 0.8, 1])), max_size=5))
 def test_readers_below_curve_is_the_organisers_rule(rows, points):
