@@ -78,15 +78,15 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     made = [comparable(member, blend.method, rows) for member in after]
     validated, test = (np.stack(side) for side in zip(*made))
     weights, choice = choose_weights(competition, [member.name for member in after], validated, rows, units)
-    images = weighted_mean(validated, weights), weighted_mean(test, weights)
+    images = [weighted_mean(part, weights, blend.method) for part in (validated, test)]
     require_all(competition, images[0])
     side = comparable(patients, blend.method, rows) if patients else None
-    blended = [blend_metadata(*pair, blend.metadata) for pair in zip(images, side)] if side else images
+    blended = [blend_metadata(*pair, blend.metadata, blend.method) for pair in zip(images, side)] if side else images
 
     scored = as_scored([*before, *members])
     if side and blend.metadata:
-        scored += [made_of("blend", member.name, blend_metadata(scores, side[0], blend.metadata), [member, patients])
-                   for member, scores in zip(after, validated)]
+        scored += [made_of("blend", member.name, blend_metadata(scores, side[0], blend.metadata, blend.method),
+                           [member, patients]) for member, scores in zip(after, validated)]
     scored.append(made_of("ensemble", "ensemble", images[0], after))
     if side and blend.metadata:
         scored.append(made_of("blend", "ensemble", blended[0], members))

@@ -59,12 +59,12 @@ def main(arguments: argparse.Namespace) -> None:
         method = arguments.method or ("mean" if competition.blend.method == "mean" else "rank")
         ready = on_scale(members, [fold for _, fold in tables], method)
         weights = without_duplicates(members) if arguments.drop_duplicates else np.ones(members.shape[::2])
-        final = weighted_mean(ready, weights)
+        final = weighted_mean(ready, weights, method)
         rows += [{"file": f"{method} of {len(members)}", **row} for row in rows_of(final, known, competition)]
     print(printed(rows))
     if len(members) > 1:
         tell_duplicates(names, members, competition.task.labels)
-        compare(names, ready, weights, known)
+        compare(names, ready, weights, known, method)
     print(json.dumps(result(final, known, competition, arguments.readers)))
 
 
@@ -185,18 +185,19 @@ def tell_duplicates(names: Sequence[str], members: np.ndarray, labels: Sequence[
         print(f"near-duplicates: {names[first]} and {names[second]} on {shares}")
 
 
-def compare(names: Sequence[str], ready: np.ndarray, weights: np.ndarray, known: Truth) -> None:
+def compare(names: Sequence[str], ready: np.ndarray, weights: np.ndarray, known: Truth,
+            method: str) -> None:
     """Print the average against the best single file, and against what it is without each file.
 
     ready: (M, n, K) on the scale on which they are averaged; weights: (M, K).
     """
-    final = weighted_mean(ready, weights)
+    final = weighted_mean(ready, weights, method)
     best = int(np.argmax([mean_auc(scores, known.labels) for scores in ready]))
     print("the average against the best single file (best on these very rows, which flatters it), all on one scale:")
     print("  " + difference(("average", names[best]), (final, ready[best]), known))
     for one, name in enumerate(names):
         rest = np.arange(len(names)) != one
-        without = weighted_mean(ready[rest], np.where(weights[rest].any(axis=0), weights[rest], 1.0))
+        without = weighted_mean(ready[rest], np.where(weights[rest].any(axis=0), weights[rest], 1.0), method)
         print("  " + difference((f"with {name}", f"without {name}"), (final, without), known))
 
 
