@@ -97,24 +97,27 @@ class AUCMargin(nn.Module):
         h = normalize(h, batch.n, self.normalize)
         if self.dual == "closed_form" and self.training:
             self.remember(h.detach(), batch)
-        dual = (t if t.dtype == h.dtype else t.to(h.dtype) for t in (self.a, self.b, self.alpha))
-        value = MinMax.apply(h, *dual, batch, shared(self.prior, h.dtype), shared(self.margin, h.dtype))
+        a, b, alpha = (self.a, self.b, self.alpha) if self.a.dtype == h.dtype else self.dual_in(h.dtype)
+        value = MinMax.apply(h, a, b, alpha, batch, shared(self.prior, h.dtype), shared(self.margin, h.dtype))
         self.judge(raw, batch, value)
         self.seen = h.detach(), batch
         return value
+
+    def dual_in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """a, b, α in the dtype the loss computes in."""
+        return self.a.to(dtype), self.b.to(dtype), self.alpha.to(dtype)
 
     @torch.compiler.disable
     def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
         """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on the CPU."""
         on_host = h.device.type == "cpu"
         if on_host and mask is None and torch.equal(y * y, y):  # neither NaN nor a wrong label
-            return h, without_live(make_batch(y))
+            return h, make_batch(y)
         valid = guards.entries(y, mask)
         h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
-        if not on_host:
-            return h, make_batch(y, valid)
-        guards.check_labels(y, soft=False)
-        return h, without_live(make_batch(y, valid))
+        if on_host:
+            guards.check_labels(y, soft=False)
+        return h, make_batch(y, valid)
 
     @torch.compiler.disable
     def judge(self, h: Tensor, batch: Batch, value: Tensor) -> None:
@@ -149,9 +152,9 @@ class AUCMargin(nn.Module):
                                      "to the loss there (told once; loss.last['one_class'] counts such batches)")
             margin = self.margin[label].item()
             if self.hinge and (margin > gap or (margin == gap and self.normalize == "sigmoid")):
-                guards.warn_once(self.told, "margin", f"label {label}: margin {margin:.4g} is out of reach: with normalize="
-                                 f"{self.normalize!r} the class means of a batch were at most {gap:.4g} apart whatever the "
-                                 "scores, so α never gets to 0 and the hinge never acts")
+                guards.warn_once(self.told, "margin", f"label {label}: margin {margin:.4g} is out of reach: "
+                                 f"under normalize={self.normalize!r} the class means of a batch could be at most "
+                                 f"{gap:.4g} apart, so α never gets to 0 and the hinge never acts")
 
     @torch.no_grad()
     def remember(self, h: Tensor, batch: Batch) -> None:
@@ -239,7 +242,7 @@ def soft_batch(scores: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Ten
     """Checked (B, K) scores, labels in [0, 1] and which entries count (None: all); what is left out is 0 in both."""
     h, y, mask = guards.as_columns(scores, labels, mask)
     on_host = h.device.type == "cpu"
-    if on_host and mask is None and len(y) and 0 <= y.min().item() and y.max().item() <= 1:  # NaN passes neither
+    if on_host and mask is None and len(y) and y.min().item() >= 0 and y.max().item() <= 1:  # NaN passes neither
         return h, y, None
     valid = guards.entries(y, mask)
     h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
@@ -256,11 +259,6 @@ def finished(value: Tensor, h: Tensor) -> Tensor:
 def mean_of(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean over the entries that count; 0 if none does."""
     return values.mean() if valid is None else (values * valid).sum() / valid.sum().clamp(min=1)
-
-
-def without_live(batch: Batch) -> Batch:
-    """The batch with live = None if every label has both classes (reads the counts)."""
-    return batch._replace(live=None) if bool(batch.live.all()) else batch
 
 
 def shared(values: Tensor | None, dtype: torch.dtype) -> Tensor | float | None:

@@ -47,42 +47,47 @@ class Gradients(NamedTuple):
 
 
 def make_batch(y: Tensor, valid: Tensor | None = None) -> Batch:
-    """Counts of (N, K) labels in {0, 1}, nothing read back to the host."""
+    """Counts of (N, K) labels in {0, 1}. Nothing is read back from an accelerator: there `live` is never None."""
     positives = y.sum(0)
     if valid is None:
-        n, negatives = max(len(y), 1), len(y) - positives
+        n = entries = len(y)
+        if y.device.type == "cpu" and all(0 < positive < n for positive in positives.tolist()):
+            return Batch(y, None, positives, n, None)
+        n = max(n, 1)
     else:
         entries = valid.sum(0)
-        n, negatives = entries.clamp(min=1), entries - positives
-    return Batch(y, valid, positives, n, ((positives > 0) & (negatives > 0)).to(y.dtype))
+        n = entries.clamp(min=1)
+    return Batch(y, valid, positives, n, ((positives > 0) & (entries - positives > 0)).to(y.dtype))
 
 
 def min_max(h: Tensor, batch: Batch, a: Tensor, b: Tensor, alpha: Tensor, prior: Tensor | float | None,
             margin: Tensor | float, weight: float = 1.0) -> tuple[Tensor, Gradients]:
-    """F of each label, (K,), and the gradients of weight · Σ_k F_k, in the dtype of h.
+    """weight · F of each label, (K,), and the gradients of their sum over labels, in the dtype of h.
 
     h       (N, K) scores, finite (also where they do not count)
     a, b, alpha  (K,) in the dtype of h; margin and prior a number or (K,)
     prior   p, or None for p = N+/N of these entries, whose gradient is in expectation (1 - 1/N) times the true prior's
     A label with no positive or no negative has value 0 and gradients 0, exactly.
     """
-    y, n = batch.y, batch.n
+    y, n, scale = batch.y, batch.n, 2 * weight / batch.n
     p = batch.positives / n if prior is None else prior
-    pq = p * (1 - p)
+    pq = p * (1 - p) if batch.live is None else p * (1 - p) * batch.live
     d = h - torch.lerp(b, a, y)  # exactly h - b at y = 0 and h - a at y = 1
-    e = p - y if batch.valid is None else (p - y) * batch.valid
-    cd = e.abs() * d
+    e = (p - y).mul_(scale)  # from here on everything is 2 weight / n times what the module's docstring calls it
+    for part in (batch.valid, batch.live):
+        e = e if part is None else e.mul_(part)
+    cd = e.abs().mul_(d)
     positive_cd = (cd * y).sum(0)
     negative_cd = cd.sum(0) - positive_cd
     # mean(e h) by way of d: the same number, without its cancellation when all scores lie far from 0.
-    centre = pq * (b - a) if prior is None else (p * batch.negatives * b - (1 - p) * batch.positives * a) / n
-    t = (negative_cd - positive_cd) / n + centre + pq * (margin - alpha)
-    value = (cd * d).sum(0) / n + alpha * (2 * t + pq * alpha)
-    scale = 2 * weight / n
-    if batch.live is not None:
-        value, scale, t = value * batch.live, scale * batch.live, t * batch.live
-    return value, Gradients(torch.addcmul(cd, alpha, e) * scale, positive_cd * -scale, negative_cd * -scale,
-                            t * (2 * weight))
+    if prior is None:
+        two_t = torch.addcmul(negative_cd - positive_cd, pq, (b - a).add_(margin).sub_(alpha), value=2 * weight)
+    else:
+        mean_e_centre = scale * (p * batch.negatives * b - (1 - p) * batch.positives * a)
+        mean_e_centre = mean_e_centre if batch.live is None else mean_e_centre * batch.live
+        two_t = negative_cd - positive_cd + mean_e_centre + 2 * weight * pq * (margin - alpha)
+    value = (cd * d).sum(0).mul_(0.5).addcmul_(alpha, torch.add(two_t, pq * alpha, alpha=weight))
+    return value, Gradients(cd.addcmul_(alpha, e), positive_cd.neg_(), negative_cd.neg_(), two_t)
 
 
 class MinMax(torch.autograd.Function):
@@ -92,7 +97,7 @@ class MinMax(torch.autograd.Function):
     def forward(ctx, h, a, b, alpha, batch, prior, margin):
         value, gradients = min_max(h, batch, a, b, alpha, prior, margin, weight=1 / h.shape[1])
         ctx.save_for_backward(*gradients)
-        return value.mean().float()
+        return value.sum().float()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
