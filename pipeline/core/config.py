@@ -4,7 +4,8 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
 
     task        Task: what is predicted, for whom, and how the images are resized
     runs        a tuple of Run: one network at one resolution each
-    metadata    Metadata, or None: the network on patient columns
+    trials      more runs, made only when they are named; may be left out
+    metadata    Metadata, or None: the network on patient columns; may be left out
     blend       Blend: how runs and metadata are averaged
     submission  Submission: the organiser's file
     read_raw(raw)  -> DataFrame, a row an image (columns in `core.tables.IMAGE_COLUMNS`)
@@ -49,18 +50,22 @@ class Resize:
     exact     decode in full before averaging; otherwise at the smallest JPEG scale that keeps 55 dB
     quality   JPEG quality of what is stored
     pad       gray level of padding, 0 to 255
+    largest   sizes up to this one come from one decode, whichever of them are prepared, so that inference at one size
+              sees the pixels that training saw; set it to the largest run's size where that is smaller
     """
     fit: str = "square"
     channels: int = 3
     exact: bool = False
     quality: int = 95
     pad: int = 0
+    largest: int = 768
 
     def __post_init__(self) -> None:
         require_in(self, "fit", ("square", "short", "long"))
         require_in(self, "channels", (1, 3))
         require_between(self, "quality", 1, 100)
         require_between(self, "pad", 0, 255)
+        require_between(self, "largest", 1, 8192)
 
 
 @dataclass(frozen=True, kw_only=True)
