@@ -19,6 +19,7 @@ at 320 on one 40 GB GPU, 10 hours for the five runs.
 """
 import os
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -53,7 +54,7 @@ task = Task(
 )
 
 pretrain = Pretrain(lr=1e-5, weight_decay=1e-5, epochs=2, batch_size=32)
-finetune = Finetune(loss="aucm", lr=0.1, gamma=1 / 500, weight_decay=0.0, margin=0.8, epochs=2, batch_size=32,
+finetune = Finetune(loss="aucm", normalize="sigmoid", lr=0.1, gamma=1 / 500, margin=0.8, epochs=2, batch_size=32,
                     milestones=(2000, 8000), milestone_unit="step", divide=3.0)
 augment = Augment(rotate=15, translate=0.05, scale=0.05)
 
@@ -62,6 +63,13 @@ NETWORKS = ("densenet121.tv_in1k", "densenet161.tv_in1k", "densenet169.tv_in1k",
 
 runs = tuple(Run(network=network, size=320, pretrain=pretrain, finetune=finetune, augment=augment)
              for network in NETWORKS)
+
+# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is rented.
+trials = (
+    Run(network="resnet10t", size=96, weights="random", augment=augment,
+        pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=12, epochs=12, batch_size=32),
+        finetune=replace(finetune, lr=0.05, epochs=6, milestones=(3,), milestone_unit="epoch")),
+)
 
 metadata = Metadata(hidden=(256, 128), finetune=finetune)
 blend = Blend(metadata=0.0, method="mean")  # the paper's CheXpert entry uses no metadata; the organiser's list has none

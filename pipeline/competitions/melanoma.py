@@ -19,6 +19,7 @@ The paper says B3, B5 and B6 over 256, 384, 512 and 768 and a mean of ten models
 twelve but the largest network at the smallest size and the smallest network at the largest.
 """
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -47,8 +48,8 @@ task = Task(
 )
 
 pretrain = Pretrain(lr=3e-5, lr_max=2.4e-4, cycle_epochs=8, weight_decay=1e-5, epochs=16, batch_size=256)
-finetune = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=1e-5, margin=0.8, epochs=35, batch_size=256,
-                    milestones=(10, 20, 30), milestone_unit="epoch", divide=2.0)
+finetune = Finetune(loss="aucm", normalize="sigmoid", lr=0.01, gamma=1 / 500, weight_decay=1e-5, margin=0.8,
+                    epochs=35, batch_size=256, milestones=(10, 20, 30), milestone_unit="epoch", divide=2.0)
 augment = Augment(flip=True, rotate=180, scale=0.1, translate=0.05, shear=5, holes=8, hole_size=0.1)
 
 # Micro-batches of 128, 64, 32 and 16 pictures fit in 40 GB; the losses see all 256 whatever the number.
@@ -60,6 +61,13 @@ runs = tuple(
     Run(network=f"tf_efficientnet_{network}.ns_jft_in1k", size=size, pretrain=pretrain, finetune=finetune,
         augment=augment, accumulate=MICRO_BATCHES[size], checkpointing=size == 768)
     for network, size in TEN)
+
+# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is rented.
+trials = (
+    Run(network="resnet10t", size=96, weights="random", augment=augment,
+        pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=8, epochs=8, batch_size=64),
+        finetune=replace(finetune, lr=0.05, epochs=4, batch_size=64, milestones=(2,), positives=4)),
+)
 
 metadata = Metadata(hidden=(256, 128), finetune=finetune)
 blend = Blend(metadata=0.5, method="mean")

@@ -24,13 +24,15 @@ class Competition:
     blend: Blend
     submission: Submission
     module: ModuleType
+    trials: tuple[Run, ...] = ()
 
     def run(self, name: str) -> Run:
-        """The run of that name, or a UserError that lists the names there are."""
-        for run in self.runs:
+        """The run or trial of that name, or a UserError that lists the names there are."""
+        for run in (*self.runs, *self.trials):
             if run.name == name:
                 return run
-        raise UserError(f"{self.name}: no run is called {name!r}; the runs are {', '.join(r.name for r in self.runs)}")
+        names = ", ".join(run.name for run in (*self.runs, *self.trials))
+        raise UserError(f"{self.name}: no run is called {name!r}; the runs are {names}")
 
     def labels(self, run: Run) -> tuple[str, ...]:
         """The labels that a run predicts, in the task's order."""
@@ -56,10 +58,11 @@ def load(name: str) -> Competition:
     for needed in ("task", "runs", "blend", "submission", "read_raw", "sample"):
         if not hasattr(module, needed):
             raise UserError(f"pipeline/competitions/{name}.py: `{needed}` is missing")
-    runs, metadata = tuple(module.runs), getattr(module, "metadata", None)
+    runs, trials, metadata = tuple(module.runs), tuple(getattr(module, "trials", ())), getattr(module, "metadata", None)
     if smoke():
-        runs, metadata = tuple(run.smoke() for run in runs), metadata and metadata.smoke()
-    competition = Competition(name, module.task, runs, metadata, module.blend, module.submission, module)
+        runs, trials = (tuple(run.smoke() for run in these) for these in (runs, trials))
+        metadata = metadata and metadata.smoke()
+    competition = Competition(name, module.task, runs, metadata, module.blend, module.submission, module, trials)
     check(competition)
     return competition
 
@@ -67,13 +70,13 @@ def load(name: str) -> Competition:
 def check(competition: Competition) -> None:
     """Raise a UserError where the parts of a competition contradict each other."""
     file, task = f"pipeline/competitions/{competition.name}.py", competition.task
-    names = [run.name for run in competition.runs]
+    names = [run.name for run in (*competition.runs, *competition.trials)]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{file}: two runs are called {name!r}; give one a tag")
         if name == METADATA:
             raise UserError(f"{file}: a run may not be called {METADATA!r}")
-    for run in competition.runs:
+    for run in (*competition.runs, *competition.trials):
         for label in run.labels:
             if label not in task.labels:
                 raise UserError(f"{file}: run {run.name} predicts {label!r}, which is not among the task's labels")
