@@ -1,7 +1,7 @@
 """Align every run's predictions, average them, and score each run, each stage and the average with intervals.
 
     python -m pipeline.ensemble melanoma                                   every run of the competition, and metadata
-    python -m pipeline.ensemble melanoma/b5_384 melanoma/metadata          these members only
+    python -m pipeline.ensemble melanoma/b5_384 melanoma/b6_512            these runs only, and metadata
     python -m pipeline.ensemble melanoma --folds 0 1                       where only some folds were trained
 
 reads   data/<comp>/images.csv, folds.csv
@@ -73,30 +73,31 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     task, blend, folder = competition.task, competition.blend, models_folder(competition.name)
     rows = read_rows(competition.name, task, folds)
     before, after, patients = read_members(competition, names, rows)
-    units, members = units_of(rows.validated, task), [*after, *([patients] if patients else [])]
+    units, members = units_of(rows.validated, task), [*after, *filter(None, [patients])]
+    share = blend.metadata if patients else 0.0
 
     made = [comparable(member, blend.method, rows) for member in after]
     validated, test = (np.stack(side) for side in zip(*made))
     weights, choice = choose_weights(competition, [member.name for member in after], validated, rows, units)
     images = [weighted_mean(part, weights, blend.method) for part in (validated, test)]
     require_all(competition, images[0])
-    side = comparable(patients, blend.method, rows) if patients else None
-    blended = [blend_metadata(*pair, blend.metadata, blend.method) for pair in zip(images, side)] if side else images
+    side = comparable(patients, blend.method, rows) if share else None
+    blended = [blend_metadata(*pair, share, blend.method) for pair in zip(images, side)] if side else images
 
     scored = as_scored([*before, *members])
-    if side and blend.metadata:
-        scored += [made_of("blend", member.name, blend_metadata(scores, side[0], blend.metadata, blend.method),
+    if side:
+        scored += [made_of("blend", member.name, blend_metadata(scores, side[0], share, blend.method),
                            [member, patients]) for member, scores in zip(after, validated)]
     scored.append(made_of("ensemble", "ensemble", images[0], after))
-    if side and blend.metadata:
+    if side:
         scored.append(made_of("blend", "ensemble", blended[0], members))
 
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task))
     write_json(folder / "quantiles.json", {"hashes": rows.hashes, "members": {
         member.name: member_maps(member, rows, task.labels) for member in members}})
     facts = provenance(
-        members=[member.name for member in members], folds=list(rows.folds), labels=list(task.labels),
-        method=blend.method, metadata=blend.metadata if patients else 0.0, **choice,
+        members=[member.name for member in (members if share else after)], folds=list(rows.folds),
+        labels=list(task.labels), method=blend.method, metadata=share, **choice,
         differences=differences(scored, rows, units, task), hashes=rows.hashes,
         predictions={member.name: member.digest for member in members})
     write_json(folder / "ensemble.json", facts)
@@ -141,10 +142,9 @@ def read_members(competition: Competition, names: tuple[str, ...],
 
 def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) -> Member | None:
     """The metadata network's member: where it is named or blended in it must stand, otherwise it may."""
-    comp = competition.name
-    there = (fold_folder(comp, METADATA, rows.folds[0]) / FINETUNED).is_file()
-    wanted = METADATA in names if names else bool(competition.metadata and competition.blend.metadata)
-    if not wanted and (names or not there):
+    comp, blended = competition.name, competition.metadata and competition.blend.metadata
+    there = all((fold_folder(comp, METADATA, fold) / FINETUNED).is_file() for fold in rows.folds)
+    if not (there or blended or METADATA in names):
         return None
     return read_member(comp, METADATA, METADATA, FINETUNED, rows, competition.task.labels, f"make metadata COMP={comp}")
 

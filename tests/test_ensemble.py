@@ -31,7 +31,8 @@ def images(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "load", lambda _: competition())
     return tmp_path / "models" / NAME
 
 
@@ -101,6 +102,16 @@ def test_ranks_are_taken_within_the_fold(images, folder):
 
 
 @pytest.mark.usefixtures("images")
+def test_naming_runs_takes_fewer_runs_and_keeps_the_metadata(folder):
+    stage.main(stage.parser().parse_args(["lesions/two"]))
+    assert json.loads((folder / "ensemble.json").read_text())["members"] == ["two", "metadata"]
+    stage.ensemble(competition(metadata=0), (), None)  # not blended in, but scored where it stands
+    assert json.loads((folder / "ensemble.json").read_text())["members"] == ["one", "two"]
+    table = pd.read_csv(folder / "scores.csv")
+    assert "metadata" in set(table["stage"]) and "blend" not in set(table["stage"])
+
+
+@pytest.mark.usefixtures("images")
 def test_what_made_it_is_kept(folder):
     stage.ensemble(competition(), (), None)
     facts = json.loads((folder / "ensemble.json").read_text())
@@ -162,7 +173,7 @@ def test_studies_are_scored_by_their_highest_view(tmp_path, monkeypatch):
     monkeypatch.setenv("MODELS", str(tmp_path / "models"))
     images = write_tables(views=2)
     write_run(images, "one", noisy(images, LABELS, 1, 0))
-    stage.ensemble(competition(runs=("one",), unit="study", metadata=0), ("one",), None)
+    stage.ensemble(competition(runs=("one",), unit="study", metadata=0), (), None)
     table = read(tmp_path / "models" / NAME / "ensemble.csv").set_index("unit_id")
     assert table.index.is_unique and (table["split"] == "test").sum() == 20
     scores = scores_of(images, "one")
@@ -178,8 +189,7 @@ def test_studies_are_scored_by_their_highest_view(tmp_path, monkeypatch):
 def test_a_label_without_positives_is_blank_and_not_in_the_mean(images, folder, tmp_path):
     images["nevus"] = images["nevus"].where(images["split"] == "test", 0.0)
     images.to_csv(tmp_path / "data" / NAME / "images.csv", index=False)
-    for run in ("one", "two"):
-        write_run(images, run, noisy(images, LABELS, 1, 3 + len(run)))
+    write_run(images, "metadata", noisy(images, LABELS, 1, 3))
     write_run(images, "three", noisy(images, LABELS, 1, 9))
     stage.ensemble(competition(runs=("three",), metadata=0), ("three",), None)
     table = pd.read_csv(folder / "scores.csv").set_index(["stage", "label"])
