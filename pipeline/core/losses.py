@@ -97,15 +97,18 @@ class AUCMargin(nn.Module):
         h = normalize(h, batch.n, self.normalize)
         if self.dual == "closed_form" and self.training:
             self.remember(h.detach(), batch)
-        a, b, alpha = (self.a, self.b, self.alpha) if self.a.dtype == h.dtype else self.dual_in(h.dtype)
-        value = MinMax.apply(h, a, b, alpha, batch, shared(self.prior, h.dtype), shared(self.margin, h.dtype))
+        a, b, alpha, margin, prior = self.variables(h.dtype)
+        value = MinMax.apply(h, a, b, alpha, batch, prior, margin)
         self.judge(raw, batch, value)
         self.seen = h.detach(), batch
         return value
 
-    def dual_in(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """a, b, α in the dtype the loss computes in."""
-        return self.a.to(dtype), self.b.to(dtype), self.alpha.to(dtype)
+    def variables(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """a, b, α, m and p (None: the batch's) in the dtype the loss computes in."""
+        a, b, alpha, prior = self.a, self.b, self.alpha, self.prior
+        if a.dtype != dtype:
+            a, b, alpha = a.to(dtype), b.to(dtype), alpha.to(dtype)
+        return a, b, alpha, self.margin.to(dtype), prior if prior is None else prior.to(dtype)
 
     @torch.compiler.disable
     def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
@@ -259,14 +262,6 @@ def finished(value: Tensor, h: Tensor) -> Tensor:
 def mean_of(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean over the entries that count; 0 if none does."""
     return values.mean() if valid is None else (values * valid).sum() / valid.sum().clamp(min=1)
-
-
-def shared(values: Tensor | None, dtype: torch.dtype) -> Tensor | float | None:
-    """One number per label: in `dtype`; kept out of the graph of operations when it is one number for all (CPU)."""
-    if values is None or values.device.type != "cpu":
-        return values if values is None else values.to(dtype)
-    first, *others = values.tolist()
-    return first if all(other == first for other in others) else values.to(dtype)
 
 
 def per_label(name: str, value: float | Sequence[float] | Tensor, num_labels: int, top: float) -> Tensor:

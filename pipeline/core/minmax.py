@@ -60,18 +60,18 @@ def make_batch(y: Tensor, valid: Tensor | None = None) -> Batch:
     return Batch(y, valid, positives, n, ((positives > 0) & (entries - positives > 0)).to(y.dtype))
 
 
-def min_max(h: Tensor, batch: Batch, a: Tensor, b: Tensor, alpha: Tensor, prior: Tensor | float | None,
-            margin: Tensor | float, weight: float = 1.0) -> tuple[Tensor, Gradients]:
+def min_max(h: Tensor, batch: Batch, a: Tensor, b: Tensor, alpha: Tensor, prior: Tensor | None, margin: Tensor,
+            weight: float = 1.0) -> tuple[Tensor, Gradients]:
     """weight · F of each label, (K,), and the gradients of their sum over labels, in the dtype of h.
 
     h       (N, K) scores, finite (also where they do not count)
-    a, b, alpha  (K,) in the dtype of h; margin and prior a number or (K,)
-    prior   p, or None for p = N+/N of these entries, whose gradient is in expectation (1 - 1/N) times the true prior's
+    a, b, alpha, margin  (K,) in the dtype of h
+    prior   p, (K,), or None for p = N+/N of these entries (in expectation (1 - 1/N) times the true prior's gradient)
     A label with no positive or no negative has value 0 and gradients 0, exactly.
     """
     y, n, scale = batch.y, batch.n, 2 * weight / batch.n
     p = batch.positives / n if prior is None else prior
-    pq = p * (1 - p) if batch.live is None else p * (1 - p) * batch.live
+    pq = p - p * p if batch.live is None else (p - p * p) * batch.live
     d = h - torch.lerp(b, a, y)  # exactly h - b at y = 0 and h - a at y = 1
     e = (p - y).mul_(scale)  # from here on everything is 2 weight / n times what the module's docstring calls it
     for part in (batch.valid, batch.live):
@@ -81,12 +81,12 @@ def min_max(h: Tensor, batch: Batch, a: Tensor, b: Tensor, alpha: Tensor, prior:
     negative_cd = cd.sum(0) - positive_cd
     # mean(e h) by way of d: the same number, without its cancellation when all scores lie far from 0.
     if prior is None:
-        two_t = torch.addcmul(negative_cd - positive_cd, pq, (b - a).add_(margin).sub_(alpha), value=2 * weight)
+        two_t = torch.addcmul(negative_cd - positive_cd, pq, (margin - a).add_(b).sub_(alpha), value=2 * weight)
     else:
         mean_e_centre = scale * (p * batch.negatives * b - (1 - p) * batch.positives * a)
         mean_e_centre = mean_e_centre if batch.live is None else mean_e_centre * batch.live
         two_t = negative_cd - positive_cd + mean_e_centre + 2 * weight * pq * (margin - alpha)
-    value = (cd * d).sum(0).mul_(0.5).addcmul_(alpha, torch.add(two_t, pq * alpha, alpha=weight))
+    value = torch.add(alpha * torch.add(two_t, pq * alpha, alpha=weight), (cd * d).sum(0), alpha=0.5)
     return value, Gradients(cd.addcmul_(alpha, e), positive_cd.neg_(), negative_cd.neg_(), two_t)
 
 
