@@ -4,6 +4,8 @@
     archive.zip::jpeg/train/ISIC_0015719.jpg a member of a zip
     train-image.hdf5::ISIC_0015670           a dataset of an HDF5 file (encoded bytes, or an array of pixels)
     train_x.h5::x/17                         row 17 of such a dataset
+    training10_0.tfrecords::89765            the TFRecord that begins at that byte
+    test10_data.npy::17                      row 17 of an array of pictures
 
 A locator comes from a CSV, so it is checked: nothing outside the raw folder is ever opened. What a raw folder itself
 links to is the user's own choice.
@@ -18,9 +20,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from pipeline.core import records
 from pipeline.core.unreadable import MAX_BYTES, UnreadableImage
 
 HDF5 = (".hdf5", ".h5")
+NUMBERED = {".tfrecords": records.tfrecord_picture, ".tfrecord": records.tfrecord_picture, ".npy": records.npy_picture}
 OPEN_ARCHIVES = 8  # kept open by each worker
 
 
@@ -42,7 +46,19 @@ def read_source(raw: Path, locator: str) -> bytes | np.ndarray:
     if not inside:
         return read_file(path)
     check_regular(path)
+    if path.suffix.lower() in NUMBERED:
+        return read_numbered(path, member)
     return read_hdf5(path, member) if path.suffix.lower() in HDF5 else read_zip(path, member)
+
+
+def read_numbered(path: Path, number: str) -> bytes | np.ndarray:
+    """One picture of a TFRecord file (by the byte its record begins at) or of an .npy file (by its row)."""
+    if not number.isdecimal():
+        raise UnreadableImage(f"missing: {number!r} is no number of a picture in {path.name}")
+    try:
+        return NUMBERED[path.suffix.lower()](path, int(number))
+    except (ValueError, OSError, EOFError) as error:
+        raise UnreadableImage(f"damaged: in {path.name}: {error}") from None
 
 
 def check_regular(path: Path) -> int:

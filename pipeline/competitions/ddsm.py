@@ -1,0 +1,115 @@
+"""DDSM+ (DDSM and CBIS-DDSM tiles, Scuccimarra's Kaggle set "DDSM Mammography"): is there an abnormality in this tile?
+
+Raw, at data/ddsm/raw, as downloaded; the files may also lie in folders of their own name:
+    training10_{0..4}.tfrecords                  records of image (299 x 299 gray bytes), label, label_normal
+    test10_data.npy test10_labels.npy            (N, 299, 299, 1) and 0 to 4, 0 = normal
+    cv10_data.npy cv10_labels.npy                the other half of the test data (its author: combine the two)
+
+TensorFlow is not needed. The files name no patients: each tile counts as a patient of its own, though the three crops
+of one abnormality are near copies, so cross-validation within the training set is optimistic. The test data are other
+patients' (CBIS-DDSM's own division).
+
+Expected (the paper's Table 5, test AUC): cross-entropy .9392, focal .9495, AUC square .9469, AUC margin .9544, on
+55,000 training and 13,900 test tiles; the public files hold 55,890 (about 14 % positive) and 15,364, so figures compare
+only roughly. The paper's cross-entropy and focal rows are one stage of 5 epochs; here their second stage is one epoch
+more, as that of the AUC losses.
+Cost (an estimate): 5 epochs and 1 epoch of DenseNet121 at 224, about an hour on one 40 GB GPU.
+"""
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import records
+from pipeline.core.command import UserError
+from pipeline.core.config import Blend, Resize, Submission, Task
+from pipeline.core.recipes import Augment, Finetune, Pretrain, Run
+
+PARTS = ("test10", "cv10")
+
+task = Task(title="DDSM+", labels=("abnormal",), resize=Resize(fit="square", channels=1), folds=10)
+
+pretrain = Pretrain(lr=1e-4, weight_decay=1e-5, epochs=5, batch_size=32)
+aucm = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=0.0, margin=0.5, epochs=1,
+                batch_size=32)
+augment = Augment(flip=True)
+
+
+def run(loss: str, **changes: object) -> Run:
+    """DenseNet121 at 224 px, the second stage with one of the four losses."""
+    finetune = Finetune(**{**vars(aucm), "loss": loss, **changes})
+    return Run(network="densenet121.ra_in1k", size=224, pretrain=pretrain, finetune=finetune, augment=augment, views=8,
+               tag=loss)
+
+
+runs = (run("aucm"), run("aucs", margin=1.0), run("ce"), run("focal"))
+metadata = None
+blend = Blend(metadata=0.0, method="mean")
+submission = Submission(file="predictions.csv", id_column="image_id", columns={"abnormal": "abnormal"})
+
+
+def read_raw(raw: Path) -> pd.DataFrame:
+    """One row a tile: the training records, then both halves of the test data."""
+    return pd.concat([*(read_records(raw, path) for path in record_files(raw)), *(read_half(raw, p) for p in PARTS)],
+                     ignore_index=True)
+
+
+def sample(raw: Path) -> pd.DataFrame:
+    """The test tiles' ids in the files' order, a score of 0 each."""
+    ids = pd.concat([read_half(raw, part)["image_id"] for part in PARTS], ignore_index=True)
+    return pd.DataFrame({"image_id": ids, "abnormal": 0.0})
+
+
+def rows(ids: pd.Series, files: pd.Series, split: str, labels: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": ids, "file": files, "patient_id": ids, "unit_id": ids, "split": split,
+                         "source": "ddsm", "abnormal": labels.astype(float)})
+
+
+def record_files(raw: Path) -> list[Path]:
+    """training10_*.tfrecords, each in `raw` or in a folder of it."""
+    paths = sorted([*raw.glob("training10_*.tfrecords"), *raw.glob("*/training10_*.tfrecords")], key=lambda p: p.name)
+    if not paths:
+        raise UserError(f"{raw}: there is no training10_*.tfrecords; unpack the download there")
+    return paths
+
+
+def read_records(raw: Path, path: Path) -> pd.DataFrame:
+    """A row a record: its label, and a locator with the byte it begins at."""
+    starts, labels = [], []
+    try:
+        for start in records.record_starts(path):
+            label = records.example(path, start, ("label_normal",)).get("label_normal", [])
+            if label not in ([0], [1]):
+                raise ValueError(f"the record at byte {start}: label_normal {label} is not 0 or 1")
+            starts.append(start)
+            labels.append(label[0])
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: {error}") from None
+    ids = f"{path.stem}_" + pd.Series(range(len(starts)), dtype="str").str.zfill(5)
+    files = f"{path.relative_to(raw).as_posix()}::" + pd.Series(starts, dtype="str")
+    return rows(ids, files, "train", np.array(labels))
+
+
+def need(raw: Path, name: str) -> Path:
+    """A file in `raw` or in a folder of it."""
+    found = [*raw.glob(name), *raw.glob(f"*/{name}")]
+    if not found:
+        raise UserError(f"{raw / name}: there is no such file, nor one of that name in a folder beside it")
+    return found[0]
+
+
+def read_half(raw: Path, part: str) -> pd.DataFrame:
+    """test10 or cv10: label 0 is normal, 1 to 4 an abnormality."""
+    pictures, truth = need(raw, f"{part}_data.npy"), need(raw, f"{part}_labels.npy")
+    try:
+        labels, count = np.load(truth, allow_pickle=False).reshape(-1), len(records.npy(pictures))
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{truth} or {pictures.name}: this is no whole .npy array ({error})") from None
+    if len(labels) != count:
+        raise UserError(f"{truth}: {len(labels)} labels for {count} pictures in {pictures.name}")
+    if not np.isin(labels, range(5)).all():
+        row = int(np.argmin(np.isin(labels, range(5))))
+        raise UserError(f"{truth}: row {row}: {labels[row]} is not 0, 1, 2, 3 or 4")
+    numbers = pd.Series(range(count), dtype="str")
+    ids = f"{part}_" + numbers.str.zfill(5)
+    return rows(ids, f"{pictures.relative_to(raw).as_posix()}::" + numbers, "test", labels > 0)
