@@ -38,7 +38,7 @@ from pipeline.core.ensembling import (
     units_of,
 )
 from pipeline.core.predictions import FINETUNED, PRETRAINED
-from pipeline.core.scoring import difference_row, printed, score_rows, sentence
+from pipeline.core.scoring import classes, difference_row, printed, score_rows, sentence
 from pipeline.core.selection import (
     near_duplicates,
     nested_gain,
@@ -165,7 +165,7 @@ def choose_weights(competition: Competition, names: list[str], validated: np.nda
     members = np.stack([to_units(rows.validated, scores, competition.task) for scores in validated])
     labels, alone, patient = competition.task.labels, without_duplicates(members), units.keys["patient_id"].to_numpy()
     weights, facts = alone / np.maximum(alone.sum(axis=0), 1), {"weighting": "uniform"}
-    if competition.blend.weights == "selected" and len(members) > 1:
+    if competition.blend.weights == "selected" and len(members) > 1 and classes(units.truth).any():
         folds = units.keys["fold"].to_numpy() if len(rows.folds) > 1 else patient_folds(patient)
         facts["selection"] = nested_gain(members, units.truth, alone, folds, patient)
         if facts["selection"]["accepted"]:

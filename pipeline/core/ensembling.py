@@ -16,7 +16,7 @@ from pipeline.core.command import UserError
 from pipeline.core.config import Task
 from pipeline.core.labels import truth
 from pipeline.core.membership import patient_keys, read_dropped, validation_rows
-from pipeline.core.predictions import read_predictions
+from pipeline.core.predictions import PRETRAINED, read_predictions
 from pipeline.core.tables import (
     file_hash,
     fold_folder,
@@ -83,7 +83,8 @@ def read_member(competition: str, name: str, stage: str, file: str, rows: Rows, 
         check_fold(path, validated, fold)
         ids = rows.validated["image_id"][rows.validated["fold"] == fold]
         parts.append(columns(validated, align(path, validated, ids, f"that fold {fold} validates"), labels))
-        wanted = rows.test["image_id"] if len(test) else rows.test["image_id"][:0]
+        left_out = file == PRETRAINED and not len(test)
+        wanted = rows.test["image_id"][:0] if left_out else rows.test["image_id"]
         tests.append(columns(test, align(path, test, wanted, "of the test set"), labels))
         digest.update(file_hash(path).encode())
         views.add(int(sidecar.get("views", 1)))

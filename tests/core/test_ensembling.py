@@ -20,8 +20,9 @@ from pipeline.core.averages import (
 )
 from pipeline.core.command import UserError
 from pipeline.core.ensembling import align, comparable, member_maps, read_member, read_rows, to_units, units_of
-from pipeline.core.metrics import auc, mean_auc
-from pipeline.core.predictions import FINETUNED, write_predictions
+from pipeline.core.metrics import auc, mean_auc, partial_auc
+from pipeline.core.predictions import FINETUNED, PRETRAINED, write_predictions
+from pipeline.core.scoring import score_rows
 from pipeline.core.selection import (
     Climber,
     near_duplicates,
@@ -94,6 +95,26 @@ def test_missing_extra_and_repeated_rows_are_named():
     rewrite(path, lambda table: table.iloc[:-1])
     with pytest.raises(UserError, match="1 of the 40 rows of the test set are missing"):
         read()
+
+
+@pytest.mark.usefixtures("roots")
+def test_only_stage_1_may_leave_the_test_rows_out():
+    images = write_tables()
+    write_run(images, "one", noisy(images, LABELS, 2, 1), PRETRAINED)
+    rows = read_rows(NAME, competition().task)
+    assert read_member(NAME, "one", "CE", PRETRAINED, rows, LABELS, "").test.shape == (3, 0, 2)
+    for path in write_run(images, "one", noisy(images, LABELS, 2, 1)):
+        rewrite(path, lambda table: table[table["split"] != "test"])
+    with pytest.raises(UserError, match="40 of the 40 rows of the test set are missing"):
+        read()
+
+
+def test_score_rows_of_a_partial_auc():
+    members, truth = members_of([1.5])
+    row, mean = score_rows(members[0], truth, np.arange(600), ["scar"], "partial_auc", replicates=50)
+    assert row["partial_auc"] == partial_auc(members[0, :, 0], truth[:, 0])
+    assert row["partial_low"] < row["partial_auc"] < row["partial_high"] < 0.2
+    assert mean["label"] == "mean" and mean["auc"] == row["auc"] and mean["low"] == row["low"]
 
 
 @pytest.mark.usefixtures("roots")

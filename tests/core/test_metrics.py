@@ -13,6 +13,7 @@ from pipeline.core.metrics import (
     auc_difference,
     auc_interval,
     bootstrap_aucs,
+    bootstrap_metric,
     delong,
     delong_interval,
     delong_test,
@@ -276,6 +277,12 @@ def test_bootstrap_of_columns_shares_the_resample():
     together = bootstrap_aucs(scores, labels, groups, replicates=40)
     apart = [bootstrap_aucs(column, labels, groups, replicates=40) for column in scores.T]
     assert np.array_equal(together, np.stack(apart, axis=1))
+
+
+def test_any_metric_is_resampled_alike():
+    scores, labels, groups = sample()
+    ours = bootstrap_metric(auc, scores[:, 0], labels, groups, replicates=30, seed=2)
+    assert ours == pytest.approx(bootstrap_aucs(scores[:, 0], labels, groups, replicates=30, seed=2), abs=1e-12)
 
 
 def test_bootstrap_does_not_depend_on_the_chunk(monkeypatch):
