@@ -1,9 +1,9 @@
 """Area averaging in whole numbers: the same bytes with numba, which is fast, and without it.
 
 An output pixel is the mean of the source pixels that its cell covers, each weighted by the part that is covered,
-rounded half up. Cell edges are fractions, so every weight and sum is a whole number (below 2**53) and nothing depends on the
-order of summation: numpy and numba agree bit for bit, on any machine. cv2.INTER_AREA differs by at most one gray level
-and takes two to seven times as long.
+rounded half up. Cell edges are fractions, so every weight and sum is a whole number (below 2**53) and nothing depends
+on the order of summation: numpy and numba agree bit for bit, on any machine. cv2.INTER_AREA differs by at most one gray
+level and takes two to seven times as long.
 """
 import math
 from functools import lru_cache

@@ -24,6 +24,7 @@ from pipeline.core.decode import Picture, decode
 from pipeline.core.jpeg import Header
 from pipeline.core.unreadable import UnreadableImage
 
+METHOD = 1  # to be raised by whoever changes a prepared pixel: pictures are then made again
 RATIO = 2.5  # decoded pixels an output pixel: at least 57 dB to the full decode on pictures of 1 bit a pixel
 DETAILED = 2.0  # bits a pixel
 Source = bytes | Path | np.ndarray

@@ -1,0 +1,184 @@
+"""Every picture of a raw download, decoded once and resized to every size that a run needs.
+
+    python -m pipeline.prepare melanoma [--workers N]
+
+Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
+Writes  data/<comp>/images/<size>/*.jpg  one picture an image_id, resized as the competition's task says
+        data/<comp>/images.csv           image_id file patient_id unit_id split source width height phash decoded, then
+                                         patient columns and labels; width and height are the original's, upright
+        data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no picture; not in images.csv
+        data/<comp>/prepare.json         the resize specification, hashes, versions and commit that made them
+        data/<comp>/prepare/             journals of finished pictures
+
+Killed or interrupted, it goes on where it was: at most the pictures in hand are done again. Several machines that share
+the folder may run it at once and share the work. Run again later, it redoes the pictures whose files have changed or
+whose prepared copies are missing, and leaves the rest. A worker holds one picture at a time: 0.1 to 0.3 GB for
+photographs of 24 million pixels, 1.5 GB for the largest that are opened (134 million); 4 GB is its limit.
+"""
+import argparse
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline.core.claims import unfinished
+from pipeline.core.command import TimeLimitReached, UserError, run_stage, stage_parser, time_left
+from pipeline.core.competition import Competition, load, parse_target
+from pipeline.core.preparation import Task, prepare_one, read_journal, stamp_of
+from pipeline.core.rawtable import check_raw_table
+from pipeline.core.resize import METHOD
+from pipeline.core.tables import IMAGE_COLUMNS, data_folder, file_hash, provenance, raw_folder, write_csv, write_json
+from pipeline.core.workers import Lost, crew_of
+
+SHARD = 512  # pictures that one machine claims at a time
+STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
+FACTS = ["width", "height", "phash", "decoded"]
+
+
+def main(args: argparse.Namespace) -> None:
+    for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
+        prepare(load(name), args.workers)
+
+
+def prepare(competition: Competition, workers: int) -> None:
+    """All pictures of a competition, then its tables."""
+    raw, folder = raw_folder(competition.name), data_folder(competition.name)
+    table = check_raw_table(competition.name, competition.module.read_raw(raw), competition.task)
+    specification = {"resize": asdict(competition.task.resize), "sizes": list(competition.sizes), "method": METHOD}
+    home = folder / "prepare" / digest(specification)
+    forget_others(folder, home)
+    tasks = list_tasks(raw, table)
+    journals = home / digest(tasks)
+    shards = {journals / f"{i:06d}.jsonl": tasks[i:i + SHARD] for i in range(0, len(tasks), SHARD)}
+    known = known_lines(folder, home, competition.sizes)
+    drop_incomplete(shards, known)
+    resize_all(competition, raw, shards, known, workers)
+    results = {line["image_id"]: line for shard in shards for line in read_journal(shard)}
+    write_tables(folder, table, results, specification)
+    for old in home.iterdir():
+        if old != journals:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def digest(value: object) -> str:
+    """Twelve hexadecimal digits that stand for a value."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def forget_others(folder: Path, home: Path) -> None:
+    """Take away the tables and journals of another specification, whose pictures are about to be overwritten."""
+    others = [path for path in (folder / "prepare").glob("*") if path != home]
+    if others:
+        print(f"{folder}: prepared by another specification before; preparing all pictures again", flush=True)
+        for name in ("images.csv", "prepare.json"):
+            (folder / name).unlink(missing_ok=True)
+    for other in others:
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def list_tasks(raw: Path, table: pd.DataFrame) -> list[Task]:
+    """(image_id, file, stamp) of every row; a file's stamp tells whether it has changed since."""
+    containers = {file: file.partition("::")[0] for file in table["file"]}
+    stamps = {path: stamp_of(raw, path) for path in set(containers.values())}
+    return [(image_id, file, stamps[containers[file]]) for image_id, file in zip(table["image_id"], table["file"])]
+
+
+def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
+    """(image_id, file, stamp) -> journal line, for every picture whose prepared copies all stand."""
+    stand = []
+    for size in sizes:
+        (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
+        stand.append({entry.name for entry in os.scandir(folder / "images" / str(size))})
+    known = {}
+    for journal in sorted(home.glob("*/*.jsonl*")):
+        for line in read_journal(journal):
+            if "reason" in line or all(f"{line['image_id']}.jpg" in names for names in stand):
+                known[key(line["image_id"], line["file"], line["stamp"])] = line
+    return known
+
+
+def key(image_id: str, file: str, stamp: list[int]) -> tuple:
+    """What a journal line is about."""
+    return image_id, file, *stamp
+
+
+def drop_incomplete(shards: dict[Path, list[Task]], known: dict[tuple, dict]) -> None:
+    """Remove whole journals some of whose pictures have been lost since, so that they are made again."""
+    for shard, tasks in shards.items():
+        if shard.exists() and not all(key(*task) in known for task in tasks):
+            shard.unlink(missing_ok=True)
+
+
+def resize_all(competition: Competition, raw: Path, shards: dict[Path, list[Task]], known: dict, workers: int) -> None:
+    """Work through the shards that nobody else has, until all stand."""
+    task, images = competition.task, data_folder(competition.name) / "images"
+    total, done = sum(map(len, shards.values())), sum(len(tasks) for path, tasks in shards.items() if path.exists())
+    if done == total:
+        return
+    setup = (raw.resolve(), images, competition.sizes, task.resize)
+    with crew_of(min(workers, total), prepare_one, *setup) as run, \
+            tqdm(total=total, initial=done, unit="image", mininterval=0.5, desc=competition.name) as bar:
+        for shard in unfinished(list(shards)):
+            finish_shard(shard, shards[shard], known, run, bar)
+        bar.update(total - bar.n)  # what other machines have done
+
+
+def finish_shard(shard: Path, tasks: list[Task], known: dict[tuple, dict], run: Callable, bar: tqdm) -> None:
+    """Complete one journal: what is known already, then what has to be made; renamed when whole."""
+    part = shard.with_suffix(".jsonl.part")
+    known = known | {key(line["image_id"], line["file"], line["stamp"]): line for line in read_journal(part)}
+    kept = [known[key(*task)] for task in tasks if key(*task) in known]
+    part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    bar.update(len(kept))
+    with part.open("a", encoding="utf-8", buffering=1) as journal:
+        for task, result in run([task for task in tasks if key(*task) not in known]):
+            journal.write(json.dumps(checked_line(task, result)) + "\n")
+            bar.update()
+            if time_left() < STOP_BEFORE:
+                raise TimeLimitReached(f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} pictures")
+    part.replace(shard)
+
+
+def checked_line(task: Task, result: dict | Lost) -> dict:
+    """The journal line of a result; a UserError where the disk is at fault."""
+    if isinstance(result, Lost):
+        return {"image_id": task[0], "file": task[1], "stamp": task[2], "reason": str(result)}
+    if "failed" in result:
+        raise UserError(result["failed"])
+    return result
+
+
+def write_tables(folder: Path, table: pd.DataFrame, results: dict[str, dict], specification: dict) -> None:
+    """images.csv, prepare_errors.csv and prepare.json, the last one last."""
+    lines = [results[image_id] for image_id in table["image_id"]]
+    bad = pd.DataFrame([{name: line[name] for name in ("image_id", "file", "reason")}
+                        for line in lines if "reason" in line], columns=["image_id", "file", "reason"])
+    write_csv(folder / "prepare_errors.csv", bad)
+    if len(bad) == len(table):
+        raise UserError(f"{folder / 'prepare_errors.csv'}: none of the {len(table):,} pictures could be read; "
+                        f"{bad['file'].iloc[0]}: {bad['reason'].iloc[0]}")
+    facts = pd.DataFrame([{name: line.get(name) for name in FACTS} for line in lines], index=table.index)
+    good = ~table["image_id"].isin(bad["image_id"])
+    first = [name for name in IMAGE_COLUMNS if name in table.columns]
+    images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[good]
+    write_csv(folder / "images.csv", images.astype({"width": "int64", "height": "int64"}))
+    write_json(folder / "prepare.json", provenance(
+        **specification, pictures=int(good.sum()), unreadable=len(bad), images=file_hash(folder / "images.csv")))
+    print(f"{folder / 'images.csv'}: {good.sum():,} pictures; {len(bad):,} unreadable"
+          + (f", listed in {folder / 'prepare_errors.csv'}" if len(bad) else ""))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = stage_parser(__doc__)
+    made.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    return made
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
