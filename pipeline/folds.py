@@ -79,27 +79,36 @@ def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
 
 def make(competition: Competition, images: pd.DataFrame, arguments: argparse.Namespace) -> dict:
     """Write folds_dropped.csv and folds.csv; returns how they were made. Nothing is written where they would leak."""
-    folder, task = data_folder(competition.name), competition.task
+    folder = data_folder(competition.name)
+    folds, dropped, made = split(folder, images, competition.task, arguments.folds, arguments.seed or 0, arguments.map)
+    require_no_leak(folder / "folds.csv", images, folds, dropped, competition.task)
+    write_csv(folder / "folds_dropped.csv", dropped)
+    write_json(folder / "folds_audit.json", {"made": made})
+    write_csv(folder / "folds.csv", folds)
+    return made
+
+
+def split(folder: Path, images: pd.DataFrame, task: Task, folds: int | None = None, seed: int = 0,
+          path: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """(folds.csv, folds_dropped.csv, how they were made): from the map at `path`, or by the search, or the official.
+
+    folds: what --folds says, None = the task's choice; folder: where images.csv is, for messages.
+    """
     linked = links(images, task)
     dropped = left_out(images, linked, task)
-    wanted = arguments.folds if arguments.folds is not None else task.folds
-    if arguments.map:
-        made = {"by": "import", "map": arguments.map.name, "modulo": arguments.folds}
-        fold, removed = imported_folds(arguments.map, images, task, arguments.folds)
-        dropped = first_reasons(dropped, removed)
+    wanted = task.folds if folds is None else folds
+    removed = dropped[:0]
+    if path:
+        made = {"by": "import", "map": path.name} | ({"modulo": folds} if folds else {})
+        fold, removed = imported_folds(path, images, task, folds)
     elif wanted == OFFICIAL:
         made = {"by": OFFICIAL}
         fold, removed = official_folds(folder, images, linked)
-        dropped = first_reasons(dropped, removed)
     else:
-        made = {"by": "search", "folds": wanted, "seed": arguments.seed or 0}
-        fold = searched_folds(folder, images, linked, dropped, task, wanted, arguments.seed or 0)
-    table = fold_table(images, fold, dropped)
-    require_no_leak(folder / "folds.csv", images, table, dropped, task)
-    write_csv(folder / "folds_dropped.csv", dropped)
-    write_json(folder / "folds_audit.json", {"made": made})
-    write_csv(folder / "folds.csv", table)
-    return made
+        made = {"by": "search", "folds": wanted, "seed": seed}
+        fold = searched_folds(folder, images, linked, dropped, task, wanted, seed)
+    dropped = first_reasons(dropped, removed)
+    return fold_table(images, fold, dropped), dropped, made
 
 
 def left_out(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataFrame:

@@ -97,9 +97,8 @@ def stars(images: pd.DataFrame, tag: np.ndarray, rank: np.ndarray, part: np.ndar
     rows = rows.sort_values(["tag", "rank", "image_id"])
     may = rows if centres is None else rows[centres[rows["row"]]]
     first = rows["tag"].map(may.drop_duplicates("tag").set_index("tag")["row"])
-    there = (first.notna() & (first != rows["row"])).to_numpy()
-    if centres is not None:
-        there &= ~centres[rows["row"]]
+    inside = False if centres is None else centres[rows["row"]]
+    there = (first.notna() & (first != rows["row"]) & ~np.asarray(inside)).to_numpy()
     return pd.DataFrame({"first": first[there].astype(int), "second": rows["row"][there]})
 
 

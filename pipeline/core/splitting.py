@@ -214,15 +214,15 @@ def lower_worst(x: np.ndarray, scale: np.ndarray, fold: np.ndarray, folds: int, 
     while (worst := excess(sums, share, scale)).max() > 0:
         a, room = worst.argmax(), (bound - (weight * (sums - share) ** 2).sum()) / 2
         found = [best_levelling(x, weight, scale, fold, sums, a, b, room, random) for b in range(folds) if b != a]
-        level, b, g, h = min(found)
+        level, _, b, g, h = min(found)
         if level >= worst[a]:
             return
         exchange(x, fold, sums, a, b, g, h)
 
 
 def best_levelling(x: np.ndarray, weight: np.ndarray, scale: np.ndarray, fold: np.ndarray, sums: np.ndarray,
-                   a: int, b: int, room: float, random: np.random.RandomState) -> tuple[float, int, int, int]:
-    """(worst deviation of a and b afterwards, b, g, h) of the best exchange between a and b; inf where none may be."""
+                   a: int, b: int, room: float, random: np.random.RandomState) -> tuple[float, float, int, int, int]:
+    """(worst deviation of a and b afterwards, half the change in J, b, g, h) of the best exchange; inf where none."""
     leaving, entering = (np.append(sample(fold, k, random), -1) for k in (a, b))
     change = changes(x, weight, leaving, entering, sums[a] - sums[b])
     change[-1, -1] = np.inf
@@ -232,10 +232,10 @@ def best_levelling(x: np.ndarray, weight: np.ndarray, scale: np.ndarray, fold: n
     i, j = np.nonzero(change <= min(last, room))
     i, j = i[:2 * CANDIDATES], j[:2 * CANDIDATES]
     if not len(i):
-        return np.inf, b, -1, -1
+        return np.inf, np.inf, b, -1, -1
     share = sums.sum(axis=0) / len(sums)
     g, h = leaving[i], entering[j]
     step = rows(x, g) - rows(x, h)
     level = np.maximum(excess(sums[a] - step, share, scale), excess(sums[b] + step, share, scale))
-    best = level.argmin()
-    return level[best], b, int(g[best]), int(h[best])
+    best = np.lexsort((change[i, j], level))[0]
+    return level[best], change[i[best], j[best]], b, int(g[best]), int(h[best])

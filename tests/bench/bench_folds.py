@@ -146,7 +146,8 @@ def chexpert() -> None:
     """The table on CheXpert's size."""
     table = chexpert_sized()
     labels = tuple(CHEXPERT)
-    methods = {"GroupKFold": splitter(GroupKFold, table, "Edema"), "iterative stratification": grouped(plain, table, labels),
+    methods = {"GroupKFold": splitter(GroupKFold, table, "Edema"),
+               "iterative stratification": grouped(plain, table, labels),
                "this pipeline": grouped(searched, table, labels)}
     print(f"\nCheXpert's size, {len(table)} images, {table['patient_id'].nunique()} patients, {len(labels)} labels, "
           f"{FOLDS} folds, seed 0\n")
