@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from pipeline.core.averages import blend_metadata, weighted_mean
 from pipeline.core.command import UserError, run_stage, stage_parser
@@ -183,7 +184,7 @@ def choose_weights(competition: Competition, names: list[str], validated: np.nda
 def score_table(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) -> pd.DataFrame:
     """scores.csv: a row for each of the scored, and label, and the mean over labels."""
     patients, found = units.keys["patient_id"].to_numpy(), []
-    for one in scored:
+    for one in tqdm(scored, desc="scores, 1,000 resamples each", unit="member", leave=False):
         facts = {"views": one.views, "images_sha256": rows.hashes["images"], "folds_sha256": rows.hashes["folds"],
                  "predictions_sha256": one.digest}
         scores = to_units(rows.validated, one.scores, task)
