@@ -71,16 +71,16 @@ def draw() -> None:
     """Where a step moves the score of a positive (E.1, E.2) and of a negative (E.3, E.4), by its present score."""
     figure, axes = plots.panels(1, 2)
     scores = torch.linspace(-1.5, 2.0, 41)
-    kinds = [("AUC-S", None, plots.COLOURS["aucs"], "-"), ("AUC-M, m = 1", 1.0, plots.COLOURS["aucm"], "-"),
-             ("AUC-M, m = 0.3", 0.3, plots.COLOURS["aucm"], "--")]
+    kinds = [("AUC-S", None, plots.COLOURS["aucs"], 4.5), ("AUC-M, m = 1", 1.0, plots.COLOURS["aucm"], 2.2),
+             ("AUC-M, m = 0.3", 0.3, "#56b4e9", 1.0)]  # ever thinner, so that what lies beneath shows
     for axis, (y, a, b, title) in zip(axes[0], ((1, 1.0, -0.5, "a positive; a = 1, b = −0.5: well separated"),
                                                 (0, 0.25, -0.5, "a negative; a = 0.25, b = −0.5: not yet"))):
-        for name, margin, colour, style in kinds:
-            axis.plot(scores, -slopes(scores, y, a, b, margin), style, color=colour, label=name, linewidth=1.5)
+        for name, margin, colour, thickness in kinds:
+            axis.plot(scores, -slopes(scores, y, a, b, margin), color=colour, label=name, linewidth=thickness)
         axis.axhline(0, color="black", linewidth=0.6)
         plots.label(axis, title, "score h", "push on the score (−B or −C)")
     axes[0, 0].axvline(1.0, color="black", linewidth=0.6, linestyle=":")
-    axes[0, 0].annotate("a", (1.02, -2.3), fontsize=9)
+    axes[0, 0].annotate("a", (1.05, 2.3), fontsize=9)
     axes[0, 1].legend(frameon=False, fontsize=8)
     print("wrote", plots.save(figure, "appendix_e"))
 

@@ -19,7 +19,7 @@ from pipeline.core.metrics import auc
 from pipeline.core.pesg import PESG
 from pipeline.paper import plots
 
-STEPS, RATE, MARGIN, SEED = 4000, 0.1, 0.3, 1
+STEPS, RATE, MARGIN, SEED = 3000, 0.03, 0.3, 1
 Points = tuple[np.ndarray, np.ndarray]
 
 

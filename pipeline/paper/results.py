@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -28,11 +29,20 @@ FOLDER = Path(__file__).parent / "results"
 def append(path: Path, record: dict) -> None:
     """Add one line, whole or not at all to other readers: under a lock, flushed before the lock is let go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        drop_cut_line(file)
+        file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def drop_cut_line(file: BinaryIO) -> None:
+    """Cut off a last line without an end, which a crash left: a new line must not be joined to it."""
+    file.seek(0)
+    content = file.read()
+    if content and not content.endswith(b"\n"):
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def read_lines(path: Path) -> list[dict]:
