@@ -21,7 +21,7 @@ from pipeline.core import kaggle_client, labbook
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.competition import Competition, load
 from pipeline.core.labels import truth
-from pipeline.core.submission import Wanted, check_file, fill, wanted
+from pipeline.core.submission import Wanted, check_file, fill, refuse_errors, wanted
 from pipeline.core.suspicion import Finding
 from pipeline.core.tables import (
     atomic,
@@ -145,9 +145,7 @@ def tell(path: Path, findings: list[Finding]) -> None:
     """Print the findings; UserError with the first error where there is one."""
     for finding in findings:
         print(finding)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise UserError(f"{path}: {len(errors)} errors; the first: {str(errors[0]).removeprefix('error: ')}")
+    refuse_errors(path, findings)
 
 
 def send(competition: Competition, arguments: argparse.Namespace) -> None:

@@ -169,3 +169,10 @@ def check_numbers(column: str, cells: pd.Series, ids: pd.Series, probability: bo
         if where.any():
             findings.append(Finding("error", f"column {column}: {kind}", listed(rows), int(where.sum())))
     return findings, values.where(~infinite)
+
+
+def refuse_errors(path: Path, findings: list[Finding]) -> None:
+    """Raise a UserError with the first error, where there is one."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise UserError(f"{path}: {len(errors)} errors; the first: {str(errors[0]).removeprefix('error: ')}")

@@ -1,0 +1,1 @@
+"""Where a submission runs away from home: packages for Kaggle and CodaLab, the programs in them, their rehearsals."""

@@ -1,0 +1,93 @@
+"""A bundle for CodaLab: `python src/predict.py valid_image_paths.csv predictions.csv`, as CheXpert's organiser runs it.
+
+    python -m pipeline.deploy.codalab chexpert
+
+reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights they speak of; data/<comp>/images.csv
+writes  submissions/<comp>/codalab/src/         predict.py, the code and the networks: all that is uploaded
+                                  /Dockerfile   an image to run it in
+                                  /README.md    the `cl` lines to type
+
+`make codalab-rehearse` runs the bundle first: alone, in an empty folder and a fresh environment, without the net.
+"""
+import argparse
+from importlib.metadata import version
+
+from pipeline.core.command import UserError, run_stage, stage_parser
+from pipeline.core.competition import load
+from pipeline.core.tables import submissions_folder, write_text
+from pipeline.deploy.package import write_package
+
+IMAGE = "pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"  # the oldest torch that the code runs on: old drivers take it
+NEEDED = ("timm", "opencv-python-headless", "pandas", "safetensors", "numba", "tqdm")  # beyond what that image holds
+
+PREDICT = '''"""One row a study for the pictures in a list.
+
+    python src/predict.py valid_image_paths.csv predictions.csv
+"""
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # this folder may be read-only
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("NUMBA_CACHE_DIR", tempfile.gettempdir())
+
+from pipeline.deploy.on_codalab import run  # noqa: E402  # after the settings above
+
+if __name__ == "__main__":
+    run(Path(__file__).parent)
+'''
+
+DOCKERFILE = """FROM {image}
+RUN pip install --no-cache-dir {packages}
+"""
+
+README = """# {title} on CodaLab
+
+`src` predicts on its own: no network, nothing written beside the predictions, {megabytes:.0f} MB of networks and at
+most 2 GB of memory besides, a GPU where there is one.
+
+Try it at home first: `make codalab-rehearse COMP={competition}`.
+
+    docker build -t YOU/{competition} . && docker push YOU/{competition}
+    cl upload src
+    cl run valid_image_paths.csv:valid_image_paths.csv CheXpert-v1.0:valid src:src \\
+       "python src/predict.py valid_image_paths.csv predictions.csv" -n run-predictions \\
+       --request-docker-image YOU/{competition} --request-gpus 1 --request-memory 16g
+    cl make run-predictions/predictions.csv -n predictions-NAME
+    cl edit predictions-NAME --tags chexpert-submit
+    cl edit predictions-NAME --description "NAME (ensemble) (Institution) link"
+
+NAME is one word. The description's last parenthesis is read as the institution. Five submissions a day and twenty in
+all, failed ones among them. `valid_image_paths.csv` and `CheXpert-v1.0` are the organiser's bundles on the worksheet of
+the tutorial; for the score they are replaced by the hidden ones and the whole chain runs again.
+"""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    competition = load(arguments.competition)
+    if competition.task.unit != "study":
+        raise UserError(f"pipeline/competitions/{competition.name}.py scores images; a CodaLab bundle writes studies")
+    folder = submissions_folder(competition.name) / "codalab"
+    about = write_package(competition, folder / "src", zipped=False)
+    write_text(folder / "src" / "predict.py", PREDICT)
+    packages = " ".join(f"{name}=={version(name)}" for name in NEEDED)
+    write_text(folder / "Dockerfile", DOCKERFILE.format(image=arguments.image, packages=packages))
+    size = sum(path.stat().st_size for path in (folder / "src").glob("*.safetensors")) / 1e6
+    write_text(folder / "README.md", README.format(title=competition.task.title, competition=competition.name,
+                                                   megabytes=size))
+    print(f"{folder}: {len(about['networks'])} networks, {size:.0f} MB; {folder / 'README.md'} says what to type")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = stage_parser(__doc__, targets=False)
+    made.add_argument("competition", metavar="COMPETITION", help="chexpert, or another that is scored by study")
+    made.add_argument("--image", default=IMAGE, help=f"the Docker image to start from (default {IMAGE})")
+    return made
+
+
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
