@@ -68,7 +68,7 @@ runs = tuple(Run(network=network, size=320, pretrain=pretrain, finetune=finetune
 trials = (
     Run(network="resnet10t", size=96, weights="random", augment=augment,
         pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=12, epochs=12, batch_size=32),
-        finetune=replace(finetune, lr=0.05, epochs=6, milestones=(3,), milestone_unit="epoch")),
+        finetune=replace(finetune, lr=1.0, epochs=6, milestones=(3,), milestone_unit="epoch")),
 )
 
 metadata = Metadata(hidden=(256, 128), finetune=finetune)
