@@ -31,6 +31,8 @@ INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/installed-$(REQUIRE
 LAUNCH = $(if $(GPUS),$(PYTHON) -m torch.distributed.run --standalone --nproc-per-node $(GPUS),$(PYTHON))
 SELECT = $(COMP) $(if $(RUN),--run $(RUN)) $(if $(FOLDS),--folds $(FOLDS))
 
+TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))
+
 # $(call lacking,artifact,selection): the targets that still lack it
 lacking = $(PYTHON) -m pipeline.core.jobs $(1) $(2)
 
@@ -55,7 +57,7 @@ needs-comp: | $(INSTALLED)
 # ---- the stages, in order -------------------------------------------------------------------------------------------
 
 prepare: needs-comp ## raw download -> images.csv and every size, in one pass
-	@$(PYTHON) -m pipeline.core.prepared $(COMP) || $(PYTHON) -m pipeline.prepare $(COMP)
+	@$(PYTHON) -m pipeline.core.prepared $(TARGETS) || $(PYTHON) -m pipeline.prepare $(TARGETS)
 
 folds: prepare ## patient-grouped, stratified, leak-audited folds (K=5 overrides the competition's number)
 	@test -e $(DATA)/$(COMP)/folds.csv || $(PYTHON) -m pipeline.folds $(COMP) $(if $(K),--folds $(K))
@@ -73,10 +75,8 @@ metadata: folds ## the network on patient columns
 predict: finetune ## test-time augmentation: out-of-fold and test scores
 	@todo=$$($(call lacking,predictions.csv,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.predict $$todo
 
-TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))
-
 ensemble: predict metadata ## align, average, blend; score every member with intervals
-	@test -e $(MODELS)/$(COMP)/ensemble.csv || $(PYTHON) -m pipeline.ensemble $(TARGETS)
+	@test -e $(MODELS)/$(COMP)/ensemble.csv || $(PYTHON) -m pipeline.ensemble $(TARGETS) $(if $(FOLDS),--folds $(FOLDS))
 
 submit: ensemble ## the organiser's file, filled in and validated
 	@ls $(SUBMISSIONS)/$(COMP)/*.csv >/dev/null 2>&1 || $(PYTHON) -m pipeline.submit $(COMP)

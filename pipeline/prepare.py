@@ -1,6 +1,7 @@
 """Every picture of a raw download, decoded once and resized to every size that a run needs.
 
-    python -m pipeline.prepare melanoma [--workers N]
+    python -m pipeline.prepare melanoma [--workers N]        every size that some run needs
+    python -m pipeline.prepare melanoma/b5_384               the size of that run, beside those that stand already
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
 Writes  data/<comp>/images/<size>/*.jpg  one picture an image_id, resized as the competition's task says
@@ -31,6 +32,7 @@ from pipeline.core.claims import unfinished
 from pipeline.core.command import TimeLimitReached, UserError, run_stage, stage_parser, time_left
 from pipeline.core.competition import Competition, load, parse_target
 from pipeline.core.preparation import Task, prepare_one, read_journal, stamp_of
+from pipeline.core.prepared import needed_sizes, standing_sizes
 from pipeline.core.rawtable import check_raw_table
 from pipeline.core.resize import METHOD
 from pipeline.core.tables import IMAGE_COLUMNS, data_folder, file_hash, provenance, raw_folder, write_csv, write_json
@@ -43,22 +45,24 @@ FACTS = ["width", "height", "phash", "decoded"]
 
 def main(args: argparse.Namespace) -> None:
     for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
-        prepare(load(name), args.workers)
+        competition = load(name)
+        sizes = needed_sizes(competition, args.targets) | standing_sizes(competition)
+        prepare(competition, tuple(sorted(sizes)), args.workers)
 
 
-def prepare(competition: Competition, workers: int) -> None:
-    """All pictures of a competition, then its tables."""
+def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> None:
+    """All pictures of a competition at these sizes, then its tables."""
     raw, folder = raw_folder(competition.name), data_folder(competition.name)
     table = check_raw_table(competition.name, competition.module.read_raw(raw), competition.task)
-    specification = {"resize": asdict(competition.task.resize), "sizes": list(competition.sizes), "method": METHOD}
+    specification = {"resize": asdict(competition.task.resize), "sizes": list(sizes), "method": METHOD}
     home = folder / "prepare" / digest(specification)
     forget_others(folder, home)
     tasks = list_tasks(raw, table)
     journals = home / digest(tasks)
     shards = {journals / f"{i:06d}.jsonl": tasks[i:i + SHARD] for i in range(0, len(tasks), SHARD)}
-    known = known_lines(folder, home, competition.sizes)
+    known = known_lines(folder, home, sizes)
     drop_incomplete(shards, known)
-    resize_all(competition, raw, shards, known, workers)
+    resize_all(competition, sizes, raw, shards, known, workers)
     results = {line["image_id"]: line for shard in shards for line in read_journal(shard)}
     write_tables(folder, table, results, specification)
     for old in home.iterdir():
@@ -115,13 +119,14 @@ def drop_incomplete(shards: dict[Path, list[Task]], known: dict[tuple, dict]) ->
             shard.unlink(missing_ok=True)
 
 
-def resize_all(competition: Competition, raw: Path, shards: dict[Path, list[Task]], known: dict, workers: int) -> None:
+def resize_all(competition: Competition, sizes: tuple[int, ...], raw: Path, shards: dict[Path, list[Task]],
+               known: dict, workers: int) -> None:
     """Work through the shards that nobody else has, until all stand."""
     task, images = competition.task, data_folder(competition.name) / "images"
     total, done = sum(map(len, shards.values())), sum(len(tasks) for path, tasks in shards.items() if path.exists())
     if done == total:
         return
-    setup = (raw.resolve(), images, competition.sizes, task.resize)
+    setup = (raw.resolve(), images, sizes, task.resize)
     with crew_of(min(workers, total), prepare_one, *setup) as run, \
             tqdm(total=total, initial=done, unit="image", mininterval=0.5, desc=competition.name) as bar:
         for shard in unfinished(list(shards)):
