@@ -66,7 +66,7 @@ runs = tuple(Run(network=network, size=320, pretrain=pretrain, finetune=finetune
 
 # From random weights on two CPU cores: to see real pictures go through every stage before a GPU is rented.
 trials = (
-    Run(network="resnet10t", size=96, weights="random", augment=augment,
+    Run(network="resnet10t", size=96, weights="random", augment=augment, views=8,
         pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=12, epochs=12, batch_size=32),
         finetune=replace(finetune, lr=1.0, epochs=6, milestones=(3,), milestone_unit="epoch")),
 )

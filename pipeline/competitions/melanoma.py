@@ -64,9 +64,9 @@ runs = tuple(
 
 # From random weights on two CPU cores: to see real pictures go through every stage before a GPU is rented.
 trials = (
-    Run(network="resnet10t", size=96, weights="random", augment=augment,
-        pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=8, epochs=8, batch_size=64),
-        finetune=replace(finetune, lr=1.0, epochs=4, batch_size=64, milestones=(2,), positives=4)),
+    Run(network="resnet10t", size=96, weights="random", augment=augment, views=8,
+        pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=6, epochs=6, batch_size=64),
+        finetune=replace(finetune, lr=1.0, epochs=3, batch_size=64, milestones=(2,), positives=4)),
 )
 
 metadata = Metadata(hidden=(256, 128), finetune=finetune)

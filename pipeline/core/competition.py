@@ -38,11 +38,6 @@ class Competition:
         """The labels that a run predicts, in the task's order."""
         return tuple(label for label in self.task.labels if not run.labels or label in run.labels)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Every resolution some run needs, ascending."""
-        return tuple(sorted({run.size for run in self.runs}))
-
 
 def competition_names() -> list[str]:
     """The names of all competition files."""
