@@ -114,7 +114,7 @@ class AUCMargin(nn.Module):
     def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
         """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on the CPU."""
         on_host = guards.read_at_once(h)
-        if on_host and mask is None and torch.equal(y * y, y):  # neither NaN nor a wrong label
+        if on_host and mask is None and torch.equal((y > 0).to(y.dtype), y):  # neither NaN nor a wrong label
             return h, make_batch(y)
         valid = guards.entries(y, mask)
         h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
@@ -157,9 +157,9 @@ class AUCMargin(nn.Module):
                     guards.warn_once(self.told, f"{kind} {label}", f"label {label} had no {kind} in a batch: it adds 0 "
                                      "to the loss there (told once; loss.last['one_class'] counts such batches)")
             if self.hinge and (room < 0 or (room == 0 and self.normalize == "sigmoid")):
-                guards.warn_once(self.told, "margin", f"label {label}: the margin is out of reach, {-room:.4g} above "
-                                 f"the largest distance that normalize={self.normalize!r} leaves between the class "
-                                 "means of a batch: α never gets to 0 and the hinge never acts")
+                guards.warn_once(self.told, "margin", f"label {label}: the margin is out of reach, {abs(room):.4g} "
+                                 f"above the largest distance that normalize={self.normalize!r} leaves between the "
+                                 "class means of a batch: α never gets to 0 and the hinge never acts")
 
     @torch.no_grad()
     def remember(self, h: Tensor, batch: Batch) -> None:
