@@ -1,0 +1,67 @@
+"""Table 5: DDSM+ and PatchCamelyon, the test AUC of each loss, from the pipeline's own runs.
+
+    for C in ddsm patchcamelyon; do make prepare folds pretrain finetune predict COMP=$C FOLDS=0; done
+    python -m pipeline.paper.table5
+
+reads data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv, prints the table. A run's score is the
+mean over the folds there are; a run without predictions is said to be missing, with the command that makes it.
+"""
+import argparse
+
+import pandas as pd
+
+from pipeline.core.command import UserError, run_stage, stage_parser
+from pipeline.core.competition import Competition, load
+from pipeline.core.metrics import auc, auc_interval
+from pipeline.core.predictions import read_predictions
+from pipeline.core.tables import models_folder, read_images
+from pipeline.paper.published import LOSS_NAMES, TABLE_5
+from pipeline.paper.trial import LOSSES
+
+
+def mean_test_scores(competition: Competition, run: str) -> tuple[pd.Series, int]:
+    """(mean score of each test image by image_id, number of folds); an empty series where nothing is predicted."""
+    label = competition.task.labels[0]
+    paths = sorted(models_folder(competition.name).glob(f"{run}/fold*/predictions.csv"))
+    tables = [read_predictions(path)[0] for path in paths]
+    parts = [table[table["split"] == "test"].set_index("image_id")[label] for table in tables]
+    return (pd.concat(parts).groupby(level=0).mean() if parts else pd.Series(dtype=float)), len(parts)
+
+
+def row(competition: Competition, run: str, truth: pd.Series) -> str:
+    """`0.8896 [0.8850, 0.8940] (1 fold)`, or what is missing."""
+    scores, folds = mean_test_scores(competition, run)
+    if not folds:
+        return f"not run: make prepare folds pretrain finetune predict COMP={competition.name} RUN={run} FOLDS=0"
+    if scores.isna().any() or not truth.index.isin(scores.index).all():
+        raise UserError(f"{models_folder(competition.name) / run}: the predictions leave out test images of images.csv")
+    scores, labels = scores[truth.index].to_numpy(), truth.to_numpy()
+    low, high = auc_interval(scores, labels)
+    return f"{auc(scores, labels):.4f} [{low:.4f}, {high:.4f}] ({folds} fold{'s' * (folds > 1)})"
+
+
+def truth_of(competition: Competition) -> pd.Series:
+    """The test images' labels by image_id."""
+    table = read_images(competition.name)
+    return table[table["split"] == "test"].set_index("image_id")[competition.task.labels[0]].astype(float)
+
+
+def main(options: argparse.Namespace) -> None:
+    for name in options.competitions:
+        competition = load(name)
+        truth = truth_of(competition)
+        print(f"{competition.task.title}: {len(truth):,} test images, {truth.mean():.1%} positive")
+        for run in competition.runs:
+            loss = run.finetune.loss
+            print(f"  {LOSS_NAMES[loss]:6} paper {TABLE_5[name][LOSSES.index(loss)]:.4f}  "
+                  f"ours {row(competition, run.name, truth)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = stage_parser(__doc__, targets=False)
+    made.add_argument("--competitions", nargs="+", choices=TABLE_5, default=list(TABLE_5))
+    return made
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
