@@ -6,6 +6,7 @@ With v = (w, a, b) and all gradients taken at the old point,
 
 v_ref starts at v_1. `next_stage` makes it the mean of the iterates of the stage just ended, and starts the mean anew.
 """
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -144,13 +145,13 @@ class PESG(torch.optim.Optimizer):
             group["lr"] = lr if group["lr"] == first else lr * group["lr"] / first
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's, and the loss's a, b, α."""
+        """torch's, and the loss's a, b, α: a snapshot, which later steps do not change."""
         own = super().state_dict()
-        return own if self.loss is None else {**own, "loss": self.loss.state_dict()}
+        return copy.deepcopy(own if self.loss is None else {**own, "loss": self.loss.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the optimizer and the loss's a, b, α."""
-        super().load_state_dict(state_dict)
+        """Restore the optimizer and the loss's a, b, α; what is given is copied."""
+        super().load_state_dict({**state_dict, "state": copy.deepcopy(state_dict["state"])})
         if self.loss is not None and "loss" in state_dict:
             self.loss.load_state_dict(state_dict["loss"])
 

@@ -1,0 +1,154 @@
+"""A run cut anywhere and resumed is the uncut run, bit for bit; and PESG under mixed precision with a scaler."""
+import io
+
+import pytest
+import torch
+
+from pipeline.core.losses import AUCMargin, AUCSquare
+from pipeline.core.pesg import PESG
+from tests.core.test_pesg import batch, network
+
+STEPS, BOUNDARIES, UNFREEZE = 36, (11, 25), 17
+MAKES = {"margin": AUCMargin, "square": AUCSquare, "closed form": lambda: AUCMargin(dual="closed_form"),
+         "prior, l2": lambda: AUCMargin(margin=0.3, prior=0.3, normalize="l2")}
+
+
+def start(make, momentum, dual_too):
+    """Network, loss, optimizer with two groups, scheduler; the first layer begins frozen."""
+    net, loss = network(), make()
+    net[0].weight.requires_grad_(False)
+    groups = [{"params": net[0].parameters(), "gamma": 0.1}, {"params": net[2].parameters(), "lr": 0.05}]
+    optimizer = PESG(groups, loss=loss, lr=0.1, gamma=0.3, weight_decay=1e-3, momentum=momentum,
+                     regularize_dual=dual_too)
+    return net, loss, optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
+
+
+def go_on(net, loss, optimizer, scheduler, steps):
+    for t in steps:
+        net[0].weight.requires_grad_(t >= UNFREEZE)
+        if t in BOUNDARIES:
+            optimizer.next_stage()
+        x, y = (torch.from_numpy(part).float() for part in batch(t))
+        optimizer.zero_grad()
+        loss(net(x)[:, 0], y).backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def everything(net, loss, optimizer):
+    """All numbers that a run ends with."""
+    state = optimizer.state_dict()
+    tensors = [*net.state_dict().values(), *loss.state_dict().values()]
+    for entry in state["state"].values():
+        tensors += [torch.as_tensor(value) for _, value in sorted(entry.items())]
+    return [*tensors, torch.tensor([[g["lr"], g["stage_step"]] for g in state["param_groups"]], dtype=torch.float64)]
+
+
+@pytest.mark.filterwarnings("ignore:label .:UserWarning")
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+@pytest.mark.parametrize(("momentum", "dual_too"), [(0.0, False), (0.9, True)])
+def test_cut_anywhere_and_resumed(make, momentum, dual_too):
+    whole = start(make, momentum, dual_too)
+    go_on(*whole, range(STEPS))
+    for cut in range(0, STEPS + 1, 1 if make is AUCMargin and momentum == 0 else 7):
+        first = start(make, momentum, dual_too)
+        go_on(*first, range(cut))
+        file = io.BytesIO()
+        torch.save({"net": first[0].state_dict(), "pesg": first[2].state_dict(), "rate": first[3].state_dict()}, file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)
+        torch.manual_seed(99)
+        second = start(make, momentum, dual_too)
+        for part in second[0].parameters():
+            part.data.normal_()
+        second[0].load_state_dict(saved["net"])
+        second[2].load_state_dict(saved["pesg"])
+        second[3].load_state_dict(saved["rate"])
+        go_on(*second, range(cut, STEPS))
+        for ours, expected in zip(everything(*second[:3]), everything(*whole[:3]), strict=True):
+            assert torch.equal(ours, expected), cut
+
+
+def test_a_saved_state_is_a_snapshot_and_survives_loading():
+    first = start(AUCMargin, 0.5, False)
+    go_on(*first, range(20))
+    saved, weights = first[2].state_dict(), {name: value.clone() for name, value in first[0].state_dict().items()}
+    go_on(*first, range(20, 30))
+    for _ in range(2):  # the second load finds what the first found
+        other = start(AUCMargin, 0.5, False)
+        other[0].load_state_dict(weights)
+        other[2].load_state_dict(saved)
+        go_on(*other, range(20, 30))
+        for ours, expected in zip(everything(*other[:3]), everything(*first[:3]), strict=True):
+            assert torch.equal(ours, expected)
+
+
+def scaled_run(scaler, autocast=None, steps=25, poison=()):
+    """A run under a GradScaler; at the steps in `poison` a gradient overflows."""
+    net, loss = network(), AUCMargin()
+    optimizer = PESG(net.parameters(), loss=loss, lr=0.3, gamma=0.1)
+    for t in range(steps):
+        x, y = (torch.from_numpy(part).float() for part in batch(t))
+        optimizer.zero_grad()
+        with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+            value = loss(net(x)[:, 0], y)
+        scaler.scale(value).backward()
+        if t in poison:
+            net[0].weight.grad[0, 0] = torch.inf
+        before = [v.clone() for v in (*net.parameters(), loss.a, loss.b, loss.alpha)]
+        scaler.step(optimizer)
+        scaler.update()
+        after = [*net.parameters(), loss.a, loss.b, loss.alpha]
+        assert all(torch.equal(u, v) for u, v in zip(before, after)) == (t in poison)
+    return [v.detach().clone() for v in after]
+
+
+def test_a_scaler_changes_nothing_and_skips_alpha_too():
+    """The scale is a power of two, so unscaled gradients are exact, those of a, b and α included."""
+    plain = scaled_run(torch.amp.GradScaler("cpu", enabled=False))
+    scaled = scaled_run(torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=5))
+    assert all(torch.equal(u, v) for u, v in zip(plain, scaled))
+    scaled_run(torch.amp.GradScaler("cpu", init_scale=2.0**12), poison=(3, 7))
+
+
+def test_unscaling_by_hand_first_is_the_same():
+    results = []
+    for by_hand in (False, True):
+        net, loss = network(), AUCMargin()
+        optimizer, scaler = PESG(net.parameters(), loss=loss, lr=0.3), torch.amp.GradScaler("cpu")
+        x, y = (torch.from_numpy(part).float() for part in batch(0))
+        scaler.scale(loss(net(x)[:, 0], y)).backward()
+        if by_hand:
+            scaler.unscale_(optimizer)
+            assert 0 < loss.alpha.grad < 1
+        scaler.step(optimizer)
+        results.append((loss.a.item(), loss.alpha.item()))
+    assert results[0] == results[1] and results[0][1] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_half_precision_stays_near_single(dtype, scaled):
+    single = scaled_run(torch.amp.GradScaler("cpu", enabled=False))
+    half = scaled_run(torch.amp.GradScaler("cpu", enabled=scaled, init_scale=2.0**10), autocast=dtype)
+    for u, v in zip(single, half):
+        torch.testing.assert_close(u, v, rtol=0.05, atol=0.02)
+
+
+def test_accumulated_micro_batches_add_up():
+    """Gradients of a, b and α accumulate over backward passes as those of the weights do."""
+    net, loss = network(), AUCMargin()
+    optimizer = PESG(net.parameters(), loss=loss, lr=0.3)
+    with torch.no_grad():
+        loss.alpha.fill_(0.4)
+    gradients = []
+    for t in range(2):
+        x, y = (torch.from_numpy(part).float() for part in batch(t))
+        optimizer.zero_grad()
+        loss(net(x)[:, 0], y).backward()
+        gradients.append(loss.alpha.grad.clone())
+    optimizer.zero_grad()
+    for t in range(2):
+        x, y = (torch.from_numpy(part).float() for part in batch(t))
+        (loss(net(x)[:, 0], y) / 2).backward()
+    torch.testing.assert_close(loss.alpha.grad, sum(gradients) / 2)
