@@ -6,8 +6,8 @@
 writes  $DATA/<competition>/raw    a folder it did not make itself is never touched; one that stands is left as it is
 
 The pictures show what their labels say, not too plainly. What makes real data hard is in them: several pictures of a
-patient that look alike, metadata with a signal of its own, missing values, few positives, a picture that stands twice under
-two patients, a file that was cut short, uncertain and blank labels, laterals, an unknown sex, a newborn of age 0.
+patient that look alike, metadata with a signal of its own, missing values, few positives, a picture that stands twice
+under two patients, a file that was cut short, uncertain and blank labels, laterals, an unknown sex, a newborn of age 0.
 """
 import argparse
 import json
@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from pipeline.core.command import UserError, run_stage
 from pipeline.core.synthetic import chest, chest_style, lesion, skin_style
-from pipeline.core.tables import data_folder, write_csv
+from pipeline.core.tables import data_folder
 
 MARKER = ".made-by-demo.json"
+SITE = "anatom_site_general_challenge"
 SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
 FINDINGS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-            "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-            "Support Devices")
+            "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
+            "Fracture", "Support Devices")
 DRAWN = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 PREVALENCE = (0.14, 0.26, 0.10, 0.20, 0.36)  # of the drawn findings; the data set's own, rarer ones raised a little
 UNCERTAIN = (0.04, 0.06, 0.12, 0.15, 0.05)   # chance that a study's label of each is -1, as in the data set
@@ -59,6 +60,11 @@ def save(path: Path, picture: np.ndarray, quality: int = 92) -> None:
     cv2.imwrite(str(path), picture if picture.ndim == 2 else picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV as the organisers do: floats as 1.0, not 1."""
+    table.to_csv(path, index=False)
+
+
 def blank_some(values: list, rng: np.random.Generator, share: float) -> list:
     """The values with a share of them missing."""
     return [None if rng.random() < share else value for value in values]
@@ -79,18 +85,18 @@ def make_melanoma(raw: Path, images: int, side: int, rng: np.random.Generator) -
     add_twin(raw / "jpeg/train", train, next(names))
     cut_short(raw / "jpeg/train" / f"{train['image_name'].iloc[7]}.jpg")
 
-    write_csv(raw / "train.csv", train)
-    write_csv(raw / "test.csv", test.iloc[:, :5])
-    write_csv(raw / "sample_submission.csv", test[["image_name"]].assign(target=0))
+    write_table(raw / "train.csv", train)
+    write_table(raw / "test.csv", test.iloc[:, :5])
+    write_table(raw / "sample_submission.csv", test[["image_name"]].assign(target=0))
     kinds = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
     truth = external[["image_name"]].set_axis(["image"], axis=1)
     for kind in kinds:
         truth[kind] = {"MEL": external["target"], "NV": 1 - external["target"]}.get(kind, 0)
         truth[kind] = truth[kind].map("{:.1f}".format)
-    write_csv(folder / "ISIC_2019_Training_GroundTruth.csv", truth)
-    write_csv(folder / "ISIC_2019_Training_Metadata.csv", pd.DataFrame({
+    write_table(folder / "ISIC_2019_Training_GroundTruth.csv", truth)
+    write_table(folder / "ISIC_2019_Training_Metadata.csv", pd.DataFrame({
         "image": external["image_name"], "age_approx": external["age_approx"],
-        "anatom_site_general": external["anatom_site_general_challenge"], "lesion_id": None, "sex": external["sex"]}))
+        "anatom_site_general": external[SITE], "lesion_id": None, "sex": external["sex"]}))
 
 
 def skin_pictures(folder: Path, names: Iterator[str], count: int, side: int, rng: np.random.Generator, bar: tqdm,
@@ -106,16 +112,16 @@ def skin_pictures(folder: Path, names: Iterator[str], count: int, side: int, rng
         risk = 0.9 * (age - 50) / 16 + 0.5 * (sex == "male") + rng.normal(0, 0.8)
         for _ in range(min(1 + rng.geometric(0.35), 12, count - len(rows))):
             site = rng.choice(SITES, p=(0.08, 0.15, 0.25, 0.5, 0.015, 0.005))
-            chance = 1 / (1 + np.exp(-(np.log(rate / (1 - rate)) - 0.55 + risk + 0.8 * (site == "head/neck"))))
+            chance = 1 / (1 + np.exp(-(np.log(rate / (1 - rate)) - 0.8 + risk + 0.8 * (site == "head/neck"))))
             target = int(rng.random() < chance)
             name = next(names)
             save(folder / f"{name}.jpg", lesion(rng, style, target + rng.normal(0, 0.3), side, side * 3 // 2))
             rows.append((name, patient, sex, age, site, "melanoma" if target else "unknown",
                          "malignant" if target else "benign", target))
             bar.update()
-    table = pd.DataFrame(rows, columns=["image_name", "patient_id", "sex", "age_approx", "anatom_site_general_challenge",
-                                        "diagnosis", "benign_malignant", "target"])
-    for column in ("sex", "age_approx", "anatom_site_general_challenge"):
+    table = pd.DataFrame(rows, columns=["image_name", "patient_id", "sex", "age_approx", SITE, "diagnosis",
+                                        "benign_malignant", "target"])
+    for column in ("sex", "age_approx", SITE):
         table[column] = blank_some(table[column].tolist(), rng, 0.03)
     return table
 
@@ -150,9 +156,9 @@ def make_chexpert(raw: Path, images: int, side: int, rng: np.random.Generator) -
             if split == "train":
                 table.loc[0, "Sex"], table.loc[1, "Age"] = "Unknown", 0
             if split == "test":
-                write_csv(home / "test_image_paths.csv", table[["Path"]])
+                write_table(home / "test_image_paths.csv", table[["Path"]])
             else:
-                write_csv(home / f"{split}.csv", table)
+                write_table(home / f"{split}.csv", table)
     cut_short(raw / pd.read_csv(home / "train.csv")["Path"].iloc[11])
 
 
@@ -161,7 +167,8 @@ def chest_pictures(home: Path, split: str, first: int, count: int, side: int, rn
     """Draw `count` views of patients with one to three studies of one or two views; rows in train.csv's columns."""
     rows, patient = [], first
     while len(rows) < count:
-        style, age, sex = chest_style(rng), int(np.clip(rng.normal(60, 17), 18, 90)), ("Female", "Male")[rng.integers(2)]
+        style, sex = chest_style(rng), ("Female", "Male")[rng.integers(2)]
+        age = int(np.clip(rng.normal(60, 17), 18, 90))
         illness = 0.9 * (age - 60) / 17 + 0.3 * (sex == "Male") + rng.normal(0, 0.7)
         for study in range(1, 1 + (rng.integers(1, 4) if split == "train" else 1)):
             portable = rng.random() < 0.55 + 0.1 * np.clip(illness, -2, 2)
@@ -182,7 +189,7 @@ def chest_pictures(home: Path, split: str, first: int, count: int, side: int, rn
 
 
 def written_labels(sick: np.ndarray, split: str, rng: np.random.Generator) -> list[float | None]:
-    """The fourteen labels of a study: in training 1, -1, 0 or blank as a labeler of reports writes them, else 1 or 0."""
+    """The fourteen labels of a study: in training 1, -1, 0 or blank, as a labeler writes them; elsewhere 1 or 0."""
     written = dict.fromkeys(FINDINGS, 0.0 if split != "train" else None)
     for name, present, uncertain in zip(DRAWN, sick, UNCERTAIN, strict=True):
         written[name] = float(present)
@@ -192,7 +199,8 @@ def written_labels(sick: np.ndarray, split: str, rng: np.random.Generator) -> li
                 written[name] = -1.0
     written["No Finding"] = 1.0 if not sick.any() else written["No Finding"]
     written["Lung Opacity"] = 1.0 if sick[1:4].any() else written["Lung Opacity"]
-    written["Support Devices"] = float(rng.random() < 0.5) if split != "train" else (1.0 if rng.random() < 0.5 else None)
+    if rng.random() < 0.5:
+        written["Support Devices"] = 1.0
     return list(written.values())
 
 

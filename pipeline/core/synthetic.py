@@ -1,8 +1,8 @@
 """Made pictures: a lesion on skin and a chest X-ray, drawn from a few latent numbers, for demonstrations and tests.
 
-What a patient's pictures share (skin, light, build) is a `style` drawn once per patient, so that a split by picture instead
-of by patient leaks. What tells the label is a severity: continuous, noisy, and spread over several features of which none
-suffices. Two to four milliseconds a picture of 160 pixels.
+What a patient's pictures share (skin, light, build) is a `style` drawn once per patient, so that a split by picture
+instead of by patient leaks. What tells the label is a severity: continuous, noisy, and spread over several features of
+which none suffices. Two to four milliseconds a picture of 160 pixels.
 """
 import cv2
 import numpy as np
@@ -100,7 +100,8 @@ def chest_style(rng: np.random.Generator) -> dict:
             "ribs": rng.uniform(0, 2 * np.pi), "tissue": rng.normal(0, 10)}
 
 
-def chest(rng: np.random.Generator, style: dict, severity: np.ndarray, view: str, height: int, width: int) -> np.ndarray:
+def chest(rng: np.random.Generator, style: dict, severity: np.ndarray, view: str, height: int,
+          width: int) -> np.ndarray:
     """An X-ray, uint8 (H, W). `severity`: cardiomegaly, edema, consolidation, atelectasis, pleural effusion, each about
     0 where absent and 1 where present; `view`: "AP" (a larger heart, poorer contrast), "PA" or "Lateral".
     """
@@ -124,8 +125,8 @@ def front_view(rng: np.random.Generator, style: dict, share: np.ndarray, portabl
     cardiomegaly, edema, consolidation, atelectasis, effusion = share
     sick = rng.choice((-1, 1), 3)  # the side that each one-sided finding takes
     base = {side: 0.62 - 0.22 * atelectasis * (side == sick[1]) + rng.normal(0, 0.02) for side in (-1, 1)}
-    lungs = sum(ellipse(y, x, (-0.12, 0.42 * side), (0.72, 0.33)) * soft(y - base[side] + 0.15 * (x * side - 0.42) ** 2, 0.05)
-                for side in (-1, 1))
+    lungs = sum(ellipse(y, x, (-0.12, 0.42 * side), (0.72, 0.33))
+                * soft(y - base[side] + 0.15 * (x * side - 0.42) ** 2, 0.05) for side in (-1, 1))
     size = 0.30 + style["heart"] + 0.05 * portable + 0.15 * cardiomegaly
     heart = ellipse(y, x, (0.34, 0.12), (0.34, size)) + ellipse(y, x, (-0.3, 0.0), (0.8, 0.14))
     lungs = np.clip(lungs * (1 - heart), 0, 1)
