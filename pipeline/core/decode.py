@@ -141,18 +141,34 @@ def eight_bit(values: np.ndarray, kind: str) -> np.ndarray:
 def narrow(values: np.ndarray) -> np.ndarray:
     """uint16 to uint8: the range of 8, 12 or 16 bits, the least that holds the largest value, becomes 0 to 255."""
     full = next(top for top in (255, 4095, 65535) if values.max() <= top)
-    return ((values.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
+    return looked_up(values, np.minimum((np.arange(65536) * 255 + full // 2) // full, 255).astype(np.uint8))
+
+
+def looked_up(values: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """table[values], uint8, some rows at a time: numpy widens what it indexes by to eight bytes."""
+    out = np.empty(values.shape, np.uint8)
+    for rows in blocks(values):
+        out[rows] = table[values[rows]]
+    return out
+
+
+def blocks(values: np.ndarray):
+    """Slices of rows of about a million samples each, which bound the memory of what is computed on the way."""
+    step = max(1, (1 << 20) * len(values) // max(1, values.size))
+    return [slice(start, start + step) for start in range(0, len(values), step)]
 
 
 def stretch(values: np.ndarray) -> np.ndarray:
     """Smallest to largest value become 0 to 255; a constant picture becomes 0. Values must be finite numbers."""
     if values.dtype.kind not in "iuf":
         raise UnreadableImage(f"not an image: samples of type {values.dtype}")
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
+    low, high = float(values.min()), float(values.max())  # NaN if there is one
+    if not np.isfinite((low, high)).all():
         raise UnreadableImage("damaged: samples that are no finite numbers")
-    low, high = values.min(), values.max()
-    return np.floor((values - low) * (255 / (high - low if high > low else 1)) + 0.5).astype(np.uint8)
+    out, span = np.empty(values.shape, np.uint8), high - low if high > low else 1.0
+    for rows in blocks(values):
+        out[rows] = np.floor((values[rows].astype(np.float64) - low) / span * 255 + 0.5)
+    return out
 
 
 def decode_png(data: bytes) -> tuple[np.ndarray, str]:
@@ -167,9 +183,10 @@ def decode_png(data: bytes) -> tuple[np.ndarray, str]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableImage("damaged: the PNG decoder gives up")
-    swapped = pixels[:, :, 2::-1] if pixels.ndim == 3 else pixels  # eight_bit takes RGB
+    if pixels.ndim == 3:  # gray with alpha comes as four channels, and eight_bit takes RGB
+        pixels = pixels[:, :, 0] if data[25] in (0, 4) else pixels[:, :, 2::-1]
     note = "png 16 bit" if depth == 16 else "png"
-    return upright(eight_bit(swapped, "PNG"), orientation), note
+    return upright(eight_bit(pixels, "PNG"), orientation), note
 
 
 def check_png(data: bytes) -> int | None:
@@ -232,7 +249,7 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"too large: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as error:
-        what = "truncated" if "truncated" in str(error) else "damaged"
+        what = "truncated" if "truncated" in str(error).lower() else "damaged"
         raise UnreadableImage(f"{what}: {' '.join(str(error).split())[:120]}") from None
 
 

@@ -5,14 +5,17 @@ C.11.2). Without one, 8-bit values stay as they are and deeper ones are stretche
 padding values apart. YBR and palette colours become BGR. Several frames: the first.
 """
 import io
+import logging
+import warnings
 import zlib
 
 import numpy as np
 
-from pipeline.core.decode import narrow, stretch
+from pipeline.core.decode import blocks, looked_up, narrow, stretch
 from pipeline.core.unreadable import MAX_BYTES, UnreadableImage, check_size
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
+logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings go into the reason, not to the terminal
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -24,10 +27,13 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
 
     try:
         check_deflated(data)
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        check_dicom(dataset)
-        values = pixel_array(dataset, index=0)
-        return displayed(dataset, values)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+            if any("End of file reached" in str(warning.message) for warning in heard):
+                raise UnreadableImage("truncated: the DICOM ends early")
+            check_dicom(dataset)
+            return displayed(dataset, pixel_array(dataset, index=0))
     except (InvalidDicomError, BytesLengthException, AttributeError, KeyError, ValueError, TypeError, RuntimeError,
             NotImplementedError, IndexError, EOFError, OSError, zlib.error) as error:
         text = " ".join(str(error).split())
@@ -74,22 +80,35 @@ def displayed(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def gray_levels(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """One channel as 0..255, before MONOCHROME1 is inverted."""
+    """One channel as 0..255, before MONOCHROME1 is inverted. Integers of up to 16 bits go through a table."""
+    if values.dtype.kind not in "ui" or values.dtype.itemsize > 2:
+        return windowed(dataset, values, values)
+    limits = np.iinfo(values.dtype)
+    possible = np.arange(limits.min, limits.max + 1).astype(values.dtype)
+    present = np.zeros(len(possible), bool)
+    for rows in blocks(values):
+        present[values[rows].astype(np.int64) - limits.min] = True
+    table, note = windowed(dataset, possible, possible[present])
+    table = np.roll(table, limits.min)  # a negative value then finds its place from the end
+    return looked_up(values, table), note
+
+
+def windowed(dataset, values: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, str]:
+    """0..255 for stored values, by VOI LUT, window, as they are, or from the smallest to the largest `present`."""
     from pydicom.pixels import apply_modality_lut
 
-    kept = values != dataset.PixelPaddingValue if isinstance(dataset.get("PixelPaddingValue"), int) else None
-    values = apply_modality_lut(values, dataset)
+    levels = apply_modality_lut(values, dataset)
     if dataset.get("VOILUTSequence"):
-        return voi_table(dataset, values), "dicom voi lut"
+        return voi_table(dataset, levels), "dicom voi lut"
     centre, width = first(dataset.get("WindowCenter")), first(dataset.get("WindowWidth"))
     if centre is not None and width is not None and width > 0:
-        shape = str(dataset.get("VOILUTFunction", "LINEAR"))
-        return window(values, centre, width, shape), "dicom window"
-    if values.dtype == np.uint8 or (int(dataset.get("BitsStored", 16)) == 8 and not rescaled(dataset)):
-        return np.clip(values, 0, 255).astype(np.uint8), "dicom 8 bit"
-    if kept is not None and kept.any():
-        values = np.clip(values, values[kept].min(), values[kept].max())
-    return stretch(values), "dicom min to max"
+        return window(levels, centre, width, str(dataset.get("VOILUTFunction", "LINEAR"))), "dicom window"
+    if int(dataset.get("BitsStored", 16)) == 8 and not rescaled(dataset):
+        return np.clip(levels, 0, 255).astype(np.uint8), "dicom 8 bit"
+    padding = dataset.get("PixelPaddingValue")
+    real = present[present != padding] if isinstance(padding, int) else present
+    shown = apply_modality_lut(real if len(real) else present, dataset)
+    return stretch(np.clip(levels, shown.min(), shown.max())), "dicom min to max"
 
 
 def rescaled(dataset) -> bool:
@@ -111,9 +130,11 @@ def window(values: np.ndarray, centre: float, width: float, shape: str) -> np.nd
     """0..255 by the VOI function LINEAR, LINEAR_EXACT or SIGMOID of PS3.3 C.11.2."""
     values = values.astype(np.float64)
     if shape == "SIGMOID":
-        level = 1 / (1 + np.exp(-4 * (values - centre) / width))
-    elif shape == "LINEAR_EXACT" or width <= 1:
+        level = 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
+    elif shape == "LINEAR_EXACT":
         level = (values - centre) / width + 0.5
+    elif width <= 1:
+        level = values > centre - 0.5
     else:
         level = (values - (centre - 0.5)) / (width - 1) + 0.5
     return np.floor(np.clip(level, 0, 1) * 255 + 0.5).astype(np.uint8)

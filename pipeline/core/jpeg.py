@@ -4,6 +4,7 @@ A scaled decode leaves out the finer DCT coefficients, so it costs little more t
 50 for 6000 x 4000. simplejpeg is used where it is installed, since it says when data are damaged; OpenCV's decoder,
 used otherwise, gives the same pixels and keeps quiet.
 """
+import re
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,7 +22,9 @@ REDUCED = {1: (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR),
            2: (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
            4: (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
            8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8)}
-HARMLESS = ("extraneous bytes before marker", "bad ICC marker", "Unknown Adobe color transform")
+HARMLESS = ("bad ICC marker", "Unknown Adobe color transform")
+EXTRA = re.compile(r"(\d+) extraneous bytes before marker 0xd9")  # after the picture
+PADDING = 16  # bytes of it that may be some encoder's habit; more are picture data that a fault made unreadable
 
 
 class Header(NamedTuple):
@@ -144,7 +147,8 @@ def decode_strict(data: bytes, header: Header, gray: bool, scale: int, ended: bo
     try:
         pixels = strict_decoder()(data, "GRAY" if gray else "BGR", strict=True, **least)
     except ValueError as error:
-        if any(harmless in str(error) for harmless in HARMLESS):
+        extra = EXTRA.search(str(error))
+        if any(harmless in str(error) for harmless in HARMLESS) or (extra and int(extra[1]) <= PADDING):
             return None
         raise UnreadableImage(f"damaged: {error}" if ended else "truncated: the JPEG data end early") from None
     return pixels[:, :, 0] if gray else pixels

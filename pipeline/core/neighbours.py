@@ -1,4 +1,4 @@
-"""Near-duplicate pictures among hundreds of thousands, by their perceptual hashes: re-encoded, resized, turned, mirrored.
+"""Near-duplicate pictures among hundreds of thousands, by hash: re-encoded, resized, turned, mirrored.
 
 Two hashes of 256 bits are near when, in one of the eight turns, they differ in at most NEAR bits. The search is exact:
 256 bits in 16 bands of 16, and of two hashes that differ in at most 31 bits some band differs in at most one, so that
@@ -56,7 +56,7 @@ def bands(bits: np.ndarray, shuffle: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def turns(bits: np.ndarray):
-    """The bits of the eight turns of pictures: mirrored, odd frequencies change sign; transposed, they change places."""
+    """The bits of a picture's eight turns: mirrored, odd frequencies change sign; transposed, they change places."""
     odd = np.arange(KEPT) % 2
     for across in (0, odd[None, :]):
         for down in (0, odd[:, None]):

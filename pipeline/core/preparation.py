@@ -30,7 +30,7 @@ def prepare_one(task: Task, raw: Path, images: Path, sizes: tuple[int, ...], res
     try:
         made, picture = resized(read_source(raw, file), sizes, resize)
         encoded = {size: encode(pixels, resize) for size, pixels in made.items()}
-        phash = perceptual_hash(made[min(sizes)])
+        phash = perceptual_hash(picture.pixels)
     except UnreadableImage as unreadable:
         return line | {"reason": str(unreadable)}
     except MemoryError:
