@@ -4,8 +4,8 @@
 
 reads nothing, prints a table, writes pipeline/paper/figures/made.png. Positives (1 %) lie in three of twelve
 overlapping clusters in 16 dimensions; a two-layer ELU network of 64 units is trained in batches of 128 by the AUC
-margin loss with PESG (rate 0.1, gamma 1/500) for 2,000 steps, the rate divided by ten after 1,000 and 1,500. AUC is that
-of 20,000 fresh points, as mean and standard deviation over seeds.
+margin loss with PESG (rate 0.1, gamma 1/500) for 2,000 steps, the rate divided by ten after 1,000 and 1,500. AUC is
+that of 20,000 fresh points, as mean and standard deviation over seeds.
 """
 import argparse
 

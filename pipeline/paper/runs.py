@@ -51,7 +51,7 @@ def easy_rows(trial: Trial, removed: np.ndarray, device: torch.device) -> np.nda
 
 def run(trial: Trial, device: torch.device, keep: dict | None = None) -> dict:
     """Train and return the record. `keep`, when given, receives the last network and its training images."""
-    started, benchmark = time.monotonic(), datasets.read(trial.dataset)
+    started, worked, benchmark = time.monotonic(), time.process_time(), datasets.read(trial.dataset)
     rows, targets, removed = training_rows(trial, benchmark)
     if trial.easy:
         easy = easy_rows(trial, removed, device)
@@ -69,7 +69,7 @@ def run(trial: Trial, device: torch.device, keep: dict | None = None) -> dict:
     facts = {"trained_on": len(rows), "trained_on_positives": int(targets.sum()),
              "bound": round(bound(targets, trial.batch_size), 4), "note": benchmark.note, "device": device_name(device),
              "computed_in": str(machine.precision(trial.precision)).removeprefix("torch."),
-             "seconds": round(time.monotonic() - started, 1),
+             "seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - worked, 1),
              "commit": made_by["commit"], "torch": made_by["versions"]["torch"]}
     return {"key": trial.key, **asdict(trial), **history, **facts}
 

@@ -1,0 +1,90 @@
+"""How fast the paper's benchmarks train: augmentation in batches against an image at a time, and whole steps.
+
+    python -m tests.bench.bench_paper [--device cuda] [--rounds 7]
+
+Rounds are interleaved, the median counts, and the first line is measured twice as a control. An epoch of CIFAR-10 at
+1 % is 197 steps of 128; Table 1's row for it is 4 losses x 5 seeds x 100 epochs.
+"""
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from pipeline.paper.inputs import Images, view
+from pipeline.paper.networks import NETWORKS
+from pipeline.paper.results import torch_device
+from pipeline.paper.training import criterion_of, optimizer_of, step
+from pipeline.paper.trial import Trial
+
+BATCH, STEPS_PER_EPOCH, ROW_EPOCHS = 128, 197, 4 * 5 * 100
+
+
+def one_by_one(pixels: torch.Tensor, rows: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
+    """What a Dataset's __getitem__ does: flip, pad, crop and stack, an image at a time."""
+    made = []
+    for row, change in zip(rows, changes):
+        picture = pixels[row]
+        picture = picture if change[0] < 0.5 else picture.flip(-1)
+        padded = torch.nn.functional.pad(picture.float(), (4, 4, 4, 4), mode="replicate")
+        top, left = int(change[1] * 9), int(change[2] * 9)
+        made.append(padded[:, top:top + 32, left:left + 32])
+    return torch.stack(made)
+
+
+def training_step(network: str, loss: str, precision: str, images: Images) -> Callable[[], None]:
+    """One whole update on a batch."""
+    trial = Trial(dataset="cifar10", network=network, loss=loss, margin=0.8)
+    model = NETWORKS[network]().to(images.pixels.device).train()
+    criterion = criterion_of(trial, loss).to(images.pixels.device)
+    optimizer = optimizer_of(trial, model, criterion, loss)
+    pixels = images.normalised(images.pixels[:BATCH])
+    return partial(step, model, criterion, optimizer, pixels, images.labels[:BATCH], precision)
+
+
+def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return 1000 * (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--networks", nargs="+", default=["resnet20"], choices=NETWORKS)
+    options = parser.parse_args()
+    device = torch_device(options.device)
+    random = np.random.default_rng(0)
+    labels = np.zeros(2048)
+    labels[::50] = 1
+    images = Images.of(random.integers(0, 256, (2048, 3, 32, 32), dtype=np.uint8), labels, device)
+    rows, changes = torch.randint(2048, (BATCH,), device=device), torch.rand(BATCH, 3, device=device)
+    work: dict[str, Callable] = {"crop, in a batch": partial(view, images.pixels, rows, changes, "crop"),
+                                 "crop, in a batch (again)": partial(view, images.pixels, rows, changes, "crop"),
+                                 "crop, one by one": partial(one_by_one, images.pixels, rows, changes)}
+    for network in options.networks:
+        for precision in ("fp32", "auto"):
+            for loss in ("ce", "aucm"):
+                work[f"{network} step, {loss}, {precision}"] = training_step(network, loss, precision, images)
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(options.rounds + 1):  # the first round warms up
+        for name, do in work.items():
+            times[name].append(milliseconds(do, device))
+    print(f"{device}, {torch.get_num_threads()} threads, batches of {BATCH}, median of {options.rounds}")
+    for name, values in times.items():
+        median = statistics.median(values[1:])
+        epoch = median * STEPS_PER_EPOCH / 1000
+        row = f"  epoch {epoch:7.1f} s, row {epoch * ROW_EPOCHS / 3600:6.1f} h" if "step" in name else ""
+        print(f"{name:34}{median:9.2f} ms{row}")
+
+
+if __name__ == "__main__":
+    main()
