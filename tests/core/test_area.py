@@ -1,5 +1,6 @@
 """Area means against exact fractions, numba against numpy, and OpenCV's INTER_AREA."""
 from fractions import Fraction
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ def weights(count: int, length: int, margin: int, scale: int, pixels: int) -> li
     side = Fraction(length, count)
     edges = [Fraction(margin, 2) + i * side for i in range(count + 1)]
     return [[overlap((low, high), (j * scale, (j + 1) * scale)) / side for j in range(pixels)]
-            for low, high in zip(edges, edges[1:])]
+            for low, high in pairwise(edges)]
 
 
 def by_fractions(pixels: np.ndarray, down: tuple, across: tuple) -> np.ndarray:
