@@ -1,0 +1,162 @@
+"""Figures as inline SVG, drawn by hand: light, sharp at any size, and coloured by the page's CSS variables, so that one
+drawing serves light, dark and print.
+
+A `Plot` maps data to a fixed box of WIDTH x HEIGHT user units, about the CSS pixels of a phone's column, where text of
+11 units stays readable. Everything returned is a string of SVG or HTML; nothing is read or written.
+"""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+
+WIDTH, HEIGHT = 330, 250
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 36
+POINTS = 400  # corners a drawn curve keeps at most: more than there are pixels
+
+
+def number(value: float) -> str:
+    """A coordinate, short: `12`, `12.3`."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from low to high, about so many.
+
+    >>> nice_ticks(0, 1)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    power = 10 ** math.floor(math.log10(rough))
+    step = min((s * power for s in (1, 2, 2.5, 5, 10)), key=lambda size: abs(math.log(size / rough)))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def tick_text(value: float) -> str:
+    """0.25 -> `.25`, 12000 -> `12,000`: the shortest honest form."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    text = f"{value:.6g}"
+    return "." + text[2:] if text.startswith("0.") else text
+
+
+@dataclass
+class Plot:
+    """One pair of axes. x, y: the data ranges; root: draw y on a square-root scale."""
+    x: tuple[float, float]
+    y: tuple[float, float]
+    x_label: str
+    y_label: str
+    root: bool = False
+    marks: list[str] = field(default_factory=list)
+
+    def at_x(self, value):
+        low, high = self.x
+        return LEFT + (np.asarray(value, float) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def at_y(self, value):
+        bend = np.sqrt if self.root else np.asarray
+        low, high, value = (bend(np.asarray(v, float)) for v in (*self.y, value))
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    def path(self, x, y) -> str:
+        """`M..L..` through the points, those that are NaN left out."""
+        pairs = [(a, b) for a, b in zip(self.at_x(x), self.at_y(y)) if np.isfinite(a) and np.isfinite(b)]
+        return "M" + "L".join(f"{number(a)} {number(b)}" for a, b in pairs) if pairs else ""
+
+    def line(self, x, y, style: str, title: str = "") -> None:
+        """A curve; `style` is a class of the page: c-ce, c-aucm, c-final, ... with thin, dashed."""
+        self.add(f'<path class="line {style}" d="{self.path(x, y)}"/>', title)
+
+    def area(self, x, low, high, style: str, title: str = "") -> None:
+        """The band between two curves."""
+        there = np.isfinite(low) & np.isfinite(high)
+        x, low, high = (np.asarray(values, float)[there] for values in (x, low, high))
+        outline = self.path(np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]]))
+        self.add(f'<path class="area {style}" d="{outline}Z"/>', title)
+
+    def dot(self, x: float, y: float, style: str, title: str = "") -> None:
+        self.add(f'<circle class="dot {style}" cx="{number(self.at_x(x))}" cy="{number(self.at_y(y))}" r="3"/>', title)
+
+    def whisker(self, x: float, low: float, high: float, style: str) -> None:
+        """A vertical interval."""
+        self.line([x, x], [low, high], style)
+
+    def add(self, mark: str, title: str = "") -> None:
+        """One SVG element, with a tooltip."""
+        named = mark.replace("/>", f"><title>{escape(title)}</title></{mark[1:mark.index(' ')]}>") if title else mark
+        self.marks.append(named)
+
+    def axes(self, x_ticks: Sequence[float] | None, y_ticks: Sequence[float] | None) -> list[str]:
+        """Grid lines, tick labels, and the names of the axes."""
+        made, bottom, right = [], HEIGHT - BOTTOM, WIDTH - RIGHT
+        for value in nice_ticks(*self.y) if y_ticks is None else y_ticks:
+            y = number(self.at_y(value))
+            made.append(f'<path class="grid" d="M{LEFT} {y}H{right}"/>'
+                        f'<text x="{LEFT - 5}" y="{number(self.at_y(value) + 3.5)}" text-anchor="end">'
+                        f'{tick_text(value)}</text>')
+        for value in nice_ticks(*self.x) if x_ticks is None else x_ticks:
+            x = number(self.at_x(value))
+            made.append(f'<path class="grid" d="M{x} {TOP}V{bottom}"/>'
+                        f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{tick_text(value)}</text>')
+        made.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.x_label)}'
+                    f'</text><text transform="translate(11 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
+                    f'{escape(self.y_label)}</text>')
+        return made
+
+    def svg(self, described: str, x_ticks: Sequence[float] | None = None, y_ticks: Sequence[float] | None = None,
+            clip: str = "") -> str:
+        """The whole drawing; `described` is read aloud in its place. clip: an id, where curves leave the box."""
+        marks, inside = "".join(self.marks), ""
+        if clip:
+            box = f'x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"'
+            inside = f'<clipPath id="{clip}"><rect {box}/></clipPath>'
+            marks = f'<g clip-path="url(#{clip})">{marks}</g>'
+        axes = "".join(self.axes(x_ticks, y_ticks))
+        return (f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(described)}">'
+                f'{inside}{axes}{marks}</svg>')
+
+
+def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most about so many of a monotone curve's points, those that lie furthest along it; both ends stay."""
+    if len(x) <= points:
+        return x, y
+    along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)).clip(0, len(x) - 1))
+    return x[np.unique([0, *kept, len(x) - 1])], y[np.unique([0, *kept, len(x) - 1])]
+
+
+def steps(edges: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A histogram's outline as points."""
+    return np.repeat(edges, 2)[1:-1], np.repeat(heights, 2)
+
+
+def interval_bar(value: float, low: float, high: float, limits: tuple[float, float], style: str = "",
+                 mark: float | None = None, zero: float | None = None) -> str:
+    """A dot with its interval, as wide as its table cell; mark: a hollow diamond, zero: a reference line."""
+    def place(x: float) -> str:
+        return f"{np.clip((x - limits[0]) / (limits[1] - limits[0]) * 96 + 2, 0, 100):.1f}%"
+
+    parts = []
+    if zero is not None:
+        parts.append(f'<line class="zero" x1="{place(zero)}" x2="{place(zero)}" y1="0" y2="20"/>')
+    if np.isfinite([value, low, high]).all():
+        parts.append(f'<line class="line {style}" x1="{place(low)}" x2="{place(high)}" y1="10" y2="10"/>'
+                     f'<circle class="dot {style}" cx="{place(value)}" cy="10" r="3.5"/>')
+    if mark is not None:
+        diamond = '<path class="theirs" d="M0 5L5 10L0 15L-5 10Z"/>'
+        parts.append(f'<svg x="{place(mark)}" overflow="visible">{diamond}</svg>')
+    return f'<svg class="bar" height="20" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def limits_of(values: Sequence[float], step: float = 0.05) -> tuple[float, float]:
+    """The range of the finite values, widened to multiples of `step`."""
+    found = np.asarray([value for value in values if value is not None and np.isfinite(value)], float)
+    if not len(found):
+        return 0.0, 1.0
+    low, high = math.floor(found.min() / step) * step, math.ceil(found.max() / step) * step
+    return (low, high) if high > low else (low - step, high + step)
