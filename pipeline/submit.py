@@ -20,6 +20,7 @@ import pandas as pd
 from pipeline.core import kaggle_client, labbook
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.competition import Competition, load
+from pipeline.core.identity import plain_id
 from pipeline.core.labels import truth
 from pipeline.core.submission import Wanted, check_file, fill, refuse_errors, wanted
 from pipeline.core.suspicion import Finding
@@ -69,7 +70,8 @@ def submission_path(competition: Competition) -> Path:
 def make(competition: Competition) -> None:
     """Fill in the sample, check the very bytes that are about to be the submission, and note it in the lab book."""
     sample, path = competition.module.sample(raw_folder(competition.name)), submission_path(competition)
-    table = fill(sample, test_scores(competition), competition.submission)
+    scores = with_unreadable(competition, test_scores(competition), sample[competition.submission.id_column])
+    table = fill(sample, scores, competition.submission)
     want = wanted(sample, competition.submission, competition.task)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
@@ -84,6 +86,21 @@ def test_scores(competition: Competition) -> pd.DataFrame:
     made_by = f"make ensemble COMP={competition.name}"
     table = read_csv(path, ("unit_id", "split", *competition.task.labels), made_by)
     return table[table["split"] == "test"]
+
+
+def with_unreadable(competition: Competition, scores: pd.DataFrame, asked: pd.Series) -> pd.DataFrame:
+    """The scores, and the mean of all for units whose pictures `prepare` could not read; these are named."""
+    listed = data_folder(competition.name) / "prepare_errors.csv"
+    gone = asked[~asked.map(plain_id).isin(scores["unit_id"].map(plain_id))]
+    if not len(gone) or not listed.is_file():
+        return scores
+    raw = competition.module.read_raw(raw_folder(competition.name))
+    readable = raw["unit_id"][~raw["image_id"].isin(read_csv(listed, ("image_id",))["image_id"])]
+    neutral = gone[gone.isin(raw["unit_id"]) & ~gone.isin(readable)]
+    for unit in neutral:
+        print(f"warning: {unit} has no readable picture ({listed} says why); it is given the mean score")
+    means = scores[list(competition.task.labels)].mean()
+    return pd.concat([scores, pd.DataFrame({"unit_id": neutral}).assign(**means)], ignore_index=True)
 
 
 def members(competition: Competition) -> str:

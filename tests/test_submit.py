@@ -26,7 +26,7 @@ runs, blend = (), Blend()
 submission = Submission(file="submission.csv", id_column="id", columns={"a": "A", "b": "B"})
 
 def read_raw(raw: Path) -> pd.DataFrame:
-    return pd.read_csv(raw / "train.csv", dtype={"image_id": "str"})
+    return pd.read_csv(raw / "train.csv", dtype={"image_id": "str", "unit_id": "str"})
 
 def sample(raw: Path) -> pd.DataFrame:
     return pd.read_csv(raw / "sample_submission.csv", dtype={"id": "str"})
@@ -86,6 +86,22 @@ def test_the_same_file_is_entered_once_and_another_again(house):
     write_ensemble(house / "models/findings", seed=1)
     run()
     assert len(labbook.read_lines()) == 2
+
+
+def test_a_picture_that_prepare_could_not_read_gets_the_mean(house, capsys):
+    """... and is named; an id that is missing for any other reason is an error."""
+    ensemble, raw = house / "models/findings/ensemble.csv", house / "data/findings/raw"
+    table = pd.read_csv(ensemble, dtype={"unit_id": "str"})
+    table[table["unit_id"] != IDS[3]].to_csv(ensemble, index=False)
+    pd.DataFrame({"image_id": IDS, "unit_id": IDS, "split": "test"}).to_csv(raw / "train.csv", index=False)
+    with pytest.raises(UserError, match="1 of the organiser's 30 ids have no score, first '00003'"):
+        run()
+    pd.DataFrame({"image_id": [IDS[3]], "file": ["x"], "reason": ["empty"]}).to_csv(
+        raw.parent / "prepare_errors.csv", index=False)
+    run()
+    written = pd.read_csv(submission(house), dtype={"id": "str"}).set_index("id")
+    assert written.loc[IDS[3], "A"] == pytest.approx(written["A"].drop(IDS[3]).mean())
+    assert "00003 has no readable picture" in capsys.readouterr().out
 
 
 def test_a_bad_submission_is_not_written(house):

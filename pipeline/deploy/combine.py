@@ -1,5 +1,5 @@
 """Scores of networks to scores of units, by the averages of `ensemble`, from whatever there was time for."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,38 +12,44 @@ Key = tuple[str, int]  # member and fold
 Made = Mapping[Key, pd.DataFrame]  # a row a picture, the labels that the member predicts as columns, NaN rows = none
 
 
-def combine(about: dict, quantiles: Mapping, rows: pd.DataFrame, made: Made, task: Task) -> pd.DataFrame:
+def combine(about: dict, quantiles: Mapping, rows: pd.DataFrame, made: Made, task: Task,
+            unreadable: Collection[int] = ()) -> pd.DataFrame:
     """unit_id and the labels, one row a unit of `rows`, never NaN.
 
     about      package.json; quantiles: "members" of quantiles.json, where the blend's method needs it
     rows       what the pictures are: unit_id, and the view where frontal_first asks for it
     made       what has been scored so far, the metadata network among it
-    A picture without scores is left out where its study has others, else it takes the mean of those with scores. A
-    label that no network has scored takes the share of positives in training.
+    unreadable positions of pictures that cannot be read: a unit of nothing else takes the mean of the other units
+    A picture not reached yet is left out where its study has others, else it takes the mean of those that are. A label
+    that no network has scored takes the share of positives in training.
     """
     names = list(about["labels"])
-    readable = np.ones(len(rows), bool)
+    scored = np.ones(len(rows), bool)
     for key, scores in made.items():
-        readable &= (key[0] == METADATA) | scores.notna().all(axis=1).to_numpy()
-    images = filled(image_scores(about, quantiles, made, readable), [about["prior"][name] for name in names])
+        scored &= (key[0] == METADATA) | scores.notna().all(axis=1).to_numpy()
+    images = filled(image_scores(about, quantiles, made, scored), [about["prior"][name] for name in names])
     patients = member_scores(METADATA, about, quantiles, made, np.ones(len(rows), bool))
     if patients is not None:
         images = blend_metadata(images, patients, about["metadata"])
-    kept = readable | ~rows["unit_id"].isin(rows["unit_id"][readable]).to_numpy()
+    readable = rows["unit_id"][~np.isin(np.arange(len(rows)), list(unreadable))]
+    kept = scored | ~rows["unit_id"].isin(rows["unit_id"][scored]).to_numpy()
     rows, images = rows[kept], images[kept]
     units = pd.unique(rows["unit_id"]) if task.unit == "study" else rows["unit_id"].to_numpy()
-    scores = unit_scores(rows, images, task) if len(rows) else images
+    scores = np.array(unit_scores(rows, images, task) if len(rows) else images)
+    known = np.isin(units, readable)
+    if known.any():
+        scores[~known] = scores[known].mean(axis=0)
     return pd.DataFrame(scores, columns=names).assign(unit_id=units)[["unit_id", *names]]
 
 
-def image_scores(about: dict, quantiles: Mapping, made: Made, readable: np.ndarray) -> np.ndarray:
+def image_scores(about: dict, quantiles: Mapping, made: Made, scored: np.ndarray) -> np.ndarray:
     """(n, K) weighted mean of the runs that have been scored; NaN for the other rows, and for labels nobody scored."""
-    images = np.full((len(readable), len(about["labels"])), np.nan)
-    parts = {name: member_scores(name, about, quantiles, made, readable) for name in about["weights"]}
+    images = np.full((len(scored), len(about["labels"])), np.nan)
+    parts = {name: member_scores(name, about, quantiles, made, scored) for name in about["weights"]}
     parts = {name: part for name, part in parts.items() if part is not None}
     if parts:
         weights = np.array([[about["weights"][name][label] for label in about["labels"]] for name in parts])
-        images[readable] = weighted_mean(list(parts.values()), weights)
+        images[scored] = weighted_mean(list(parts.values()), weights)
     return images
 
 

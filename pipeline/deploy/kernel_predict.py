@@ -132,11 +132,16 @@ watchdog.cancel()
 # %%
 def sound():
     """Does the submission have the sample's ids in order and a finite number in each other field?"""
-    with submission.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with submission.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    if rows[:1] != [header] or any(len(row) != len(header) for row in rows):
+        return False
     column = header.index(about["id_column"])
     scores = [value for row in rows[1:] for place, value in enumerate(row) if place != column]
-    return rows[0] == header and [row[column] for row in rows[1:]] == ids and all(map(finite, scores))
+    return [row[column] for row in rows[1:]] == ids and all(map(finite, scores))
 
 
 def finite(text):

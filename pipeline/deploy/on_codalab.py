@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     if paths and len(scores.unreadable) == len(paths):
         raise UserError(f"{arguments.list}: none of its {len(paths)} pictures can be read below {raw}; the first: "
                         f"{scores.unreadable[0]}")
-    units = combine(about, quantiles(package), rows, scores.made, competition.task)
+    units = combine(about, quantiles(package), rows, scores.made, competition.task, scores.unreadable)
     names = {"unit_id": competition.submission.id_column, **competition.submission.columns}
     write_csv(arguments.predictions, units.rename(columns=names))
     print(f"{arguments.predictions}: {len(units)} studies of {len(paths)} pictures")

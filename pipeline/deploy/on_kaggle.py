@@ -29,12 +29,13 @@ from pipeline.deploy.inference import (
     tell_unreadable,
 )
 
-RESERVE = 0.05, 90.0  # part of the time, and at most so many seconds, kept for averaging and writing
+PART, RESERVE = 0.05, 60.0  # part of the time that is kept in reserve, and its upper bound in seconds
+WRITES = 3  # as many times what the first writing took are kept for the last
 
 
 def main(arguments: argparse.Namespace) -> None:
     package, raw, submission = arguments.package, arguments.raw, arguments.submission
-    about, reserve = read_package(package), min(RESERVE[0] * time_left(), RESERVE[1])
+    about, whole = read_package(package), time_left()
     competition = load(about["competition"])
     table = competition.module.read_raw(raw)
     rows, sample = table[table["split"] == "test"].reset_index(drop=True), competition.module.sample(raw)
@@ -42,15 +43,18 @@ def main(arguments: argparse.Namespace) -> None:
     scores, members = Scores(), image_members(package, about)
 
     def write(step: str) -> None:
-        units = combine(about, quantiles(package), rows, scores.made, competition.task)
+        units = combine(about, quantiles(package), rows, scores.made, competition.task, scores.unreadable)
         write_csv(submission, complete(sample, units, about, competition))
         print(f"{submission}: {step}", flush=True)
+
+    patients(package, about, rows, scores)
+    started = time_left()
+    write("patients only" if scores.made else "prior only")
+    reserve = min(PART * whole, RESERVE) + WRITES * (started - time_left() if whole < float("inf") else 0.0)
 
     def left() -> float:
         return time_left() - reserve
 
-    patients(package, about, rows, scores)
-    write("patients only" if scores.made else "prior only")
     if len(rows):
         stream(members[:1], pictures_for(members[:1], raw, rows["file"]), left, scores, partial=True)
         write("the first network")

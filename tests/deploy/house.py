@@ -1,5 +1,7 @@
-"""A competition taken from raw files to a submission with tiny networks that nobody trained: what goes into a package
-does not depend on how good they are."""
+"""A competition taken from raw files to a submission with tiny networks that nobody trained.
+
+What goes into a package does not depend on how good they are.
+"""
 import os
 import subprocess
 import sys
@@ -11,8 +13,8 @@ import pandas as pd
 
 MELANOMA_RUNS, CHEXPERT_RUNS = ("b3_256", "b5_384"), ("densenet121_320", "densenet169_320")
 FINDINGS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-            "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-            "Support Devices")
+            "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
+            "Fracture", "Support Devices")
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,12 +32,14 @@ def melanoma(raw: Path, train: int = 40, test: int = 12, seed: int = 0) -> None:
     names = [f"ISIC_{number:07d}" for number in range(train + test)]
     table = pd.DataFrame({
         "image_name": names, "patient_id": [f"IP_{number // 2:07d}" for number in range(train + test)],
-        "sex": rng.choice(["male", "female", None], train + test), "age_approx": rng.integers(4, 18, train + test) * 5.0,
+        "sex": rng.choice(["male", "female", None], train + test),
+        "age_approx": rng.integers(4, 18, train + test) * 5.0,
         "anatom_site_general_challenge": rng.choice(["torso", "head/neck", None], train + test)})
     for number, name in enumerate(names):
         picture(raw / "jpeg" / ("train" if number < train else "test") / f"{name}.jpg", rng)
-    labels = {"diagnosis": "unknown", "benign_malignant": "benign", "target": [number % 4 == 0 for number in range(train)]}
-    table[:train].assign(**labels).astype({"target": int}).to_csv(raw / "train.csv", index=False)
+    target = [int(number % 4 == 0) for number in range(train)]
+    labels = {"diagnosis": "unknown", "benign_malignant": "benign", "target": target}
+    table[:train].assign(**labels).to_csv(raw / "train.csv", index=False)
     table[train:].to_csv(raw / "test.csv", index=False)
     pd.DataFrame({"image_name": names[train:][::-1], "target": 0}).to_csv(raw / "sample_submission.csv", index=False)
 
@@ -44,7 +48,8 @@ def chexpert(raw: Path, train: int = 40, valid: int = 12, test: int = 9, seed: i
     """CheXpert's layout; the test list has frontals, a study with two views, and one with a lateral only."""
     rng, base = np.random.default_rng(seed), raw / "CheXpert-v1.0"
     for split, count in (("train", train), ("valid", valid)):
-        paths = [f"CheXpert-v1.0/{split}/patient{number + 10 * count:05d}/study1/view1_frontal.jpg" for number in range(count)]
+        patients = range(10 * count, 11 * count)
+        paths = [f"CheXpert-v1.0/{split}/patient{one:05d}/study1/view1_frontal.jpg" for one in patients]
         for path in paths:
             picture(raw / path, rng, gray=True)
         facts = {"Sex": rng.choice(["Male", "Female"], count), "Age": rng.integers(18, 90, count),
