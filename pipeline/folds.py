@@ -4,6 +4,7 @@
     python -m pipeline.folds chexpert --folds 5           another number than the competition's own choice
     python -m pipeline.folds melanoma --import map.csv    take a map made elsewhere
     python -m pipeline.folds melanoma --audit             print the audit of folds.csv, change nothing else
+    python -m pipeline.folds melanoma --why               and what a split by image would have reported (a minute)
 
 Reads    data/<competition>/images.csv, and nothing else: image_id, patient_id, split, the labels, and where they are
          there source, phash, lesion_id, duplicate_of and the patient columns
@@ -33,6 +34,7 @@ from pipeline.core.competition import Competition, load, parse_target
 from pipeline.core.config import OFFICIAL, Task
 from pipeline.core.grouping import check_patients, links, patient_groups, patient_keys, scored
 from pipeline.core.imported import imported_folds
+from pipeline.core.leakage import leakage, leakage_text
 from pipeline.core.membership import (
     TEST_TWIN,
     external_twins,
@@ -52,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, help="another seed gives other folds, as good (default 0)")
     made.add_argument("--import", dest="map", type=Path, metavar="CSV", help="take the folds of this map")
     made.add_argument("--audit", action="store_true", help="only audit the folds.csv that stands")
+    made.add_argument("--why", action="store_true",
+                      help="score two cheap models by image and by group; uses prepared images where they are there")
     return made
 
 
@@ -71,10 +75,21 @@ def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
     else:
         made = make(competition, images, arguments)
     folds, dropped = read_folds(competition.name), read_dropped(competition.name)
-    found = audit(images, folds, dropped, task, made)
-    write_json(folder / "folds_audit.json", {**found, "hashes": audit_hashes(competition.name)})
+    found = audit(images, folds, dropped, task, made) | {"hashes": audit_hashes(competition.name)}
+    found["why"] = earlier_why(folder / "folds_audit.json", found["hashes"])
+    if arguments.why:
+        found["why"] = leakage(competition.name, images, dropped, task)
+    write_json(folder / "folds_audit.json", found)
     print(f"{folder / 'folds.csv'}: {audit_text(found)}")
+    if found["why"]:
+        print(f"what a split by image would have reported:\n{leakage_text(found['why'])}")
     require_no_leak(folder / "folds.csv", images, folds, dropped, task)
+
+
+def earlier_why(path: Path, hashes: dict) -> list[dict]:
+    """What --why found about these very tables, [] where it was not asked."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return before.get("why", []) if before.get("hashes") == hashes else []
 
 
 def make(competition: Competition, images: pd.DataFrame, arguments: argparse.Namespace) -> dict:
