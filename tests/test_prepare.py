@@ -1,0 +1,289 @@
+"""The stage: its tables, what it refuses, what it sets aside, and that no kill and no second machine spoils it."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import prepare as stage
+from pipeline.core.command import UserError
+from pipeline.core.competition import Competition
+from pipeline.core.config import Blend, Resize, Submission, Task
+from pipeline.core.decode import decode
+from pipeline.core.resize import load_resized
+from pipeline.core.unreadable import UnreadableImage
+from tests import bad_files
+
+SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+SIZES = (16, 24)
+TASK = Task(title="made", labels=("target",), numeric=("age",), resize=Resize(fit="short", channels=3))
+
+
+def rows_of(files: list[str]) -> pd.DataFrame:
+    """A table as read_raw gives it."""
+    count = len(files)
+    return pd.DataFrame({
+        "image_id": [f"i{i:05d}" for i in range(count)], "file": files,
+        "patient_id": [f"p{i // 2}" for i in range(count)], "unit_id": [f"i{i:05d}" for i in range(count)],
+        "split": "train", "source": "made",
+        "age": [float(i % 90) for i in range(count)], "target": [float(i % 2) for i in range(count)],
+    })
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A competition of twelve pictures; `made.table` is what its read_raw gives."""
+    monkeypatch.setenv("DATA", str(tmp_path))
+    raw = tmp_path / "made" / "raw"
+    raw.mkdir(parents=True)
+    for i in range(12):
+        (raw / f"{i}.jpg").write_bytes(bad_files.encoded(i))
+    given = SimpleNamespace(table=rows_of([f"{i}.jpg" for i in range(12)]), raw=raw, folder=raw.parent)
+    module = SimpleNamespace(read_raw=lambda _: given.table)
+    runs = tuple(SimpleNamespace(size=size) for size in SIZES)
+    submission = Submission(file="s.csv", id_column="id", columns={"target": "target"})
+    given.competition = Competition("made", TASK, runs, None, Blend(), submission, module)
+    given.prepare = lambda: stage.prepare(given.competition, SIZES, 2)
+    return given
+
+
+def images(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "images.csv", dtype={"image_id": str, "phash": str})
+
+
+def errors(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "prepare_errors.csv")
+
+
+def test_tables_and_pictures(made):
+    made.prepare()
+    table = images(made.folder)
+    assert list(table) == ["image_id", "file", "patient_id", "unit_id", "split", "source", "width", "height", "phash",
+                           "decoded", "age", "target"]
+    assert list(table["image_id"]) == list(made.table["image_id"])
+    assert (table[["width", "height"]] == 64).all().all() and (table["decoded"] == "jpeg").all()
+    for row in table.itertuples():
+        for size in SIZES:
+            stored = cv2.imread(str(made.folder / "images" / str(size) / f"{row.image_id}.jpg"))[:, :, ::-1]
+            assert np.array_equal(stored, load_resized(made.raw / row.file, size, TASK.resize))
+    record = json.loads((made.folder / "prepare.json").read_text())
+    assert record["resize"]["fit"] == "short" and record["sizes"] == list(SIZES) and record["commit"]
+    assert errors(made.folder).empty
+    assert not list(made.folder.rglob(".*"))
+
+
+@pytest.mark.parametrize("column, row, value, told", [
+    ("image_id", 3, "i00002", "stands there twice"), ("image_id", 3, "../x", "no plain name"),
+    ("image_id", 3, None, "blank"), ("image_id", 3, "x" * 240, "longer"),
+    ("file", 3, "../secret.jpg", "inside the raw"), ("file", 3, "/etc/passwd", "inside the raw"),
+    ("file", 3, None, "blank"), ("split", 3, "holdout", "none of"),
+    ("patient_id", 3, None, "blank"), ("target", 3, 2.0, "not 0, 1"), ("target", 3, None, "blank"),
+])
+def test_a_wrong_table_writes_nothing(made, column, row, value, told):
+    made.table.loc[row, column] = value
+    with pytest.raises(UserError, match=told) as raised:
+        made.prepare()
+    assert column in str(raised.value)
+    assert [path.name for path in made.folder.iterdir()] == ["raw"]
+
+
+def test_a_missing_column_is_named(made):
+    made.table = made.table.drop(columns="age")
+    with pytest.raises(UserError, match="'age' is missing"):
+        made.prepare()
+
+
+def test_bad_files_of_twenty_kinds_are_set_aside_with_true_reasons(made):
+    kinds = {bad_files.make(made.raw, kind, 1): kind for kind in bad_files.KINDS}
+    assert len(kinds) == 20
+    made.table = rows_of([*made.table["file"], *kinds])
+    made.prepare()
+    assert len(images(made.folder)) == 12
+    told = errors(made.folder)
+    assert len(told) == 20
+    for row in told.itertuples():
+        assert row.reason.startswith(bad_files.REASONS[kinds[row.file]]), (row.file, kinds[row.file])
+
+
+def test_nothing_readable_is_an_error(made):
+    made.table = made.table.assign(file="none.jpg")
+    with pytest.raises(UserError, match="none of the 12"):
+        made.prepare()
+    assert not (made.folder / "images.csv").exists() and len(errors(made.folder)) == 12
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in (folder / "images").rglob("*.jpg")}
+
+
+def test_again_does_only_what_has_changed(made):
+    (made.raw / "5.jpg").write_bytes(b"broken")
+    made.prepare()
+    before, table = stamps(made.folder), (made.folder / "images.csv").read_bytes()
+    made.prepare()
+    assert stamps(made.folder) == before and (made.folder / "images.csv").read_bytes() == table
+    (made.raw / "5.jpg").write_bytes(bad_files.encoded(5))  # mended
+    (made.folder / "images" / "16" / "i00003.jpg").unlink()  # lost
+    made.table = rows_of([f"{i}.jpg" for i in range(11)])  # a row fewer
+    made.prepare()
+    assert len(images(made.folder)) == 11
+    after = stamps(made.folder)
+    redone = {Path(path).stem for path in after if after[path] != before.get(path)}
+    assert redone == {"i00003", "i00005"}
+
+
+def test_another_specification_prepares_all_again(made):
+    made.prepare()
+    first = images(made.folder)
+    stage.prepare(made.competition, (16,), 2)
+    assert images(made.folder).equals(first)  # sizes change no row
+    task = Task(title="made", labels=("target",), numeric=("age",), resize=Resize(fit="long", channels=1))
+    changed = Competition("made", task, (), None, Blend(), made.competition.submission, made.competition.module)
+    before = stamps(made.folder)
+    stage.prepare(changed, (16,), 2)
+    assert all(after != before[path] for path, after in stamps(made.folder).items() if "/16/" in path)
+    assert cv2.imread(str(made.folder / "images" / "16" / "i00000.jpg"), cv2.IMREAD_UNCHANGED).ndim == 2
+
+
+def melanoma_raw(folder: Path, count: int) -> None:
+    """A small download in the organiser's layout, pictures large enough to take a while."""
+    raw = folder / "melanoma" / "raw"
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        (raw / "jpeg" / split).mkdir(parents=True)
+        ids = [f"ISIC_{i:07d}" for i in range(count)] if split == "train" else ["ISIC_9000000"]
+        for name in ids:
+            pixels = cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (1200, 900))
+            cv2.imwrite(str(raw / "jpeg" / split / f"{name}.jpg"), pixels)
+        table = pd.DataFrame({"image_name": ids, "patient_id": [f"IP_{i // 3}" for i in range(len(ids))], "sex": "male",
+                              "age_approx": 45, "anatom_site_general_challenge": "torso"})
+        if split == "train":
+            table = table.assign(diagnosis="nevus", benign_malignant="benign", target=[i % 2 for i in range(len(ids))])
+        table.to_csv(raw / f"{split}.csv", index=False)
+
+
+def start(data: Path) -> subprocess.Popen:
+    environment = {**os.environ, "DATA": str(data), "SMOKE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "pipeline.prepare", "melanoma", "--workers", "1"], env=environment,
+                            cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def journalled(data: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in (data / "melanoma" / "prepare").glob("*/*/*.jsonl*"))
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_a_kill_loses_the_pictures_in_hand_and_two_at_once_share(tmp_path):
+    count = 150
+    melanoma_raw(tmp_path, count)
+    killed = start(tmp_path)
+    wait_until(lambda: journalled(tmp_path) >= 20)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    done, before = journalled(tmp_path), stamps(tmp_path / "melanoma")
+    assert 20 <= done <= count and not (tmp_path / "melanoma" / "images.csv").exists()
+    both = [start(tmp_path), start(tmp_path)]
+    output = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], output
+    table = images(tmp_path / "melanoma")
+    assert len(table) == count + 1 and table["image_id"].is_unique
+    after = stamps(tmp_path / "melanoma")
+    kept = sum(after[path] == before[path] for path in before)
+    sizes = len(list((tmp_path / "melanoma" / "images").iterdir()))
+    assert kept >= (done - 1) * sizes  # a line cut short by the kill at most
+    assert not list((tmp_path / "melanoma" / "images").rglob(".*"))
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_with_two_hundred_bad_ones(made):
+    bad = {bad_files.make(made.raw, kind, seed): kind for kind in bad_files.KINDS for seed in range(10)}
+    good = []
+    for seed in range(9800):
+        good.append(f"{seed % 100}/{seed}.jpg")
+        (made.raw / good[-1]).parent.mkdir(exist_ok=True)
+        (made.raw / good[-1]).write_bytes(bad_files.encoded(seed))
+    files = [*good, *bad]
+    made.table = rows_of([files[i] for i in np.random.default_rng(0).permutation(len(files))])
+    made.prepare()
+    assert len(images(made.folder)) == 9800
+    told = errors(made.folder)
+    assert len(told) == 200
+    assert all(row.reason.startswith(bad_files.REASONS[bad[row.file]]) for row in told.itertuples())
+
+
+# What is right for each awkward file: "picture" (pixels as Pillow's first frame, upright), 16-bit kinds apart, or the
+# beginning of the reason.
+AWKWARD = {
+    "pillow__16_bit_binary.pgm": "16 bit", "pillow__hopper_16bit.pgm": "16 bit", "pillow__i_trns.png": "16 bit",
+    "pillow__broken.png": "truncated", "pillow__bw_gradient.imt": "not an image",
+    "pillow__decompression_bomb.gif": "too large", "pillow__decompression_bomb.ico": "not an image",
+    "pillow__eps__zero_bb.eps": "not an image", "pillow__eps__zero_bb_emptyline.eps": "not an image",
+    "pillow__eps__zero_bb_eof_before_boundingbox.eps": "not an image", "pillow__truncated_end_chunk.png": "truncated",
+    "pillow__fli_oob__06r__reproducing": "not an image", "pillow__unimplemented_dxgi_format.dds": "not an image",
+    "pillow__unimplemented_pfflags.dds": "not an image", "pillow__unimplemented_pixel_format.dds": "not an image",
+    "pillow__zero_height.j2k": "damaged", "index.csv": "not an image",
+    "ivmartel__dwv-test_no-number-rows.dcm": "no pixels", "robyoung__MR_truncated.dcm": "truncated",
+}
+AWKWARD_FILES = sorted([*SHARED.glob("awkward/*"), *SHARED.glob("dicom/*")])
+
+
+@pytest.mark.skipif(not AWKWARD_FILES, reason=f"no awkward files in {SHARED}")
+@pytest.mark.parametrize("path", AWKWARD_FILES, ids=lambda path: path.name)
+def test_awkward_files(path):
+    right = AWKWARD.get(path.name, "picture")
+    if right not in ("picture", "16 bit"):
+        with pytest.raises(UnreadableImage, match=f"^{right}"):
+            decode(path.read_bytes())
+        return
+    pixels = decode(path.read_bytes()).pixels.astype(int)
+    if path.suffix == ".dcm":
+        assert np.abs(pixels - by_pydicom(path)).max() <= 1
+    elif right == "16 bit":
+        values = by_pillow(path).astype(float)
+        full = 255 if values.max() <= 255 else 4095 if values.max() <= 4095 else 65535
+        assert np.abs(pixels - values * 255 / full).max() <= 0.5
+    else:
+        assert np.array_equal(pixels, by_pillow(path))
+
+
+def by_pillow(path: Path) -> np.ndarray:
+    """Upright, alpha dropped: gray where the file is gray, else BGR; the values themselves where they have 16 bits."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    pixels = np.asarray(image.convert("RGB"))[:, :, ::-1]
+    return pixels[:, :, 0] if image.mode == "LA" else pixels
+
+
+def by_pydicom(path: Path) -> np.ndarray:
+    """As pydicom's own functions show it, scaled to 0..255 over the range of the stored bits."""
+    import pydicom
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    dataset = pydicom.dcmread(path, force=True)
+    pixels = dataset.pixel_array
+    if pixels.ndim == 3:
+        return pixels[:, :, ::-1]
+    if dataset.get("WindowWidth"):
+        low = dataset.get("RescaleIntercept", 0)
+        top = low + dataset.get("RescaleSlope", 1) * (2**dataset.BitsStored - 1)
+        pixels = (apply_voi_lut(apply_modality_lut(pixels, dataset), dataset) - low) / (top - low) * 255
+    return 255 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
