@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
@@ -40,6 +41,7 @@ def stage_parser(doc: str, targets: bool = True) -> argparse.ArgumentParser:
 
 def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse, run, and turn the expected ways to fail into exit codes without a traceback."""
+    warnings.showwarning = one_line_warning
     try:
         main(parser.parse_args())
     except UserError as error:
@@ -48,6 +50,11 @@ def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.Argum
         sys.exit(fail(stop, EXIT_TIME_LIMIT))
     except KeyboardInterrupt:
         sys.exit(fail("interrupted: the same command goes on from here", EXIT_INTERRUPTED))
+
+
+def one_line_warning(message: Warning, *_: object) -> None:
+    """A warning without the path and source line that Python puts around it."""
+    print("warning:", " ".join(str(message).split()), file=sys.stderr)
 
 
 def fail(reason: object, status: int) -> int:

@@ -7,6 +7,7 @@ average, the step, and the scores that the log's training AUC is made from.
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,6 +232,7 @@ def fit(phase: Phase) -> nn.Module:
 
     Raises TimeLimitReached after a checkpoint when time is up, UserError when the scores break down.
     """
+    warnings.filterwarnings("ignore", "label .* had no ")  # counted, and told once at the end
     running = begin(phase)
     rank, processes = world()
     each = steps_per_epoch(len(phase.targets), phase.batch_size)
@@ -298,3 +300,16 @@ def keep(phase: Phase, network: nn.Module) -> None:
                                      "validation_auc": aucs, **provenance()})
         checkpoint.remove(phase.folder, phase.name)
         print(f"{path}: validation AUC {aucs['mean']:.4f} after epoch {phase.epochs}", flush=True)
+        tell_one_class_batches(phase)
+
+
+def tell_one_class_batches(phase: Phase) -> None:
+    """Say in one line how many batches lacked one class of a label: an AUC loss learns nothing from those."""
+    if not hasattr(phase.loss, "last"):
+        return
+    counts = phase.loss.last["one_class"].tolist()
+    if any(counts):
+        batches = steps_per_epoch(len(phase.targets), phase.batch_size) * phase.epochs
+        told = ", ".join(f"{label} {count}" for label, count in zip(phase.key["labels"], counts, strict=True) if count)
+        print(f"batches of one class, which teach an AUC loss nothing: {told} of {batches}; a larger batch_size, or "
+              "positives=1 in the recipe, gives each batch both", flush=True)

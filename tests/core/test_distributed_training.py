@@ -42,7 +42,7 @@ def rate(step):
         os._exit(3)
     return stepwise(recipe.lr, 3.0, recipe.milestones)(step)
 
-phase = Phase(name="finetuned", folder=folder, key={"target": "two"}, network=network, loss=loss,
+phase = Phase(name="finetuned", folder=folder, key={"target": "two", "labels": ["y"]}, network=network, loss=loss,
               optimizer=make_optimizer(recipe, network.parameters(), loss), data=Columns(x),
               targets=torch.from_numpy(y),
               rate=rate, restarts=frozenset(recipe.milestones), validate=lambda _: {"mean": 0.5},

@@ -32,7 +32,7 @@ def train(pictures: Path, folder: Path) -> None:
     targets = torch.tensor([[float(path.stem.endswith("p"))] for path in paths])
     torch.manual_seed(0)
     network, loss = build(RUN, 1), make_loss(RECIPE, 1)
-    phase = Phase(name="finetuned", folder=folder, key={"target": "kill"}, network=network, loss=loss,
+    phase = Phase(name="finetuned", folder=folder, key={"target": "kill", "labels": ["y"]}, network=network, loss=loss,
                   optimizer=make_optimizer(RECIPE, network.parameters(), loss),
                   data=TrainingBatches(paths, 32, 3, RUN.augment, 3), targets=targets,
                   rate=stepwise(RECIPE.lr, RECIPE.divide, RECIPE.milestones), restarts=frozenset(RECIPE.milestones),
