@@ -4,7 +4,7 @@
 
 reads nothing, prints a table, writes pipeline/paper/figures/made.png. Positives (1 %) lie in three of twelve
 overlapping clusters in 16 dimensions; a two-layer ELU network of 64 units is trained in batches of 128 by the AUC
-margin loss with PESG (rate 0.1, gamma 1/500) for 2,000 steps, the rate divided by ten after 1,000 and 1,500. AUC is
+margin loss with PESG (gamma 1/500) for 2,000 steps, the rate divided by ten after 1,000 and 1,500. AUC is
 that of 20,000 fresh points, as mean and standard deviation over seeds.
 """
 import argparse
@@ -21,7 +21,7 @@ from pipeline.core.pesg import PESG
 from pipeline.paper import plots
 from pipeline.paper.results import mean_and_std
 
-STEPS, DECAYS, EVERY, BATCH, RATE = 2000, (1000, 1500), 100, 128, 0.1
+STEPS, DECAYS, EVERY, BATCH = 2000, (1000, 1500), 100, 128
 SIZES = {"train": (9_900, 100), "test": (10_000, 10_000)}  # negatives, positives
 LOSSES: dict[str, dict | None] = {
     "cross-entropy, SGD": None,
@@ -45,7 +45,7 @@ def points(centres: np.ndarray, negatives: int, positives: int,
     return torch.from_numpy(inputs).float(), torch.from_numpy((cluster < 3).astype(np.float32))
 
 
-def train(settings: dict | None, seed: int, margin: float) -> list[float]:
+def train(settings: dict | None, seed: int, margin: float, rate: float = 0.1) -> list[float]:
     """The AUC on fresh points every 100 steps."""
     generator = np.random.default_rng(seed)
     centres = generator.normal(0, 1, (12, 16))
@@ -53,8 +53,8 @@ def train(settings: dict | None, seed: int, margin: float) -> list[float]:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(16, 64), nn.ELU(), nn.Linear(64, 1))
     criterion = CrossEntropy() if settings is None else AUCMargin(margin=margin, **settings)
-    optimizer = (torch.optim.SGD(network.parameters(), RATE) if settings is None
-                 else PESG(network.parameters(), loss=criterion, lr=RATE, gamma=1 / 500))
+    optimizer = (torch.optim.SGD(network.parameters(), rate) if settings is None
+                 else PESG(network.parameters(), loss=criterion, lr=rate, gamma=1 / 500))
     history = []
     for step in range(1, STEPS + 1):
         rows = torch.randint(len(labels), (BATCH,))
@@ -82,25 +82,28 @@ def main(options: argparse.Namespace) -> None:
     figure, axes = plots.panels(1, 1, width=6.2, height=3.6)
     shown = (2, 5, 10, 20)  # hundreds of steps
     print(f"{'':24}" + "".join(f"{100 * at:>8} steps" for at in shown))
-    for name, settings in LOSSES.items():
+    for name in options.only or LOSSES:
         seeds = tqdm(range(options.seeds), desc=name, leave=False)
-        histories = [train(settings, seed, options.margin) for seed in seeds]
+        histories = [train(LOSSES[name], seed, options.margin, options.rate) for seed in seeds]
         cells = (mean_and_std(history[at - 1] for history in histories) for at in shown)
         print(f"{name:24}" + "".join(f"  {mean:.3f} ± {std:.3f}" for mean, std in cells), flush=True)
         colour = next(colour for start, colour in COLOURS.items() if name.startswith(start))
         style = "--" if "closed" in name else "-"
         steps = np.arange(1, STEPS // EVERY + 1) * EVERY
         axes[0, 0].plot(steps, np.mean(histories, 0), style, color=colour, label=name)
-    plots.label(axes[0, 0], f"made data, 1 % positive, margin {options.margin:g}, {options.seeds} seeds", "step",
-                "AUC on fresh points")
+    title = f"made data, 1 % positive, margin {options.margin:g}, rate {options.rate:g}, {options.seeds} seeds"
+    plots.label(axes[0, 0], title, "step", "AUC on fresh points")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    print("wrote", plots.save(figure, "made"))
+    print("wrote", plots.save(figure, options.name))
 
 
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__, targets=False)
     made.add_argument("--seeds", type=int, default=10)
     made.add_argument("--margin", type=float, default=0.8)
+    made.add_argument("--rate", type=float, default=0.1, help="of SGD and of PESG (0.1)")
+    made.add_argument("--only", nargs="+", choices=LOSSES, default=[], metavar="NAME", help="only these lines")
+    made.add_argument("--name", default="made", help="of the picture (made)")
     return made
 
 

@@ -26,6 +26,7 @@ FIGURES = {
     "figure3": ("Figure 3: batch score normalisation", "python -m pipeline.paper.figure3 --help"),
     "figure4": ("Figure 4: noisy and easy data, and α ≥ 0", "python -m pipeline.paper.figure4 --help"),
     "figure5": ("Figure 5: more noise, more easy data", "python -m pipeline.paper.figure4 --name figure5 --help"),
+    "made": ("Closed-form dual and normalisers on made data", "python -m pipeline.paper.made"),
     "appendix_e": ("Appendix E: where one step moves a score", "python -m pipeline.paper.appendix_e"),
 }
 
