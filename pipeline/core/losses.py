@@ -114,8 +114,11 @@ class AUCMargin(nn.Module):
     def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
         """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on the CPU."""
         on_host = guards.read_at_once(h)
-        if on_host and mask is None and torch.equal((y > 0).to(y.dtype), y):  # neither NaN nor a wrong label
-            return h, make_batch(y)
+        if on_host and mask is None and torch.equal(y * y, y):  # neither NaN nor a wrong label, but for an infinite one
+            batch = make_batch(y)
+            if batch.live is not None:  # … which no label with both classes can have
+                guards.check_labels(y, soft=False)
+            return h, batch
         valid = guards.entries(y, mask)
         h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
         if on_host:

@@ -71,7 +71,8 @@ def min_max(h: Tensor, batch: Batch, a: Tensor, b: Tensor, alpha: Tensor, prior:
     """
     y, n, scale = batch.y, batch.n, 2 * weight / batch.n
     p = batch.positives / n if prior is None else prior
-    pq = p - p * p if batch.live is None else (p - p * p) * batch.live
+    pq = torch.addcmul(p, p, p, value=-1)
+    pq = pq if batch.live is None else pq * batch.live
     d = h - torch.lerp(b, a, y)  # exactly h - b at y = 0 and h - a at y = 1
     e = (p - y).mul_(scale)  # from here on everything is 2 weight / n times what the module's docstring calls it
     for part in (batch.valid, batch.live):
