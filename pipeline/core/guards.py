@@ -14,6 +14,11 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 WIDE = (torch.float32, torch.float64)
 
 
+def read_at_once(tensor: Tensor) -> bool:
+    """Whether the host can read the tensor without waiting for an accelerator."""
+    return tensor.device.type == "cpu"
+
+
 def as_columns(scores: Tensor, labels: Tensor, mask: Tensor | None, num_labels: int | None = None,
                ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(B,) or (B, K) -> (B, K); scores at least float32, labels in the dtype of the scores.
@@ -59,7 +64,7 @@ def check_labels(y: Tensor, soft: bool) -> None:
         raise ValueError(f"{wrong_label(y[row, column].item(), soft)} (row {row}, column {column})")
 
 
-def wrong_label(value: float, soft: bool = False) -> str:
+def wrong_label(value: float, soft: bool) -> str:
     """The message that names the value and the way out."""
     meant = "between 0 and 1" if soft else "0 or 1 (an AUC loss takes no soft labels)"
     return f"label {value:g} is not {meant}: leave an entry out with NaN or the mask"
@@ -93,16 +98,17 @@ class Tally:
         return self.mirror.tolist()
 
 
-def extremes(y: Tensor, value: Tensor) -> Tensor:
-    """For a Tally, (3,): the lowest label below 0, minus the highest other wrong label, and 0 for a loss not finite."""
-    wrong = torch.where((y != 0) & (y != 1), y, 0.0)
+def extremes(y: Tensor, value: Tensor, soft: bool) -> Tensor:
+    """For a Tally, (3,): the lowest wrong label below 0, minus the highest above, and 0 for a loss not finite."""
+    wrong = torch.where((y < 0) | (y > 1) if soft else (y != 0) & (y != 1), y, 0.0)
+    wrong = torch.cat([wrong.flatten(), wrong.new_zeros(1)])  # a batch may be empty
     return torch.stack([wrong.amin(), -wrong.amax(), torch.isfinite(value).to(y.dtype)]).double()
 
 
-def judge_extremes(lowest: float, minus_highest: float, finite: float) -> None:
+def judge_extremes(lowest: float, minus_highest: float, finite: float, soft: bool) -> None:
     """ValueError for what `extremes` noted."""
     if lowest < 0 or 0 < -minus_highest < math.inf:
-        raise ValueError(f"{wrong_label(lowest if lowest < 0 else -minus_highest)} (in one of the last batches)")
+        raise ValueError(f"{wrong_label(lowest if lowest < 0 else -minus_highest, soft)} (in one of the last batches)")
     if finite == 0:
         raise ValueError("the loss of one of the last batches is not finite: scores are NaN, infinite or too large")
 

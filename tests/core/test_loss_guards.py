@@ -171,6 +171,15 @@ def test_late_judgement_of_scores(make):
 
 
 @pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("make", [AUCMargin, CrossEntropy])
+@pytest.mark.filterwarnings("ignore:label .:UserWarning")
+def test_late_judgement_of_an_empty_batch(make):
+    loss = make()
+    assert loss(SCORES[:0], LABELS[:0]) == 0
+    assert loss(SCORES, LABELS).isfinite()
+
+
+@pytest.mark.usefixtures("late")
 def test_late_judgement_of_soft_labels():
     loss = CrossEntropy()
     loss(SCORES, LABELS * 0.9)
