@@ -133,8 +133,11 @@ def prevalence(competition: Competition) -> pd.Series | None:
 def check(competition: Competition, path: Path, sample_path: Path | None) -> None:
     """Print what is wrong with a file; UserError where something is an error."""
     want = wanted(asked(competition, sample_path), competition.submission, competition.task)
-    tell(path, check_file(path, want, prevalence(competition), home_scores(competition, want)))
-    print(f"{path}: {len(want.ids)} {want.unit}s, the organiser can score it")
+    shares, home = prevalence(competition), home_scores(competition, want)
+    if shares is None and home is None:
+        print("note: neither images.csv nor ensemble.csv is there, so nothing tells whether scores are inverted")
+    tell(path, check_file(path, want, shares, home))
+    print(f"{path}: {len(want.ids)} {'studies' if want.unit == 'study' else 'images'}, the organiser can score it")
 
 
 def asked(competition: Competition, path: Path | None) -> pd.DataFrame:

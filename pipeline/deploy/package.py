@@ -1,7 +1,7 @@
 """What travels: the networks of an ensemble, how they are averaged, and the code, in one folder.
 
     package.json                what there is and how it is put together
-    quantiles.json              frozen maps from score to quantile, where the blend needs them
+    quantiles.json              frozen maps from score to quantile, for the blend that needs them
     <run>-fold<k>.safetensors   networks, each with its run, labels and resize specification in its header
     metadata-fold<k>.safetensors
     code.zip or pipeline/       this package of Python modules, without the paper's
@@ -19,6 +19,7 @@ from pipeline.core.command import UserError
 from pipeline.core.competition import Competition
 from pipeline.core.headers import read_header
 from pipeline.core.labels import truth
+from pipeline.core.recipes import as_json
 from pipeline.core.tables import (
     file_hash,
     fold_folder,
@@ -45,14 +46,15 @@ def write_package(competition: Competition, folder: Path, zipped: bool, code_onl
         shutil.rmtree(old, ignore_errors=True)
     growing.mkdir(parents=True)
     networks = copy_networks(competition, ensemble, growing)
-    if ensemble["method"] == "quantile":
+    if networks:
         shutil.copyfile(models_folder(competition.name) / "quantiles.json", growing / "quantiles.json")
     (zip_code if zipped else copy_code)(growing, competition.name)
     about = provenance(
         competition=competition.name, file=competition.submission.file, id_column=competition.submission.id_column,
         method=ensemble["method"], metadata=ensemble["metadata"], weights=ensemble["weights"],
         labels=list(competition.task.labels), columns=dict(competition.submission.columns),
-        prior={} if code_only else prior(competition), networks=networks, wheels={})
+        prior={} if code_only else prior(competition), resize=as_json(competition.task.resize), networks=networks,
+        wheels={})
     write_json(growing / "package.json", about)
     growing.replace(folder)
     return about
