@@ -46,6 +46,8 @@ runs = (run("aucm"), run("aucs", margin=1.0), run("ce"), run("focal"))
 metadata = None
 blend = Blend(metadata=0.0, method="mean")
 submission = Submission(file="predictions.csv", id_column="image_id", columns={"abnormal": "abnormal"})
+published = (("CE", 0.9392, "is cross-entropy on the test set"), ("Focal", 0.9495, "the focal loss"),
+             ("AUC-S", 0.9469, "the AUC square loss"), ("AUC-M", 0.9544, "the AUC margin loss"))
 
 
 def read_raw(raw: Path) -> pd.DataFrame:

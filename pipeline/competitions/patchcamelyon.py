@@ -47,6 +47,9 @@ runs = (run("aucm"), run("aucs", margin=1.0), run("ce"), run("focal"))
 metadata = None
 blend = Blend(metadata=0.0, method="mean")
 submission = Submission(file="predictions.csv", id_column="image_id", columns={"tumor": "tumor"}, probability=False)
+published = (("CE", 0.8394, "is cross-entropy on the test set, 1 % positives in training"),
+             ("Focal", 0.8556, "the focal loss"), ("AUC-S", 0.8703, "the AUC square loss"),
+             ("AUC-M", 0.8896, "the AUC margin loss"))
 
 
 def read_raw(raw: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
     metadata    Metadata, or None: the network on patient columns; may be left out
     blend       Blend: how runs and metadata are averaged
     submission  Submission: the organiser's file
+    published   (stage, AUC, what of) of the paper, for the report, stage "final" for what is submitted; may be left out
     read_raw(raw)  -> DataFrame, a row an image (columns in `core.tables.IMAGE_COLUMNS`)
     sample(raw)    -> DataFrame, the organiser's file to fill in: its ids, in its order
 

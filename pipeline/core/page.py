@@ -28,7 +28,7 @@ a { color: var(--aucm); }
 .head b { display: block; font-size: 1.5rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .head span { color: var(--soft); font-size: .85rem; }
 .wide { overflow-x: auto; margin: .6rem 0; }
-table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; min-width: 18rem; font-size: .87rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .2rem 0; font-size: .85rem; }
 th, td { padding: .22rem .7rem .22rem 0; text-align: right; white-space: nowrap; vertical-align: middle;
   border-bottom: 1px solid var(--grid); }
@@ -37,6 +37,7 @@ th:first-child, td:first-child, .words td, .words th { text-align: left; }
 thead th { color: var(--soft); font-weight: 600; border-bottom-color: var(--line); }
 tbody th { font-weight: 500; } tr.strong td, tr.strong th { font-weight: 700; }
 td.draw { width: 13rem; min-width: 9rem; padding-right: 1rem; }
+.ends { display: flex; justify-content: space-between; padding-right: .4rem; }
 td.cell { background: color-mix(in srgb, var(--aucm) calc(var(--v) * 45%), transparent); text-align: center;
   padding: .3rem .5rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .6rem 1.2rem;
@@ -110,15 +111,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: str = 
 
     strong: rows in bold. Cells are escaped unless they are `Html`; one that begins with <td is a whole cell.
     """
-    first, *others = head
-    top = f'<th scope="col">{escape(first)}</th>' + "".join(f'<th scope="col">{escape(name)}</th>' for name in others)
+    top = "".join(f'<th scope="col">{shown(name)}</th>' for name in head)
     body = []
     for place, (name, *cells) in enumerate(rows):
         bold = ' class="strong"' if place in strong else ""
         body.append(f'<tr{bold}><th scope="row">{shown(name)}</th>' + "".join(map(cell, cells)) + "</tr>")
     told = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return (f'<div class="wide"{" tabindex=" + chr(34) + "0" + chr(34)} role="region" '
-            f'aria-label="{escape(caption or "table of " + first)}"><table{attribute("class", style)}>{told}'
+    return (f'<div class="wide" tabindex="0" role="region" '
+            f'aria-label="{escape(caption or "table of " + head[0])}"><table{attribute("class", style)}>{told}'
             f'<thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
 
 
@@ -133,6 +133,11 @@ def cell(value: object) -> str:
 def drawn(svg: str) -> Html:
     """A cell that holds a drawing."""
     return Html(f'<td class="draw">{svg}</td>')
+
+
+def scale(limits: tuple[float, float]) -> Html:
+    """The heading of a column of drawings: where it begins and ends."""
+    return Html(f'<span class="ends"><span>{limits[0]:g}</span><span>{limits[1]:g}</span></span>')
 
 
 def shaded(value: float) -> Html:

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.core.command import UserError
 from pipeline.core.evidence import Evidence
 from pipeline.core.figures import interval_bar, limits_of
-from pipeline.core.page import bullets, drawn, paragraph, source, table
+from pipeline.core.page import bullets, drawn, paragraph, scale, source, table
 from pipeline.core.predictions import FINETUNED, read_sidecar
 from pipeline.core.scoring import classes
 from pipeline.core.subgroups import FEW, MISSING, groups, subgroup_rows
@@ -106,8 +106,8 @@ def subgroups(evidence: Evidence) -> str:
                   drawn(interval_bar(row["auc"], row["low"], row["high"], limits,
                                      "c-soft" if row["few"] else "c-final")),
                   f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if row["n"] and not np.isnan(row["auc"])
-                  else "one class only", row["n"], row["positives"]] for column, row in flat]
-        parts.append(table(["subgroup", f"{limits[0]:g} to {limits[1]:g}", "AUC [95 % interval]", "n", "positives"],
+                  else "one class only", f"{row['n']:,}", f"{row['positives']:,}"] for column, row in flat]
+        parts.append(table(["subgroup", scale(limits), "AUC [95 % interval]", "n", "positives"],
                            lines, f"{evidence.labels[k]}, final scores"))
     text = (f"Gray: fewer than {FEW} positives or negatives, where an AUC says little. Subgroups that are wide apart "
             "may still differ by chance, or by how hard their cases are; intervals are not adjusted for their number.")

@@ -15,6 +15,7 @@ from pipeline.core.page import (
     legend,
     panels,
     paragraph,
+    scale,
     shaded,
     source,
     table,
@@ -68,9 +69,10 @@ def summary(evidence: Evidence) -> str:
         mark = None if final and row["stage"] != evidence.final_stage else mark
         strong += [len(rows)] if final and row["stage"] == evidence.final_stage else []
         bar = interval_bar(row["auc"], row["low"], row["high"], limits, style_of(row["stage"]), mark)
-        rows.append([named(row["member"], row["stage"]), drawn(bar), with_interval(row), int(row["n"]),
-                     int(row["positives"]), int(row["views"]), *([f"{mark:.4f}" if mark else ""] if theirs else [])])
-    head = ["member", f"{limits[0]:g} to {limits[1]:g}", "AUC [95 % interval]", "n", "positives", "views"]
+        cells = [f"{int(row['n']):,}", f"{int(row['positives']):,}", int(row["views"])]
+        rows.append([named(row["member"], row["stage"]), drawn(bar), with_interval(row), *cells,
+                     *([f"{mark:.4f}" if mark else ""] if theirs else [])])
+    head = ["member", scale(limits), "AUC [95 % interval]", "n", "positives", "views"]
     what = "mean over labels, out of fold" if len(evidence.labels) > 1 else "out of fold"
     made = table([*head, *(["the paper's ◇"] if theirs else [])], rows, f"AUC, {what}", strong)
     if theirs:
@@ -117,15 +119,15 @@ def differences(evidence: Evidence) -> str:
     rows = []
     for row in found:
         real = row["low"] > 0 or row["high"] < 0
-        better = row["first"] if row["difference"] > 0 else row["second"]
+        better = "first" if row["difference"] > 0 else "second"
         rows.append([f"{pair_name(row['first'])} − {pair_name(row['second'])}",
                      drawn(interval_bar(row["difference"], row["low"], row["high"], limits,
                                         "c-final" if real else "c-soft", zero=0)),
                      f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['p']:.3f}",
-                     f"{pair_name(better)} is better" if real else "no difference beyond noise"])
+                     f"the {better} is better" if real else "within noise"])
     text = ("Both are scored on the same 1,000 resamples of patients, so that what they share cancels out. The best "
             "single run is the best on these very rows, which flatters it.")
-    return (paragraph(text) + table(["difference", f"{limits[0]:g} to {limits[1]:g}", "AUC [95 % interval]", "p",
+    return (paragraph(text) + table(["difference", scale(limits), "AUC [95 % interval]", "p",
                                      "verdict"], rows, "Paired differences of the mean AUC")
             + source(f"{models_folder(evidence.name)}/ensemble.json", made_by(evidence)))
 
@@ -156,7 +158,7 @@ def roc(evidence: Evidence) -> str:
                  for style, name, scores in stages(evidence) if not np.isnan(scores[:, k]).any()]
         band = roc_band(stages(evidence)[-1][2][:, k], truth[:, k], evidence.patients)
         areas = ", ".join(f"{name} {auc(scores[:, k], truth[:, k]):.3f}" for _, name, scores in stages(evidence))
-        side = corner(*lines[-1][2])
+        side = max(corner(*curve) for _, _, curve in lines)
         for limit in (1.0, side):
             plot = roc_plot(lines, band, stages(evidence)[-1][0], limit)
             described = f"ROC curve of {evidence.labels[k]}" + (", upper left corner" if limit < 1 else "")

@@ -8,7 +8,7 @@ from pipeline.core.balance import balance_column
 from pipeline.core.curves import Curves, curves_of, read_log
 from pipeline.core.evidence import Evidence
 from pipeline.core.figures import Plot, interval_bar, limits_of
-from pipeline.core.page import bullets, drawn, figure, legend, panels, paragraph, source, table
+from pipeline.core.page import bullets, drawn, figure, legend, panels, paragraph, scale, source, table
 from pipeline.core.recipes import METADATA
 from pipeline.core.tables import data_folder, fold_folder, models_folder
 from pipeline.core.viewgain import gains, read_views
@@ -51,7 +51,7 @@ def auc_plot(run: str, logs: list[Curves]) -> str:
     values = [value for log in logs for curve in (log.valid, log.train) for value in curve[1]]
     last, best = max(log.last for log in logs), [log.valid[1][-1] for log in logs if log.valid[1]]
     low, high = span(values)
-    plot = Plot((0, last), (max(low, 0), min(high, 1)), "step", "AUC")
+    plot = Plot((0, 1.02 * last), (max(low, 0), min(high, 1)), "step", "AUC")
     border = max(log.border for log in logs)
     if border:
         plot.line([border, border], [low, high], "c-soft dotted")
@@ -70,7 +70,7 @@ def alpha_plot(run: str, logs: list[Curves]) -> str:
     curves = [curve for log in logs for curve in (log.alpha, log.gap, log.reach)]
     start = min(log.alpha[0][0] for log in logs if log.alpha[0])
     low, high = span([0.0, *(value for curve in curves for value in curve[1])])
-    plot = Plot((min(start, *(log.border for log in logs)), max(log.last for log in logs)), (low, high), "step",
+    plot = Plot((min(start, *(log.border for log in logs)), 1.02 * max(log.last for log in logs)), (low, high), "step",
                 "α, gap of means")
     for log in logs:
         plot.line(*log.reach, "c-soft thin dashed")
@@ -96,7 +96,7 @@ def views(evidence: Evidence) -> str:
                                         "c-final" if row["low"] > 0 or row["high"] < 0 else "c-soft", zero=0)),
                      f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"]
                     if "difference" in row else ["", ""])] for row in rows]
-        tables.append(table(["views", "AUC", f"{limits[0]:g} to {limits[1]:g}", "gain over 1 [95 %]"], lines,
+        tables.append(table(["views", "AUC", scale(limits), "gain over 1 [95 %]"], lines,
                             f"{run}, {evidence.stage_2}"))
     text = ("The first view is the picture itself; the others are its mirror images and turns, then small changes of "
             "angle, size and place. Scores of the first v views are averaged; gains are paired, over patients. Green "
