@@ -88,8 +88,6 @@ def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -
     missing = [trial for trial in dict.fromkeys(trials) if trial.key not in done]
     if jobs == 1:
         for trial in missing:
-            if time_left() < 0:
-                raise TimeLimitReached(f"{len(missing)} runs were still to do; the same command continues")
             done[trial.key] = run_and_append(trial, out, device)
     elif missing:
         context = multiprocessing.get_context("spawn")
@@ -101,6 +99,9 @@ def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -
 
 
 def run_and_append(trial: Trial, out: Path, device: str) -> dict:
+    """Run one trial and store its record, unless the time is up."""
+    if time_left() < 0:
+        raise TimeLimitReached(f"runs are still to do; the same command goes on after those in {out}")
     record = run(trial, torch_device(device))
     append(out, record)
     return record
