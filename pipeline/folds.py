@@ -27,19 +27,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.audit import audit, audit_hashes, check_labels, require_no_leak
+from pipeline.core.audit import audit, audit_hashes, check_labels, refuse
 from pipeline.core.balance import audit_text
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.competition import Competition, load, parse_target
 from pipeline.core.config import OFFICIAL, Task
-from pipeline.core.grouping import check_patients, links, patient_groups, patient_keys, scored
+from pipeline.core.grouping import check_patients, links, patient_groups
 from pipeline.core.imported import imported_folds
 from pipeline.core.leakage import leakage, leakage_text
 from pipeline.core.membership import (
     TEST_TWIN,
     external_twins,
     first_reasons,
+    patient_keys,
     read_dropped,
+    scored,
     shared_with_test,
     taking_part,
 )
@@ -72,10 +74,16 @@ def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
     check_labels(folder / "images.csv", images, task)
     if (folder / "folds.csv").exists() or arguments.audit:
         made = require_same(competition.name, arguments)
+        folds, dropped = read_folds(competition.name), read_dropped(competition.name)
+        found = audit(folder / "folds.csv", images, folds, dropped, task, made)
     else:
-        made = make(competition, images, arguments)
-    folds, dropped = read_folds(competition.name), read_dropped(competition.name)
-    found = audit(images, folds, dropped, task, made) | {"hashes": audit_hashes(competition.name)}
+        folds, dropped, made = split(folder, images, task, arguments.folds, arguments.seed or 0, arguments.map)
+        found = audit(folder / "folds.csv", images, folds, dropped, task, made)
+        refuse(folder / "folds.csv", found["leaks"])  # before anything is written
+        write_csv(folder / "folds_dropped.csv", dropped)
+        write_json(folder / "folds_audit.json", {"made": made})
+        write_csv(folder / "folds.csv", folds)
+    found["hashes"] = audit_hashes(competition.name)
     found["why"] = earlier_why(folder / "folds_audit.json", found["hashes"])
     if arguments.why:
         found["why"] = leakage(competition.name, images, dropped, task)
@@ -83,24 +91,13 @@ def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
     print(f"{folder / 'folds.csv'}: {audit_text(found)}")
     if found["why"]:
         print(f"what a split by image would have reported:\n{leakage_text(found['why'])}")
-    require_no_leak(folder / "folds.csv", images, folds, dropped, task)
+    refuse(folder / "folds.csv", found["leaks"])
 
 
 def earlier_why(path: Path, hashes: dict) -> list[dict]:
     """What --why found about these very tables, [] where it was not asked."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return before.get("why", []) if before.get("hashes") == hashes else []
-
-
-def make(competition: Competition, images: pd.DataFrame, arguments: argparse.Namespace) -> dict:
-    """Write folds_dropped.csv and folds.csv; returns how they were made. Nothing is written where they would leak."""
-    folder = data_folder(competition.name)
-    folds, dropped, made = split(folder, images, competition.task, arguments.folds, arguments.seed or 0, arguments.map)
-    require_no_leak(folder / "folds.csv", images, folds, dropped, competition.task)
-    write_csv(folder / "folds_dropped.csv", dropped)
-    write_json(folder / "folds_audit.json", {"made": made})
-    write_csv(folder / "folds.csv", folds)
-    return made
 
 
 def split(folder: Path, images: pd.DataFrame, task: Task, folds: int | None = None, seed: int = 0,

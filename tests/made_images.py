@@ -42,7 +42,7 @@ def made(images: pd.DataFrame, task: Task = TASK, **options: object) -> tuple[pd
 def audited(images: pd.DataFrame, task: Task = TASK, **options: object) -> tuple[dict, dict]:
     """(patient -> fold, the audit)."""
     folds, dropped, how = made(images, task, **options)
-    return fold_map(folds), audit(images, folds, dropped, task, how)
+    return fold_map(folds), audit("folds.csv", images, folds, dropped, task, how)
 
 
 def load_like(name: str, count: int) -> pd.DataFrame:

@@ -14,8 +14,8 @@ from pipeline.core.balance import describe, fold_rows, warnings, worst
 from pipeline.core.command import UserError
 from pipeline.core.competition import Competition
 from pipeline.core.config import Task
-from pipeline.core.grouping import check_patients, links, patient_groups, patient_keys, scored
-from pipeline.core.membership import fold_of, read_dropped, shared_with_test, taking_part
+from pipeline.core.grouping import check_patients, links, patient_groups
+from pipeline.core.membership import fold_of, patient_keys, read_dropped, scored, shared_with_test, taking_part
 from pipeline.core.tables import data_folder, file_hash, fold_numbers, read_folds, read_images
 
 SHOWN = 5  # pairs that an error or the printed audit names; the JSON has all
@@ -61,7 +61,11 @@ def check_labels(where: object, images: pd.DataFrame, task: Task) -> None:
 def require_no_leak(where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame,
                     task: Task) -> None:
     """Raise a UserError naming the first pair of images, one training where the other is validated."""
-    found = leaks(where, images, folds, dropped, task)
+    refuse(where, leaks(where, images, folds, dropped, task))
+
+
+def refuse(where: object, found: list[dict]) -> None:
+    """Raise a UserError that names the leaking pairs, if there are any."""
     if found:
         raise UserError(f"{where}: {len(found)} leak(s): " + "; ".join(map(leak_text, found[:SHOWN])))
 
@@ -126,15 +130,16 @@ def check_rows(where: object, images: pd.DataFrame, folds: pd.DataFrame) -> None
                         "changed since; `make clean-folds` removes these folds (what was trained on them is stale)")
 
 
-def audit(images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, task: Task, made: dict) -> dict:
-    """The audit as plain values, as folds_audit.json holds it.
+def audit(where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, task: Task,
+          made: dict) -> dict:
+    """The audit of the folds.csv at `where` as plain values, as folds_audit.json holds it.
 
     "made" (as given), "folds" (a `balance.describe` per fold with its "deviation"), "all" (the scored images together),
     "always_trains", "worst" deviations, "groups", "test", "dropped" (reason -> images), "leaks", "warnings".
     """
     part = taking_part(images, dropped)
     linked = links(images, task, taking_part(images, dropped, test=True))
-    found = leaks("folds.csv", images, folds, dropped, task, linked)
+    found = leaks(where, images, folds, dropped, task, linked)
     fold = fold_of(images, folds).to_numpy()
     own = part & scored(images, task)
     total = describe(images[own & (fold >= 0)], task)

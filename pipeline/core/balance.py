@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.config import Task
-from pipeline.core.grouping import patient_keys
+from pipeline.core.membership import patient_keys
 
 MUCH = 0.05  # a deviation in images that deserves a warning
 

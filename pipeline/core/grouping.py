@@ -3,6 +3,8 @@
 A pair of images is an edge, a patient is a node, and a group is a connected component, so that no chain of duplicates
 can cross a fold. Test images link nothing: adding test rows leaves every group as it was.
 """
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
@@ -10,21 +12,8 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.core.command import UserError
 from pipeline.core.config import Task
-
-# Reasons that say two pictures show the same; a lesion may be photographed twice.
-SAME_PICTURE = ("duplicate_of", "phash")
-
-
-def near_duplicates(phash: pd.Series) -> list[tuple[int, int]]:
-    """Pairs (i, j) of positions with equal hashes."""
-    rows = pd.DataFrame({"hash": phash.to_numpy(), "row": np.arange(len(phash))})
-    first = rows["hash"].map(rows.drop_duplicates("hash").set_index("hash")["row"])
-    return [(int(i), int(j)) for i, j in zip(first, rows["row"]) if i != j]
-
-
-def patient_keys(images: pd.DataFrame) -> pd.Series:
-    """The patient of every image, as folds.csv names it: patient_id, or "image:<image_id>" where that is blank."""
-    return images["patient_id"].fillna("image:" + images["image_id"].astype(str)).astype(str)
+from pipeline.core.hashing import DIGITS
+from pipeline.core.membership import patient_keys, scored
 
 
 def check_patients(where: object, images: pd.DataFrame, task: Task) -> None:
@@ -37,39 +26,33 @@ def check_patients(where: object, images: pd.DataFrame, task: Task) -> None:
                         "patient_missing='own_group' in the competition's task makes each a patient of its own")
 
 
-def scored(images: pd.DataFrame, task: Task) -> np.ndarray:
-    """True for the images that may be validated, (rows,): not test, and from the task's scored source.
-
-    A table without that source (all of one origin, named otherwise) counts as scored throughout.
-    """
-    known = (images["split"] != "test").to_numpy()
-    if "source" not in images or not task.scored_source:
-        return known
-    own = (images["source"] == task.scored_source).to_numpy()
-    return known & own if (known & own).any() else known
-
-
 def links(images: pd.DataFrame, task: Task, part: np.ndarray | None = None) -> pd.DataFrame:
     """Pairs of images that belong together beyond their patient: columns first, second (row positions), reason.
 
-    reason is "lesion_id", "duplicate_of" or "phash"; part: (rows,) bool, the rows that may be in a pair. A lesion or
-    a chain of duplicates with n images is a star around a scored image (else one of another source), and where test
-    images are among them a second star around one of those.
+    reason is "lesion_id", "duplicate_of" or "phash"; part: (rows,) bool, the rows that may be in a pair. A lesion,
+    chain of duplicates or hash that n images share is a star around a scored image (else one of another source), and
+    where test images are among them a second star around one of those.
     """
     part = np.ones(len(images), dtype=bool) if part is None else part
     test = (images["split"] == "test").to_numpy()
-    rank = np.where(test, 2, np.where(scored(images, task), 0, 1))
     parts = [pd.DataFrame({"first": [], "second": [], "reason": []}).astype({"first": int, "second": int})]
-    if "lesion_id" in images:
-        lesion = images["lesion_id"].to_numpy(dtype=object)
-        parts += [stars(images, lesion, rank, part & ~test).assign(reason="lesion_id"),
-                  stars(images, lesion, -rank, part, test).assign(reason="lesion_id")]
-    if "duplicate_of" in images:
-        parts += [stars(images, duplicate_chains(images, ~test), rank, part & ~test).assign(reason="duplicate_of"),
-                  stars(images, duplicate_chains(images), -rank, part, test).assign(reason="duplicate_of")]
-    if "phash" in images:
-        parts.append(near_pairs(images, part).assign(reason="phash"))
+    rank = np.where(scored(images, task), 0, 1)
+    for reason, told, all_told in tags(images, test):
+        same = near_hashes(hashes_of(images)) if reason == "phash" else None
+        parts += [stars(images, told, rank, part & ~test, ~test, same).assign(reason=reason),
+                  stars(images, all_told, rank, part, test, same).assign(reason=reason)]
     return pd.concat(parts, ignore_index=True)
+
+
+def tags(images: pd.DataFrame, test: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(reason, tags, tags) for each column that may join images; the first are told by rows outside the test set."""
+    found = []
+    for reason in ("lesion_id", "phash"):
+        if reason in images and images[reason].notna().any():
+            found.append((reason, *[images[reason].to_numpy(dtype=object)] * 2))
+    if "duplicate_of" in images and images["duplicate_of"].notna().any():
+        found.append(("duplicate_of", duplicate_chains(images, ~test), duplicate_chains(images)))
+    return found
 
 
 def duplicate_chains(images: pd.DataFrame, told: np.ndarray | None = None) -> np.ndarray:
@@ -86,27 +69,44 @@ def components(nodes: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return connected_components(edges, directed=False)[1]
 
 
-def stars(images: pd.DataFrame, tag: np.ndarray, rank: np.ndarray, part: np.ndarray,
-          centres: np.ndarray | None = None) -> pd.DataFrame:
-    """Pairs (centre, other) of the rows of `part` that share a tag; the centre has the least rank, then image_id.
+def stars(images: pd.DataFrame, tag: np.ndarray, rank: np.ndarray, part: np.ndarray, centres: np.ndarray,
+          same: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Pairs (centre, other) of rows of `part` that share a tag, or have tags that are the `same` (tag, other).
 
-    centres: the rows that may be one, and then only pairs with rows outside `centres` are given.
+    The centre of a tag is its row of `centres` with the least rank, then image_id. Where test rows are the centres,
+    only pairs with rows outside the test set are given.
     """
     rows = pd.DataFrame({"tag": tag, "rank": rank, "image_id": images["image_id"].to_numpy(),
                          "row": np.arange(len(images))})[part].dropna(subset="tag")
-    rows = rows.sort_values(["tag", "rank", "image_id"])
-    may = rows if centres is None else rows[centres[rows["row"]]]
-    first = rows["tag"].map(may.drop_duplicates("tag").set_index("tag")["row"])
-    inside = False if centres is None else centres[rows["row"]]
-    there = (first.notna() & (first != rows["row"]) & ~np.asarray(inside)).to_numpy()
-    return pd.DataFrame({"first": first[there].astype(int), "second": rows["row"][there]})
+    may = rows[centres[rows["row"]]].sort_values(["tag", "rank", "image_id"]).drop_duplicates("tag")
+    centre = may.set_index("tag")["row"]
+    rows = rows[~centres[rows["row"]] | ~(images["split"] == "test").to_numpy()[rows["row"]]]
+    pairs = pd.DataFrame({"first": rows["tag"].map(centre), "second": rows["row"]})
+    if same is not None:
+        across = rows[["tag", "row"]].merge(same, on="tag")
+        pairs = pd.concat([pairs, pd.DataFrame({"first": across["other"].map(centre), "second": across["row"]})])
+    pairs = pairs.dropna().astype(int)
+    return pairs[pairs["first"] != pairs["second"]]
 
 
-def near_pairs(images: pd.DataFrame, part: np.ndarray) -> pd.DataFrame:
-    """Pairs of rows of `part` whose perceptual hashes are nearly equal; images without hash have none."""
-    hashed = np.flatnonzero(images["phash"].notna().to_numpy() & part)
-    pairs = np.array(near_duplicates(images["phash"].iloc[hashed]), dtype=np.int64).reshape(-1, 2)
-    return pd.DataFrame({"first": hashed[pairs[:, 0]], "second": hashed[pairs[:, 1]]})
+def hashes_of(images: pd.DataFrame) -> tuple[str, ...]:
+    """The different perceptual hashes, ascending. Hashes in another form than `core.hashing` gives are left out: they
+    are compared for equality only."""
+    known = images["phash"].dropna().astype("str").drop_duplicates()
+    return tuple(sorted(known[known.str.fullmatch(f"[0-9a-f]{{{DIGITS}}}")]))
+
+
+@lru_cache(maxsize=2)
+def near_hashes(hashes: tuple[str, ...]) -> pd.DataFrame:
+    """Those of different hashes that are near, each pair both ways, as columns tag and other.
+
+    Kept for the next call: folds and audit ask about the same table, and 223,414 hashes take a minute.
+    """
+    from pipeline.core.neighbours import near_duplicates  # numba: half a second that reading folds.csv need not wait
+
+    pairs = np.array(near_duplicates(hashes), dtype=np.int64).reshape(-1, 2)
+    both, known = np.concatenate([pairs, pairs[:, ::-1]]), np.array(hashes, dtype=object)
+    return pd.DataFrame({"tag": known[both[:, 0]], "other": known[both[:, 1]]})
 
 
 def patient_groups(images: pd.DataFrame, linked: pd.DataFrame) -> pd.Series:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from pipeline.core.command import UserError
 from pipeline.core.config import Task
-from pipeline.core.grouping import patient_keys, scored
+from pipeline.core.membership import patient_keys, scored
 
 IDS = ("image_name", "image_id", "patient_id")  # the first that is there says what a row is about
 NUMBERS = ("fold", "tfrecord")

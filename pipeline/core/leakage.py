@@ -14,9 +14,9 @@ from sklearn.ensemble import RandomForestRegressor
 from tqdm import tqdm
 
 from pipeline.core.config import Task
-from pipeline.core.grouping import links, patient_groups, patient_keys, scored
+from pipeline.core.grouping import links, patient_groups
 from pipeline.core.labels import truth
-from pipeline.core.membership import taking_part
+from pipeline.core.membership import patient_keys, scored, taking_part
 from pipeline.core.metrics import auc
 from pipeline.core.splitting import group_table, split_groups
 from pipeline.core.tables import data_folder, image_path

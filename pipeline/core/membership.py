@@ -8,11 +8,29 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.config import Task
-from pipeline.core.grouping import SAME_PICTURE, patient_keys, scored
 from pipeline.core.tables import data_folder, read_csv
 
+# Reasons that say two pictures show the same; a lesion may be photographed twice.
+SAME_PICTURE = ("duplicate_of", "phash")
 SCORED_TWIN, TEST_TWIN = "twin of a scored image", "twin of a test image"
 DROPPED_COLUMNS = ("image_id", "reason", "twin")
+
+
+def patient_keys(images: pd.DataFrame) -> pd.Series:
+    """The patient of every image, as folds.csv names it: patient_id, or "image:<image_id>" where that is blank."""
+    return images["patient_id"].fillna("image:" + images["image_id"].astype(str)).astype(str)
+
+
+def scored(images: pd.DataFrame, task: Task) -> np.ndarray:
+    """True for the images that may be validated, (rows,): not test, and from the task's scored source.
+
+    A table without that source (all of one origin, named otherwise) counts as scored throughout.
+    """
+    known = (images["split"] != "test").to_numpy()
+    if "source" not in images or not task.scored_source:
+        return known
+    own = (images["source"] == task.scored_source).to_numpy()
+    return known & own if (known & own).any() else known
 
 
 def read_dropped(competition: str) -> pd.DataFrame:

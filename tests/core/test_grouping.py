@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from pipeline.core.audit import leaks
 from pipeline.core.command import UserError
 from pipeline.core.membership import training_rows, validation_rows
+from pipeline.core.neighbours import NEAR
 from tests.made_images import HASHES, TASK, fold_map, images_of, made, twelve
+
+
+def few_bits_off(phash: str) -> str:
+    """A hash 20 bits away."""
+    return f"{int(phash, 16) ^ 0xFFFFF:0{len(phash)}x}"
 
 
 @pytest.mark.parametrize("column, value", [("lesion_id", "L1"), ("phash", HASHES[1999])])
@@ -45,6 +51,22 @@ def test_a_chain_through_a_dropped_image_still_counts_as_a_leak():
         (images["image_id"][0], images["image_id"][4], "duplicate_of")]
 
 
+@pytest.mark.parametrize("same", [lambda phash: phash, few_bits_off])
+def test_of_many_twins_all_are_linked(same):
+    other = images_of(["e1", "e2"], source="other", start=50)
+    images = pd.concat([images_of(["t"], split="test", start=90), other, twelve()], ignore_index=True)
+    images.loc[[1, 2, 5, 9], "phash"] = same(HASHES[1000])  # two of another source, p01 and p03
+    images.loc[[0, 14], "phash"] = HASHES[1000]             # a test image and p05
+    folds, dropped, _ = made(images, folds=3)
+    fold = fold_map(folds)
+    assert fold["p01"] == fold["p03"] == fold["p05"]
+    assert set(dropped["image_id"]) == {"othertrain50", "othertrain51"}
+
+
+def near(first: str, second: str) -> bool:
+    return (int(first, 16) ^ int(second, 16)).bit_count() <= NEAR
+
+
 def random_images(seed: int) -> pd.DataFrame:
     """A table with everything that may link images, in random amounts; other sources, valid and test rows."""
     random = np.random.RandomState(seed)
@@ -54,10 +76,10 @@ def random_images(seed: int) -> pd.DataFrame:
     table = table.assign(split=split, source=random.choice(["own", "other"], count, p=[0.8, 0.2]),
                          melanoma=random.choice([1, 0, -1, np.nan], count, p=[0.1, 0.7, 0.1, 0.1]),
                          lesion_id=None, duplicate_of=None)
-    few = random.randint(0, 4)
-    for number in range(few):
+    for number in range(random.randint(0, 4)):
         table.loc[random.choice(count, 2), "lesion_id"] = f"L{number}"
-        table.loc[random.choice(count, 2), "phash"] = HASHES[1000 + number]
+        table.loc[random.choice(count, 3), "phash"] = HASHES[1000 + number]
+        table.loc[random.choice(count, 2), "phash"] = few_bits_off(HASHES[1000 + number])
         table.loc[random.choice(count), "duplicate_of"] = random.choice([*table["image_id"], "absent"])
     return table
 
@@ -67,7 +89,7 @@ def naive_groups(images: pd.DataFrame) -> dict:
     rows = images[images["split"] != "test"].to_dict("records")
     group = {row["patient_id"]: {row["patient_id"]} for row in rows}
     for a, b in combinations(rows, 2):
-        same = (a["phash"] == b["phash"] or (a["lesion_id"] and a["lesion_id"] == b["lesion_id"])
+        same = (near(a["phash"], b["phash"]) or (a["lesion_id"] and a["lesion_id"] == b["lesion_id"])
                 or (a["duplicate_of"] and a["duplicate_of"] in (b["image_id"], b["duplicate_of"]))
                 or (b["duplicate_of"] and b["duplicate_of"] == a["image_id"]))
         if same and group[a["patient_id"]] is not group[b["patient_id"]]:
@@ -108,13 +130,16 @@ def check_random_table(seed: int, folds: int) -> None:
         else:
             assert {fold[patient] for patient in joined} == {-1}
     test_hashes = set(images["phash"][images["split"] == "test"])
+    own_hashes = set(images["phash"][images["patient_id"].isin(own) & (images["source"] == "own")
+                                     & (images["split"] != "test")])
     times = pd.Series(0, index=images["image_id"])
     for k in range(folds):
         trains, validates = training_rows(images, table, dropped, k), validation_rows(images, table, dropped, k, TASK)
         times[validates["image_id"]] += 1
         assert not {id(group[p]) for p in trains["patient_id"]} & {id(group[p]) for p in validates["patient_id"]}
         assert not set(trains["phash"]) & set(validates["phash"])
-        assert not set(trains["phash"][trains["source"] == "other"]) & test_hashes
+        for other in set(trains["phash"][trains["source"] == "other"]):
+            assert not any(near(other, phash) for phash in test_hashes | own_hashes)
         kept = images[(images["split"] != "test") & ~images["image_id"].isin(dropped["image_id"])]
         outside = kept[kept["patient_id"].map(fold) != k]
         assert set(trains["image_id"]) == set(outside["image_id"])
