@@ -13,8 +13,8 @@ Writes  data/<comp>/images/<size>/*.jpg  one picture an image_id, resized as the
 
 Killed or interrupted, it goes on where it was: at most the pictures in hand are done again. Several machines that share
 the folder may run it at once and share the work. Run again later, it redoes the pictures whose files have changed or
-whose prepared copies are missing, and leaves the rest. A worker holds one picture at a time: 0.1 to 0.3 GB for
-photographs of 24 million pixels, 1.5 GB for the largest that are opened (134 million); 4 GB is its limit.
+whose prepared copies are missing, and leaves the rest. A worker holds one picture at a time: 0.25 GB for photographs of
+24 million pixels; for the largest that are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
 """
 import argparse
 import hashlib
@@ -137,12 +137,12 @@ def resize_all(competition: Competition, sizes: tuple[int, ...], raw: Path, shar
 def finish_shard(shard: Path, tasks: list[Task], known: dict[tuple, dict], run: Callable, bar: tqdm) -> None:
     """Complete one journal: what is known already, then what has to be made; renamed when whole."""
     part = shard.with_suffix(".jsonl.part")
-    known = known | {key(line["image_id"], line["file"], line["stamp"]): line for line in read_journal(part)}
-    kept = [known[key(*task)] for task in tasks if key(*task) in known]
-    part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    kept = {key(line["image_id"], line["file"], line["stamp"]): line for line in read_journal(part)}
+    kept |= {key(*task): known[key(*task)] for task in tasks if key(*task) in known}
+    part.write_text("".join(json.dumps(line) + "\n" for line in kept.values()), encoding="utf-8")
     bar.update(len(kept))
     with part.open("a", encoding="utf-8", buffering=1) as journal:
-        for task, result in run([task for task in tasks if key(*task) not in known]):
+        for task, result in run([task for task in tasks if key(*task) not in kept]):
             journal.write(json.dumps(checked_line(task, result)) + "\n")
             bar.update()
             if time_left() < STOP_BEFORE:

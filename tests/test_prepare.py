@@ -187,9 +187,13 @@ def wait_until(condition, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_kill_loses_the_pictures_in_hand_and_two_at_once_share(tmp_path):
+def test_a_kill_loses_no_more_than_the_pictures_in_hand_and_two_at_once_share(tmp_path):
     count = 150
     melanoma_raw(tmp_path, count)
+    interrupted = start(tmp_path)
+    wait_until(lambda: journalled(tmp_path) >= 5)
+    interrupted.send_signal(signal.SIGINT)
+    assert "interrupted" in interrupted.communicate(timeout=60)[0] and interrupted.returncode == 130
     killed = start(tmp_path)
     wait_until(lambda: journalled(tmp_path) >= 20)
     killed.send_signal(signal.SIGKILL)
