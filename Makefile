@@ -36,8 +36,9 @@ TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))
 # $(call lacking,artifact,selection): the targets that still lack it
 lacking = $(PYTHON) -m pipeline.core.jobs $(1) $(2)
 
-.PHONY: help setup demo test test-slow lint bench clean prepare folds pretrain finetune metadata predict ensemble submit \
-        report kaggle codalab score clean-folds needs-comp
+.PHONY: help setup demo rehearse test test-slow lint bench paper clean clean-folds needs-comp prepare folds pretrain \
+        finetune metadata predict ensemble submit report score check kaggle kaggle-submit kaggle-scores \
+        kaggle-rehearse codalab codalab-rehearse
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -90,13 +91,31 @@ clean-folds: needs-comp ## delete the frozen folds of COMP (weights made from ot
 # ---- elsewhere ------------------------------------------------------------------------------------------------------
 
 score: needs-comp ## score FILE against TRUTH (READERS=folder counts radiologists below the curve)
-	@$(PYTHON) -m pipeline.score $(COMP) --file $(FILE) --truth $(TRUTH) $(if $(READERS),--readers $(READERS))
+	@$(PYTHON) -m pipeline.score $(COMP) --file $(FILE) --truth $(TRUTH) $(if $(READERS),--readers $(READERS)) $(ARGS)
 
-kaggle: needs-comp ## an offline Kaggle dataset and notebook (OWNER=your-name)
-	$(PYTHON) -m pipeline.deploy.kaggle $(COMP) --owner $(OWNER)
+check: needs-comp ## check FILE against what the organiser wants (SAMPLE=file with the ids, where raw is not at hand)
+	@$(PYTHON) -m pipeline.submit $(COMP) --check $(FILE) $(if $(SAMPLE),--sample $(SAMPLE))
+
+kaggle-submit: needs-comp ## send the submission with Kaggle's client (MESSAGE="...", DRY_RUN=1 only says)
+	@$(PYTHON) -m pipeline.submit $(COMP) --send --message "$(MESSAGE)" $(if $(DRY_RUN),--dry-run) \
+	  $(if $(KERNEL),--kernel $(KERNEL) --kernel-version $(VERSION))
+
+kaggle-scores: needs-comp ## write the scores Kaggle gave into submissions/LOG.md
+	@$(PYTHON) -m pipeline.submit $(COMP) --scores
+
+kaggle: needs-comp ## an offline Kaggle dataset and notebooks (OWNER=you, TRAIN=target, RESUME=1)
+	@$(PYTHON) -m pipeline.deploy.kaggle $(COMP) --owner $(OWNER) $(if $(TRAIN),--train $(TRAIN)) \
+	  $(if $(RESUME),--resume) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(LICENCE),--licence $(LICENCE)) \
+	  $(if $(KAGGLE_PYTHON),--python $(KAGGLE_PYTHON))
+
+kaggle-rehearse: needs-comp ## run that notebook here, cut off from the network, and compare with home
+	@$(PYTHON) -m pipeline.deploy.rehearse_kaggle $(COMP)
 
 codalab: needs-comp ## a CodaLab bundle: src/predict.py with weights
-	$(PYTHON) -m pipeline.deploy.codalab $(COMP)
+	@$(PYTHON) -m pipeline.deploy.codalab $(COMP)
+
+codalab-rehearse: needs-comp ## run that bundle here, cut off from the network, and compare with home
+	@$(PYTHON) -m pipeline.deploy.rehearse_codalab $(COMP)
 
 # ---- the project ----------------------------------------------------------------------------------------------------
 
@@ -110,6 +129,13 @@ demo: | $(INSTALLED) ## install, make data, run every stage for melanoma and Che
 	@$(DEMO) $(MAKE) report COMP=chexpert $(DEMO_CHEXPERT)
 	@$(DEMO) $(PYTHON) -m pipeline.summary melanoma chexpert
 
+rehearse: | $(INSTALLED) ## both rehearsals on the demo's weights (after make demo)
+	@$(DEMO) $(MAKE) kaggle COMP=melanoma OWNER=demo
+	@$(DEMO) $(MAKE) kaggle-rehearse COMP=melanoma
+	@$(DEMO) $(MAKE) codalab COMP=chexpert
+	@$(DEMO) $(MAKE) codalab-rehearse COMP=chexpert
+	@$(DEMO) $(PYTHON) -m pipeline.summary melanoma chexpert
+
 test: | $(INSTALLED) ## the fast tests
 	$(PYTHON) -m pytest -m "not slow and not gpu"
 
@@ -121,6 +147,14 @@ lint: | $(INSTALLED) ## ruff
 
 bench: | $(INSTALLED) ## every benchmark, as ratios against what one would otherwise use
 	@for file in tests/bench/bench_*.py; do $(PYTHON) -m tests.bench.$$(basename $$file .py); done
+
+paper: | $(INSTALLED) ## the paper's tables and figures that the data under $(DATA) allow (pipeline/paper/RESULTS.md)
+	$(PYTHON) -m pipeline.paper.appendix_e
+	$(PYTHON) -m pipeline.paper.table6
+	$(PYTHON) -m pipeline.paper.figure1
+	$(PYTHON) -m pipeline.paper.made
+	@test ! -d $(DATA)/cifar10/raw || $(PYTHON) -m pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01
+	$(PYTHON) -m pipeline.paper.render
 
 clean: ## delete the demo's artifacts and caches (never your data or models)
 	rm -rf data/demo models/demo submissions/demo .pytest_cache .ruff_cache .hypothesis
