@@ -42,7 +42,7 @@ def summary(competition: Competition) -> str:
         lines.append(line(METADATA, "", cell(means, METADATA, (METADATA,)), ""))
     lines.append(line(f"ensemble of {len(facts['weights'])}", "", cell(means, "ensemble", ("ensemble",)),
                       cell(means, "ensemble", ("blend",))))
-    return "\n".join([*lines, *files(competition)])
+    return "\n".join([*lines, "", *files(competition)])
 
 
 def heading(competition: Competition, scores: pd.DataFrame, facts: dict) -> str:

@@ -42,6 +42,7 @@ td.cell { background: color-mix(in srgb, var(--aucm) calc(var(--v) * 45%), trans
   padding: .3rem .5rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .6rem 1.2rem;
   margin: .6rem 0; }
+.panels.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; break-inside: avoid; } figcaption { font-size: .85rem; } figcaption b { color: var(--text); }
 svg.plot { width: 100%; height: auto; display: block; max-width: 30rem; }
 svg.plot text { font-size: 11px; fill: var(--soft); font-family: inherit; }
@@ -53,7 +54,7 @@ svg.bar { width: 100%; display: block; overflow: visible; }
 .theirs { fill: var(--page); stroke: var(--text); stroke-width: 1.3; }
 .c-ce { color: var(--ce); } .c-aucm { color: var(--aucm); } .c-final { color: var(--final); }
 .c-other { color: var(--other); } .c-soft { color: var(--soft); } .bad { color: var(--bad); }
-.key { display: inline-block; margin-right: 1.1rem; white-space: nowrap; font-size: .87rem; }
+.key { display: inline-block; margin-right: 1.1rem; font-size: .87rem; }
 .key i { display: inline-block; width: 1.3rem; height: .65rem; margin-right: .4rem; border-radius: 2px;
   background: currentColor; vertical-align: baseline; } .key span { color: var(--text); }
 .key i.thin { height: 2px; vertical-align: middle; opacity: .7; }
@@ -69,7 +70,8 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
 @media (max-width: 40rem) { body { padding: .6rem .8rem 3rem; } h1 { font-size: 1.35rem; }
   .head div { flex-basis: 42%; padding: .5rem .7rem; } .head b { font-size: 1.2rem; }
   .pictures { grid-template-columns: repeat(2, 1fr); } td.draw { min-width: 6.5rem; }
-  th, td { padding-right: .5rem; font-size: .8rem; } }
+  th, td { padding-right: .5rem; font-size: .8rem; } tbody th { white-space: normal; min-width: 6.5rem; }
+  svg.plot text { font-size: 12px; } }
 @media print { :root { --page: #fff; --text: #000; --soft: #444; --line: #bbb; --panel: #f3f3f3; --grid: #ddd;
   --ce: #b4530b; --aucm: #1b62a8; --final: #0f7a55; --other: #7a4ba0; --bad: #b3261e; }
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; } section { margin-top: 1rem; }
@@ -151,8 +153,9 @@ def figure(svg: str, name: str, text: str = "") -> str:
     return f"<figure>{svg}<figcaption><b>{escape(name)}</b> {escape(text)}</figcaption></figure>"
 
 
-def panels(figures: Sequence[str]) -> str:
-    return f'<div class="panels">{"".join(figures)}</div>'
+def panels(figures: Sequence[str], pairs: bool = False) -> str:
+    """Figures side by side, as many as fit; pairs: two at most, so that what belongs together stays together."""
+    return f'<div class="panels{" pairs" if pairs else ""}">{"".join(figures)}</div>'
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:

@@ -102,18 +102,22 @@ def subgroups(evidence: Evidence) -> str:
                 for column, values in found.items()}
         flat = [(column, row) for column, those in rows.items() for row in those]
         limits = limits_of([row[key] for _, row in flat for key in ("low", "high")], 0.1)
-        lines = [[f"{column}: {row['group']}" if row["group"] != MISSING else f"{column}: not known",
-                  drawn(interval_bar(row["auc"], row["low"], row["high"], limits,
-                                     "c-soft" if row["few"] else "c-final")),
-                  f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if row["n"] and not np.isnan(row["auc"])
-                  else "one class only", f"{row['n']:,}", f"{row['positives']:,}"] for column, row in flat]
-        parts.append(table(["subgroup", scale(limits), "AUC [95 % interval]", "n", "positives"],
+        lines = [subgroup_line(column, row, limits) for column, row in flat]
+        parts.append(table(["subgroup", "AUC [95 % interval]", scale(limits), "n", "positives"],
                            lines, f"{evidence.labels[k]}, final scores"))
     text = (f"Gray: fewer than {FEW} positives or negatives, where an AUC says little. Subgroups that are wide apart "
             "may still differ by chance, or by how hard their cases are; intervals are not adjusted for their number.")
     return (paragraph(text) + "".join(parts)
             + source(f"{data_folder(evidence.name)}/images.csv, {models_folder(evidence.name)}/ensemble.csv",
                      f"make ensemble COMP={evidence.name}"))
+
+
+def subgroup_line(column: str, row: dict, limits: tuple[float, float]) -> list:
+    """The cells of one subgroup."""
+    told = f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if not np.isnan(row["auc"]) else "one class only"
+    bar = interval_bar(row["auc"], row["low"], row["high"], limits, "c-soft" if row["few"] else "c-final")
+    return [f"{column}: {'not known' if row['group'] == MISSING else row['group']}", told, drawn(bar),
+            f"{row['n']:,}", f"{row['positives']:,}"]
 
 
 def origins(evidence: Evidence) -> str:

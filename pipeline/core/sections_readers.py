@@ -17,8 +17,8 @@ from pipeline.core.truths import Truth, read_readers, read_truth
 def against_readers(evidence: Evidence, truth: Path, folder: Path) -> str:
     """ROC curves of the final test scores with a point per radiologist, and how many lie below."""
     known = read_truth(evidence.competition, truth)
-    points = read_readers(evidence.competition, folder, known)
     scores = test_scores(evidence, truth, known)
+    points = read_readers(evidence.competition, folder, known)
     names = [path.name.split(".csv")[0] for path in sorted(folder.glob("*.csv*")) if path.is_file()]
     drawings, rows = [], []
     for k, label in enumerate(evidence.labels):
@@ -39,7 +39,8 @@ def against_readers(evidence: Evidence, truth: Path, folder: Path) -> str:
     text = (f"The test scores of ensemble.csv against {truth.name}; points are radiologists, counted as below by the "
             "organiser's rule.")
     return (paragraph(text) + table(["label", "AUC [95 % interval]", "radiologists below", "n", "positives"], rows)
-            + legend([("c-final", "final scores, with their band"), ("c-other", "a radiologist")]) + panels(drawings)
+            + legend([("c-final", "final scores, with their band"), ("c-other", "a radiologist")])
+            + panels(drawings, pairs=True)
             + source(f"{models_folder(evidence.name)}/ensemble.csv, {truth}, {folder}",
                      f"python -m pipeline.report {evidence.name} --truth {truth} --readers {folder}"))
 

@@ -70,9 +70,9 @@ def summary(evidence: Evidence) -> str:
         strong += [len(rows)] if final and row["stage"] == evidence.final_stage else []
         bar = interval_bar(row["auc"], row["low"], row["high"], limits, style_of(row["stage"]), mark)
         cells = [f"{int(row['n']):,}", f"{int(row['positives']):,}", int(row["views"])]
-        rows.append([named(row["member"], row["stage"]), drawn(bar), with_interval(row), *cells,
+        rows.append([named(row["member"], row["stage"]), with_interval(row), drawn(bar), *cells,
                      *([f"{mark:.4f}" if mark else ""] if theirs else [])])
-    head = ["member", scale(limits), "AUC [95 % interval]", "n", "positives", "views"]
+    head = ["member", "AUC [95 % interval]", scale(limits), "n", "positives", "views"]
     what = "mean over labels, out of fold" if len(evidence.labels) > 1 else "out of fold"
     made = table([*head, *(["the paper's ◇"] if theirs else [])], rows, f"AUC, {what}", strong)
     if theirs:
@@ -121,13 +121,13 @@ def differences(evidence: Evidence) -> str:
         real = row["low"] > 0 or row["high"] < 0
         better = "first" if row["difference"] > 0 else "second"
         rows.append([f"{pair_name(row['first'])} − {pair_name(row['second'])}",
+                     f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
                      drawn(interval_bar(row["difference"], row["low"], row["high"], limits,
-                                        "c-final" if real else "c-soft", zero=0)),
-                     f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]", f"{row['p']:.3f}",
+                                        "c-final" if real else "c-soft", zero=0)), f"{row['p']:.3f}",
                      f"the {better} is better" if real else "within noise"])
     text = ("Both are scored on the same 1,000 resamples of patients, so that what they share cancels out. The best "
             "single run is the best on these very rows, which flatters it.")
-    return (paragraph(text) + table(["difference", scale(limits), "AUC [95 % interval]", "p",
+    return (paragraph(text) + table(["difference", "AUC [95 % interval]", scale(limits), "p",
                                      "verdict"], rows, "Paired differences of the mean AUC")
             + source(f"{models_folder(evidence.name)}/ensemble.json", made_by(evidence)))
 
@@ -167,7 +167,8 @@ def roc(evidence: Evidence) -> str:
     keys = [(style, name) for style, name, _ in stages(evidence)]
     final = stages(evidence)[-1]
     return (legend([*keys, (f"{final[0]} band", f"95 % band of “{final[1]}”, pointwise, over patients")])
-            + panels(drawings) + source(f"{models_folder(evidence.name)}/<run>/fold*/predictions*.csv, ensemble.csv",
+            + panels(drawings, pairs=True)
+            + source(f"{models_folder(evidence.name)}/<run>/fold*/predictions*.csv, ensemble.csv",
                                         f"make predict COMP={evidence.name}"))
 
 
@@ -194,7 +195,7 @@ def histograms(evidence: Evidence) -> str:
     """Scores of positives and negatives after each stage, of the run that is best after stage 2 (paper, figure 2)."""
     run, truth, drawings = best_run(evidence), evidence.units.truth, []
     shown = [("CE", evidence.before.get(run)), (evidence.stage_2, evidence.after[run]), ("final", evidence.final)]
-    shown = [(name, scores) for name, scores in shown if scores is not None]
+    shown = [(name, scores) for name, scores in shown[:2 if alone(evidence) else 3] if scores is not None]
     for k in np.flatnonzero(classes(truth)):
         for name, scores in shown:
             if not np.isnan(scores[:, k]).any():
@@ -205,6 +206,11 @@ def histograms(evidence: Evidence) -> str:
     return (paragraph(text) + legend([("c-aucm", "positives"), ("c-ce", "negatives")]) + panels(drawings)
             + source(f"{models_folder(evidence.name)}/{run}/fold*/predictions*.csv",
                      f"make predict COMP={evidence.name} RUN={run}"))
+
+
+def alone(evidence: Evidence) -> bool:
+    """True where the final scores are those of the only run."""
+    return len(evidence.after) == 1 and not evidence.facts["metadata"]
 
 
 def best_run(evidence: Evidence) -> str:

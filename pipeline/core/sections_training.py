@@ -31,7 +31,7 @@ def training(evidence: Evidence) -> str:
             "jumps; with normalised scores it cannot exceed its bound.")
     keys = [("c-aucm", "validation AUC"), ("c-ce dashed", "training AUC, last scores"), ("c-final", "α"),
             ("c-other thin", "gap of class means"), ("c-soft dashed", "bound of the gap")]
-    return (paragraph(text) + legend(keys) + panels(drawings)
+    return (paragraph(text) + legend(keys) + panels(drawings, pairs=True)
             + source(f"{models_folder(evidence.name)}/<run>/fold*/log.jsonl", f"make finetune COMP={evidence.name}"))
 
 
@@ -92,11 +92,11 @@ def views(evidence: Evidence) -> str:
                              if key in row)], 0.01)
     for run, rows in found.items():
         lines = [[row["views"], f"{row['auc']:.4f}",
-                  *([drawn(interval_bar(row["difference"], row["low"], row["high"], limits,
-                                        "c-final" if row["low"] > 0 or row["high"] < 0 else "c-soft", zero=0)),
-                     f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"]
+                  *([f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
+                     drawn(interval_bar(row["difference"], row["low"], row["high"], limits,
+                                        "c-final" if row["low"] > 0 or row["high"] < 0 else "c-soft", zero=0))]
                     if "difference" in row else ["", ""])] for row in rows]
-        tables.append(table(["views", "AUC", scale(limits), "gain over 1 [95 %]"], lines,
+        tables.append(table(["views", "AUC", "gain over 1 [95 %]", scale(limits)], lines,
                             f"{run}, {evidence.stage_2}"))
     text = ("The first view is the picture itself; the others are its mirror images and turns, then small changes of "
             "angle, size and place. Scores of the first v views are averaged; gains are paired, over patients. Green "
