@@ -1,18 +1,23 @@
 """Made raw downloads in the organisers' own layouts, so that every stage can be seen to work without any data.
 
     python -m pipeline.demo                                      melanoma and CheXpert, sizes for the demo
+    python -m pipeline.demo --competition isic2024
     python -m pipeline.demo --competition melanoma --images 100000 --side 64 --seed 3
 
 writes  $DATA/<competition>/raw    a folder it did not make itself is never touched; one that stands is left as it is
 
 The pictures show what their labels say, not too plainly. What makes real data hard is in them: several pictures of a
-patient that look alike, metadata with a signal of its own, missing values, few positives, a picture that stands twice
-under two patients, a file that was cut short, uncertain and blank labels, laterals, an unknown sex, a newborn of age 0.
+patient that look alike and share labels, metadata with a signal of its own, missing values, few positives, a picture
+that stands twice under two patients, a file that was cut short, an external set without patient ids, uncertain and
+blank labels, laterals, an unknown sex, a newborn of age 0. The same arguments give the same files, byte for byte.
 """
 import argparse
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -20,120 +25,105 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from pipeline.core.cohort import SITE, chest_rows, numbered, skin_rows, tile_rows
 from pipeline.core.command import UserError, run_stage
 from pipeline.core.synthetic import chest, chest_style, lesion, skin_style
 from pipeline.core.tables import data_folder
 
 MARKER = ".made-by-demo.json"
-SITE = "anatom_site_general_challenge"
-SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
-FINDINGS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-            "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
-            "Fracture", "Support Devices")
-DRAWN = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-PREVALENCE = (0.14, 0.26, 0.10, 0.20, 0.36)  # of the drawn findings; the data set's own, rarer ones raised a little
-UNCERTAIN = (0.04, 0.06, 0.12, 0.15, 0.05)   # chance that a study's label of each is -1, as in the data set
+DEFAULT = ("melanoma", "chexpert")
+MELANOMAS, EXTERNAL_MELANOMAS = 0.07, 0.2
+SHAPES = ((1.0, 1.0), (1.0, 4 / 3), (1.0, 3 / 2))  # height and width over the short side, one for each patient
+BATCH = 32                                         # pictures that a worker draws at a time
+ALONE = 2000                                       # pictures below which starting workers costs more than it saves
 
 
 def main(arguments: argparse.Namespace) -> None:
-    makers = {"melanoma": make_melanoma, "chexpert": make_chexpert}
-    for name in [arguments.competition] if arguments.competition else makers:
+    if arguments.images < 50 or arguments.side < 32:
+        raise UserError(f"--images {arguments.images} --side {arguments.side}: at least 50 pictures of 32 pixels")
+    for name in [arguments.competition] if arguments.competition else DEFAULT:
         raw = data_folder(name) / "raw"
         asked = {"images": arguments.images, "seed": arguments.seed, "side": arguments.side}
-        if (raw / MARKER).exists():
-            if json.loads((raw / MARKER).read_text()) != asked:
-                raise UserError(f"{raw}: made with {(raw / MARKER).read_text().strip()}; delete it to make it anew")
-            continue
-        if raw.exists():
-            raise UserError(f"{raw}: stands already and was not made by this program; point DATA elsewhere")
-        unfinished = raw.with_name("raw.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        makers[name](unfinished, arguments.images, arguments.side, np.random.default_rng(arguments.seed))
-        (unfinished / MARKER).write_text(json.dumps(asked))
-        unfinished.rename(raw)
-        print(f"{raw}: made {sum(1 for _ in raw.rglob('*.jpg')):,} pictures")
+        if not stands(raw, asked):
+            make(name, raw, asked)
+            print(f"{raw}: made with {json.dumps(asked)}")
 
 
-def save(path: Path, picture: np.ndarray, quality: int = 92) -> None:
-    """Write RGB or gray as JPEG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture if picture.ndim == 2 else picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def stands(raw: Path, asked: dict) -> bool:
+    """True when these very data are there; a UserError when something else is."""
+    if (raw / MARKER).exists():
+        made = (raw / MARKER).read_text().strip()
+        if json.loads(made) != asked:
+            raise UserError(f"{raw}: made with {made}; delete it to make it anew")
+        return True
+    if raw.exists() or raw.is_symlink():
+        raise UserError(f"{raw}: stands already and was not made by this program; point DATA elsewhere")
+    return False
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV as the organisers do: floats as 1.0, not 1."""
-    table.to_csv(path, index=False)
+def make(name: str, raw: Path, asked: dict) -> None:
+    """Make one download beside its place and rename it when whole; what a killed run left is made anew."""
+    unfinished = raw.with_name(f".{raw.name}.unfinished-demo")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    MAKERS[name](unfinished, **asked)
+    (unfinished / MARKER).write_text(json.dumps(asked) + "\n")
+    unfinished.rename(raw)
 
 
-def blank_some(values: list, rng: np.random.Generator, share: float) -> list:
-    """The values with a share of them missing."""
-    return [None if rng.random() < share else value for value in values]
+# ---- Pictures -------------------------------------------------------------------------------------------------------
+
+def draw_all(draw: Callable, jobs: Iterable[tuple], desc: str) -> list:
+    """What `draw` gives for each job, in order; on every core where there are many. Jobs carry their own seeds."""
+    jobs = list(jobs)
+    workers = len(os.sched_getaffinity(0)) if len(jobs) >= ALONE else 1
+    bar = partial(tqdm, total=len(jobs), desc=desc, unit="picture")
+    if workers == 1:
+        return list(bar(map(draw, jobs)))
+    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        return list(bar(pool.map(draw, jobs, chunksize=BATCH)))
 
 
-# ---- SIIM-ISIC ------------------------------------------------------------------------------------------------------
-
-def make_melanoma(raw: Path, images: int, side: int, rng: np.random.Generator) -> None:
-    """train.csv, test.csv, sample_submission.csv, jpeg/{train,test}/ and external/isic2019/ without patient ids."""
-    numbers = iter(rng.permutation(9_000_000)[:3 * images + 10] + 10_000)
-    names = (f"ISIC_{number:07d}" for number in numbers)
-    counts = {"train": images, "test": max(1, images // 4), "external": max(1, images // 6)}
-    with tqdm(total=sum(counts.values()), unit="picture", desc="melanoma") as bar:
-        train = skin_pictures(raw / "jpeg/train", names, counts["train"], side, rng, bar, 0.07)
-        test = skin_pictures(raw / "jpeg/test", names, counts["test"], side, rng, bar, 0.07)
-        folder = raw / "external/isic2019"
-        external = skin_pictures(folder / "ISIC_2019_Training_Input", names, counts["external"], side, rng, bar, 0.2)
-    add_twin(raw / "jpeg/train", train, next(names))
-    cut_short(raw / "jpeg/train" / f"{train['image_name'].iloc[7]}.jpg")
-
-    write_table(raw / "train.csv", train)
-    write_table(raw / "test.csv", test.iloc[:, :5])
-    write_table(raw / "sample_submission.csv", test[["image_name"]].assign(target=0))
-    kinds = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
-    truth = external[["image_name"]].set_axis(["image"], axis=1)
-    for kind in kinds:
-        truth[kind] = {"MEL": external["target"], "NV": 1 - external["target"]}.get(kind, 0)
-        truth[kind] = truth[kind].map("{:.1f}".format)
-    write_table(folder / "ISIC_2019_Training_GroundTruth.csv", truth)
-    write_table(folder / "ISIC_2019_Training_Metadata.csv", pd.DataFrame({
-        "image": external["image_name"], "age_approx": external["age_approx"],
-        "anatom_site_general": external[SITE], "lesion_id": None, "sex": external["sex"]}))
+def jpeg(picture: np.ndarray, quality: int) -> bytes:
+    """RGB or gray as JPEG."""
+    picture = picture if picture.ndim == 2 else picture[:, :, ::-1]
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def skin_pictures(folder: Path, names: Iterator[str], count: int, side: int, rng: np.random.Generator, bar: tqdm,
-                  rate: float) -> pd.DataFrame:
-    """Draw `count` pictures of patients with one to a dozen each; returns their rows in train.csv's columns.
-
-    Age, sex and site move the chance of a melanoma, and so does a patient's own risk, which no column tells.
-    """
-    rows = []
-    while len(rows) < count:
-        patient, style = f"IP_{rng.integers(10_000_000):07d}", skin_style(rng)
-        age, sex = float(np.clip(rng.normal(50, 16) // 5 * 5, 10, 90)), ("female", "male")[rng.integers(2)]
-        risk = 0.9 * (age - 50) / 16 + 0.5 * (sex == "male") + rng.normal(0, 0.8)
-        for _ in range(min(1 + rng.geometric(0.35), 12, count - len(rows))):
-            site = rng.choice(SITES, p=(0.08, 0.15, 0.25, 0.5, 0.015, 0.005))
-            chance = 1 / (1 + np.exp(-(np.log(rate / (1 - rate)) - 0.8 + risk + 0.8 * (site == "head/neck"))))
-            target = int(rng.random() < chance)
-            name = next(names)
-            save(folder / f"{name}.jpg", lesion(rng, style, target + rng.normal(0, 0.3), side, side * 3 // 2))
-            rows.append((name, patient, sex, age, site, "melanoma" if target else "unknown",
-                         "malignant" if target else "benign", target))
-            bar.update()
-    table = pd.DataFrame(rows, columns=["image_name", "patient_id", "sex", "age_approx", SITE, "diagnosis",
-                                        "benign_malignant", "target"])
-    for column in ("sex", "age_approx", SITE):
-        table[column] = blank_some(table[column].tolist(), rng, 0.03)
-    return table
+def skin_jpeg(job: tuple) -> bytes:
+    """A lesion as JPEG; job: (seed, patient number, picture number, severity, short side)."""
+    seed, patient, number, severity, side = job
+    rng = np.random.default_rng((seed, 1, patient))
+    style, shape = skin_style(rng), SHAPES[rng.integers(len(SHAPES))]
+    height, width = (round(side * part) for part in shape)
+    return jpeg(lesion(np.random.default_rng((seed, 2, number)), style, severity, height, width), 92)
 
 
-def add_twin(folder: Path, train: pd.DataFrame, name: str) -> None:
-    """Append a copy of the last picture, smaller and saved anew, under another patient: a duplicate no column tells."""
-    twin = train.iloc[-1].copy()
-    picture = cv2.imread(str(folder / f"{twin['image_name']}.jpg"))
+def write_skin(job: tuple) -> None:
+    """Draw and write a lesion; job: (path, the job of skin_jpeg)."""
+    Path(job[0]).write_bytes(skin_jpeg(job[1]))
+
+
+def write_chest(job: tuple) -> None:
+    """Draw and write an X-ray; job: (path, seed, patient number, picture number, severities, view, short side)."""
+    path, seed, patient, number, severity, view, side = job
+    style = chest_style(np.random.default_rng((seed, 3, patient)))
+    picture = chest(np.random.default_rng((seed, 4, number)), style, severity, view, side, round(side * 11 / 9))
+    Path(path).write_bytes(jpeg(picture, 92))
+
+
+def skin_jobs(rows: pd.DataFrame, first: int, seed: int, side: int) -> list[tuple]:
+    """The jobs of skin_jpeg for a table; `first` numbers its pictures."""
+    return [(seed, patient, number, severity, side)
+            for number, (patient, severity) in enumerate(zip(rows["number"], rows["severity"]), first)]
+
+
+def save_again(source: Path, target: Path) -> None:
+    """A copy at four fifths of the size and lower quality: the same picture, other bytes."""
+    picture = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
     smaller = cv2.resize(picture, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(folder / f"{name}.jpg"), smaller, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    twin["image_name"], twin["patient_id"] = name, "IP_0000001"
-    train.loc[len(train)] = twin
+    target.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(target), smaller, [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
 def cut_short(path: Path) -> None:
@@ -142,71 +132,133 @@ def cut_short(path: Path) -> None:
     path.write_bytes(content[:len(content) // 2])
 
 
+# ---- SIIM-ISIC ------------------------------------------------------------------------------------------------------
+
+def make_melanoma(raw: Path, images: int, seed: int, side: int) -> None:
+    """train.csv, test.csv, sample_submission.csv, jpeg/{train,test}/ and external/isic2019/ without patient ids."""
+    rng = np.random.default_rng((seed, 11))
+    train = skin_rows(rng, images, MELANOMAS)
+    test = skin_rows(rng, images // 4, MELANOMAS, first=int(train["number"].max()) + 1)
+    external = skin_rows(rng, images // 6, EXTERNAL_MELANOMAS, first=int(test["number"].max()) + 1)
+    twin = name_rows(rng, (train, test, external), "image_name")
+
+    folder = raw / "external/isic2019"
+    places = (raw / "jpeg/train", raw / "jpeg/test", folder / "ISIC_2019_Training_Input")
+    jobs, first = [], 0
+    for place, rows in zip(places, (train, test, external)):
+        place.mkdir(parents=True)
+        files = [str(place / f"{name}.jpg") for name in rows["image_name"]]
+        jobs += zip(files, skin_jobs(rows, first, seed, side))
+        first += len(rows)
+    draw_all(write_skin, jobs, "melanoma")
+
+    train = add_twin(raw / "jpeg/train", train, *twin)
+    cut_short(raw / f"jpeg/train/{train['image_name'][train['target'] == 0].iloc[7]}.jpg")
+    written = list(train.columns.drop(["number", "severity"]))
+    train[written].to_csv(raw / "train.csv", index=False)
+    test[written[:5]].to_csv(raw / "test.csv", index=False)
+    test[["image_name"]].assign(target=0).to_csv(raw / "sample_submission.csv", index=False)
+    write_isic2019(folder, external)
+
+
+def name_rows(rng: np.random.Generator, tables: Iterable[pd.DataFrame], column: str) -> tuple[str, str]:
+    """Give the rows of all tables their picture and patient ids, in place; returns one of each to spare.
+
+    ISIC_0015719, IP_7279968: seven digits, in no order.
+    """
+    names = [f"ISIC_{number:07d}" for number in numbered(rng, 1 + sum(map(len, tables)))]
+    patients = [f"IP_{number:07d}" for number in numbered(rng, 2 + max(int(rows["number"].max()) for rows in tables))]
+    for rows in tables:
+        rows[column], names = names[:len(rows)], names[len(rows):]
+        rows["patient_id"] = [patients[number] for number in rows["number"]]
+    return names[0], patients[-1]
+
+
+def add_twin(folder: Path, train: pd.DataFrame, name: str, patient: str) -> pd.DataFrame:
+    """The rows and one more: a picture saved anew under another name and another patient, which no column tells."""
+    save_again(folder / f"{train['image_name'].iloc[0]}.jpg", folder / f"{name}.jpg")
+    twin = train.iloc[[0]].assign(image_name=name, patient_id=patient)
+    return pd.concat([train, twin], ignore_index=True)
+
+
+def write_isic2019(folder: Path, rows: pd.DataFrame) -> None:
+    """ISIC 2019's two tables: nine kinds of lesion as 0.0 and 1.0, and the metadata."""
+    truth = rows[["image_name"]].set_axis(["image"], axis=1)
+    for kind in ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"):
+        truth[kind] = {"MEL": rows["target"], "NV": 1 - rows["target"]}.get(kind, 0)
+        truth[kind] = truth[kind].astype(float)
+    truth.to_csv(folder / "ISIC_2019_Training_GroundTruth.csv", index=False)
+    facts = pd.DataFrame({"image": rows["image_name"], "age_approx": rows["age_approx"],
+                          "anatom_site_general": rows[SITE], "lesion_id": None, "sex": rows["sex"]})
+    facts.to_csv(folder / "ISIC_2019_Training_Metadata.csv", index=False)
+
+
 # ---- CheXpert -------------------------------------------------------------------------------------------------------
 
-def make_chexpert(raw: Path, images: int, side: int, rng: np.random.Generator) -> None:
+def make_chexpert(raw: Path, images: int, seed: int, side: int) -> None:
     """CheXpert-v1.0-small/{train,valid,test}/, train.csv, valid.csv, and the list of test views."""
-    home = raw / "CheXpert-v1.0-small"
-    counts = {"train": images, "valid": max(1, images // 4), "test": max(1, images // 4)}
-    first = 1
-    with tqdm(total=sum(counts.values()), unit="picture", desc="chexpert") as bar:
-        for split, count in counts.items():
-            table = chest_pictures(home, split, first, count, side, rng, bar)
-            first += count
-            if split == "train":
-                table.loc[0, "Sex"], table.loc[1, "Age"] = "Unknown", 0
-            if split == "test":
-                write_table(home / "test_image_paths.csv", table[["Path"]])
-            else:
-                write_table(home / f"{split}.csv", table)
-    cut_short(raw / pd.read_csv(home / "train.csv")["Path"].iloc[11])
+    home, rng = raw / "CheXpert-v1.0-small", np.random.default_rng((seed, 12))
+    first, number, jobs, tables = 1, 0, [], {}
+    for split, count in (("train", images), ("valid", images // 4), ("test", images // 4)):
+        rows = tables[split] = chest_rows(rng, split, count, first)
+        for folder in {os.path.dirname(path) for path in rows["Path"]}:  # noqa: PTH120  # ten times as fast as Path
+            (home / folder).mkdir(parents=True)
+        jobs += [(str(home / row.Path), seed, row.number, number + i, row.severity, row.view, side)
+                 for i, row in enumerate(rows.itertuples())]
+        first, number = int(rows["number"].max()) + 1, number + len(rows)
+    draw_all(write_chest, jobs, "chexpert")
+
+    train = spoil(home, tables["train"], first)
+    for split, rows in {**tables, "train": train}.items():
+        rows = rows.drop(columns=["number", "severity", "view"]).assign(Path=f"{home.name}/" + rows["Path"])
+        if split == "test":
+            rows[["Path"]].to_csv(home / "test_image_paths.csv", index=False)
+        else:
+            rows.to_csv(home / f"{split}.csv", index=False)
 
 
-def chest_pictures(home: Path, split: str, first: int, count: int, side: int, rng: np.random.Generator,
-                   bar: tqdm) -> pd.DataFrame:
-    """Draw `count` views of patients with one to three studies of one or two views; rows in train.csv's columns."""
-    rows, patient = [], first
-    while len(rows) < count:
-        style, sex = chest_style(rng), ("Female", "Male")[rng.integers(2)]
-        age = int(np.clip(rng.normal(60, 17), 18, 90))
-        illness = 0.9 * (age - 60) / 17 + 0.3 * (sex == "Male") + rng.normal(0, 0.7)
-        for study in range(1, 1 + (rng.integers(1, 4) if split == "train" else 1)):
-            portable = rng.random() < 0.55 + 0.1 * np.clip(illness, -2, 2)
-            odds = np.log(np.array(PREVALENCE) / (1 - np.array(PREVALENCE))) - 0.3 + illness + 0.6 * portable - 0.3
-            sick = rng.random(5) < 1 / (1 + np.exp(-odds))
-            labels = written_labels(sick, split, rng)
-            views = [("Frontal", "AP" if portable else "PA")]
-            if not portable and rng.random() < 0.4:
-                views.append(("Lateral", ""))
-            for number, (view, position) in enumerate(views[:count - len(rows)], 1):
-                name = f"{split}/patient{patient:05d}/study{study}/view{number}_{view.lower()}.jpg"
-                severity = sick + rng.normal(0, 0.25, 5) * (1 + sick)
-                save(home / name, chest(rng, style, severity, position or view, side, side * 11 // 9))
-                rows.append((f"{home.name}/{name}", sex, age, view, position or None, *labels))
-                bar.update()
-        patient += 1
-    return pd.DataFrame(rows, columns=["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS])
+def spoil(home: Path, train: pd.DataFrame, patient: int) -> pd.DataFrame:
+    """The rows with a sex Unknown, an age 0, a frontal of view LL, a file cut short, and a picture standing twice."""
+    frontals = train.index[train["Frontal/Lateral"] == "Frontal"]
+    train.loc[frontals[1], "Sex"] = "Unknown"
+    train.loc[frontals[2], "Age"] = 0
+    train.loc[frontals[3], "AP/PA"] = "LL"
+    cut_short(home / train.loc[frontals[4], "Path"])
+    twin = train.loc[[frontals[5]]].assign(Path=f"train/patient{patient:05d}/study1/view1_frontal.jpg")
+    save_again(home / train.loc[frontals[5], "Path"], home / twin["Path"].iloc[0])
+    return pd.concat([train, twin], ignore_index=True)
 
 
-def written_labels(sick: np.ndarray, split: str, rng: np.random.Generator) -> list[float | None]:
-    """The fourteen labels of a study: in training 1, -1, 0 or blank, as a labeler writes them; elsewhere 1 or 0."""
-    written = dict.fromkeys(FINDINGS, 0.0 if split != "train" else None)
-    for name, present, uncertain in zip(DRAWN, sick, UNCERTAIN, strict=True):
-        written[name] = float(present)
-        if split == "train":
-            written[name] = 1.0 if present else None if rng.random() < 0.7 else 0.0
-            if rng.random() < uncertain:
-                written[name] = -1.0
-    written["No Finding"] = 1.0 if not sick.any() else written["No Finding"]
-    written["Lung Opacity"] = 1.0 if sick[1:4].any() else written["Lung Opacity"]
-    if rng.random() < 0.5:
-        written["Support Devices"] = 1.0
-    return list(written.values())
+# ---- ISIC 2024 ------------------------------------------------------------------------------------------------------
+
+def make_isic2024(raw: Path, images: int, seed: int, side: int) -> None:
+    """{train,test}-image.hdf5 of JPEGs by id, {train,test}-metadata.csv, sample_submission.csv; three test rows."""
+    import h5py  # only this layout needs it
+
+    rng = np.random.default_rng((seed, 13))
+    train = tile_rows(rng, images, MELANOMAS)
+    test = tile_rows(rng, 50, MELANOMAS, first=int(train["number"].max()) + 1).iloc[[0, 20, 40]]
+    test = test.reset_index(drop=True)
+    name_rows(rng, (train, test), "isic_id")
+    for split, rows, first in (("train", train, 0), ("test", test, len(train))):
+        pictures = draw_all(skin_jpeg, skin_jobs(rows, first, seed, side), f"isic2024 {split}")
+        with h5py.File(raw / f"{split}-image.hdf5", "w") as file:
+            for name, picture in zip(rows["isic_id"], pictures):
+                file[name] = np.void(picture)
+    told = list(train.columns.drop(["number", "severity"]))
+    secret = ("target", "lesion_id", "iddx_full", *(f"iddx_{k}" for k in range(1, 6)), "mel_mitotic_index",
+              "mel_thick_mm", "tbp_lv_dnn_lesion_confidence")
+    train[told].to_csv(raw / "train-metadata.csv", index=False)
+    test[[name for name in told if name not in secret]].to_csv(raw / "test-metadata.csv", index=False)
+    test[["isic_id"]].assign(target=0.3).to_csv(raw / "sample_submission.csv", index=False)
+
+
+MAKERS = {"melanoma": make_melanoma, "chexpert": make_chexpert, "isic2024": make_isic2024}
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--competition", choices=("melanoma", "chexpert"), help="only this one (default: both)")
+    made.add_argument("--competition", choices=tuple(MAKERS), help="only this one (default: melanoma and chexpert)")
     made.add_argument("--images", type=int, default=640, help="training pictures of each (default %(default)s)")
     made.add_argument("--side", type=int, default=120, help="short side in pixels (default %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="another seed, other data (default %(default)s)")
