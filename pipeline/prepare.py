@@ -28,6 +28,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from pipeline.core.area import warm_up
 from pipeline.core.claims import unfinished
 from pipeline.core.command import TimeLimitReached, UserError, run_stage, stage_parser, time_left
 from pipeline.core.competition import Competition, load, parse_target
@@ -126,6 +127,7 @@ def resize_all(competition: Competition, sizes: tuple[int, ...], raw: Path, shar
     total, done = sum(map(len, shards.values())), sum(len(tasks) for path, tasks in shards.items() if path.exists())
     if done == total:
         return
+    warm_up()
     setup = (raw.resolve(), images, sizes, task.resize)
     with crew_of(min(workers, total), prepare_one, *setup) as run, \
             tqdm(total=total, initial=done, unit="image", mininterval=0.5, desc=competition.name) as bar:

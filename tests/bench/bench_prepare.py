@@ -17,6 +17,7 @@ from statistics import median
 import cv2
 import numpy as np
 
+from pipeline.core.area import warm_up
 from pipeline.core.config import Resize
 from pipeline.core.hashing import perceptual_hash
 from pipeline.core.preparation import prepare_one
@@ -135,6 +136,7 @@ def rate(raw: Path, tasks: list, workers: int, sizes: tuple[int, ...], resize: R
 
 def several_workers(folder: Path, rounds: int) -> None:
     """One worker against two, in turns, with writing."""
+    warm_up()
     print(f"\n{'end to end':26}{'one /s':>10}{'two /s':>10}{'ratio':>8}{'target':>8}")
     cv2.imwrite(str(folder / "small.jpg"), picture(450, 600, False), [cv2.IMWRITE_JPEG_QUALITY, 90])
     for name, file, sizes, channels, count in (
