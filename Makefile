@@ -28,7 +28,9 @@ BASE_PYTHON ?= python3
 REQUIREMENTS := $(shell cksum < requirements.txt | cut -d' ' -f1)
 INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/installed-$(REQUIREMENTS))
 
-LAUNCH = $(if $(GPUS),$(PYTHON) -m torch.distributed.run --standalone --nproc-per-node $(GPUS),$(PYTHON))
+# GPUS=8 on one machine; NODES=2 MASTER=host:29500 beside it on each of several that share the disk.
+RENDEZVOUS = $(if $(NODES),--nnodes $(NODES) --rdzv-backend c10d --rdzv-endpoint $(MASTER) --rdzv-id $(COMP),--standalone)
+LAUNCH = $(PYTHON) $(if $(GPUS),-m torch.distributed.run $(RENDEZVOUS) --nproc-per-node $(GPUS))
 SELECT = $(COMP) $(if $(RUN),--run $(RUN)) $(if $(FOLDS),--folds $(FOLDS))
 
 TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))

@@ -6,6 +6,7 @@ With several processes the buffer is that of the main one, an even share of ever
 """
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -21,6 +22,30 @@ WINDOW, BUFFER = 20, 2048
 COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is stopped
 
 
+def event_writer(folder: Path):
+    """A TensorBoard writer when TENSORBOARD=1 asks for one, else None; UserError where the package is not installed."""
+    if os.environ.get("TENSORBOARD", "") in ("", "0") or not is_main():
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("TENSORBOARD=1 needs the package tensorboard: pip install tensorboard") from None
+    return SummaryWriter(folder / "events")
+
+
+def numbers(line: dict) -> dict[str, float]:
+    """The numbers of a log line, one name each.
+
+    >>> numbers({"loss": 0.5, "valid_auc": {"mean": 0.9}, "alpha": [0.1, 0.2]})
+    {'loss/0': 0.5, 'valid_auc/mean': 0.9, 'alpha/0': 0.1, 'alpha/1': 0.2}
+    """
+    flat = {}
+    for name, value in line.items():
+        items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else [value])
+        flat |= {f"{name}/{key}": float(item) for key, item in items if isinstance(item, (int, float))}
+    return flat
+
+
 class RunLog:
     """The log of one phase of one fold. Scores stay on the device until a window ends: one transfer per window."""
 
@@ -31,6 +56,7 @@ class RunLog:
         self.scores = self.labels = np.empty((0, 0), np.float32)
         self.collapsed = 0
         self.images, self.since = 0, time.monotonic()
+        self.events = event_writer(path.parent)
 
     def start_afresh(self) -> None:
         """Drop the lines of an earlier attempt at this phase that left no checkpoint."""
@@ -60,6 +86,9 @@ class RunLog:
         if is_main():
             with self.path.open("a") as file:
                 file.write(json.dumps({"phase": self.phase, **line}) + "\n")
+        if self.events:
+            for name, value in numbers(line).items():
+                self.events.add_scalar(f"{self.phase}/{name}", value, line["step"])
 
     def step(self, step: int, value: torch.Tensor, scores: torch.Tensor, targets: torch.Tensor, rate: float,
              images: int) -> None:
