@@ -69,16 +69,30 @@ def quantiles(package: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))["members"] if path.is_file() else {}
 
 
-def image_members(package: Path, about: dict) -> list[Member]:
-    """The image networks in order of value."""
+def image_members(package: Path, about: dict, leave_out: bool = False) -> list[Member]:
+    """The image networks in order of value. With `leave_out`, one that cannot be built here, where timm may be older,
+    is named and left out; otherwise it is a UserError."""
     found = []
     for entry in about["networks"]:
         if entry["member"] != METADATA:
-            header = read_header(package / entry["file"])
-            run, labels = from_json(Run, header["run"]), tuple(header["labels"])
-            resize, network = from_json(Resize, header["resize"]), load_weights(package / entry["file"], run, labels)
-            found.append(Member(entry["member"], entry["fold"], run, labels, resize, network))
+            try:
+                found.append(load_member(package / entry["file"], entry))
+            except UserError as error:
+                if not leave_out:
+                    raise
+                print(f"{entry['file']}: left out: {error}", flush=True)
     return found
+
+
+def load_member(path: Path, entry: dict) -> Member:
+    """One network as its file's header describes it."""
+    header = read_header(path)
+    run, labels = from_json(Run, header["run"]), tuple(header["labels"])
+    try:
+        network = load_weights(path, run, labels)
+    except RuntimeError as error:
+        raise UserError(f"{path}: not the weights of this timm's {run.network} ({str(error)[:200]})") from None
+    return Member(entry["member"], entry["fold"], run, labels, from_json(Resize, header["resize"]), network)
 
 
 

@@ -13,12 +13,14 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 # %% settings
@@ -115,7 +117,16 @@ def install(missing):
     return TEMP / "site"
 
 
-site = install([name for module, name in about["wheels"].items() if importlib.util.find_spec(module) is None])
+def lacks(module, wanted):
+    """Is a package not there, or older than wanted ("timm>=1.0.31")?"""
+    name, _, oldest = wanted.partition(">=")
+    if importlib.util.find_spec(module) is None:
+        return True
+    there, oldest = ([int(part) for part in re.findall(r"\d+", text)] for text in (version(name), oldest))
+    return there < oldest
+
+
+site = install([wanted for module, wanted in about["wheels"].items() if lacks(module, wanted)])
 left = HOURS * 3600 - (time.monotonic() - STARTED)
 environment = {**os.environ, "PYTHONPATH": f"{code_folder()}{os.pathsep}{site}", "PYTHONUNBUFFERED": "1",
                "TIME_LIMIT": f"{left:.0f}s", "HF_HUB_OFFLINE": "1"}

@@ -79,7 +79,7 @@ if not unpacked:
     with zipfile.ZipFile(package / "code.zip") as archive:
         archive.extractall(code)
 about = json.loads((package / "package.json").read_text())
-missing = [name for module, name in about["wheels"].items() if importlib.util.find_spec(module) is None]
+missing = [wanted for module, wanted in about["wheels"].items() if importlib.util.find_spec(module) is None]
 if missing:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--find-links", str(package)]
     print(f"pip: status {subprocess.run([*pip, '--target', str(TEMP / 'site'), *missing], check=False).returncode}")

@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     table = competition.module.read_raw(raw)
     rows, sample = table[table["split"] == "test"].reset_index(drop=True), competition.module.sample(raw)
     print(f"{len(rows):,} test pictures, {len(sample):,} ids to score", flush=True)
-    scores, members = Scores(), image_members(package, about)
+    scores = Scores()
 
     def write(step: str) -> None:
         units = combine(about, quantiles(package), rows, scores.made, competition.task, scores.unreadable)
@@ -55,7 +55,8 @@ def main(arguments: argparse.Namespace) -> None:
     def left() -> float:
         return time_left() - reserve
 
-    if len(rows):
+    members = image_members(package, about, leave_out=True)
+    if len(rows) and members:
         stream(members[:1], pictures_for(members[:1], raw, rows["file"]), left, scores, partial=True)
         write("the first network")
     if len(rows) and len(members) > 1:

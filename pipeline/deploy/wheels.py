@@ -17,10 +17,11 @@ from pipeline.core.tables import write_json
 # module -> distribution: what inference and training import beyond what Kaggle's image is known to hold
 PACKAGES = {"safetensors": "safetensors", "timm": "timm", "iterstrat": "iterative-stratification",
             "pylibjpeg": "pylibjpeg", "libjpeg": "pylibjpeg-libjpeg", "openjpeg": "pylibjpeg-openjpeg"}
+AT_LEAST = ("timm",)  # of which an older one may lack the network; it is Python alone, so another is safe to put first
 
 
 def add_wheels(folder: Path, about: dict, pythons: list[str]) -> None:
-    """Put the wheels into the package and name them in its package.json."""
+    """Put the wheels into the package and name them in its package.json: module -> what pip is asked for."""
     here, found = f"{sys.version_info.major}.{sys.version_info.minor}", {}
     for module, name in PACKAGES.items():
         if repack(name, folder):
@@ -28,7 +29,8 @@ def add_wheels(folder: Path, about: dict, pythons: list[str]) -> None:
     for python in pythons:
         if python != here:
             fetch(list(found.values()), python, folder)
-    about["wheels"] = found
+    about["wheels"] = {module: f"{name}>={distribution(name).version}" if name in AT_LEAST else name
+                       for module, name in found.items()}
     write_json(folder / "package.json", about)
 
 

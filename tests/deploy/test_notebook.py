@@ -18,6 +18,7 @@ from requests.exceptions import HTTPError
 from pipeline.core.command import UserError
 from pipeline.deploy import notebook as made
 from pipeline.deploy.kaggle import SOURCES, write_kernel
+from pipeline.deploy.wheels import repack
 
 SLUG = "findings-2026"
 
@@ -100,7 +101,7 @@ GOOD = "import shutil, sys; shutil.copy(sys.argv[2] + '/answer.csv', sys.argv[3]
 IDS = ["0015719", "b", "c"]
 
 
-def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = None) -> None:
+def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = None, **about) -> None:
     """Mounts with a sample, an answer, and a package whose code is `program`."""
     rows = IDS if rows is None else rows
     raw, package = root / "input" / "competitions" / SLUG, root / "input" / "datasets" / "me" / "findings-package"
@@ -111,7 +112,7 @@ def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = Non
     answer.to_csv(raw / "answer.csv", index=False)
     (package / "package.json").write_text(json.dumps({
         "competition": "findings", "file": "submission.csv", "id_column": "id", "columns": {"a": "A"},
-        "prior": {"a": 0.25}, "wheels": {}}))
+        "prior": {"a": 0.25}, "wheels": {}, **about}))
     code = {"pipeline/__init__.py": "", "pipeline/deploy/__init__.py": "", "pipeline/deploy/on_kaggle.py": program}
     if zipped:
         with zipfile.ZipFile(package / "code.zip", "w") as archive:
@@ -160,6 +161,22 @@ def test_a_program_that_hangs_is_ended_in_time(tmp_path):
     lay_out(tmp_path, GOOD + "\nimport time; time.sleep(60)", zipped=False)
     table, said = run_cells(tmp_path, hours=1.5 / 3600)
     assert table["A"].tolist() == [0.0, 0.1, 0.2] and "status -9" in said
+
+
+def test_packages_that_are_missing_or_too_old_come_from_the_dataset(tmp_path):
+    """Only they are asked of pip; what the program imports is then the dataset's."""
+    wheels = {"tqdm": "tqdm", "iterstrat": "iterative-stratification>=99", "nothing": "nothing-like-it"}
+    lay_out(tmp_path, GOOD, zipped=False, wheels=wheels)
+    _, said = run_cells(tmp_path)
+    assert "pip install iterative-stratification>=99 nothing-like-it: status 1" in said and "status 0" in said
+    repack("tqdm", tmp_path / "input/datasets/me/findings-package")
+    about = tmp_path / "input/datasets/me/findings-package/package.json"
+    content = json.loads(about.read_text()) | {"wheels": {"a_module_of_tqdm": "tqdm"}}
+    about.write_text(json.dumps(content))
+    program = tmp_path / "input/datasets/me/findings-package/code/pipeline/deploy/on_kaggle.py"
+    program.write_text("import tqdm; print('tqdm at', tqdm.__file__)\n" + GOOD)
+    _, said = run_cells(tmp_path)
+    assert "pip install tqdm: status 0" in said and "site/tqdm/__init__.py" in said
 
 
 def test_no_rows_to_predict(tmp_path):
