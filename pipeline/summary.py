@@ -35,13 +35,15 @@ def summary(competition: Competition) -> str:
     means = scores[scores["label"] == "mean"].set_index(["member", "stage"])
     named = [stage for stage in scores["stage"].unique() if stage not in ("CE", "blend", "ensemble", METADATA)]
     columns = [("CE", ("CE",)), (" / ".join(named), tuple(named)), (blend_name(facts), ("blend",))]
+    columns = columns if facts["metadata"] else columns[:2]
     lines = [heading(competition, scores, facts), line("", *(title for title, _ in columns))]
     for run in facts["weights"]:
         lines.append(line(run, *(cell(means, run, stages) for _, stages in columns)))
     if (METADATA, METADATA) in means.index:
-        lines.append(line(METADATA, "", cell(means, METADATA, (METADATA,)), ""))
+        beside = METADATA if facts["metadata"] else f"{METADATA}, not blended"
+        lines.append(line(beside, "", cell(means, METADATA, (METADATA,))))
     lines.append(line(f"ensemble of {len(facts['weights'])}", "", cell(means, "ensemble", ("ensemble",)),
-                      cell(means, "ensemble", ("blend",))))
+                      cell(means, "ensemble", ("blend",)) if facts["metadata"] else ""))
     return "\n".join([*lines, "", *files(competition)])
 
 
@@ -57,7 +59,7 @@ def heading(competition: Competition, scores: pd.DataFrame, facts: dict) -> str:
 
 
 def blend_name(facts: dict) -> str:
-    """`0.5 : 0.5 with metadata`, or that there is none."""
+    """`0.5 : 0.5 metadata`, "" where there is none."""
     share = facts["metadata"]
     return f"{1 - share:g} : {share:g} metadata" if share else ""
 

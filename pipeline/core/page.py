@@ -35,7 +35,7 @@ th, td { padding: .22rem .7rem .22rem 0; text-align: right; white-space: nowrap;
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 thead th { color: var(--soft); font-weight: 600; border-bottom-color: var(--line); }
-tbody th { font-weight: 500; } tr.strong td, tr.strong th { font-weight: 700; }
+tbody th { font-weight: 500; white-space: normal; min-width: 7rem; max-width: 26rem; } tr.strong td, tr.strong th { font-weight: 700; }
 td.draw { width: 13rem; min-width: 9rem; padding-right: 1rem; }
 .ends { display: flex; justify-content: space-between; padding-right: .4rem; }
 td.cell { background: color-mix(in srgb, var(--aucm) calc(var(--v) * 45%), transparent); text-align: center;
@@ -43,8 +43,9 @@ td.cell { background: color-mix(in srgb, var(--aucm) calc(var(--v) * 45%), trans
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .6rem 1.2rem;
   margin: .6rem 0; }
 .panels.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
-figure { margin: 0; break-inside: avoid; } figcaption { font-size: .85rem; } figcaption b { color: var(--text); }
-svg.plot { width: 100%; height: auto; display: block; max-width: 30rem; }
+figure { margin: 0; break-inside: avoid; } .panels > * { min-width: 0; }
+figcaption { font-size: .85rem; } figcaption b { color: var(--text); }
+svg.plot { width: 100%; height: auto; display: block; max-width: 27rem; }
 svg.plot text { font-size: 11px; fill: var(--soft); font-family: inherit; }
 svg.bar { width: 100%; display: block; overflow: visible; }
 .grid { stroke: var(--grid); stroke-width: 1; } .zero { stroke: var(--soft); stroke-width: 1; }
@@ -60,7 +61,7 @@ svg.bar { width: 100%; display: block; overflow: visible; }
 .key i.thin { height: 2px; vertical-align: middle; opacity: .7; }
 .key i.dashed { height: 0; background: none; border-top: 2px dashed currentColor; vertical-align: middle;
   border-radius: 0; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .9rem; margin: .6rem 0; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: .8rem; margin: .6rem 0; }
 .pictures img { width: 100%; height: auto; aspect-ratio: 1; object-fit: contain; border-radius: 6px; background: #000;
   display: block; }
 .pictures figcaption { font-size: .78rem; line-height: 1.35; overflow-wrap: anywhere; margin-top: .25rem; }

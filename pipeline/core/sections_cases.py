@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.core.command import UserError
 from pipeline.core.evidence import Evidence
 from pipeline.core.figures import interval_bar, limits_of
-from pipeline.core.page import bullets, drawn, paragraph, scale, source, table
+from pipeline.core.page import Html, bullets, drawn, panels, paragraph, scale, source, table
 from pipeline.core.predictions import FINETUNED, read_sidecar
 from pipeline.core.scoring import classes
 from pipeline.core.subgroups import FEW, MISSING, groups, subgroup_rows
@@ -41,10 +41,10 @@ def gallery(evidence: Evidence) -> str:
             rows = np.flatnonzero(truth[:, k] == value)
             rows = rows[np.argsort(scores[rows] if value else -scores[rows], kind="stable")][:most]
             pictures = "".join(case(evidence, row, size, scores[row], place[row], label, kind) for row in rows)
-            parts.append(f"<h3>{escape(label)}: {kind}</h3><div class=\"pictures\">{pictures}</div>")
+            parts.append(f'<div><h3>{escape(label)}: {kind}</h3><div class="pictures">{pictures}</div></div>')
     text = ("The final out-of-fold score, the share of all cases that score lower, and what is known of the patient. "
             "Some are the network's errors, some are wrong labels: they deserve a second look by someone who can tell.")
-    return (paragraph(text) + "".join(parts)
+    return (paragraph(text) + (panels(parts, pairs=True) if len(parts) > 2 else "".join(parts))
             + source(f"{data_folder(evidence.name)}/images/{size}/, {models_folder(evidence.name)}/ensemble.csv",
                      f"make prepare COMP={evidence.name}, make ensemble COMP={evidence.name}"))
 
@@ -100,24 +100,25 @@ def subgroups(evidence: Evidence) -> str:
     for k in np.flatnonzero(classes(truth)):
         rows = {column: subgroup_rows(evidence.final[:, k], truth[:, k], evidence.patients, values)
                 for column, values in found.items()}
-        flat = [(column, row) for column, those in rows.items() for row in those]
-        limits = limits_of([row[key] for _, row in flat for key in ("low", "high")], 0.1)
-        lines = [subgroup_line(column, row, limits) for column, row in flat]
+        limits = limits_of([row[key] for those in rows.values() for row in those for key in ("low", "high")], 0.1)
+        lines = [line for column, those in rows.items()
+                 for line in ([Html(f'<span class="soft">{escape(column.replace("_", " "))}</span>'), *[""] * 4],
+                              *(subgroup_line(row, limits) for row in those))]
         parts.append(table(["subgroup", "AUC [95 % interval]", scale(limits), "n", "positives"],
                            lines, f"{evidence.labels[k]}, final scores"))
     text = (f"Gray: fewer than {FEW} positives or negatives, where an AUC says little. Subgroups that are wide apart "
-            "may still differ by chance, or by how hard their cases are; intervals are not adjusted for their number.")
-    return (paragraph(text) + "".join(parts)
+            "may still differ by chance, or by how hard their cases are; intervals are not adjusted for their number. "
+            "Where an AUC is 1, resampling finds nothing else, and the interval is too narrow.")
+    return (paragraph(text) + (panels(parts, pairs=True) if len(parts) > 1 else "".join(parts))
             + source(f"{data_folder(evidence.name)}/images.csv, {models_folder(evidence.name)}/ensemble.csv",
                      f"make ensemble COMP={evidence.name}"))
 
 
-def subgroup_line(column: str, row: dict, limits: tuple[float, float]) -> list:
+def subgroup_line(row: dict, limits: tuple[float, float]) -> list:
     """The cells of one subgroup."""
     told = f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if not np.isnan(row["auc"]) else "one class only"
     bar = interval_bar(row["auc"], row["low"], row["high"], limits, "c-soft" if row["few"] else "c-final")
-    return [f"{column}: {'not known' if row['group'] == MISSING else row['group']}", told, drawn(bar),
-            f"{row['n']:,}", f"{row['positives']:,}"]
+    return ["not known" if row["group"] == MISSING else row["group"], told, drawn(bar), f"{row['n']:,}", f"{row['positives']:,}"]
 
 
 def origins(evidence: Evidence) -> str:

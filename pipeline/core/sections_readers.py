@@ -2,7 +2,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pipeline.core.ensembling import align
 from pipeline.core.evidence import Evidence
@@ -47,8 +46,9 @@ def against_readers(evidence: Evidence, truth: Path, folder: Path) -> str:
 
 def test_scores(evidence: Evidence, path: Path, known: Truth) -> np.ndarray:
     """(n, K) final scores of the truth's units; UserError naming those that ensemble.csv lacks."""
-    table = evidence.test.assign(unit_id=evidence.test["unit_id"].map(plain_id))
-    wanted = pd.Index(known.ids)
-    there = table[table["unit_id"].isin(wanted)]
-    at = align(models_folder(evidence.name) / "ensemble.csv", there, known.ids, f"of {path}", "unit_id")
+    own, wanted = evidence.test["unit_id"].map(plain_id), known.ids
+    if not own.isin(wanted).any():  # paths begin with the download's folder, CheXpert-v1.0 or CheXpert-v1.0-small
+        own, wanted = (ids.str.partition("/")[2].where(ids.str.contains("/"), ids) for ids in (own, wanted))
+    there = evidence.test.assign(unit_id=own)[own.isin(wanted)]
+    at = align(models_folder(evidence.name) / "ensemble.csv", there, wanted, f"of {path}", "unit_id")
     return there[list(evidence.labels)].to_numpy(np.float64)[at]

@@ -1,5 +1,6 @@
 """Sections of the report about scores: the summary, paired differences, ROC curves, histograms, members."""
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from pipeline.core.evidence import Evidence
 from pipeline.core.figures import Plot, interval_bar, limits_of, nice_ticks, steps, thinned
 from pipeline.core.metrics import auc, roc_band, roc_points
 from pipeline.core.page import (
+    Html,
     bullets,
     drawn,
     figure,
@@ -24,7 +26,7 @@ from pipeline.core.scoring import classes
 from pipeline.core.tables import models_folder
 
 STYLES = {"CE": "c-ce", "blend": "c-final", "ensemble": "c-final", "metadata": "c-other"}
-BINS = 40
+BINS = (10, 40)  # fewest and most; the square root of the rarer class, doubled, between them
 ROOT_TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # of a square-root axis of shares
 
 
@@ -94,9 +96,9 @@ def by_label(evidence: Evidence) -> str:
                  for label in evidence.labels]
         rows.append([named(member, stage), *("–" if row is None else with_interval(row) for row in found)])
     counted = evidence.scores.drop_duplicates("label").set_index("label")
-    heads = [f"{label} ({int(counted['positives'][label])} of {int(counted['n'][label])})"
-             for label in evidence.labels if label in counted.index]
-    return table(["member", *heads], rows, "AUC label by label; in brackets the positives")
+    heads = [Html(f"{escape(label)}<br>{int(counted['positives'][label]):,} of {int(counted['n'][label]):,}")
+             if label in counted.index else label for label in evidence.labels]
+    return table(["member", *heads], rows, "AUC [95 % interval] label by label; in the heading the positives")
 
 
 def partial(evidence: Evidence) -> str:
@@ -203,7 +205,8 @@ def histograms(evidence: Evidence) -> str:
                                           scores[:, k], truth[:, k]))
     text = (f"Out-of-fold scores of {run} after each stage, and the final ones. Each class is shown as shares of its "
             "own, so that the rare one can be seen; a square-root scale keeps small bars visible.")
-    return (paragraph(text) + legend([("c-aucm", "positives"), ("c-ce", "negatives")]) + panels(drawings)
+    return (paragraph(text) + legend([("c-aucm", "positives"), ("c-ce", "negatives")])
+            + panels(drawings, pairs=len(shown) == 2)
             + source(f"{models_folder(evidence.name)}/{run}/fold*/predictions*.csv",
                      f"make predict COMP={evidence.name} RUN={run}"))
 
@@ -220,12 +223,13 @@ def best_run(evidence: Evidence) -> str:
 
 
 def histogram(name: str, scores: np.ndarray, truth: np.ndarray) -> str:
-    """One panel: over [0, 1] where the scores fill a quarter of it, else over their own range."""
+    """One panel: over [0, 1] where the scores fill half of it, else over their own range."""
     known = scores[~np.isnan(truth)]
-    low, high = (0.0, 1.0) if np.ptp(known) >= 0.25 and known.min() >= 0 and known.max() <= 1 else (
+    low, high = (0.0, 1.0) if np.ptp(known) >= 0.5 and known.min() >= 0 and known.max() <= 1 else (
         float(known.min()), float(known.max()))
     high = high if high > low else low + 1e-6
-    edges = np.linspace(low, high, BINS + 1)
+    rarer = min((truth == value).sum() for value in (0, 1))
+    edges = np.linspace(low, high, int(np.clip(2 * np.sqrt(rarer), *BINS)) + 1)
     shares = [np.histogram(scores[truth == value], edges)[0] / max((truth == value).sum(), 1) for value in (0, 1)]
     top = float(max(share.max() for share in shares)) * 1.05
     plot = Plot((low, high), (0, top), "score" if high - low > 0.9 else "score (its own range)", "share of the class",
@@ -252,13 +256,16 @@ def members(evidence: Evidence) -> str:
     rows = [[name, *map(shaded, mean[place]), weights_text(facts["weights"][name])] for place, name in enumerate(names)]
     over = "" if len(evidence.labels) == 1 else ", mean over labels"
     made = table(["run", *names, "weight"], rows, f"Rank correlation of out-of-fold scores{over}, and weight")
+    if len(names) == 1:
+        made = paragraph(f"{names[0]} is the only run: nothing is averaged over runs.")
     method = {"mean": "scores", "rank": "ranks within fold", "quantile": "quantiles by frozen out-of-fold maps"}
-    lines = [f"The members' {method[facts['method']]} are averaged, {facts['weighting']} weights.",
+    lines = [f"The members' {method[facts['method']]} are averaged over folds and runs, {facts['weighting']} weights.",
              *selection_lines(facts),
              f"Metadata has the weight {facts['metadata']:g} beside the mean of the runs." if facts["metadata"]
              else "Metadata is not blended in."]
     lines += [f"Near-duplicates on {twin['label']}: {twin['first']} and {twin['second']} (ρ = {twin['rho']:.5f}); they "
-              "count once." for twin in facts["near_duplicates"]] or ["No two runs rank any label alike (ρ > .999)."]
+              "count once." for twin in facts["near_duplicates"]] or (
+        ["No two runs rank any label alike (ρ > .999)."] if len(names) > 1 else [])
     return made + bullets(lines) + source(f"{models_folder(evidence.name)}/ensemble.json", made_by(evidence))
 
 

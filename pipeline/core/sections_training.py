@@ -23,8 +23,9 @@ def training(evidence: Evidence) -> str:
     for run in runs:
         logs = [curves_of(read_log(path, f"make finetune COMP={evidence.name} RUN={run}"))
                 for path in logs_of(evidence, run)]
-        drawings.append(figure(auc_plot(run, logs), run, "AUC; the dotted line is where stage 2 begins"))
-        if any(log.alpha[0] for log in logs):
+        told = "AUC; the dotted line is where stage 2 begins" if logs[0].border else "AUC"
+        drawings.append(figure(auc_plot(run, logs), run, told))
+        if any(len(log.alpha[0]) > 1 for log in logs):
             drawings.append(figure(alpha_plot(run, logs), run, "stage 2: α and the gap of class means it acts on"))
     text = ("Thin lines are single folds. In stage 2, α grows as long as the gap between the mean scores of the "
             "classes is below the margin, and falls to 0 when it is beyond it. The gap is that of one batch, so it "
@@ -101,7 +102,7 @@ def views(evidence: Evidence) -> str:
     text = ("The first view is the picture itself; the others are its mirror images and turns, then small changes of "
             "angle, size and place. Scores of the first v views are averaged; gains are paired, over patients. Green "
             "where the interval excludes 0.")
-    return (paragraph(text) + "".join(tables)
+    return (paragraph(text) + panels(tables, pairs=True)
             + source(f"{models_folder(evidence.name)}/<run>/fold*/predictions_views.npz",
                      f"make predict COMP={evidence.name}"))
 
