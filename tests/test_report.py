@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pipeline import report as stage
+from pipeline.core import sections_readers as against
 from pipeline.core.command import UserError
 from pipeline.core.evidence import read_evidence
 from pipeline.core.labels import truth
@@ -217,6 +218,22 @@ def test_radiologists_are_drawn_and_counted(tmp_path):
     known.assign(unit_id="x" + known["unit_id"]).to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(UserError, match=r"rows of .*other\.csv are missing: x"):
         stage.report(evidence, tmp_path / "other.csv", tmp_path / "readers")
+
+
+def test_truth_of_the_other_download_is_aligned_by_what_follows_its_folder():
+    test = pd.DataFrame({"unit_id": ["small/test/p1/study1", "small/test/p2/study1", "small/test/p2/study2"],
+                         "nevus": [0.1, 0.2, 0.3]})
+    evidence = SimpleNamespace(test=test, name=NAME, labels=("nevus",))
+
+    def scores(*ids):
+        return against.test_scores(evidence, "truth.csv", SimpleNamespace(ids=pd.Series(ids)))[:, 0].tolist()
+
+    assert scores("full/test/p2/study2", "full/test/p1/study1") == [0.3, 0.1]
+    assert scores("small/test/p2/study1") == [0.2]
+    with pytest.raises(UserError, match=r"1 of the 2 rows of truth\.csv are missing: full/test/p1/study1"):
+        scores("full/test/p1/study1", "small/test/p2/study1")
+    with pytest.raises(UserError, match="2 of the 2 rows"):
+        scores("full/test/p1/study1", "full/test/p3/study1")
 
 
 @pytest.mark.usefixtures("roots")

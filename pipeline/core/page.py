@@ -35,7 +35,8 @@ th, td { padding: .22rem .7rem .22rem 0; text-align: right; white-space: nowrap;
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 thead th { color: var(--soft); font-weight: 600; border-bottom-color: var(--line); }
-tbody th { font-weight: 500; white-space: normal; min-width: 7rem; max-width: 26rem; } tr.strong td, tr.strong th { font-weight: 700; }
+tbody th { font-weight: 500; white-space: normal; min-width: 7rem; max-width: 26rem; }
+tr.strong td, tr.strong th { font-weight: 700; }
 td.draw { width: 13rem; min-width: 9rem; padding-right: 1rem; }
 .ends { display: flex; justify-content: space-between; padding-right: .4rem; }
 td.cell { background: color-mix(in srgb, var(--aucm) calc(var(--v) * 45%), transparent); text-align: center;

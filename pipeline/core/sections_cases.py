@@ -118,7 +118,8 @@ def subgroup_line(row: dict, limits: tuple[float, float]) -> list:
     """The cells of one subgroup."""
     told = f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" if not np.isnan(row["auc"]) else "one class only"
     bar = interval_bar(row["auc"], row["low"], row["high"], limits, "c-soft" if row["few"] else "c-final")
-    return ["not known" if row["group"] == MISSING else row["group"], told, drawn(bar), f"{row['n']:,}", f"{row['positives']:,}"]
+    name = "not known" if row["group"] == MISSING else row["group"]
+    return [name, told, drawn(bar), f"{row['n']:,}", f"{row['positives']:,}"]
 
 
 def origins(evidence: Evidence) -> str:

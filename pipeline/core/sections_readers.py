@@ -47,8 +47,9 @@ def against_readers(evidence: Evidence, truth: Path, folder: Path) -> str:
 def test_scores(evidence: Evidence, path: Path, known: Truth) -> np.ndarray:
     """(n, K) final scores of the truth's units; UserError naming those that ensemble.csv lacks."""
     own, wanted = evidence.test["unit_id"].map(plain_id), known.ids
-    if not own.isin(wanted).any():  # paths begin with the download's folder, CheXpert-v1.0 or CheXpert-v1.0-small
-        own, wanted = (ids.str.partition("/")[2].where(ids.str.contains("/"), ids) for ids in (own, wanted))
+    inside = [ids.str.partition("/")[2] for ids in (own, wanted)]
+    if not own.isin(wanted).any() and inside[0].is_unique and inside[1].isin(inside[0]).all():
+        own, wanted = inside  # paths begin with the download's folder, CheXpert-v1.0 or CheXpert-v1.0-small
     there = evidence.test.assign(unit_id=own)[own.isin(wanted)]
     at = align(models_folder(evidence.name) / "ensemble.csv", there, wanted, f"of {path}", "unit_id")
     return there[list(evidence.labels)].to_numpy(np.float64)[at]
