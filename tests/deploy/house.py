@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-MELANOMA_RUNS, CHEXPERT_RUNS = ("b3_256", "b5_384"), ("densenet121_320", "densenet169_320")
+RUNS = {"melanoma": ("b3_256", "b5_384"), "chexpert": ("densenet121_320", "densenet169_320"),
+        "isic2024": ("b0_128", "b3_160")}
 FINDINGS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
             "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
             "Fracture", "Support Devices")
@@ -103,19 +104,21 @@ for run in map(competition.run, runs):
 
 def build(folder: Path, name: str) -> None:
     """Raw files, prepared pictures, folds, untrained networks, predictions, ensemble and submission."""
-    runs = MELANOMA_RUNS if name == "melanoma" else CHEXPERT_RUNS
-    raw = folder / "data" / name / "raw"
-    raw.mkdir(parents=True)
-    {"melanoma": melanoma, "chexpert": chexpert}[name](raw)
+    makers, raw = {"melanoma": melanoma, "chexpert": chexpert}, folder / "data" / name / "raw"
+    if name in makers:
+        raw.mkdir(parents=True)
+        makers[name](raw)
+    else:
+        stage(folder, "pipeline.demo", "--competition", name, "--images", "120", "--side", "64")
     stage(folder, "pipeline.prepare", name)
-    stage(folder, "pipeline.folds", name, *(["--folds", "2"] if name == "melanoma" else []))
+    stage(folder, "pipeline.folds", name, *(["--folds", "2"] if name != "chexpert" else []))
     script = folder / "untrained.py"
     script.write_text(UNTRAINED)
-    subprocess.run([sys.executable, str(script), name, *runs], cwd=ROOT, check=True,
+    subprocess.run([sys.executable, str(script), name, *RUNS[name]], cwd=ROOT, check=True,
                    env=variables(folder, PYTHONPATH=str(ROOT)))
-    targets = [f"{name}/{run}" for run in runs]
+    targets = [f"{name}/{run}" for run in RUNS[name]]
     stage(folder, "pipeline.predict", *targets)
-    if name == "melanoma":
+    if name != "chexpert":
         stage(folder, "pipeline.metadata", name)
         targets.append(f"{name}/metadata")
     stage(folder, "pipeline.ensemble", *targets)

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.core.config import Submission, Task
-from pipeline.core.submission import check_file, wanted
+from pipeline.core.submission import Wanted, check_file, wanted
 from pipeline.deploy import notebook
 from pipeline.deploy.isolation import CODALAB_BASE, clean_variables, cut_off, fresh_environment
 from pipeline.deploy.kaggle import SOURCES
@@ -111,6 +112,38 @@ def test_half_a_million_rows_in_a_minute_and_a_half(melanoma, tmp_path):
     said = on_kaggle(melanoma, raw, out, limit="90s")
     assert errors(raw, out) == [] and "the first network" in said
     shutil.rmtree(raw)  # half a million links that nobody wants to keep
+
+
+@pytest.fixture(scope="module")
+def isic2024(tmp_path_factory):
+    """A third competition, in HDF5, with three public test rows."""
+    folder = tmp_path_factory.mktemp("isic2024")
+    house.build(folder, "isic2024")
+    house.stage(folder, "pipeline.deploy.kaggle", "isic2024", "--owner", "me")
+    return folder
+
+
+def test_three_public_rows_in_hdf5(isic2024):
+    assert "3 rows: the scores made at home" in house.stage(isic2024, "pipeline.deploy.rehearse_kaggle", "isic2024")
+
+
+@pytest.mark.parametrize("rows", [0, 80])
+def test_a_hidden_test_set_in_hdf5(isic2024, tmp_path, rows):
+    raw, out = tmp_path / "raw", tmp_path / "submission.csv"
+    shutil.copytree(isic2024 / "data/isic2024/raw", raw)
+    shown = pd.read_csv(raw / "test-metadata.csv")
+    names = [f"ISIC_9{number:06d}" for number in range(rows)]
+    hidden = shown.iloc[[number % 3 for number in range(rows)]].assign(isic_id=names)
+    hidden.to_csv(raw / "test-metadata.csv", index=False)
+    pd.DataFrame({"isic_id": names, "target": 0.3}).to_csv(raw / "sample_submission.csv", index=False)
+    with h5py.File(raw / "train-image.hdf5") as train, h5py.File(raw / "test-image.hdf5", "w") as test:
+        for name, key in zip(names, train):
+            test[name] = train[key][()]
+    package = isic2024 / "submissions/isic2024/kaggle/dataset"
+    house.stage(isic2024, "pipeline.deploy.on_kaggle", str(package), str(raw), str(out))
+    asked = pd.Series(names, dtype="str")
+    found = check_file(out, Wanted(asked, ("isic_id", "target"), "isic_id"))
+    assert [str(one) for one in found if one.severity == "error"] == []
 
 
 def run_bundle(chexpert: Path, work: Path, paths: list[str]) -> tuple[int, float]:
