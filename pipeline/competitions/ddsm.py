@@ -30,7 +30,7 @@ PARTS = ("test10", "cv10")
 task = Task(title="DDSM+", labels=("abnormal",), resize=Resize(fit="square", channels=1), folds=10)
 
 pretrain = Pretrain(lr=1e-4, weight_decay=1e-5, epochs=5, batch_size=32)
-aucm = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=0.0, margin=0.5, epochs=1,
+aucm = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=0.0, margin=0.5, normalize="sigmoid", epochs=1,
                 batch_size=32)
 augment = Augment(flip=True)
 

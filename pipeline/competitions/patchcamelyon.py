@@ -31,7 +31,7 @@ IMRATIO, SEED = 0.01, 0
 task = Task(title="PatchCamelyon, 1 % positive", labels=("tumor",), resize=Resize(fit="square", channels=3), folds=10)
 
 pretrain = Pretrain(lr=1e-4, weight_decay=1e-5, epochs=5, batch_size=64)
-aucm = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=0.0, margin=0.7, epochs=1,
+aucm = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=0.0, margin=0.7, normalize="sigmoid", epochs=1,
                 batch_size=64)
 augment = Augment(flip=True)
 
