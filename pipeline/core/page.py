@@ -78,8 +78,9 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
 @media print { :root { --page: #fff; --text: #000; --soft: #444; --line: #bbb; --panel: #f3f3f3; --grid: #ddd;
   --ce: #b4530b; --aucm: #1b62a8; --final: #0f7a55; --other: #7a4ba0; --bad: #b3261e; }
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; } section { margin-top: 1rem; }
-  .panels, .panels.pairs { grid-template-columns: 1fr 1fr; } .panels:has(table) { grid-template-columns: 1fr; }
-  .wide { overflow: visible; } td.draw { width: 9rem; min-width: 6rem; } tr, img { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .panels, .panels.pairs { grid-template-columns: 1fr 1fr; }
+  .pictures { grid-template-columns: repeat(4, 1fr); } td.draw { width: 9rem; min-width: 6rem; }
+  .wide { overflow: visible; } tr, img { break-inside: avoid; } h2, h3 { break-after: avoid; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
