@@ -13,6 +13,7 @@ import argparse
 import torch
 
 from pipeline.core.auc_phase import make_loss, make_optimizer, milestones
+from pipeline.core.batches import fold_seed, steps_per_epoch
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.device import is_main, precision, workers
 from pipeline.core.headers import read_header
@@ -24,7 +25,7 @@ from pipeline.core.network import Network, load_weights, restart_classifier
 from pipeline.core.recipes import as_json
 from pipeline.core.schedules import stepwise
 from pipeline.core.tables import image_path, require_hashes
-from pipeline.core.training import Phase, fit, fold_seed, keep, steps_per_epoch
+from pipeline.core.training import Phase, fit, keep
 from pipeline.core.validation import validator
 
 ARTIFACT = "finetuned.safetensors"

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pipeline.core.auc_phase import make_loss, make_optimizer, milestones
+from pipeline.core.batches import fold_seed, steps_per_epoch
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.device import is_main, precision, workers
 from pipeline.core.encoding import encode, fit_encoder, width
@@ -32,7 +33,7 @@ from pipeline.core.recipes import as_json
 from pipeline.core.runlog import auc_or_nan
 from pipeline.core.schedules import stepwise
 from pipeline.core.tables import fold_folder, image_path, require_hashes
-from pipeline.core.training import Phase, fit, fold_seed, keep, steps_per_epoch
+from pipeline.core.training import Phase, fit, keep
 from pipeline.core.validation import mean_first
 
 

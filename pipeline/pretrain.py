@@ -12,6 +12,7 @@ import argparse
 
 import torch
 
+from pipeline.core.batches import fold_seed, steps_per_epoch
 from pipeline.core.command import run_stage, stage_parser
 from pipeline.core.device import is_main, precision, workers
 from pipeline.core.images import TrainingBatches
@@ -23,7 +24,7 @@ from pipeline.core.network import build, parameter_count
 from pipeline.core.recipes import as_json
 from pipeline.core.schedules import constant, triangular
 from pipeline.core.tables import image_path
-from pipeline.core.training import Phase, fit, fold_seed, keep, steps_per_epoch
+from pipeline.core.training import Phase, fit, keep
 from pipeline.core.validation import validator
 
 ARTIFACT = "pretrained.safetensors"

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.core import training
+from pipeline.core.batches import add_positives, epoch_batches, fold_seed, remaining_keys
 from pipeline.core.command import Stop, TimeLimitReached, UserError
 from pipeline.core.patient_network import Columns
 from pipeline.core.schedules import triangular
-from pipeline.core.training import Phase, add_positives, epoch_batches, fit, fold_seed, remaining_keys
+from pipeline.core.training import Phase, fit
 
 
 class PairwiseSquare(nn.Module):
