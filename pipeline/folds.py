@@ -14,8 +14,9 @@ Writes   data/<competition>/folds.csv          patient_id, fold; -1 always train
          data/<competition>/folds_audit.json   the audit that is printed, and the hashes of what it is about
 
 Images of one patient, one lesion, a list of duplicates, or with near-identical pixels are one group, and a group is in
-one fold. Groups are split so that each fold has its share of images, patients, values of every label, sources and sizes
-of patients. The same table and seed give the same folds, whatever the order of rows; test rows have no influence.
+one fold. Groups are split so that each fold has its share of images, patients, values of every label, sources, sizes of
+patients, and categories such as sex. The same table and seed give the same folds, whatever the order of rows; test rows
+have no influence.
 
 A map to import has patient_id and fold, or image_name (or image_id) and fold or tfrecord. The numbers are kept, unless
 --folds K asks for number modulo K. An image whose tfrecord is -1 is a duplicate that its makers removed: it is dropped.
@@ -146,7 +147,7 @@ def searched_folds(folder: Path, images: pd.DataFrame, linked: pd.DataFrame, dro
         raise UserError(f"{folder / 'images.csv'}: {folds} folds asked of {len(np.unique(group))} groups of patients "
                         "that have nothing in common; ask for fewer with --folds")
     labels = rows.assign(**{label: pd.to_numeric(rows[label]) for label in task.labels})
-    table = group_table(labels, group, patient, task.labels)
+    table = group_table(labels, group, patient, task.labels, task.categorical)
     fold = pd.Series(split_groups(table, folds, seed), index=table.index)
     return groups.map(fold).fillna(-1).astype(int)
 

@@ -64,8 +64,8 @@ def columns_of(rows: pd.DataFrame, task: Task) -> np.ndarray:
 def forest_scores(x: np.ndarray):
     """A function (train, test, targets, seed) -> scores: one forest for all labels."""
     def scores(train: np.ndarray, test: np.ndarray, targets: np.ndarray, seed: int) -> np.ndarray:
-        forest = RandomForestRegressor(TREES, min_samples_leaf=5, random_state=seed).fit(x[train], targets[train])
-        return forest.predict(x[test]).reshape(len(test), -1)
+        forest = RandomForestRegressor(TREES, min_samples_leaf=5, random_state=seed)
+        return forest.fit(x[train], targets[train].squeeze()).predict(x[test]).reshape(len(test), -1)
     return scores
 
 
@@ -132,7 +132,7 @@ def both_splits(rows: pd.DataFrame, groups: pd.Series, task: Task, seed: int) ->
     """The fold of every row, (rows,), once by image at random and once by group."""
     patient = patient_keys(rows).to_numpy()
     group = groups.loc[patient].to_numpy()
-    table = group_table(rows, group, patient, task.labels)
+    table = group_table(rows, group, patient, task.labels, task.categorical)
     fold = pd.Series(split_groups(table, FOLDS, seed), index=table.index)
     return np.random.RandomState(seed).permutation(len(rows)) % FOLDS, fold.loc[group].to_numpy()
 

@@ -1,7 +1,7 @@
 """Patient groups to folds: iterative stratification, then an exchange search that goes on where it stops.
 
-A fold is judged by totals: images, patients, values of every label, patients with a positive, sources, and how many
-patients have at most s images. Each total should be one K-th of the whole. The search lowers
+A fold is judged by totals: images, patients, values of every label, patients with a positive, sources, categories such
+as sex, and how many patients have at most s images. Each total should be one K-th of the whole. The search lowers
 
     J = sum over folds k and totals f of w_f (S_kf - T_f)^2,    T_f = whole / K,    w_f = 1 / T_f^2,
 
@@ -23,31 +23,37 @@ from iterstrat.ml_stratifiers import IterativeStratification
 
 SIZE_STEPS = 128   # at most so many counts of images per patient are balanced; SIIM has 84 different ones
 SAMPLE = 1500      # groups of a fold that one matrix of swaps looks at: 18 MB; SIIM's folds (411 patients) fit whole
-LOOSER = 4         # a Kolmogorov-Smirnov distance of 0.004 weighs like 0.1 % of the images; 84 of them beside 2 totals
+STRICTER = 2       # of images, the one total that all others pull at
+LOOSER = 3         # of sizes and categories: of the one there are 84 in SIIM, of the other 10
 PATIENCE = 3       # rounds over all pairs of folds without a gain before a sampled search ends
-CANDIDATES = 20_000
+CANDIDATES = 5_000
 POWER = 8          # the worst deviation rules, those behind it still count
 GAIN = 1e-3        # in that power, relative; an eighth of it off the worst. 0 would exchange rounding errors for ever
 ENOUGH = 1e-3      # a worst deviation of sampled folds that is not worked on; hundreds of others are as large
 EXACT = 2.0**53    # whole numbers below it are exact in float64
 
 
-def group_table(rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...]) -> pd.DataFrame:
+def group_table(rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...],
+                categorical: tuple[str, ...] = ()) -> pd.DataFrame:
     """What each group brings to a fold.
 
-    rows: the scored images, with the label columns (1, 0, -1, blank) and perhaps `source`; group, patient: (rows,).
+    rows: the scored images, with the label columns (1, 0, -1, blank), perhaps `source` and the categorical columns;
+    group, patient: (rows,).
     Returns whole numbers as float64, a row a group in ascending order, columns (kind, value):
     ("images", ""), ("patients", ""), ("label", "melanoma=1"), ("positive patients", "melanoma"),
-    ("source", "isic2020"), ("at most", 5) = patients with at most 5 images.
+    ("source", "isic2020"), ("category", "sex=female"), ("at most", 5) = patients with at most 5 images.
     """
     columns = {("images", ""): np.ones(len(rows))}
     for label in labels:
         values = rows[label].to_numpy(dtype=float)
         for name, found in (("1", values == 1), ("-1", values == -1), ("blank", np.isnan(values))):
             columns["label", f"{label}={name}"] = found
-    if "source" in rows:
-        for source in sorted(rows["source"].dropna().unique()):
-            columns["source", source] = rows["source"].to_numpy() == source
+    sources = sorted(rows["source"].dropna().unique()) if "source" in rows else []
+    for source in sources if len(sources) > 1 else []:
+        columns["source", source] = rows["source"].to_numpy() == source
+    for name in (name for name in categorical if name in rows):
+        for value in sorted(rows[name].dropna().astype("str").unique()):
+            columns["category", f"{name}={value}"] = (rows[name].astype("str") == value).to_numpy()
     table = pd.DataFrame(columns).astype(float).groupby(group).sum()
     table = table.join(patient_table(rows, group, patient, labels))
     varies = table.sum() > 0
@@ -104,9 +110,12 @@ def fill_empty(fold: np.ndarray, x: np.ndarray, folds: int) -> np.ndarray:
 
 def scales(table: pd.DataFrame, folds: int) -> np.ndarray:
     """What a deviation is divided by: the fold's fair share; for "at most", LOOSER x all its patients (1 / LOOSER
-    of the Kolmogorov-Smirnov distance). At least 1, so that a label with a single positive does not rule the rest."""
-    share = table.sum().to_numpy() / folds
-    share[table.columns.get_level_values(0) == "at most"] = LOOSER * table["patients", ""].sum() / folds
+    of the Kolmogorov-Smirnov distance); for categories, LOOSER x all its images; for images, their share / STRICTER.
+    At least 1, so that a label with a single positive does not rule the rest."""
+    share, kinds = table.sum().to_numpy() / folds, table.columns.get_level_values(0)
+    share[kinds == "at most"] = LOOSER * table["patients", ""].sum() / folds
+    share[kinds == "category"] = LOOSER * table["images", ""].sum() / folds
+    share[kinds == "images"] /= STRICTER
     return np.maximum(share, 1.0)
 
 
