@@ -5,8 +5,8 @@
 #   make finetune COMP=melanoma RUN="b5_384 b6_512" FOLDS="0 1"
 #   make pretrain COMP=chexpert GPUS=8 TIME_LIMIT=8.5h
 #
-# An artifact is built when it is missing, never because a clock moved. Weights and predictions carry the hashes of the
-# tables they were made from; a stage refuses to mix others and says what to delete.
+# An artifact is built when it is missing, or made of other members than today's, never because a clock moved. Weights and
+# predictions carry the hashes of the tables they were made from; a stage refuses to mix others, saying what to delete.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -79,13 +79,14 @@ predict: finetune ## test-time augmentation: out-of-fold and test scores
 	@todo=$$($(call lacking,predictions.csv,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.predict $$todo
 
 ensemble: predict metadata ## align, average, blend; score every member with intervals
-	@test -e $(MODELS)/$(COMP)/ensemble.csv || $(PYTHON) -m pipeline.ensemble $(TARGETS) $(if $(FOLDS),--folds $(FOLDS))
+	@$(PYTHON) -m pipeline.core.current ensemble $(TARGETS) || \
+	  $(PYTHON) -m pipeline.ensemble $(TARGETS) $(if $(FOLDS),--folds $(FOLDS))
 
 submit: ensemble ## the organiser's file, filled in and validated
-	@ls $(SUBMISSIONS)/$(COMP)/*.csv >/dev/null 2>&1 || $(PYTHON) -m pipeline.submit $(COMP)
+	@$(PYTHON) -m pipeline.core.current submit $(COMP) || $(PYTHON) -m pipeline.submit $(COMP)
 
 report: submit ## one self-contained HTML page
-	@test -e $(SUBMISSIONS)/$(COMP)/report.html || $(PYTHON) -m pipeline.report $(COMP)
+	@$(PYTHON) -m pipeline.core.current report $(COMP) || $(PYTHON) -m pipeline.report $(COMP)
 
 clean-folds: needs-comp ## delete the frozen folds of COMP (weights made from other folds will be refused)
 	rm -f $(DATA)/$(COMP)/folds.csv $(DATA)/$(COMP)/folds_dropped.csv $(DATA)/$(COMP)/folds_audit.json

@@ -22,6 +22,7 @@ from pipeline.core import sections_scores as scores
 from pipeline.core import sections_training as made
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.competition import load, parse_target
+from pipeline.core.current import note_ensemble
 from pipeline.core.evidence import Evidence, read_evidence
 from pipeline.core.page import page
 from pipeline.core.sections_readers import against_readers
@@ -35,6 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
         evidence = read_evidence(load(name))
         path = submissions_folder(name) / "report.html"
         write_text(path, report(evidence, arguments.truth, arguments.readers))
+        note_ensemble(path, name)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from pipeline.core import kaggle_client, labbook
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.competition import Competition, load
+from pipeline.core.current import note_ensemble
 from pipeline.core.identity import plain_id
 from pipeline.core.labels import truth
 from pipeline.core.submission import Wanted, check_file, fill, refuse_errors, wanted
@@ -78,6 +79,7 @@ def make(competition: Competition) -> None:
         tell(path, check_file(temporary, want, prevalence(competition)))
     labbook.add(competition.name, path, file_hash(path), commit(), members(competition), out_of_fold(competition))
     print(f"{path}: {len(table)} rows, sha256 {file_hash(path)[:labbook.SHORT]}, entered in {labbook.book()}")
+    note_ensemble(path, competition.name)
 
 
 def test_scores(competition: Competition) -> pd.DataFrame:
