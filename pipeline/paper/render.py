@@ -63,7 +63,10 @@ def published(trial: Trial) -> str:
 
 
 def table1_command(trial: Trial, seeds: int) -> str:
+    """The command that trained `trial`; values other than the defaults come from tuning."""
     augment = "" if trial.augment == "none" else f" --augment {trial.augment}"
+    plain = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
+    augment += "" if trial == replace(plain, augment=trial.augment) else " --tune"
     return (f"`python -m pipeline.paper.table1 --dataset {trial.dataset} --network {trial.network} "
             f"--imratio {trial.imratio:g} --losses {trial.loss} --epochs {trial.epochs} --seeds {seeds}{augment}`")
 
@@ -87,9 +90,10 @@ def table1_section(records: list[dict]) -> list[str]:
             at = {t: r for t, r in rows.items() if t.epochs == epochs}
             for trial, found in sorted(at.items(), key=lambda item: order(item[0])):
                 base = replace(base_trial(trial.dataset, trial.network, imratio, trial.loss, epochs), margin=1.0)
-                lines.append(f"| {SHORT[trial.dataset]} ({SHORT[trial.network]}) | {LOSS_NAMES[trial.loss]} | "
-                             f"{published(trial)} | **{value(found)}** | {len(found)} | {differences(trial, base) or '–'} | "
-                             f"{machine_of(found)} | {table1_command(trial, len(found))} |")
+                cells = (f"{SHORT[trial.dataset]} ({SHORT[trial.network]})", LOSS_NAMES[trial.loss], published(trial),
+                         f"**{value(found)}**", len(found), differences(trial, base) or "–", machine_of(found),
+                         table1_command(trial, len(found)))
+                lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 
@@ -129,8 +133,9 @@ def other_section(title: str, intro: str, records: list[dict], base: Trial | Non
 
 def table6_section() -> list[str]:
     """Table 6, computed here and now."""
-    lines = ["", "## Table 6: accuracy against AUC", "", "`python -m pipeline.paper.table6` (the paper prints .78 for the "
-             "last: 52/66 cut, not rounded)", "", "| | accuracy | AUC, paper | AUC, ours |", "|---|---|---|---|"]
+    lines = ["", "## Table 6: accuracy against AUC", "",
+             "`python -m pipeline.paper.table6` (the paper prints .78 for the last: 52/66 cut, not rounded)", "",
+             "| | accuracy | AUC, paper | AUC, ours |", "|---|---|---|---|"]
     for name, printed in zip(table6.POSITIVES, ("1.00", "0.89", "0.78")):
         scores, labels = table6.example(name)
         lines.append(f"| {name} | {table6.accuracy(scores, labels):.2f} | {printed} | {auc(scores, labels):.4f} |")
