@@ -32,7 +32,8 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_same_members_are_current(home):
+@pytest.mark.usefixtures("home")
+def test_the_same_members_are_current():
     assert ensemble_is_current(load("melanoma"), ["b3_256"])
 
 
