@@ -52,6 +52,7 @@ from pipeline.core.tables import fold_folder, models_folder, provenance, write_c
 
 STAGES = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
 METADATA = "metadata"
+HALF = 0.5  # the paper's blend: scored for every run, also where the competition leaves metadata out of its submission
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -82,15 +83,15 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     weights, choice = choose_weights(competition, [member.name for member in after], validated, rows, units)
     images = [weighted_mean(part, weights, blend.method) for part in (validated, test)]
     require_all(competition, images[0])
-    side = comparable(patients, blend.method, rows) if share else None
-    blended = [blend_metadata(*pair, share, blend.method) for pair in zip(images, side)] if side else images
+    side = comparable(patients, blend.method, rows) if patients else None
+    blended = [blend_metadata(*pair, share, blend.method) for pair in zip(images, side)] if share else images
 
     scored = as_scored([*before, *members])
     if side:
-        scored += [made_of("blend", member.name, blend_metadata(scores, side[0], share, blend.method),
+        scored += [made_of("blend", member.name, blend_of(scores, side[0], share or HALF, blend.method),
                            [member, patients]) for member, scores in zip(after, validated)]
     scored.append(made_of("ensemble", "ensemble", images[0], after))
-    if side:
+    if share:
         scored.append(made_of("blend", "ensemble", blended[0], members))
 
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task))
@@ -114,6 +115,11 @@ class Scored:
     scores: np.ndarray
     views: int
     digest: str
+
+
+def blend_of(scores: np.ndarray, patients: np.ndarray, share: float, method: str) -> np.ndarray:
+    """One run's blend with metadata, NaN for labels that the run does not predict."""
+    return np.where(np.isnan(scores), np.nan, blend_metadata(scores, patients, share, method))
 
 
 def as_scored(members: Sequence[Member]) -> list[Scored]:
