@@ -18,7 +18,7 @@ from pipeline.core.grouping import links, patient_groups
 from pipeline.core.labels import truth
 from pipeline.core.membership import patient_keys, scored, taking_part
 from pipeline.core.metrics import auc
-from pipeline.core.splitting import group_table, split_groups
+from pipeline.core.splitting import group_table, iterative_stratification, split_groups
 from pipeline.core.tables import data_folder, image_path
 
 FOLDS, REPEATS = 5, 5
@@ -129,12 +129,18 @@ def line(pairs: np.ndarray) -> dict:
 
 
 def both_splits(rows: pd.DataFrame, groups: pd.Series, task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The fold of every row, (rows,), once by image at random and once by group."""
+    """The fold of every row, (rows,), once by image and once by group, both stratified by label.
+
+    (Where folds differ in prevalence, scores pooled over them rank worse: a fold with more positives is scored by
+    models that saw fewer.)
+    """
     patient = patient_keys(rows).to_numpy()
     group = groups.loc[patient].to_numpy()
     table = group_table(rows, group, patient, task.labels, task.categorical)
     fold = pd.Series(split_groups(table, FOLDS, seed), index=table.index)
-    return np.random.RandomState(seed).permutation(len(rows)) % FOLDS, fold.loc[group].to_numpy()
+    each = np.arange(len(rows))
+    by_image = iterative_stratification(group_table(rows, each, each, task.labels), FOLDS, np.random.RandomState(seed))
+    return by_image, fold.loc[group].to_numpy()
 
 
 def out_of_fold(fold: np.ndarray, given: np.ndarray, scores, seed: int) -> np.ndarray:
