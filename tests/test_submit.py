@@ -225,3 +225,14 @@ def test_exit_status():
     done = subprocess.run([sys.executable, "-m", "pipeline.submit", "nothing"], capture_output=True, text=True,
                           check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
     assert done.returncode == 2 and done.stderr.startswith("error: no competition is called 'nothing'")
+
+
+def test_other_tables_in_the_lab_book_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBMISSIONS", str(tmp_path))
+    above, below = "# Lab book\n\n| rate | AUC |\n|---|---|\n| 1 | .8 |", "## Experiments\n\n| a | b |\n|---|---|\n| c | d |"
+    head = "| " + " | ".join(labbook.COLUMNS) + " |\n|" + "---|" * len(labbook.COLUMNS)
+    labbook.book().write_text(f"{above}\n\n{head}\n\n{below}\n")
+    for number in range(2):
+        labbook.add("melanoma", tmp_path / "s.csv", f"{number}" * 64, "c" * 40, "b5_384", "0.9")
+    text = labbook.book().read_text()
+    assert text.startswith(above) and text.rstrip().endswith(below) and len(labbook.read_lines()) == 2

@@ -21,21 +21,27 @@ def book() -> Path:
     return root("SUBMISSIONS") / "LOG.md"
 
 
+def parts() -> tuple[str, list[str], str]:
+    """What stands above the table of submissions, its rows, and what stands below; other tables are left alone."""
+    text = book().read_text(encoding="utf-8") if book().is_file() else HEAD
+    lines = text.splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith(f"| {COLUMNS[0]} | {COLUMNS[1]} |")),
+                 len(lines))
+    end = start
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    return "\n".join(lines[:start]).rstrip("\n"), lines[start + 2:end], "\n".join(lines[end:]).strip("\n")
+
+
 def read_lines() -> list[dict[str, str]]:
     """The lines of the lab book, oldest first; none where there is no book yet."""
-    if not book().is_file():
-        return []
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in book().read_text(encoding="utf-8").splitlines()
-            if line.startswith("|")]
-    return [dict(zip(COLUMNS, (cell.strip() for cell in row))) for row in rows[2:] if len(row) == len(COLUMNS)]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in parts()[1]]
+    return [dict(zip(COLUMNS, (cell.strip() for cell in row))) for row in rows if len(row) == len(COLUMNS)]
 
 
 def write_lines(lines: list[dict[str, str]]) -> None:
-    """Write the whole book atomically; what stands above its table is kept."""
-    text = book().read_text(encoding="utf-8") if book().is_file() else HEAD
-    above = text.split("\n|", 1)[0].rstrip("\n")
-    rest = text[len(above):].splitlines()
-    below = "\n".join(line for line in rest if not line.startswith("|")).strip("\n")
+    """Write the whole book atomically; what stands above and below its table is kept."""
+    above, _, below = parts()
     table = [COLUMNS, ["---"] * len(COLUMNS), *([line[column] for column in COLUMNS] for line in lines)]
     rows = "\n".join("| " + " | ".join(row) + " |" for row in table)
     write_text(book(), f"{above}\n\n{rows}\n" + (f"\n{below}\n" if below else ""))
