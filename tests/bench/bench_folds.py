@@ -7,7 +7,7 @@ Columns: patients in two folds; positives per fold; the largest deviation of a f
 largest Kolmogorov-Smirnov distance between the images per patient of a fold and of all; seconds. Randomised methods:
 seed 0, and in brackets the best of seeds 0 to 9, picked for each column by itself.
 
-The CheXpert-sized table is made here: 223,414 images of 64,540 patients, the organiser's counts of 1, 0, -1 and blank
+The CheXpert-sized table is made here: 223,414 images of 64,540 patients, the published counts of 1, 0, -1 and blank
 for 14 labels, correlated within patients.
 """
 import argparse
