@@ -229,7 +229,8 @@ def test_exit_status():
 
 def test_other_tables_in_the_lab_book_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBMISSIONS", str(tmp_path))
-    above, below = "# Lab book\n\n| rate | AUC |\n|---|---|\n| 1 | .8 |", "## Experiments\n\n| a | b |\n|---|---|\n| c | d |"
+    above = "# Lab book\n\n| rate | AUC |\n|---|---|\n| 1 | .8 |"
+    below = "## Experiments\n\n| a | b |\n|---|---|\n| c | d |"
     head = "| " + " | ".join(labbook.COLUMNS) + " |\n|" + "---|" * len(labbook.COLUMNS)
     labbook.book().write_text(f"{above}\n\n{head}\n\n{below}\n")
     for number in range(2):
