@@ -136,3 +136,11 @@ def test_keys_ignore_defaults_and_know_every_change():
 def test_values_that_make_no_sense_are_refused(changes):
     with pytest.raises(UserError):
         trial(**changes)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("loss", ["ce", "aucm"])
+def test_a_gpu_sees_the_same_order_and_views_as_the_cpu(loss):
+    here, there = (runs.run(trial(loss=loss, augment="crop"), torch.device(name)) for name in ("cpu", "cuda"))
+    assert here["test_auc"] == pytest.approx(there["test_auc"], abs=1e-3)
