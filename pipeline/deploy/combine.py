@@ -36,7 +36,7 @@ def combine(about: dict, quantiles: Mapping, rows: pd.DataFrame, made: Made, tas
     rows, images = rows[kept], images[kept]
     units = pd.unique(rows["unit_id"]) if task.unit == "study" else rows["unit_id"].to_numpy()
     scores = np.array(unit_scores(rows, images, task) if len(rows) else images)
-    known = np.isin(units, readable)
+    known = pd.Series(units).isin(readable).to_numpy()
     if known.any():
         scores[~known] = scores[known].mean(axis=0)
     return pd.DataFrame(scores, columns=names).assign(unit_id=units)[["unit_id", *names]]

@@ -3,7 +3,7 @@
     python -m pipeline.deploy.install requirements.txt
 
 On Kaggle or in conda torch is there already, built for that machine: it must not be replaced by another. Packages
-that are there are handed to pip as constraints, so that none is upgraded on behalf of another. Needs only Python itself.
+that are there are handed to pip as constraints, so that none is upgraded on behalf of another. Needs Python alone.
 """
 import re
 import subprocess

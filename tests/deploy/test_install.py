@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_line_of_the_projects_requirements_is_a_pin():
     pins = install.requirements((ROOT / "requirements.txt").read_text())
-    assert {"torch", "timm", "albumentations", "pandas", "scikit-learn", "iterative-stratification", "tqdm"} <= set(pins)
+    given = {"torch", "timm", "albumentations", "pandas", "scikit-learn", "iterative-stratification", "tqdm"}
+    assert given <= set(pins)
     assert all(line.count("==") == 1 and line.startswith(f"{name}==") for name, line in pins.items())
 
 
