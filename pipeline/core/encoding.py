@@ -18,9 +18,14 @@ def fit_encoder(rows: pd.DataFrame, task: Task) -> dict:
             raise UserError(f"images.csv: the patient column {column!r} is missing; there are {there}")
     numbers = {name: rows[name].astype(float) for name in task.numeric}
     return {
-        "numeric": {name: [float(x.mean()) if x.notna().any() else 0.0, float(x.std(ddof=0)) or 1.0]
-                    for name, x in numbers.items()},
+        "numeric": {name: [float(x.mean()) if x.notna().any() else 0.0, spread(x)] for name, x in numbers.items()},
         "categorical": {name: sorted(rows[name].dropna().astype(str).unique()) for name in task.categorical}}
+
+
+def spread(values: pd.Series) -> float:
+    """The standard deviation, or 1 for a constant column, whose rounding errors would else be blown up to noise."""
+    deviation, size = float(values.std(ddof=0)), float(values.abs().max())
+    return deviation if deviation > 1e-6 * size else 1.0
 
 
 def encode(rows: pd.DataFrame, encoder: Encoder) -> np.ndarray:

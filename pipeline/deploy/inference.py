@@ -239,11 +239,20 @@ def shared_memory() -> int:
 def patients(package: Path, about: dict, rows: pd.DataFrame, scores: Scores) -> None:
     """Score the rows with each fold's metadata network; columns that are not there, and categories that training never
     saw, are missing values."""
+    rows = rows.assign(**{name: nine_digits(column) for name, column in rows.select_dtypes("float").items()})
     for entry in about["networks"]:
         if entry["member"] == METADATA:
             network, header = load_patient_network(package / entry["file"])
             table = pd.DataFrame(score_patients(network, rows, header["encoder"]), columns=header["labels"])
             scores.made[METADATA, entry["fold"]] = table
+
+
+def nine_digits(column: pd.Series) -> np.ndarray:
+    """Numbers as images.csv holds them, with nine significant digits; networks learnt from these."""
+    values = column.to_numpy(np.float64)
+    size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
+    places = 10.0 ** (8 - np.floor(np.log10(size)))
+    return np.round(values * places) / places
 
 
 def tell_unreadable(scores: Scores) -> None:

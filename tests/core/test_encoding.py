@@ -31,6 +31,13 @@ def test_a_column_without_spread_or_values():
     assert np.isfinite(encode(empty, fit_encoder(empty, TASK))).all()
 
 
+def test_a_constant_that_cannot_be_written_exactly_has_no_spread():
+    """The deviation of many equal values is a rounding error, and the value read from a table is rounded otherwise."""
+    rows = pd.DataFrame({"age": [np.log1p(2)] * 41, "sex": "male"})
+    encoder = fit_encoder(rows, TASK)
+    assert encode(rows.assign(age=1.09861229), encoder)[:, 0] == pytest.approx(0, abs=1e-6)
+
+
 def test_a_column_that_training_lacks_is_named():
     with pytest.raises(UserError, match="'sex'"):
         fit_encoder(ROWS.drop(columns="sex"), TASK)

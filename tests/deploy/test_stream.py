@@ -3,6 +3,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.core.config import Resize
 from pipeline.core.recipes import Finetune, Pretrain, Run
 from pipeline.deploy import inference
-from pipeline.deploy.inference import Member, Scores, affordable, stream
+from pipeline.deploy.inference import Member, Scores, affordable, nine_digits, stream
 
 RUN = Run(network="n", size=32, pretrain=Pretrain(lr=0.1), finetune=Finetune(), views=8)
 
@@ -100,3 +101,12 @@ def test_affordable_keeps_the_order_of_value():
     assert [one.name for one in affordable(members, 1.0, 10, 100)] == ["a", "b", "c"]
     assert [one.name for one in affordable(members, 1.0, 10, 40)] == ["a", "c"]
     assert affordable(members, 1.0, 10, 15) == []
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(1e-6, 1e9), st.floats(-1e9, -1e-6), st.just(0.0)), min_size=1))
+def test_numbers_are_those_of_a_table(values):
+    column = pd.Series(values, dtype="float64")
+    table = [float(format(value, ".9g")) for value in column]
+    np.testing.assert_allclose(nine_digits(column), table, rtol=1.1e-9)
+    exact = pd.Series([float(format(np.log1p(2), ".9g"))])
+    assert nine_digits(pd.Series([np.log1p(2)])) == pytest.approx(exact, rel=1e-15)
