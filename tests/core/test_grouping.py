@@ -105,7 +105,7 @@ def test_random_tables_never_leak(seed, folds):
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(seed=st.integers(0, 10**9), folds=st.integers(2, 6))
 def test_thousands_of_random_tables_never_leak(seed, folds):
     check_random_table(seed, folds)
