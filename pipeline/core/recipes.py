@@ -98,7 +98,7 @@ class Finetune:
 METADATA = "metadata"
 SMOKE_NETWORK = "test_resnet.r160_in1k"  # timm's own test network, 0.37 M parameters
 SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
-SMOKE_FINETUNE = dict(lr=1.0, epochs=3, batch_size=32, milestones=(2,), milestone_unit="epoch")
+SMOKE_FINETUNE = dict(lr=1.0, epochs=6, batch_size=32, milestones=(4,), milestone_unit="epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
