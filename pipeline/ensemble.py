@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from pipeline.core.audit import checked_tables
 from pipeline.core.averages import blend_metadata, weighted_mean
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.competition import Competition, load, parse_target
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
 def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[int] | None) -> None:
     """Make the four artifacts of one competition; ensemble.csv, which says that all stand, is written last."""
     task, blend, folder = competition.task, competition.blend, models_folder(competition.name)
+    checked_tables(competition)  # a leak stops here too
     rows = read_rows(competition.name, task, folds)
     before, after, patients = read_members(competition, names, rows)
     units, members = units_of(rows.validated, task), [*after, *filter(None, [patients])]

@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core.audit import checked_tables
 from pipeline.core.command import run_stage
 from pipeline.core.competition import Competition, Target, expand, load, parse_target
 from pipeline.core.headers import read_header
-from pipeline.core.membership import read_dropped, training_rows, validation_rows
+from pipeline.core.membership import training_rows, validation_rows
 from pipeline.core.predictions import read_sidecar
 from pipeline.core.recipes import METADATA, Metadata, Run
 from pipeline.core.tables import (
     fold_folder,
     fold_numbers,
-    read_folds,
-    read_images,
     require_hashes,
     table_hashes,
 )
@@ -39,8 +38,8 @@ class Tables:
 
 @lru_cache(maxsize=4)
 def tables(name: str) -> Tables:
-    """Read a competition's tables once per process."""
-    return Tables(read_images(name), read_folds(name), read_dropped(name), table_hashes(name))
+    """Read a competition's tables once per process; a leak in them is a UserError that stops every stage."""
+    return Tables(*checked_tables(load(name)), table_hashes(name))
 
 
 @dataclass(frozen=True)
