@@ -138,7 +138,6 @@ rehearse: | $(INSTALLED) ## both rehearsals on the demo's weights (after make de
 	@$(DEMO) $(MAKE) kaggle-rehearse COMP=melanoma
 	@$(DEMO) $(MAKE) codalab COMP=chexpert
 	@$(DEMO) $(MAKE) codalab-rehearse COMP=chexpert
-	@$(DEMO) $(PYTHON) -m pipeline.summary melanoma chexpert
 
 test: | $(INSTALLED) ## the fast tests
 	$(PYTHON) -m pytest -m "not slow and not gpu"
