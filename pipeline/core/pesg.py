@@ -35,8 +35,8 @@ class PESG(torch.optim.Optimizer):
     steps are those of torch.optim.SGD, bit for bit.
 
     Cost: with γ > 0 a step has to read v, gradient, v_ref and mean and to write v and mean, 24 bytes per float32 weight
-    (SGD with momentum: 20). On one Zen 5 core, densenet121's 6.95 M weights: 6.6 ms, 1.5 times that memory traffic
-    alone (4.4 ms); torch's SGD with momentum and foreach takes as long, fused about half. Momentum beside γ costs half
+    (SGD with momentum: 20). On one Zen 5 core, densenet121's 6.95 M weights: 6.2 ms, 1.5 times that memory traffic
+    alone (4.0 ms); torch's SGD with momentum and foreach takes as long, fused about half. Momentum beside γ costs half
     as much again (tests/bench/bench_pesg.py).
     """
     ascends_alpha = True  # asked by core.guards before any optimizer's step
