@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.audit import checked_tables
 from pipeline.core.averages import blend_metadata, weighted_mean
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.core.competition import Competition, load, parse_target
@@ -40,6 +39,7 @@ from pipeline.core.ensembling import (
     units_of,
 )
 from pipeline.core.predictions import FINETUNED, PRETRAINED
+from pipeline.core.recipes import METADATA
 from pipeline.core.scoring import classes, difference_row, printed, score_rows, sentence
 from pipeline.core.selection import (
     near_duplicates,
@@ -52,7 +52,6 @@ from pipeline.core.selection import (
 from pipeline.core.tables import fold_folder, models_folder, provenance, write_csv, write_json
 
 STAGES = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
-METADATA = "metadata"
 HALF = 0.5  # the paper's blend: scored for every run, also where the competition leaves metadata out of its submission
 
 
@@ -74,8 +73,7 @@ def parser() -> argparse.ArgumentParser:
 def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[int] | None) -> None:
     """Make the four artifacts of one competition; ensemble.csv, which says that all stand, is written last."""
     task, blend, folder = competition.task, competition.blend, models_folder(competition.name)
-    checked_tables(competition)  # a leak stops here too
-    rows = read_rows(competition.name, task, folds)
+    rows = read_rows(competition, folds)
     before, after, patients = read_members(competition, names, rows)
     units, members = units_of(rows.validated, task), [*after, *filter(None, [patients])]
     share = blend.metadata if patients else 0.0

@@ -139,8 +139,8 @@ class Task:
         require_in(self, "test_patients", ("report", "drop"))
         require_in(self, "metric", ("auc", "partial_auc"))
         if self.folds != OFFICIAL:
-            whole = isinstance(self.folds, int) and self.folds >= 1
-            require(whole, self, f"folds={self.folds!r} is no number, nor 'official'")
+            whole = isinstance(self.folds, int) and self.folds >= 2
+            require(whole, self, f"folds={self.folds!r} is neither a number of 2 or more nor 'official'")
         require(self.aggregate != "frontal_first" or bool(self.view), self, "aggregate='frontal_first' needs view")
         for name in (*self.uncertain_pretrain, *self.uncertain_finetune):
             require(name in self.labels, self, f"an uncertainty policy names {name!r}, which is not in labels")

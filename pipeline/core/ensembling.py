@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.core.audit import checked_tables
 from pipeline.core.averages import apply_map, quantile_map, ranks_within, unit_scores
 from pipeline.core.command import UserError
+from pipeline.core.competition import Competition
 from pipeline.core.config import Task
 from pipeline.core.labels import truth
-from pipeline.core.membership import patient_keys, read_dropped, validation_rows
+from pipeline.core.membership import patient_keys, validation_rows
 from pipeline.core.predictions import PRETRAINED, read_predictions
 from pipeline.core.tables import (
     file_hash,
     fold_folder,
     fold_numbers,
-    read_folds,
-    read_images,
     require_hashes,
     table_hashes,
 )
@@ -55,19 +55,19 @@ class Member:
     digest: str
 
 
-def read_rows(competition: str, task: Task, folds: Sequence[int] | None = None) -> Rows:
-    """The rows that the given folds (all of folds.csv when None) validate, and the test rows."""
-    images, table, dropped = read_images(competition), read_folds(competition), read_dropped(competition)
+def read_rows(competition: Competition, folds: Sequence[int] | None = None) -> Rows:
+    """The rows that the given folds (all of folds.csv when None) validate, and the test rows; a leak stops here too."""
+    name, (images, table, dropped) = competition.name, checked_tables(competition)
     known = fold_numbers(table)
     for fold in folds or ():
         if fold not in known:
-            raise UserError(f"fold {fold}: folds.csv of {competition} has the folds {', '.join(map(str, known))}")
+            raise UserError(f"fold {fold}: folds.csv of {name} has the folds {', '.join(map(str, known))}")
     chosen = tuple(known if folds is None else sorted(set(folds)))
-    parts = [validation_rows(images, table, dropped, fold, task).assign(fold=fold) for fold in chosen]
+    parts = [validation_rows(images, table, dropped, fold, competition.task).assign(fold=fold) for fold in chosen]
     if not parts:
-        raise UserError(f"folds.csv of {competition} validates no patient: every fold is -1")
+        raise UserError(f"folds.csv of {name} validates no patient: every fold is -1")
     return Rows(pd.concat(parts, ignore_index=True), images[images["split"] == "test"].reset_index(drop=True), chosen,
-                table_hashes(competition))
+                table_hashes(name))
 
 
 def read_member(competition: str, name: str, stage: str, file: str, rows: Rows, labels: Sequence[str],

@@ -74,7 +74,7 @@ def read_evidence(competition: Competition) -> Evidence:
     table = read_csv(folder / "ensemble.csv", ("unit_id", "image_id", "split", "fold", *task.labels), made_by)
     scores = read_csv(folder / "scores.csv", ("member", "stage", "label", "auc", "low", "high"), made_by)
     facts = read_json(folder / "ensemble.json", made_by)
-    rows = read_rows(name, task, facts["folds"])
+    rows = read_rows(competition, facts["folds"])
     require_hashes(folder / "ensemble.csv", facts["hashes"], rows.hashes)
     units = units_of(rows.validated, task)
     runs = list(facts["weights"])

@@ -9,6 +9,7 @@ seconds, and what is missing or unreadable is for `prepare` to report.
 import csv
 import itertools
 import os
+import posixpath
 import re
 import zipfile
 from collections.abc import Iterable
@@ -210,7 +211,7 @@ def zipped_folders(raw: Path, folder: str = "") -> dict[tuple[str, str], str]:
     """The folders in the zips of a folder of `raw`: (zip's name/path inside, suffix) -> start of the locator."""
     kept = {}
     for archive, members in archives(raw, folder).items():
-        for parent, suffix in sorted({(os.path.dirname(m), os.path.splitext(m)[1]) for m in members}):  # noqa: PTH120, PTH122
+        for parent, suffix in sorted({(posixpath.dirname(m), posixpath.splitext(m)[1]) for m in members}):
             if suffix in PICTURES:
                 path = "/".join(part for part in (PurePosixPath(archive).stem, parent) if part)
                 kept[path, suffix] = f"{archive}::{prefix(parent)}"

@@ -13,6 +13,7 @@ from pipeline.core.evidence import Evidence
 from pipeline.core.figures import interval_bar, limits_of
 from pipeline.core.page import Html, bullets, drawn, panels, paragraph, scale, source, table
 from pipeline.core.predictions import FINETUNED, read_sidecar
+from pipeline.core.recipes import METADATA
 from pipeline.core.scoring import classes
 from pipeline.core.subgroups import FEW, MISSING, groups, subgroup_rows
 from pipeline.core.tables import (
@@ -129,9 +130,9 @@ def origins(evidence: Evidence) -> str:
     for run, digest in evidence.facts["predictions"].items():
         sidecars = [read_sidecar(fold_folder(name, run, fold) / FINETUNED) for fold in evidence.rows.folds]
         commits = sorted({str(sidecar["commit"]) for sidecar in sidecars})
-        stage = "metadata" if run == "metadata" else f"predict RUN={run}"
-        rows.append([f"{models_folder(name)}/{run}/fold*/{FINETUNED}", f"make {stage.split()[0]} COMP={name}"
-                     + (f" {stage.split()[1]}" if " " in stage else ""), digest[:12], ", ".join(map(short, commits))])
+        made_by = f"make metadata COMP={name}" if run == METADATA else f"make predict COMP={name} RUN={run}"
+        rows.append([f"{models_folder(name)}/{run}/fold*/{FINETUNED}", made_by, digest[:12],
+                     ", ".join(map(short, commits))])
     packages = [f"{package} {version}" for package, version in evidence.facts["versions"].items()]
     now = versions()
     changed = [f"{package} {now[package]} now" for package, version in evidence.facts["versions"].items()

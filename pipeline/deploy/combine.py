@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.core.averages import apply_map, blend_metadata, ranks_within, unit_scores, weighted_mean
 from pipeline.core.config import Task
-from pipeline.deploy.package import METADATA
+from pipeline.core.recipes import METADATA
 
 Key = tuple[str, int]  # member and fold
 Made = Mapping[Key, pd.DataFrame]  # a row a picture, the labels that the member predicts as columns, NaN rows = none

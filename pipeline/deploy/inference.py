@@ -22,11 +22,10 @@ from pipeline.core.images import loader, view_matrices
 from pipeline.core.inference import PICTURES, score_views, sigmoid
 from pipeline.core.network import Network, load_weights
 from pipeline.core.patient_network import load_patient_network, score_patients
-from pipeline.core.recipes import Resize, Run, from_json
+from pipeline.core.recipes import METADATA, Resize, Run, from_json
 from pipeline.core.resize import encode, read_back, resized
 from pipeline.core.sources import read_source
 from pipeline.core.unreadable import UnreadableImage
-from pipeline.deploy.package import METADATA
 
 FIRST, CHUNK = 64, 1024  # pictures in the first chunk, which is timed, and in the others: 300 MB of JPEGs at four sizes
 SHARED_MEMORY = 1 << 30  # bytes of /dev/shm that loader processes want; a container often has 64 MB

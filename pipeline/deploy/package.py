@@ -19,7 +19,7 @@ from pipeline.core.command import UserError
 from pipeline.core.competition import Competition
 from pipeline.core.headers import read_header
 from pipeline.core.labels import truth
-from pipeline.core.recipes import as_json
+from pipeline.core.recipes import METADATA, as_json
 from pipeline.core.tables import (
     file_hash,
     fold_folder,
@@ -32,7 +32,6 @@ from pipeline.core.tables import (
     write_json,
 )
 
-METADATA = "metadata"
 MADE_LATER = ("width", "height", "phash")  # columns that images.csv has only after `prepare`
 NOTHING = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}
 LEFT_OUT = ("paper", "__pycache__")

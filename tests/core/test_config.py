@@ -49,6 +49,7 @@ def test_json_and_back():
     (lambda: Uncertain(policy="ones", low=0.9, high=0.2), "no part of"),
     (lambda: Task(title="t", labels=()), "labels is empty"),
     (lambda: Task(title="t", labels=("a",), folds=0), "folds=0"),
+    (lambda: Task(title="t", labels=("a",), folds=1), "folds=1"),
     (lambda: Task(title="t", labels=("a",), uncertain_finetune={"a": Uncertain(policy="ones", low=0, high=1)}), "hard"),
     (lambda: load("melanom"), "no competition is called 'melanom'"),
     (lambda: load("melanoma").run("b5_38"), "no run is called 'b5_38'; the runs are b3_256"),

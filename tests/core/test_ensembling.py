@@ -46,7 +46,7 @@ def roots(tmp_path, monkeypatch):
 
 
 def read(run="one", labels=LABELS, folds=None):
-    rows = read_rows(NAME, competition().task, folds)
+    rows = read_rows(competition(), folds)
     return read_member(NAME, run, "AUC-M", FINETUNED, rows, labels, "make predict"), rows
 
 
@@ -101,7 +101,7 @@ def test_missing_extra_and_repeated_rows_are_named():
 def test_only_stage_1_may_leave_the_test_rows_out():
     images = write_tables()
     write_run(images, "one", noisy(images, LABELS, 2, 1), PRETRAINED)
-    rows = read_rows(NAME, competition().task)
+    rows = read_rows(competition())
     assert read_member(NAME, "one", "CE", PRETRAINED, rows, LABELS, "").test.shape == (3, 0, 2)
     for path in write_run(images, "one", noisy(images, LABELS, 2, 1)):
         rewrite(path, lambda table: table[table["split"] != "test"])
@@ -146,7 +146,7 @@ def test_other_tables_folds_and_scores_are_named():
 def test_unknown_folds_are_refused():
     write_tables()
     with pytest.raises(UserError, match=r"fold 7: folds\.csv of lesions has the folds 0, 1, 2"):
-        read_rows(NAME, competition().task, [7])
+        read_rows(competition(), [7])
 
 
 def test_align_lists_a_few_ids_and_counts_the_rest():
