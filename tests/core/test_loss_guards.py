@@ -210,3 +210,36 @@ def test_late_judgement_computes_the_same():
         patch.setattr(guards, "read_at_once", lambda _: True)
         at_once = AUCMargin(3)(scores, labels)
     assert value == at_once and torch.equal(gradient, torch.autograd.grad(at_once, scores)[0])
+
+
+def on_meta(loss: AUCMargin) -> AUCMargin:
+    """The loss with all it holds on the device that has shapes but no values: whoever reads one there fails."""
+    for held in (loss._parameters, loss._buffers):
+        for name, value in held.items():
+            if value is not None:
+                moved = value.detach().to("meta").requires_grad_(value.requires_grad)
+                held[name] = torch.nn.Parameter(moved) if held is loss._parameters else moved
+    if loss.dual == "sgd":
+        loss.alpha.ascends = True
+    return loss
+
+
+@pytest.mark.parametrize("dual", ["sgd", "closed_form"])
+@pytest.mark.parametrize("normalize", ["none", "l2", "l2*sqrt_b", "sigmoid"])
+@pytest.mark.parametrize("prior", ["batch", 0.2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_step_on_an_accelerator_reads_nothing_back_and_leaves_nothing_on_the_host(monkeypatch, dual, normalize,
+                                                                                    prior, masked):
+    """Waiting for a value would stall the device in every step; a tensor left on the host would stop it."""
+    monkeypatch.setattr(guards.Tally, "note", lambda tally, values: torch.minimum(tally.least, values, out=tally.least))
+    network = torch.nn.Linear(4, 3, device="meta")
+    loss = on_meta(AUCMargin(3, margin=0.5, normalize=normalize, dual=dual, prior=prior))
+    optimizer = PESG(network.parameters(), loss=loss, lr=0.1, gamma=0.01, weight_decay=1e-4)
+    labels = torch.ones(8, 3, device="meta")
+    for _ in range(2):
+        optimizer.zero_grad()
+        value = loss(network(torch.ones(8, 4, device="meta")), labels, labels.bool() if masked else None)
+        value.backward()
+        optimizer.step()
+    optimizer.next_stage(lr=0.01)
+    assert value.device.type == loss.last["a_m"].device.type == network.weight.grad.device.type == "meta"
