@@ -77,6 +77,8 @@ def main(options: argparse.Namespace) -> None:
             panels += benchmark_panels(replace(trial, augment=options.augment), torch_device(options.device))
     columns = 2 if len(panels) > 1 else 1
     figure, axes = plots.panels(-(-len(panels) // columns), columns)
+    if not options.runs:
+        figure.suptitle(plots.scale_of(options), fontsize=10)
     for axis, panel in zip(axes.flat, panels):
         draw(axis, panel)
     for axis in list(axes.flat)[len(panels):]:

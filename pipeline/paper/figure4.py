@@ -19,6 +19,7 @@ from pipeline.paper.table1 import base_trial
 from pipeline.paper.trial import Trial
 
 MARGIN, CONSTRAINT_MARGIN = 0.3, 0.1
+STYLES = {"α ≥ 0": "-", "α free": ":"}  # the two often coincide
 
 
 def curves(axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: argparse.Namespace) -> list[list[dict]]:
@@ -27,7 +28,7 @@ def curves(axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: ar
     for name, (trial, colour) in variants.items():
         trials = [replace(trial, seed=seed) for seed in range(options.seeds)]
         records = sweep(trials, options.out, options.device, options.jobs)
-        plots.curve(axis, [record["test_auc"] for record in records], colour, name)
+        plots.curve(axis, [record["test_auc"] for record in records], colour, name, style=STYLES.get(name, "-"))
         print(f"{name}, noisy {trial.noisy:.0%}, easy {trial.easy:.0%}: test AUC {last_epochs(records)}")
         found.append(records)
     axis.legend(frameon=False, fontsize=8, loc="lower right")
@@ -47,13 +48,14 @@ def constraint(top: plots.Axes, bottom: plots.Axes, trial: Trial, options: argpa
                 "α free": (replace(trial, constrained=False), plots.COLOURS["aucs"])}
     plots.label(top, "40 % easy, 1 % noisy, m = 0.1", "epoch", "test AUC")
     for (name, (_, colour)), records in zip(variants.items(), curves(top, variants, options)):
-        plots.curve(bottom, [record["alpha"] for record in records], colour, name)
+        plots.curve(bottom, [record["alpha"] for record in records], colour, name, style=STYLES[name])
     bottom.axhline(0, color="black", linewidth=0.6)
     plots.label(bottom, "40 % easy, 1 % noisy, m = 0.1", "epoch", "α at the end of the epoch")
 
 
 def main(options: argparse.Namespace) -> None:
     figure, axes = plots.panels(1, 2 if options.without_constraint else 4)
+    figure.suptitle(plots.scale_of(options), fontsize=10)
     trial = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
     trial = replace(trial, augment=options.augment)
     for axis, change in zip(axes[0], (dict(noisy=options.noisy), dict(easy=options.easy))):

@@ -1,12 +1,17 @@
 """What all figures share: colours that colour-blind readers can tell apart, thin axes, one way to save."""
+import argparse
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pipeline.core.tables import atomic
+from pipeline.paper.published import NETWORK_NAMES
 
 FOLDER = Path(__file__).parent / "figures"
 COLOURS = {"ce": "#7f7f7f", "focal": "#009e73", "aucs": "#d55e00", "aucm": "#0072b2"}
@@ -31,6 +36,12 @@ def label(axis: Axes, title: str, x: str = "", y: str = "") -> None:
     axis.set_ylabel(y, fontsize=9)
 
 
+def scale_of(options: argparse.Namespace) -> str:
+    """What a picture's runs were, in its title: `ResNet20, 10 epochs, 1 training set`."""
+    seeds = getattr(options, "seeds", 1)
+    return f"{NETWORK_NAMES[options.network]}, {options.epochs} epochs, {seeds} training set{'s' * (seeds > 1)}"
+
+
 def curve(axis: Axes, histories: list[list[float]], colour: str, name: str, start: int = 1, style: str = "-") -> None:
     """The mean over runs of one value per epoch, with a band of one standard deviation where there are two or more."""
     values = np.asarray(histories, float)
@@ -43,8 +54,20 @@ def curve(axis: Axes, histories: list[list[float]], colour: str, name: str, star
 
 
 def save(figure: Figure, name: str, folder: Path = FOLDER) -> Path:
-    """Write `<folder>/<name>.png` and return its path."""
+    """Write `<folder>/<name>.png`, which holds the command that drew it, and return its path."""
     path = folder / f"{name}.png"
     with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+        figure.savefig(temporary, format="png", dpi=130, metadata={"Description": command()})
     return path
+
+
+def command() -> str:
+    """The command that is running, as one would type it."""
+    spec = sys.modules["__main__"].__spec__
+    return shlex.join(["python", *(["-m", spec.name] if spec else sys.argv[:1]), *sys.argv[1:]])
+
+
+def drawn_by(path: Path) -> str:
+    """The command that a picture was drawn by."""
+    with Image.open(path) as picture:
+        return picture.info["Description"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.core.command import run_stage, stage_parser
 from pipeline.core.metrics import auc
 from pipeline.core.tables import write_text
-from pipeline.paper import levers, table6
+from pipeline.paper import levers, plots, table6
 from pipeline.paper.published import EPOCHS, LOSS_NAMES, SHORT, TABLE_1_AND_8
 from pipeline.paper.results import FOLDER, as_trial, mean_and_std, read_lines, result
 from pipeline.paper.table1 import base_trial
@@ -22,13 +22,13 @@ from pipeline.paper.trial import LOSSES, Trial
 
 HERE = Path(__file__).parent
 FIGURES = {
-    "figure1": ("Figure 1: toy data", "python -m pipeline.paper.figure1"),
-    "figure2": ("Figure 2: histograms of scores", "python -m pipeline.paper.figure2 --help"),
-    "figure3": ("Figure 3: batch score normalisation", "python -m pipeline.paper.figure3 --help"),
-    "figure4": ("Figure 4: noisy and easy data, and α ≥ 0", "python -m pipeline.paper.figure4 --help"),
-    "figure5": ("Figure 5: more noise, more easy data", "python -m pipeline.paper.figure4 --name figure5 --help"),
-    "made": ("Closed-form dual and normalisers on made data", "python -m pipeline.paper.made"),
-    "appendix_e": ("Appendix E: where one step moves a score", "python -m pipeline.paper.appendix_e"),
+    "figure1": "Figure 1: toy data",
+    "figure2": "Figure 2: histograms of scores",
+    "figure3": "Figure 3: batch score normalisation",
+    "figure4": "Figure 4: noisy and easy data, and α ≥ 0",
+    "figure5": "Figure 5: more noise, more easy data",
+    "made": "Closed-form dual and normalisers on made data",
+    "appendix_e": "Appendix E: where one step moves a score",
 }
 
 
@@ -144,9 +144,10 @@ def table6_section() -> list[str]:
 
 def figures_section() -> list[str]:
     lines = ["", "## Figures"]
-    for name, (title, command) in FIGURES.items():
-        if (HERE / "figures" / f"{name}.png").is_file():
-            lines += ["", f"### {title}", "", f"`{command}`", "", f"![{title}](figures/{name}.png)"]
+    for name, title in FIGURES.items():
+        path = HERE / "figures" / f"{name}.png"
+        if path.is_file():
+            lines += ["", f"### {title}", "", f"`{plots.drawn_by(path)}`", "", f"![{title}](figures/{name}.png)"]
     return lines
 
 
