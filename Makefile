@@ -151,13 +151,8 @@ lint: | $(INSTALLED) ## ruff
 bench: | $(INSTALLED) ## every benchmark, as ratios against what one would otherwise use
 	@for file in tests/bench/bench_*.py; do $(PYTHON) -m tests.bench.$$(basename $$file .py); done
 
-paper: | $(INSTALLED) ## the paper's tables and figures that the data under $(DATA) allow (pipeline/paper/RESULTS.md)
-	$(PYTHON) -m pipeline.paper.appendix_e
-	$(PYTHON) -m pipeline.paper.table6
-	$(PYTHON) -m pipeline.paper.figure1
-	$(PYTHON) -m pipeline.paper.made
-	@test ! -d $(DATA)/cifar10/raw || $(PYTHON) -m pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01
-	$(PYTHON) -m pipeline.paper.render
+paper: | $(INSTALLED) ## the paper's tables and figures that the data there allow; ARGS="--epochs 10 --seeds 1" on a CPU
+	$(PYTHON) -m pipeline.paper.everything $(ARGS)
 
 clean: ## delete the demo's artifacts and caches (never your data or models)
 	rm -rf data/demo models/demo submissions/demo .pytest_cache .ruff_cache .hypothesis
