@@ -109,6 +109,6 @@ def slides(raw: Path, part: str, ids: pd.Series) -> pd.Series:
 def thinned(table: pd.DataFrame) -> pd.DataFrame:
     """All negatives, and positives drawn at random until they are IMRATIO of the table."""
     positive = np.flatnonzero(table["tumor"] == 1)
-    wanted = math.ceil((len(table) - len(positive)) * IMRATIO / (1 - IMRATIO))
+    wanted = math.ceil(round((len(table) - len(positive)) * IMRATIO / (1 - IMRATIO), 9))
     dropped = np.random.default_rng(SEED).permutation(positive)[wanted:]
     return table[~np.isin(np.arange(len(table)), dropped)]

@@ -14,6 +14,10 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 WIDE = (torch.float32, torch.float64)
 
 
+class NotFinite(ValueError):
+    """Scores, or the loss of them, are NaN or infinite: a training that diverged."""
+
+
 def read_at_once(tensor: Tensor) -> bool:
     """Whether the host can read the tensor without waiting for an accelerator."""
     return tensor.device.type == "cpu"
@@ -71,14 +75,14 @@ def wrong_label(value: float, soft: bool) -> str:
 
 
 def check_scores(h: Tensor, value: Tensor) -> None:
-    """ValueError naming the first score that is NaN or infinite, if that is why the loss is. h (B, K)"""
+    """NotFinite naming the first score that is NaN or infinite, if that is why the loss is. h (B, K)"""
     if math.isfinite(value.item()):
         return
     wrong = ~torch.isfinite(h.detach())
     if bool(wrong.any()):  # else finite scores were too large to square
         row, column = wrong.nonzero()[0].tolist()
-        raise ValueError(f"{int(wrong.sum())} of {h.numel()} scores are not finite: {h[row, column].item()} "
-                         f"(row {row}, column {column})")
+        raise NotFinite(f"{int(wrong.sum())} of {h.numel()} scores are not finite: {h[row, column].item()} "
+                        f"(row {row}, column {column})")
 
 
 class Tally:
@@ -110,7 +114,7 @@ def judge_extremes(lowest: float, minus_highest: float, finite: float, soft: boo
     if lowest < 0 or 0 < -minus_highest < math.inf:
         raise ValueError(f"{wrong_label(lowest if lowest < 0 else -minus_highest, soft)} (in one of the last batches)")
     if finite == 0:
-        raise ValueError("the loss of one of the last batches is not finite: scores are NaN, infinite or too large")
+        raise NotFinite("the loss of one of the last batches is not finite: scores are NaN, infinite or too large")
 
 
 def warn_once(told: set[str], key: str, message: str) -> None:

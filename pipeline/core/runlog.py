@@ -19,6 +19,7 @@ from pipeline.core.device import is_main
 from pipeline.core.metrics import auc
 
 WINDOW, BUFFER = 20, 2048
+DIVERGED = "lower the learning rate, bound the scores (normalize), or set precision='fp32' in the run"
 COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is stopped
 
 
@@ -106,8 +107,7 @@ class RunLog:
         for (step, _, _, _, rate), value in zip(self.pending, values, strict=True):
             self.write({"step": step, "loss": value, "lr": rate})
             if not math.isfinite(value):
-                raise UserError(f"{self.path}: step {step}: the loss is {value}; lower the learning rate, or set "
-                                "precision='fp32' in the run")
+                raise UserError(f"{self.path}: step {step}: the loss is {value}; {DIVERGED}")
         fresh = [torch.cat([item[place] for item in self.pending]).float().cpu().numpy() for place in (2, 3)]
         self.keep(*fresh)
         last = self.pending[-1][0]

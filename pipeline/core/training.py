@@ -4,11 +4,12 @@ Nothing random is kept: the order of an epoch, the view of an image and the drop
 (seed, epoch), (seed, epoch, image) and (seed, step). A checkpoint therefore holds weights, optimizer, loss, scaler,
 average, the step, and the scores that the log's training AUC is made from.
 """
+import contextlib
 import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from pipeline.core import checkpoint
 from pipeline.core.batches import remaining_keys, steps_per_epoch
 from pipeline.core.command import Stop, TimeLimitReached, UserError, time_left
 from pipeline.core.device import agree, autocast, device, is_main, out_of_memory_advice, world
+from pipeline.core.guards import NotFinite
 from pipeline.core.images import loader
 from pipeline.core.network import save_weights
-from pipeline.core.runlog import RunLog
+from pipeline.core.runlog import DIVERGED, RunLog
 from pipeline.core.tables import provenance
 
 CHECKPOINT_SECONDS = 600.0  # a kill loses at most this much work, at under 1 % of the time for writing
@@ -194,13 +196,14 @@ def fit(phase: Phase) -> nn.Module:
                smoothing=0.1, dynamic_ncols=True)
     for pictures, indices in loader(phase.data, keys, phase.workers, device().type == "cuda"):
         began = time.monotonic()
-        take_step(running, pictures.to(device(), non_blocking=True), phase.targets[indices].to(device()))
-        bar.update()
-        bar.set_postfix(running.log.progress, refresh=False)
-        end_of_epoch = running.step % each == 0
-        if end_of_epoch:
-            running.log.epoch(running.step, running.step // each, phase.validate(running.network))
-            phase.network.train()
+        with divergence_advice(running):
+            take_step(running, pictures.to(device(), non_blocking=True), phase.targets[indices].to(device()))
+            bar.update()
+            bar.set_postfix(running.log.progress, refresh=False)
+            end_of_epoch = running.step % each == 0
+            if end_of_epoch:
+                running.log.epoch(running.step, running.step // each, phase.validate(running.network))
+                phase.network.train()
         running.slowest = max(running.slowest, time.monotonic() - began)
         out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
         if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
@@ -229,6 +232,15 @@ def take_step(running: Running, pictures: torch.Tensor, targets: torch.Tensor) -
         running.average.update_parameters(phase.network)
     running.step += 1
     running.log.step(running.step, value, scores, targets, rate, len(pictures) * world()[1])
+
+
+@contextlib.contextmanager
+def divergence_advice(running: Running) -> Iterator[None]:
+    """Turn scores that are not finite, in training or in validation, into a UserError that says what to change."""
+    try:
+        yield
+    except NotFinite as error:
+        raise UserError(f"{running.log.path}: step {running.step}: {error}; {DIVERGED}") from None
 
 
 def checkpoint_seconds() -> float:

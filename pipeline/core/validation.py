@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.core.device import workers
+from pipeline.core.guards import NotFinite
 from pipeline.core.images import read_picture, view_matrices
 from pipeline.core.inference import score_views
 from pipeline.core.jobs import Job
@@ -15,7 +16,10 @@ from pipeline.core.tables import image_path
 
 
 def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, float]]:
-    """A function network -> {"mean": AUC, label: AUC}; a label without both classes has NaN and is not in the mean."""
+    """A function network -> {"mean": AUC, label: AUC}; a label without both classes has NaN and is not in the mean.
+
+    It raises NotFinite for a network that has diverged.
+    """
     rows, run, task = job.validation(), job.run, job.competition.task
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     labels = truth(rows, job.labels, task)
@@ -24,6 +28,9 @@ def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, f
     def validate(network: nn.Module) -> dict[str, float]:
         scores = score_views(network, lambda index: read_picture(paths[index], task.resize.channels), len(paths),
                              matrices, dtype, workers() if len(paths) > 500 else 0)[:, 0]
+        if not np.isfinite(scores).all():
+            raise NotFinite(f"{np.count_nonzero(~np.isfinite(scores).all(1))} of {len(paths)} validation images get "
+                            "a score that is not finite")
         return mean_first(dict(zip(job.labels, map(auc_or_nan, scores.T, labels.T), strict=True)))
 
     return validate

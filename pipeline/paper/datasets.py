@@ -49,8 +49,8 @@ class ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_pickle(path: Path) -> dict:
-    """A CIFAR file as a dict with bytes keys; a UserError for anything that is not one."""
+def read_pickle(path: Path, key: bytes) -> dict:
+    """A CIFAR file as a dict that holds b"data" and `key`; a UserError for anything that is not one."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; unpack the data set's own archive into {path.parent.parent}")
     with path.open("rb") as file:
@@ -58,17 +58,20 @@ def read_pickle(path: Path) -> dict:
         reader.path = path
         try:
             content = reader.load()
-        except (pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001  damaged pickles end in almost any of them
             raise UserError(f"{path}: this is no whole CIFAR file ({error})") from None
-    if not isinstance(content, dict) or b"data" not in content:
-        raise UserError(f"{path}: this is no CIFAR file: it has no key 'data'")
+    for needed in (b"data", key):
+        if not isinstance(content, dict) or needed not in content:
+            raise UserError(f"{path}: this is no CIFAR file: it has no key {needed.decode()!r}")
     return content
 
 
 def cifar(folder: Path, train: list[str], test: str, key: bytes) -> tuple:
     """(train images, classes, test images, classes, note) of CIFAR-10 or CIFAR-100."""
-    parts = [read_pickle(folder / name) for name in train]
-    last = read_pickle(folder / test)
+    parts = [read_pickle(folder / name, key) for name in train]
+    last = read_pickle(folder / test, key)
     images = np.concatenate([part[b"data"] for part in parts]).reshape(-1, 3, 32, 32)
     classes = np.concatenate([np.asarray(part[key]) for part in parts])
     copy = any(name.endswith(b".jpg") for name in last.get(b"filenames", [])[:1])

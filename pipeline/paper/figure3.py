@@ -34,7 +34,8 @@ def bars(axis: plots.Axes, groups: list[str], records: dict[tuple[str, str], lis
                  label=NORMALIZERS[normalizer], yerr=None if np.isnan(spreads).all() else spreads,
                  error_kw=dict(elinewidth=0.8, capsize=2))
     axis.set_xticks(np.arange(len(groups)), [DATASET_NAMES[group] for group in groups], fontsize=8)
-    axis.set_ylim(0.5, None)
+    lowest = min(np.nanmin(record["test_auc"][-1]) for found in records.values() for record in found)
+    axis.set_ylim(min(0.5, lowest - 0.02), None)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -9,12 +9,13 @@ CIFAR-10 at 1 %), network and number of epochs as the paper's row; the marks are
 """
 import argparse
 from dataclasses import asdict, replace
+from itertools import chain, islice
 
 from pipeline.core.command import UserError, run_stage, stage_parser
 from pipeline.paper.datasets import READERS
 from pipeline.paper.networks import NETWORKS
 from pipeline.paper.published import SHORT
-from pipeline.paper.results import as_trial, last_epochs, mean_and_std, result, sweep, sweep_options
+from pipeline.paper.results import as_trial, last_epochs, machine_of, mean_and_std, result, sweep, sweep_options
 from pipeline.paper.table1 import base_trial
 from pipeline.paper.trial import Trial
 
@@ -64,26 +65,29 @@ def chosen(options: argparse.Namespace, trials: dict[str, Trial]) -> dict[str, T
 
 def best_on_validation(trials: dict[str, Trial], options: argparse.Namespace) -> str:
     """The variant whose mean last-epoch validation AUC is highest."""
-    found = {name: runs(trial, options, options.part) for name, trial in trials.items()}
+    found = runs(trials, options, options.part)
     return max(found, key=lambda name: mean_and_std(map(result, found[name]))[0])
 
 
-def runs(trial: Trial, options: argparse.Namespace, held_out: float) -> list[dict]:
-    trials = [replace(trial, seed=seed, held_out=held_out) for seed in range(options.seeds)]
-    return sweep(trials, options.out, options.device, options.jobs)
+def runs(trials: dict[str, Trial], options: argparse.Namespace, held_out: float) -> dict[str, list[dict]]:
+    """The records of each variant, one a training set."""
+    seeds = {name: [replace(trial, seed=seed, held_out=held_out) for seed in range(options.seeds)]
+             for name, trial in trials.items()}
+    records = iter(sweep(list(chain(*seeds.values())), options.out, options.device, options.jobs))
+    return {name: list(islice(records, len(made))) for name, made in seeds.items()}
 
 
 def main(options: argparse.Namespace) -> None:
     base = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
     trials = chosen(options, variants(base))
     if options.final is None:
-        for name, trial in trials.items():
-            print(f"{name}: validation AUC {last_epochs(runs(trial, options, options.part))}")
+        for name, records in runs(trials, options, options.part).items():
+            print(f"{name}: validation AUC {last_epochs(records)}")
         return
     name = options.final or best_on_validation(trials, options)
     if name not in variants(base):
         raise UserError(f"--final: no variant is called {name!r}; there are {'; '.join(variants(base))}")
-    print(f"{name}: test AUC {last_epochs(runs(variants(base)[name], options, 0.0))}")
+    print(f"{name}: test AUC {last_epochs(runs({name: variants(base)[name]}, options, 0.0)[name])}")
 
 
 def name_of(trial: Trial) -> str:
@@ -105,14 +109,16 @@ def section(records: list[dict]) -> list[str]:
         rows.setdefault(where, {}).setdefault(kind, {}).setdefault(trial.seed, record)
     kinds = sorted({kind for row in rows.values() for kind in row})
     lines = ["", "## Levers", "",
-             "AUC-M with one thing changed; chosen on validation data, the test set looked at once. "
-             "`python -m pipeline.paper.levers --help`", "",
-             "| data (network), imratio | epochs | lever | " + " | ".join(f"AUC, {kind}" for kind in kinds) + " |",
-             "|---" * (3 + len(kinds)) + "|"]
+             "AUC-M with the paper's settings but for what is named: the last epoch's AUC on the part of the training "
+             "set held out, on which levers are chosen, and on the test set. Made by `python -m pipeline.paper.levers "
+             "--epochs E --part P --seeds N --variants NAME`, and with `--final NAME` the test column.", "",
+             "| data (network), imratio | epochs | lever | " + " | ".join(f"AUC, {kind}" for kind in kinds)
+             + " | computed on |", "|---" * (4 + len(kinds)) + "|"]
     for (dataset, network, imratio, epochs, name), row in rows.items():
         cells = [last_epochs(list(row[kind].values())) if kind in row else "–" for kind in kinds]
         where = f"{SHORT[dataset]} ({SHORT[network]}), {imratio:.0%}"
-        lines.append(f"| {where} | {epochs} | {name} | {' | '.join(cells)} |")
+        computed = machine_of([record for by_seed in row.values() for record in by_seed.values()])
+        lines.append(f"| {where} | {epochs} | {name} | {' | '.join(cells)} | {computed} |")
     return lines
 
 

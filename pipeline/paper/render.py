@@ -12,11 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipeline.core.command import run_stage, stage_parser
+from pipeline.core.competition import load
 from pipeline.core.metrics import auc
-from pipeline.core.tables import write_text
-from pipeline.paper import levers, plots, table6
-from pipeline.paper.published import EPOCHS, LOSS_NAMES, SHORT, TABLE_1_AND_8
-from pipeline.paper.results import FOLDER, as_trial, mean_and_std, read_lines, result
+from pipeline.core.tables import data_folder, write_text
+from pipeline.paper import levers, plots, table5, table6
+from pipeline.paper.published import EPOCHS, LOSS_NAMES, SEEDS, SHORT, TABLE_1_AND_8, TABLE_5
+from pipeline.paper.results import FOLDER, as_trial, machine_of, mean_and_std, result, stored
 from pipeline.paper.table1 import base_trial
 from pipeline.paper.trial import LOSSES, Trial
 
@@ -50,7 +51,9 @@ def differences(trial: Trial, base: Trial) -> str:
 
 def value(records: list[dict]) -> str:
     mean, std = mean_and_std(map(result, records))
-    return f"{mean:.3f}" + (f" ± {std:.3f}" if len(records) > 1 else "")
+    diverged = sum("diverged" in record for record in records)
+    return (f"{mean:.3f}" + (f" ± {std:.3f}" if len(records) > 1 else "")
+            + (f" ({diverged} diverged, counted as 0.5)" if diverged else ""))
 
 
 def published(trial: Trial) -> str:
@@ -69,12 +72,6 @@ def table1_command(trial: Trial, seeds: int) -> str:
     augment += "" if trial == replace(plain, augment=trial.augment) else " --tune"
     return (f"`python -m pipeline.paper.table1 --dataset {trial.dataset} --network {trial.network} "
             f"--imratio {trial.imratio:g} --losses {trial.loss} --epochs {trial.epochs} --seeds {seeds}{augment}`")
-
-
-def machine_of(records: list[dict]) -> str:
-    """What the records were computed on, in what precision, and from which copy of the data."""
-    kinds = sorted({", ".join(part for part in (r["device"], r["computed_in"], r["note"]) if part) for r in records})
-    return "; ".join(kinds)
 
 
 def table1_section(records: list[dict]) -> list[str]:
@@ -102,13 +99,15 @@ def order(trial: Trial) -> tuple:
 
 
 def missing_rows(records: list[dict]) -> list[str]:
-    """Which cells of Tables 1 and 8 have no 100-epoch run."""
-    have = {(t.imratio, t.dataset, t.network, t.loss) for t in groups(records) if t.epochs == EPOCHS}
+    """Which cells of Tables 1 and 8 lack some of the paper's runs: four losses, five training sets, 100 epochs."""
+    have = {(t.imratio, t.dataset, t.network, t.loss) for t, found in groups(records).items()
+            if t.epochs == EPOCHS and t.augment == "none" and len(found) >= SEEDS}
     lines = []
     for imratio, cells in TABLE_1_AND_8.items():
         absent = [f"{SHORT[d]} ({SHORT[n]})" for d, n in cells
                   if not all((imratio, d, n, loss) in have for loss in LOSSES)]
-        lines.append(f"- imratio {imratio:.0%}, {EPOCHS} epochs, not or not wholly run: {', '.join(absent) or 'none'}.")
+        lines.append(f"- imratio {imratio:.0%}, {EPOCHS} epochs, {SEEDS} seeds, not or not wholly run: "
+                     f"{', '.join(absent) or 'none'}.")
     return lines
 
 
@@ -128,6 +127,21 @@ def other_section(title: str, intro: str, records: list[dict], base: Trial | Non
                  trial.epochs, differences(trial, start) or "–", f"**{value(found)}**", len(found), alpha,
                  machine_of(found))
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def table5_section() -> list[str]:
+    """Table 5: the paper's test AUC, and ours or the command that makes it."""
+    lines = ["", "## Table 5: DDSM+ and PatchCamelyon", "",
+             "The pipeline's own runs (`python -m pipeline.paper.table5`); test AUC, DenseNet121.", "",
+             "| data | loss | paper | ours [95 %] |", "|---|---|---|---|"]
+    for name, printed in TABLE_5.items():
+        competition = load(name)
+        there = (data_folder(name) / "images.csv").is_file()
+        for run, paper in zip(competition.runs, printed):
+            ours = table5.row(competition, run.name, table5.truth_of(competition)) if there else \
+                f"not run: the data are not there (`$DATA/{name}/raw`)"
+            lines.append(f"| {competition.task.title} | {LOSS_NAMES[run.finetune.loss]} | {paper:.4f} | {ours} |")
     return lines
 
 
@@ -152,13 +166,13 @@ def figures_section() -> list[str]:
 
 
 def main(_: argparse.Namespace) -> None:
-    table1, figure3, figure4 = (read_lines(FOLDER / f"{name}.jsonl") for name in ("table1", "figure3", "figure4"))
+    table1, tried, figure3, figure4 = (stored(name, FOLDER) for name in ("table1", "levers", "figure3", "figure4"))
     head = (HERE / "ABOUT.md").read_text(encoding="utf-8").rstrip().split("\n")
     lines = [*head, "", "## Tables 1 and 8", *table1_section(table1), "", "Not run:", "", *missing_rows(table1),
-             *levers.section(read_lines(FOLDER / "levers.jsonl")),
+             *levers.section(tried),
              *other_section("Figure 3's runs", "BSN (`l2`) against none and the other normalisers.", figure3),
              *other_section("Figures 4 and 5's runs", "Noisy and easy data; α free or held at α ≥ 0.", figure4),
-             *table6_section(), *figures_section()]
+             *table5_section(), *table6_section(), *figures_section()]
     write_text(HERE / "RESULTS.md", "\n".join(lines) + "\n")
     print("wrote", HERE / "RESULTS.md")
 

@@ -1,8 +1,8 @@
 """The store of results: JSON lines, one training run each, appended as they come.
 
 A run already in the store is not run again, so a cut sweep continues where it stopped. Files from several machines are
-merged by putting them in the same folder (any name that ends in .jsonl) or by concatenating them: equal trials count
-once.
+merged by putting them in the same folder, the program's name first (table1-lab2.jsonl), or by concatenating them: equal
+trials count once. A program whose trial another one has run copies the line into its own file.
 """
 import argparse
 import concurrent.futures
@@ -10,6 +10,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from pipeline.core import command
 from pipeline.core import device as machine
 from pipeline.core.command import TimeLimitReached, UserError, time_left
 from pipeline.paper.runs import run
@@ -31,18 +33,23 @@ def append(path: Path, record: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        drop_cut_line(file)
+        end_last_line(file)
         file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def drop_cut_line(file: BinaryIO) -> None:
-    """Cut off a last line without an end, which a crash left: a new line must not be joined to it."""
+def end_last_line(file: BinaryIO) -> None:
+    """End a last line that has no end, or cut off what a crash left of one: a new line must not be joined to it."""
     file.seek(0)
     content = file.read()
-    if content and not content.endswith(b"\n"):
-        file.truncate(content.rfind(b"\n") + 1)
+    start = content.rfind(b"\n") + 1
+    try:
+        json.loads(content[start:] or b"{}")
+    except ValueError:  # no JSON, or cut within a character
+        file.truncate(start)
+    else:
+        file.write(b"\n" if content[start:] else b"")
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -68,6 +75,12 @@ def load(folder: Path = FOLDER) -> dict[str, dict]:
     return records
 
 
+def stored(program: str, folder: Path = FOLDER) -> list[dict]:
+    """The records of a program, of all machines: <program>.jsonl and <program>-*.jsonl."""
+    return [record for path in sorted(folder.glob("*.jsonl")) if path.stem.split("-")[0] == program
+            for record in read_lines(path)]
+
+
 def result(record: dict) -> float:
     """The AUC of the last epoch, on the test set or, of a tuning run, on the validation part."""
     return record["valid_auc" if record["held_out"] else "test_auc"][-1]
@@ -84,18 +97,43 @@ def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -
 
     Networks this small leave a GPU mostly waiting for launches, so several processes share one (--jobs 10 on 16 cores).
     """
-    done = load(out.parent)
+    done, own = load(out.parent), {record["key"] for record in read_lines(out)}
+    for trial in dict.fromkeys(trials):
+        if trial.key in done and trial.key not in own:
+            append(out, done[trial.key])
     missing = [trial for trial in dict.fromkeys(trials) if trial.key not in done]
     if jobs == 1:
         for trial in missing:
             done[trial.key] = run_and_append(trial, out, device)
     elif missing:
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            waiting = {pool.submit(run_and_append, trial, out, device): trial for trial in missing}
-            for finished in concurrent.futures.as_completed(waiting):
-                done[waiting[finished].key] = finished.result()
+        done |= run_together(missing, out, device, jobs)
     return [done[trial.key] for trial in trials]
+
+
+def run_together(trials: list[Trial], out: Path, device: str, jobs: int) -> dict[str, dict]:
+    """Records by key of trials run by `jobs` processes; after the first error nothing more is begun."""
+    threads = max(1, machine.cores() // jobs)
+    with concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=begin_worker,
+                                                initargs=(threads, command.STARTED)) as pool:
+        waiting = {pool.submit(run_and_append, trial, out, device): trial.key for trial in trials}
+        try:
+            return {waiting[ended]: ended.result() for ended in concurrent.futures.as_completed(waiting)}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def begin_worker(threads: int, started: float) -> None:
+    """In a worker: its share of the cores, the parent's clock for TIME_LIMIT, and an end when the parent ends."""
+    torch.set_num_threads(threads)
+    command.STARTED = started
+    threading.Thread(target=end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Wait for the parent to end, killed or not, and end this process: no one else would."""
+    parent.join()
+    os._exit(1)
 
 
 def run_and_append(trial: Trial, out: Path, device: str) -> dict:
@@ -128,6 +166,12 @@ def last_epochs(records: list[dict]) -> str:
     mean, std = mean_and_std(map(result, records))
     spread = "" if len(records) < 2 else f" ± {std:.4f}"
     return f"{mean:.4f}{spread} (n = {len(records)})"
+
+
+def machine_of(records: list[dict]) -> str:
+    """What the records were computed on, in what precision, and from which copy of the data."""
+    kinds = sorted({", ".join(part for part in (r["device"], r["computed_in"], r["note"]) if part) for r in records})
+    return "; ".join(kinds)
 
 
 def as_trial(record: dict) -> Trial:

@@ -10,7 +10,7 @@ AUC at the last epoch decides; the test set plays no part in it. Runs already in
 """
 import argparse
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 
 from pipeline.core.command import run_stage, stage_parser
 from pipeline.paper.datasets import READERS
@@ -36,25 +36,29 @@ def base_trial(dataset: str, network: str, imratio: float, loss: str, epochs: in
                  batch_size=BATCH_SIZE[dataset])
 
 
-def tuned(trial: Trial, options: argparse.Namespace) -> Trial:
-    """`trial` with the point of its loss's grid that has the best last validation AUC on a 9:1 split."""
+def grid(trial: Trial) -> list[Trial]:
+    """The points of its loss's grid, to be trained on a 9:1 split; none where there is nothing to choose."""
     points = [replace(trial, held_out=0.1, **values) for values in GRIDS[trial.loss]]
-    if len(points) == 1:
-        return trial
-    records = sweep(points, options.out, options.device, options.jobs)
-    best, _ = max(zip(points, records), key=lambda pair: result(pair[1]))
-    return replace(best, held_out=0.0)
+    return points if len(points) > 1 else []
+
+
+def tuned(trials: list[Trial], options: argparse.Namespace) -> list[Trial]:
+    """Each trial with the point of its grid that has the best last validation AUC."""
+    points = [point for trial in trials for point in grid(trial)]
+    found = dict(zip(points, map(result, sweep(points, options.out, options.device, options.jobs))))
+    return [replace(max(grid(trial) or [trial], key=lambda point: found.get(point, 0.0)), held_out=0.0)
+            for trial in trials]
 
 
 def main(options: argparse.Namespace) -> None:
-    for loss in options.losses:
-        trial = base_trial(options.dataset, options.network, options.imratio, loss, options.epochs)
-        trial = replace(trial, augment=options.augment)
-        trial = tuned(trial, options) if options.tune else trial
-        trials = [replace(trial, seed=seed) for seed in range(options.seeds)]
-        records = sweep(trials, options.out, options.device, options.jobs)
-        print(f"{trial.dataset} {trial.network} {trial.imratio:.0%} {loss}: test AUC after {trial.epochs} epochs "
-              f"{last_epochs(records)}")
+    trials = [replace(base_trial(options.dataset, options.network, options.imratio, loss, options.epochs),
+                      augment=options.augment) for loss in options.losses]
+    trials = tuned(trials, options) if options.tune else trials
+    every = [[replace(trial, seed=seed) for seed in range(options.seeds)] for trial in trials]
+    records = iter(sweep([trial for seeds in every for trial in seeds], options.out, options.device, options.jobs))
+    for trial, seeds in zip(trials, every):
+        print(f"{trial.dataset} {trial.network} {trial.imratio:.0%} {trial.loss}: test AUC after {trial.epochs} epochs "
+              f"{last_epochs(list(islice(records, len(seeds))))}")
 
 
 def parser() -> argparse.ArgumentParser:

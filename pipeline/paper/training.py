@@ -5,6 +5,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from pipeline.core import device as machine
+from pipeline.core.guards import NotFinite
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from pipeline.core.metrics import auc
 from pipeline.core.pesg import PESG
@@ -54,15 +55,25 @@ def fit(trial: Trial, train: Images, tested: dict[str, Images]) -> tuple[nn.Modu
             if epoch in decays(trial, loss, epochs):
                 decay(optimizer, trial.divide)
             network.train()
-            for pixels, targets in batches(train, labels, trial, generator):
-                step(network, criterion, optimizer, pixels, targets, trial.precision)
-                if trial.average:
-                    mean.update_parameters(network)
+            try:
+                for pixels, targets in batches(train, labels, trial, generator):
+                    step(network, criterion, optimizer, pixels, targets, trial.precision)
+                    if trial.average:
+                        mean.update_parameters(network)
+            except NotFinite as error:
+                return scoring, diverged(history, tested, trial.epochs, str(error))
             record(history, scoring, criterion, tested, trial.precision)
             bar.set_postfix({name: values[-1] for name, values in history.items()})
             bar.update()
     bar.close()
     return scoring, history
+
+
+def diverged(history: dict[str, list], tested: dict[str, Images], epochs: int, reason: str) -> dict[str, list]:
+    """The history of a training that ended in NaN: 0.5 for the epochs it did not finish, so that a sweep goes on."""
+    for name in (*tested, *(["alpha"] if "alpha" in history else [])):
+        history[name] += [0.5 if name in tested else history[name][-1]] * (epochs - len(history[name]))
+    return {**history, "diverged": [reason]}
 
 
 def decays(trial: Trial, loss: str, epochs: int) -> tuple[int, ...]:
@@ -109,4 +120,4 @@ def record(history: dict[str, list], network: nn.Module, criterion: nn.Module, t
         scores = score(network, images, precision).numpy()
         history[name].append(round(float(auc(scores, images.labels.cpu().numpy())), 6))
     if isinstance(criterion, AUCMargin):
-        history.setdefault("alpha", []).append(round(float(criterion.alpha), 5))
+        history.setdefault("alpha", []).append(round(float(criterion.alpha.detach()), 5))

@@ -11,6 +11,8 @@ from torch import nn
 from pipeline.core import training
 from pipeline.core.batches import add_positives, epoch_batches, fold_seed, remaining_keys
 from pipeline.core.command import Stop, TimeLimitReached, UserError
+from pipeline.core.guards import NotFinite
+from pipeline.core.losses import AUCMargin, CrossEntropy
 from pipeline.core.patient_network import Columns
 from pipeline.core.schedules import triangular
 from pipeline.core.training import Phase, fit
@@ -163,6 +165,20 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, monkeypatch)
 def test_a_loss_that_is_not_finite_stops_the_run_with_advice(tmp_path):
     with pytest.raises(UserError, match=r"the loss is .*; lower the learning rate"):
         fit(phase(tmp_path, rate=lambda _: float("inf"), epochs=20))
+
+
+@pytest.mark.parametrize("loss", [AUCMargin(), CrossEntropy()])
+def test_scores_that_are_not_finite_stop_the_run_with_advice(tmp_path, loss):
+    with pytest.raises(UserError, match=r"log\.jsonl: step \d+: .* scores are not finite: .*; lower the learning rate"):
+        fit(phase(tmp_path, loss=loss, rate=lambda _: float("inf"), epochs=20))
+
+
+def test_a_network_that_diverges_in_an_epochs_last_step_stops_at_validation_with_advice(tmp_path):
+    def validate(_):
+        raise NotFinite("32 of 32 validation images get a score that is not finite")
+
+    with pytest.raises(UserError, match=r"step 6: 32 of 32 validation images get a score .*; lower the learning rate"):
+        fit(phase(tmp_path, validate=validate))
 
 
 def test_equal_scores_stop_the_run_within_100_steps(tmp_path):

@@ -65,7 +65,7 @@ class Runs:
 def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path):
     (tmp_path / "test_batch").write_bytes(pickle.dumps({b"data": Runs()}))
     with pytest.raises(UserError, match=r"test_batch: holds (posix|nt|os)\.system"):
-        datasets.read_pickle(tmp_path / "test_batch")
+        datasets.read_pickle(tmp_path / "test_batch", b"labels")
     assert not os.path.exists("/tmp/should_not_exist_paper_pickle")  # noqa: PTH110
 
 
@@ -73,7 +73,7 @@ def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path):
 def test_a_file_that_is_no_cifar_file_is_named(tmp_path, content):
     (tmp_path / "train").write_bytes(content)
     with pytest.raises(UserError, match="train: this is no"):
-        datasets.read_pickle(tmp_path / "train")
+        datasets.read_pickle(tmp_path / "train", b"labels")
 
 
 def test_stl10_is_column_major_and_a_short_file_is_an_error(data):

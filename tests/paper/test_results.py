@@ -96,15 +96,21 @@ def test_a_gpu_that_is_not_there_is_a_users_mistake(monkeypatch):
 
 def test_tuning_takes_the_best_validation_and_never_the_test_set(tmp_path, runs):
     options = argparse.Namespace(out=tmp_path / "a.jsonl", device="cpu", jobs=1)
-    best = table1.tuned(BASE, options)
+    (best,) = table1.tuned([BASE], options)
     assert (best.margin, best.gamma, best.held_out) == (1.0, 1 / 100, 0.0)
     assert len(runs) == 25
     assert all(trial.held_out == 0.1 for trial in runs)
-    assert table1.tuned(replace(BASE, loss="ce"), options) == replace(BASE, loss="ce")
+    assert table1.tuned([replace(BASE, loss="ce"), BASE], options) == [replace(BASE, loss="ce"), best]
+    assert len(runs) == 25
 
 
 def test_the_grids_are_the_papers():
     assert {loss: len(table1.GRIDS[loss]) for loss in LOSSES} == {"ce": 1, "focal": 9, "aucs": 5, "aucm": 25}
+    gammas, margins = {1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000}, {0.1, 0.3, 0.5, 0.7, 1.0}
+    assert {point["gamma"] for loss in ("aucs", "aucm") for point in table1.GRIDS[loss]} == gammas
+    assert {(p["gamma"], p["margin"]) for p in table1.GRIDS["aucm"]} == {(g, m) for g in gammas for m in margins}
+    assert {(p["focal_alpha"], p["focal_gamma"]) for p in table1.GRIDS["focal"]} == {
+        (a, g) for a in (0.25, 0.5, 0.75) for g in (1, 2, 5)}
 
 
 def test_table1_prints_and_resumes(tmp_path, runs, capsys):
@@ -120,6 +126,11 @@ def test_the_published_tables_are_whole():
         assert len(cells) == 8
         assert all(len(row) == 4 and all(0.5 < mean < 1 and 0 < std < 0.1 for mean, std in row)
                    for row in cells.values())
+    # Sums of all means and all deviations, added up from the paper's pages.
+    for imratio, mean, std in ((0.01, 21.655, 0.595), (0.1, 26.427, 0.236)):
+        cells = [cell for row in published.TABLE_1_AND_8[imratio].values() for cell in row]
+        assert round(sum(cell[0] for cell in cells), 3) == mean
+        assert round(sum(cell[1] for cell in cells), 3) == std
 
 
 def test_render_puts_the_papers_number_beside_ours(tmp_path, monkeypatch):
@@ -137,7 +148,7 @@ def test_render_puts_the_papers_number_beside_ours(tmp_path, monkeypatch):
     assert "0.715 ± 0.008 | **0.710 ± 0.014** | 2 | margin=0.8" in row
     assert "10 epochs, not the paper's 100: not comparable with it" in page
     assert "0.99" not in page
-    assert "imratio 1%, 100 epochs, not or not wholly run: C2 (D), C10 (D)" in page
+    assert "imratio 1%, 100 epochs, 5 seeds, not or not wholly run: C2 (D), C10 (D)" in page
 
 
 def test_levers_choose_on_validation_and_test_once(tmp_path, runs, capsys):
