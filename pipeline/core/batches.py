@@ -4,6 +4,8 @@ from zlib import crc32
 
 import numpy as np
 
+from pipeline.core.command import UserError
+
 if TYPE_CHECKING:
     from pipeline.core.training import Phase
 
@@ -32,15 +34,21 @@ def epoch_batches(phase: "Phase", epoch: int) -> list[np.ndarray]:
 def add_positives(batches: list[np.ndarray], targets: np.ndarray, least: int, rng: np.random.Generator) -> None:
     """Swap all-negative images of each batch, in place, for positives until every label has `least` of them.
 
-    Positives are taken from a shuffled round of all of them, so each is used equally often.
+    Positives are taken from a shuffled round of all of them, so each is used equally often. UserError for a label that
+    has none, and for a batch without room for them.
     """
     positive = targets > 0.5
     for label in range(targets.shape[1]):
         pool = rng.permutation(np.flatnonzero(positive[:, label]))
+        if not len(pool):
+            raise UserError(f"positives={least}: label {label} has no positive among the training images")
         taken = 0
         for batch in batches:
-            missing = least - positive[batch, label].sum()
-            spare = np.flatnonzero(~positive[batch].any(axis=1))[:max(missing, 0)]
+            missing = max(least - positive[batch, label].sum(), 0)
+            spare = np.flatnonzero(~positive[batch].any(axis=1))[:missing]
+            if len(spare) < missing:
+                raise UserError(f"positives={least}: a batch of {len(batch)} has no room for that many positives of "
+                                f"each of {targets.shape[1]} labels; raise batch_size")
             batch[spare] = pool[(taken + np.arange(len(spare))) % len(pool)]
             taken += len(spare)
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from pipeline.core.claims import claim_path
 from pipeline.core.command import UserError
 from pipeline.core.tables import atomic
 
@@ -94,6 +95,14 @@ def load(folder: Path, phase: str) -> dict | None:
             except ValueError as error:
                 print(f"{path}: damaged ({error}); falling back to the generation before it", flush=True)
     return None
+
+
+def sweep(folder: Path, phase: str) -> None:
+    """Delete the temporary files of checkpoints and weights that a kill left half written."""
+    for name in (f"{phase}.checkpoint.safetensors", f"{phase}.safetensors"):
+        for path in folder.glob(f".{name}.*"):
+            if not path.name.startswith(claim_path(folder / name).name):
+                path.unlink(missing_ok=True)
 
 
 def remove(folder: Path, phase: str) -> None:

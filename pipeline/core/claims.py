@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,14 @@ def unfinished(artifacts: list[Path]) -> Iterator[Path]:
 
     What another process makes is left to it and waited for at the end; should it die, its work comes here.
     """
+    with closing(attempts(artifacts)) as tries:
+        for path in tries:
+            if path is not None:
+                yield path
+
+
+def attempts(artifacts: list[Path]) -> Iterator[Path | None]:
+    """As `unfinished`, and None each time that there is nothing to make at present, after which it waits POLL."""
     watches = {path: Watch() for path in artifacts}
     while waiting := [path for path in artifacts if not path.exists()]:
         made = False
@@ -140,4 +148,5 @@ def unfinished(artifacts: list[Path]) -> Iterator[Path]:
                         yield path
                         made = True
         if not made:
+            yield None
             time.sleep(POLL)

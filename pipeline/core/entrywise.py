@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.core import guards
+from pipeline.core.gather import global_batch, world
 
 
 class EntryLoss(nn.Module):
@@ -14,8 +15,10 @@ class EntryLoss(nn.Module):
         self.tally: guards.Tally | None = None
 
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A float32 scalar; 0 if no entry counts."""
+        """A float32 scalar; 0 if no entry counts. In several processes, in training mode, that of the global batch."""
         h, y, mask = guards.as_columns(scores, labels, mask)
+        if self.training and world() > 1:
+            h, y, mask = *global_batch(h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)), None
         h, y, valid = self.admit(h, y, mask)
         value = self.reduce(h, y, valid)
         self.judge(h, y, value)

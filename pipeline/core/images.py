@@ -24,7 +24,7 @@ def read_picture(path: Path, channels: int) -> np.ndarray:
     """A prepared picture as uint8 (H, W, channels), RGB order. UserError when it is missing or no picture."""
     try:
         picture = decoded(Path(path).read_bytes(), channels)
-    except FileNotFoundError:
+    except OSError:
         picture = None
     if picture is None:
         raise UserError(f"{path}: missing or no picture; delete images.csv beside its folder and run prepare again")
@@ -64,7 +64,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
     """
     colour, size = out.shape[2] == 3, out.shape[0]
     source, edge = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA) if colour else picture, outside(size, matrix)
-    if edge:
+    if 0 < edge <= size:  # a view from far away would need a border of many pictures
         source = cv2.copyMakeBorder(source, edge, edge, edge, edge, cv2.BORDER_REFLECT_101)
         matrix = np.column_stack([matrix[:, :2], matrix @ (-edge, -edge, 1)])
     warped = cv2.warpAffine(source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

@@ -3,10 +3,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.core.claims import unfinished
-from pipeline.core.command import stop_gently
-from pipeline.core.device import from_main, is_main, start_processes
+from pipeline.core.claims import attempts
+from pipeline.core.command import Stop, TimeLimitReached, stop_gently, time_left
+from pipeline.core.device import agree, from_main, is_main, start_processes
 from pipeline.core.jobs import Job, jobs
+
+DONE = "all stand"
 
 
 def fold_jobs(targets: list[str], artifact: str, metadata: bool = False) -> Iterator[Job]:
@@ -20,7 +22,17 @@ def fold_jobs(targets: list[str], artifact: str, metadata: bool = False) -> Iter
 
 
 def shared(paths: list[Path]) -> Iterator[Path]:
-    """`unfinished` of the main process, told to every process of the group."""
-    mine = unfinished(paths) if is_main() else None
-    while (path := from_main(next(mine, None) if mine else None)) is not None:
-        yield path
+    """`unfinished` of the main process, told to every process of the group.
+
+    While there is nothing to make, all of them hear so every POLL seconds: one that waited longer would run into the
+    group's timeout. TimeLimitReached between two folds when time is up or a stop was asked for.
+    """
+    with closing(attempts(paths)) as mine:
+        while True:
+            path = from_main(next(mine, DONE) if is_main() else None)
+            if path == DONE:
+                return
+            if agree(Stop.requested or time_left() < 0):
+                raise TimeLimitReached("stopped between folds; the same command goes on with those that are left")
+            if path is not None:
+                yield path

@@ -97,13 +97,14 @@ class AUCMargin(nn.Module):
         if self.training and world() > 1:
             h, y, mask = *global_batch(h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)), None
         raw = h
-        h, batch = self.admit(h, y, mask)
-        h = normalize(h, batch.n, self.normalize)
+        admitted, batch = self.admit(h, y, mask)
+        h = normalize(admitted, batch.n, self.normalize)
         if self.dual == "closed_form" and self.training:
             self.remember(h.detach(), batch)
         a, b, alpha, margin, prior = self.variables(h.dtype)
         value = MinMax.apply(h, a, b, alpha, batch, prior, margin)
-        self.judge(raw, batch, value)
+        # A sigmoid turns an infinite score into a finite one; 0 · inf is NaN.
+        self.judge(raw, batch, value if self.normalize != "sigmoid" else value + 0 * admitted.detach().sum())
         self.seen = h.detach(), batch
         return value
 

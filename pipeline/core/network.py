@@ -126,10 +126,13 @@ def restart_classifier(network: Network, seed: int) -> None:
 
 
 def save_weights(path: Path, network: nn.Module, header: dict) -> None:
-    """Write all weights and buffers as one safetensors file with `header` (JSON values) in it."""
+    """Write all weights and buffers as one safetensors file with `header` (JSON values). UserError on a full disk."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, {"pipeline": json.dumps(header)})
+    try:
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, {"pipeline": json.dumps(header)})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: could not be written ({error}); make room and run the same command again") from None
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

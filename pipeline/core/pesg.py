@@ -114,8 +114,8 @@ class PESG(torch.optim.Optimizer):
         """
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states):
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
+            held = state.get("momentum_buffer")
+            state["momentum_buffer"] = torch.zeros_like(parameter) if held is None else laid_out(held, parameter)
         buffers = [state["momentum_buffer"] for state in states]
         momentum, lr, decay = group["momentum"], group["lr"], group["weight_decay"]
         if references:
@@ -191,11 +191,15 @@ def stood_still(parameter: Tensor, state: dict[str, Any], steps: int) -> None:
     state["mean"].lerp_(parameter, (steps - state["averaged"]) / steps)
 
 
+def laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """The value in its parameter's memory layout: itself, or a copy (a checkpoint's buffers come back row by row)."""
+    return value if value.stride() == parameter.stride() else torch.empty_like(parameter).copy_(value)
+
+
 def fused_sgd(parameters: list[Tensor], gradients: list[Tensor], buffers: list[Tensor], momentum: float, lr: float,
               weight_decay: float) -> None:
-    """torch's one-pass SGD. It reads memory in order whatever the strides: a gradient gets its parameter's first."""
-    gradients = [gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
-                 for parameter, gradient in zip(parameters, gradients)]
+    """torch's one-pass SGD, which reads memory in order whatever the strides: all must lie as the parameters do."""
+    gradients = [laid_out(gradient, parameter) for parameter, gradient in zip(parameters, gradients)]
     torch._fused_sgd_(parameters, gradients, buffers, momentum=momentum, lr=lr, weight_decay=weight_decay,
                       dampening=0.0, nesterov=False, maximize=False, is_first_step=False)
 

@@ -17,6 +17,7 @@ from torch import nn
 from pipeline.core.command import UserError
 from pipeline.core.device import is_main
 from pipeline.core.metrics import auc
+from pipeline.core.tables import write_text
 
 WINDOW, BUFFER = 20, 2048
 DIVERGED = "lower the learning rate, bound the scores (normalize), or set precision='fp32' in the run"
@@ -55,6 +56,7 @@ class RunLog:
         self.progress: dict[str, str] = {}
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, float]] = []
         self.scores = self.labels = np.empty((0, 0), np.float32)
+        self.level: list[list[bool]] = []  # of the window's steps: which labels' scores were all equal
         self.collapsed = 0
         self.images, self.since = 0, time.monotonic()
         self.events = event_writer(path.parent)
@@ -62,31 +64,40 @@ class RunLog:
     def start_afresh(self) -> None:
         """Drop the lines of an earlier attempt at this phase that left no checkpoint."""
         if is_main():
-            kept = [line for line in self.lines() if json.loads(line)["phase"] != self.phase]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("".join(kept))
+            write_text(self.path, "".join(line for line in self.lines() if json.loads(line)["phase"] != self.phase))
 
     def lines(self) -> list[str]:
-        return self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        """The file's whole lines; one that a crash or a full disk cut is left out."""
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def state(self) -> dict:
-        """What a checkpoint keeps: the buffer, and how long the file was."""
-        size = self.path.stat().st_size
-        return {"scores": torch.from_numpy(self.scores), "labels": torch.from_numpy(self.labels),
+        """What a checkpoint keeps: the buffer, and how long the file was. The file is on the disk before it is told."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+            size = file.seek(0, os.SEEK_END)
+        return {"level": self.level, "scores": torch.from_numpy(self.scores), "labels": torch.from_numpy(self.labels),
                 "collapsed": self.collapsed, "bytes": size}
 
     def resume(self, state: dict) -> None:
         """Cut the file to what it was at the checkpoint, so that no line is missing or repeated."""
         self.scores, self.labels = state["scores"].numpy(), state["labels"].numpy()
-        self.collapsed = state["collapsed"]
+        self.collapsed, self.level = state["collapsed"], state["level"]
         if is_main():
-            with self.path.open("r+b") as file:
-                file.truncate(state["bytes"])
+            with self.path.open("a+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size < state["bytes"]:
+                    print(f"{self.path}: {state['bytes'] - size} bytes shorter than at the checkpoint, lines are gone")
+                file.truncate(min(size, state["bytes"]))
 
     def write(self, line: dict) -> None:
         if is_main():
-            with self.path.open("a") as file:
-                file.write(json.dumps({"phase": self.phase, **line}) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"phase": self.phase, **line}) + "\n")
+            except OSError as error:
+                raise UserError(f"{self.path}: could not be written ({error}); make room and run the same command "
+                                "again, it goes on from the last checkpoint") from None
         if self.events:
             for name, value in numbers(line).items():
                 self.events.add_scalar(f"{self.phase}/{name}", value, line["step"])
@@ -108,12 +119,13 @@ class RunLog:
             self.write({"step": step, "loss": value, "lr": rate})
             if not math.isfinite(value):
                 raise UserError(f"{self.path}: step {step}: the loss is {value}; {DIVERGED}")
+        self.level += [all_equal(item[2].float().cpu().numpy()) for item in self.pending if len(item[2]) > 1]
         fresh = [torch.cat([item[place] for item in self.pending]).float().cpu().numpy() for place in (2, 3)]
         self.keep(*fresh)
         last = self.pending[-1][0]
         self.pending = []
         if last % WINDOW == 0:
-            self.judge(self.scores[-WINDOW * len(fresh[0]) // len(values):], last)
+            self.judge(last)
             self.window(last, values)
 
     def keep(self, scores: np.ndarray, labels: np.ndarray) -> None:
@@ -122,11 +134,13 @@ class RunLog:
             scores, labels = np.concatenate([self.scores, scores]), np.concatenate([self.labels, labels])
         self.scores, self.labels = scores[-BUFFER:].copy(), labels[-BUFFER:].copy()
 
-    def judge(self, scores: np.ndarray, step: int) -> None:
-        """Stop a run whose scores are all equal for 100 steps: nothing is learnt from them."""
-        spread = np.ptp(scores, axis=0)
-        equal = bool((spread <= 1e-6 * (1 + np.abs(scores).max(axis=0))).any())
-        self.collapsed = self.collapsed + 1 if equal else 0
+    def judge(self, step: int) -> None:
+        """Stop a run in which some label's scores were equal within every batch of 100 steps: it learns no ranking.
+
+        Within a batch, since a bias may still move from one to the next.
+        """
+        equal = bool(self.level) and bool(np.all(self.level, axis=0).any())
+        self.collapsed, self.level = self.collapsed + 1 if equal else 0, []
         if self.collapsed >= COLLAPSED:
             raise UserError(f"{self.path}: step {step}: the scores of some label have been equal for "
                             f"{COLLAPSED * WINDOW} steps; lower the learning rate, or begin from pretrained weights")
@@ -141,9 +155,11 @@ class RunLog:
         self.write(line)
         mean = np.nanmean(aucs) if not np.isnan(aucs).all() else float("nan")
         self.progress = {"loss": f"{np.mean(values):.4f}", "auc": f"{mean:.3f}", "img/s": f"{images / elapsed:.0f}",
+                         **({"A_M": f"{np.mean(line['a_m']):.3f}"} if "a_m" in line else {}),
                          **{name: self.progress[name] for name in ("valid",) if name in self.progress}}
         if "alpha" in line:
-            self.progress["alpha/bound"] = f"{np.mean(line['alpha']):.2f}/{np.mean(line['reach']):.2f}"
+            bound = f"/{np.mean(line['reach']):.2f}" if np.isfinite(line["reach"]).all() else ""
+            self.progress["alpha/bound" if bound else "alpha"] = f"{np.mean(line['alpha']):.2f}{bound}"
 
     def duals(self) -> dict:
         """A_M, the gap of the class means and its bound, a, b, alpha; nothing where the loss has none."""
@@ -156,6 +172,11 @@ class RunLog:
         self.flush()
         self.write({"step": step, "epoch": epoch, "valid_auc": aucs})
         self.progress["valid"] = f"{aucs['mean']:.4f}"
+
+
+def all_equal(scores: np.ndarray) -> list[bool]:
+    """Of each label, whether a batch's scores (B, K) are the same but for rounding."""
+    return (np.ptp(scores, axis=0) <= 1e-6 * (1 + np.abs(scores).max(axis=0))).tolist()
 
 
 def auc_or_nan(scores: np.ndarray, labels: np.ndarray) -> float:

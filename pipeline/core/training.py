@@ -163,7 +163,10 @@ def begin(phase: Phase) -> Running:
 
 def restore(running: Running) -> None:
     """Load the newest checkpoint there is."""
-    phase, state = running.phase, checkpoint.load(running.phase.folder, running.phase.name)
+    phase = running.phase
+    if is_main():
+        checkpoint.sweep(phase.folder, phase.name)
+    state = checkpoint.load(phase.folder, phase.name)
     if state is None:
         running.log.start_afresh()
         return
@@ -202,6 +205,7 @@ def fit(phase: Phase) -> nn.Module:
             bar.set_postfix(running.log.progress, refresh=False)
             end_of_epoch = running.step % each == 0
             if end_of_epoch:
+                same_buffers(running.network)
                 running.log.epoch(running.step, running.step // each, phase.validate(running.network))
                 phase.network.train()
         running.slowest = max(running.slowest, time.monotonic() - began)
@@ -232,6 +236,13 @@ def take_step(running: Running, pictures: torch.Tensor, targets: torch.Tensor) -
         running.average.update_parameters(phase.network)
     running.step += 1
     running.log.step(running.step, value, scores, targets, rate, len(pictures) * world()[1])
+
+
+def same_buffers(network: nn.Module) -> None:
+    """Give every process the main one's running statistics of BatchNorm: those that are kept are validated."""
+    if world()[1] > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 @contextlib.contextmanager
@@ -269,9 +280,9 @@ def keep(phase: Phase, network: nn.Module) -> None:
 
 def tell_one_class_batches(phase: Phase) -> None:
     """Say in one line how many batches lacked one class of a label: an AUC loss learns nothing from those."""
-    if not hasattr(phase.loss, "last"):
+    if not hasattr(phase.loss, "one_class"):
         return
-    counts = phase.loss.last["one_class"].tolist()
+    counts = phase.loss.one_class.sum(0).tolist()
     if any(counts):
         batches = steps_per_epoch(len(phase.targets), phase.batch_size) * phase.epochs
         told = ", ".join(f"{label} {count}" for label, count in zip(phase.key["labels"], counts, strict=True) if count)

@@ -5,7 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.core import claims
+import pytest
+
+from pipeline.core import claims, launch
+from pipeline.core.command import TimeLimitReached
 
 WORKER = """
 import sys, time
@@ -59,6 +62,21 @@ def test_a_claim_from_another_machine_goes_stale_by_the_watchers_clock(tmp_path,
     time.sleep(0.4)
     claims.acquire(artifact, watch)
     assert claims.acquire(artifact, claims.Watch())
+
+
+@pytest.mark.parametrize("how", ["stop", "time"])
+def test_waiting_for_another_launcher_ends_when_asked_to(tmp_path, monkeypatch, how):
+    artifact = tmp_path / "x.done"
+    claims.claim_path(artifact).write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
+    looks = iter(range(10))
+    monkeypatch.setattr(launch.Stop, "requested", False)
+    if how == "stop":
+        monkeypatch.setattr(claims.time, "sleep", lambda _: setattr(launch.Stop, "requested", next(looks) > 1))
+    else:
+        monkeypatch.setattr(launch, "time_left", lambda: 2.0 - next(looks))
+    with pytest.raises(TimeLimitReached, match="between folds"):
+        list(launch.shared([artifact]))
+    assert 2 < next(looks) < 6
 
 
 def test_what_stands_is_not_made(tmp_path):

@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from pipeline.core.gather import global_batch
-from pipeline.core.losses import AUCMargin, AUCSquare
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from pipeline.core.pesg import PESG
 
 STEPS, SIZE, BOUNDARY = 50, 24, 30
@@ -16,6 +16,8 @@ KINDS = {
     "square": lambda: AUCSquare(2),
     "closed form": lambda: AUCMargin(2, dual="closed_form"),
     "l2": lambda: AUCMargin(2, margin=0.2, normalize="l2"),
+    "cross-entropy": CrossEntropy,
+    "focal": Focal,
     "sigmoid, prior": lambda: AUCMargin(2, margin=0.5, normalize="sigmoid", prior=0.2),
 }
 
@@ -62,13 +64,18 @@ def train(kind: str, rank: int | None) -> dict[str, torch.Tensor]:
             assert_same_on_both(loss, optimizer, net)
     return {"loss": torch.stack(values), "weights": torch.cat([p.detach().flatten() for p in net.parameters()]),
             "references": torch.cat([optimizer.state[p]["reference"].flatten() for p in net.parameters()]),
-            "duals": torch.stack([loss.a, loss.b, loss.alpha]).detach(), "one_class": loss.one_class}
+            "duals": duals(loss), "one_class": getattr(loss, "one_class", torch.zeros(0))}
+
+
+def duals(loss) -> torch.Tensor:
+    """a, b, α in one row; nothing for a loss that has none."""
+    return torch.cat([loss.a, loss.b, loss.alpha]).detach() if hasattr(loss, "a") else torch.zeros(0)
 
 
 def assert_same_on_both(loss, optimizer, net) -> None:
     """Bit for bit."""
     state = [optimizer.state[p][name].flatten() for p in net.parameters() for name in ("reference", "mean")]
-    own = torch.cat([loss.a, loss.b, loss.alpha, *state, *(p.flatten() for p in net.parameters())]).detach()
+    own = torch.cat([duals(loss), *state, *(p.flatten() for p in net.parameters())]).detach()
     both = [torch.empty_like(own) for _ in range(2)]
     dist.all_gather(both, own)
     assert torch.equal(*both)

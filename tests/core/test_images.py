@@ -57,7 +57,8 @@ def test_warp_mirrors_what_lies_outside():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("view", [dict(angle=7, scale=1.03, shear=2, shift=(0.01, 0.02), flip=True), dict(angle=160),
-                                  dict(angle=45, scale=0.25), dict(shift=(0.3, -0.3)), dict(scale=1.5)])
+                                  dict(angle=45, scale=0.25), dict(shift=(0.3, -0.3)), dict(scale=1.5),
+                                  dict(angle=30, scale=0.02)])
 def test_warp_is_bilinear_in_the_mirrored_picture(channels, view):
     """Against the definition, pixel by pixel; one gray level of rounding, where weights are of 1/32 pixel two."""
     size = 40

@@ -212,6 +212,19 @@ def test_late_judgement_computes_the_same():
     assert value == at_once and torch.equal(gradient, torch.autograd.grad(at_once, scores)[0])
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("normalize", ["none", "l2", "l2*sqrt_b", "sigmoid"])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_no_normaliser_hides_a_score_that_is_not_finite(monkeypatch, late, normalize, value):
+    if late:
+        monkeypatch.setattr(guards, "read_at_once", lambda _: False)
+    loss, scores = AUCMargin(normalize=normalize, margin=0.5), SCORES.clone()
+    scores[3] = value
+    with pytest.raises(guards.NotFinite, match="not finite"):
+        loss(scores, LABELS)
+        loss(SCORES, LABELS)  # judged at the next call on an accelerator
+
+
 def on_meta(loss: AUCMargin) -> AUCMargin:
     """The loss with all it holds on the device that has shapes but no values: whoever reads one there fails."""
     for held in (loss._parameters, loss._buffers):

@@ -4,6 +4,7 @@ import io
 import pytest
 import torch
 
+from pipeline.core import checkpoint
 from pipeline.core.losses import AUCMargin, AUCSquare
 from pipeline.core.pesg import PESG
 from tests.core.test_pesg import batch, network
@@ -152,3 +153,30 @@ def test_accumulated_micro_batches_add_up():
         x, y = (torch.from_numpy(part).float() for part in batch(t))
         (loss(net(x)[:, 0], y) / 2).backward()
     torch.testing.assert_close(loss.alpha.grad, sum(gradients) / 2)
+
+
+def test_cut_through_a_checkpoint_on_disk_with_momentum_and_weights_in_channels_last_order(tmp_path):
+    """A file holds its tensors row by row; the buffers must come back in the order of the weights."""
+    def made() -> tuple:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ELU(), torch.nn.Conv2d(8, 4, 3),
+                                  torch.nn.Flatten(), torch.nn.Linear(64, 1)).to(memory_format=torch.channels_last)
+        loss = AUCMargin()
+        return net, loss, PESG(net.parameters(), loss=loss, lr=0.1, gamma=0.01, momentum=0.9)
+
+    def go(net, loss, optimizer, steps) -> None:
+        for step in steps:
+            x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            loss(net(x.to(memory_format=torch.channels_last))[:, 0], (torch.arange(16) % 4 == 0).float()).backward()
+            optimizer.step()
+
+    whole, first, second = made(), made(), made()
+    go(*whole, range(10))
+    go(*first, range(5))
+    checkpoint.save(tmp_path, "finetuned", {"net": first[0].state_dict(), "pesg": first[2].state_dict()})
+    saved = checkpoint.load(tmp_path, "finetuned")
+    second[0].load_state_dict(saved["net"])
+    second[2].load_state_dict(saved["pesg"])
+    go(*second, range(5, 10))
+    assert all(torch.equal(p, q) for p, q in zip(whole[0].parameters(), second[0].parameters()))

@@ -13,9 +13,10 @@ from pipeline.core.batches import add_positives, epoch_batches, fold_seed, remai
 from pipeline.core.command import Stop, TimeLimitReached, UserError
 from pipeline.core.guards import NotFinite
 from pipeline.core.losses import AUCMargin, CrossEntropy
+from pipeline.core.network import read_tensors
 from pipeline.core.patient_network import Columns
 from pipeline.core.schedules import triangular
-from pipeline.core.training import Phase, fit
+from pipeline.core.training import Phase, fit, keep
 
 
 class PairwiseSquare(nn.Module):
@@ -186,6 +187,52 @@ def test_equal_scores_stop_the_run_within_100_steps(tmp_path):
     nn.init.zeros_(dead.network.layers[4].weight)
     with pytest.raises(UserError, match=r"step 100: the scores of some label have been equal"):
         fit(dead)
+
+
+@pytest.mark.parametrize("loss", [AUCMargin(), CrossEntropy()])
+def test_a_dead_network_whose_bias_still_moves_is_stopped_too(tmp_path, loss):
+    dead = phase(tmp_path, epochs=40, dropout=0.0, norm=False, loss=loss, rate=lambda _: 0.01)
+    nn.init.constant_(dead.network.layers[0].bias, -1e3)
+    with pytest.raises(UserError, match=r"step 100: the scores of some label have been equal"):
+        fit(dead)
+
+
+def test_a_run_killed_before_its_weights_were_kept_keeps_them_when_run_again(tmp_path):
+    def made() -> Phase:
+        return phase(tmp_path, loss=AUCMargin(), key={"target": "t", "labels": ["y"]})
+
+    expected = weights(fit(made()))
+    keep(made(), fit(made()))
+    assert equal(expected, read_tensors(tmp_path / "finetuned.safetensors"))
+    assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
+
+
+def test_a_log_line_that_a_full_disk_cut_is_dropped_by_the_next_run(tmp_path):
+    tmp_path.joinpath("log.jsonl").write_text('{"phase": "pretrained", "step": 1}\n{"phase": "finetuned", "st')
+    fit(phase(tmp_path))
+    assert log_lines(tmp_path)[0] == {"phase": "pretrained", "step": 1}
+
+
+def test_a_log_shorter_than_its_checkpoint_says_is_not_filled_up(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patched, pytest.raises(TimeLimitReached):
+        steps = iter(range(1, 100))
+        patched.setattr(training, "agree", lambda _: next(steps) == 9)
+        fit(phase(tmp_path))
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:4]))
+    fit(phase(tmp_path))
+    assert "shorter than at the checkpoint" in capsys.readouterr().out
+    assert [line["step"] for line in log_lines(tmp_path) if "loss" in line] == [1, 2, 3, 4, *range(10, 25)]
+
+
+def test_positives_that_cannot_be_had_are_a_users_mistake(tmp_path):
+    none = phase(tmp_path, positives=2, targets=torch.zeros(200, 1))
+    with pytest.raises(UserError, match="positives=2: label 0 has no positive among the training images"):
+        fit(none)
+    many = (torch.rand(200, 10, generator=torch.Generator().manual_seed(0)) < 0.02).float()
+    many[range(10), range(10)] = 1
+    with pytest.raises(UserError, match=r"positives=4: a batch of 32 has no room .* 10 labels; raise batch_size"):
+        epoch_batches(phase(tmp_path, positives=4, targets=many), 0)
 
 
 def test_the_log_has_every_step_once_and_an_auc_per_epoch(tmp_path):
