@@ -38,7 +38,7 @@ TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))
 # $(call lacking,artifact,selection): the targets that still lack it
 lacking = $(PYTHON) -m pipeline.core.jobs $(1) $(2)
 
-.PHONY: help setup demo rehearse test test-slow lint bench paper clean clean-folds needs-comp prepare folds pretrain \
+.PHONY: help setup demo rehearse test test-slow test-gpu lint bench paper clean clean-folds needs-comp prepare folds pretrain \
         finetune metadata predict ensemble submit report score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
@@ -144,6 +144,9 @@ test: | $(INSTALLED) ## the fast tests
 
 test-slow: | $(INSTALLED) ## the tests that take minutes
 	$(PYTHON) -m pytest -m "slow and not gpu"
+
+test-gpu: | $(INSTALLED) ## the tests that need a GPU
+	$(PYTHON) -m pytest -m gpu
 
 lint: | $(INSTALLED) ## ruff
 	$(PYTHON) -m ruff check .
