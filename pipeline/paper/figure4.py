@@ -31,7 +31,7 @@ def curves(axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: ar
         plots.curve(axis, [record["test_auc"] for record in records], colour, name, style=STYLES.get(name, "-"))
         print(f"{name}, noisy {trial.noisy:.0%}, easy {trial.easy:.0%}: test AUC {last_epochs(records)}")
         found.append(records)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8, loc="best")
     return found
 
 

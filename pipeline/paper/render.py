@@ -138,7 +138,8 @@ def table5_section() -> list[str]:
     for name, printed in TABLE_5.items():
         competition = load(name)
         there = (data_folder(name) / "images.csv").is_file()
-        for run, paper in zip(competition.runs, printed):
+        for run in sorted(competition.runs, key=lambda run: LOSSES.index(run.finetune.loss)):
+            paper = printed[LOSSES.index(run.finetune.loss)]
             ours = table5.row(competition, run.name, table5.truth_of(competition)) if there else \
                 f"not run: the data are not there (`$DATA/{name}/raw`)"
             lines.append(f"| {competition.task.title} | {LOSS_NAMES[run.finetune.loss]} | {paper:.4f} | {ours} |")

@@ -148,6 +148,8 @@ def test_render_puts_the_papers_number_beside_ours(tmp_path, monkeypatch):
     assert "0.715 ± 0.008 | **0.710 ± 0.014** | 2 | margin=0.8" in row
     assert "10 epochs, not the paper's 100: not comparable with it" in page
     assert "0.99" not in page
+    assert "| DDSM+ | AUC-M | 0.9544 | not run" in page
+    assert "| PatchCamelyon, 1 % positive | CE | 0.8394 | not run" in page
     assert "imratio 1%, 100 epochs, 5 seeds, not or not wholly run: C2 (D), C10 (D)" in page
 
 
@@ -174,3 +176,40 @@ def test_every_lever_is_a_trial_of_its_own():
 def test_lines_are_plain_json(tmp_path):
     results.append(tmp_path / "a.jsonl", made_record(BASE, 0.5))
     assert json.loads((tmp_path / "a.jsonl").read_text())["test_auc"] == [0.9, 0.5]
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_file_named_after_its_program_and_machine_is_rendered_too(tmp_path, monkeypatch):
+    for name in ("HERE", "FOLDER"):
+        monkeypatch.setattr(render, name, tmp_path)
+    (tmp_path / "ABOUT.md").write_text("# Results\n")
+    trial = table1.base_trial("cifar10", "resnet20", 0.01, "ce", 100)
+    results.append(tmp_path / "table1-lab2.jsonl", made_record(replace(trial, seed=0), 0.7))
+    results.append(tmp_path / "table1.jsonl", made_record(replace(trial, seed=1), 0.8))
+    render.main(argparse.Namespace())
+    assert "**0.750 ± 0.071** | 2 |" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_a_run_that_another_program_made_is_in_both_files(tmp_path, runs):
+    results.append(tmp_path / "table1.jsonl", made_record(BASE, 0.8))
+    results.sweep([BASE], tmp_path / "figure3.jsonl")
+    results.sweep([BASE], tmp_path / "figure3.jsonl")
+    assert not runs
+    assert [record["key"] for record in results.stored("figure3", tmp_path)] == [BASE.key]
+
+
+def test_a_whole_last_line_without_an_end_is_kept(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(made_record(BASE, 0.8)))
+    results.append(path, made_record(replace(BASE, seed=1), 0.9))
+    assert [record["seed"] for record in results.read_lines(path)] == [0, 1]
+
+
+def test_a_run_that_diverged_is_a_result_and_says_so(tmp_path, monkeypatch):
+    for name in ("HERE", "FOLDER"):
+        monkeypatch.setattr(render, name, tmp_path)
+    (tmp_path / "ABOUT.md").write_text("# Results\n")
+    trial = table1.base_trial("cifar10", "resnet20", 0.01, "aucs", 100)
+    results.append(tmp_path / "table1.jsonl", made_record(trial, 0.5) | {"diverged": ["scores are not finite"]})
+    render.main(argparse.Namespace())
+    assert "**0.500 (1 diverged, counted as 0.5)**" in (tmp_path / "RESULTS.md").read_text()

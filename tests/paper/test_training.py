@@ -103,6 +103,19 @@ def test_the_rate_falls_at_half_and_at_three_quarters():
     assert training.decays(trial(epochs=1), "ce", 1) == ()
 
 
+def test_a_training_that_diverges_is_recorded_with_an_auc_of_a_half():
+    record = runs.run(trial(loss="aucs", lr=1e30, epochs=3), CPU)
+    assert record["test_auc"][-1] == 0.5 and len(record["test_auc"]) == 3
+    assert "not finite" in record["diverged"][0]
+
+
+def test_the_rate_falls_within_a_training(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "decay", lambda optimizer, divide: seen.append((len(optimizer.param_groups), divide)))
+    runs.run(trial(loss="ce", epochs=8), CPU)
+    assert seen == [(1, 10.0), (1, 10.0)]
+
+
 def test_decay_divides_the_rate_and_moves_the_reference():
     network = Tiny()
     criterion = training.criterion_of(trial(), "aucm")
