@@ -88,12 +88,14 @@ def read(path: Path) -> dict:
 
 def load(folder: Path, phase: str) -> dict | None:
     """The newest state that reads well, or None; where the newest is damaged, says so and takes the other."""
-    for path in generations(folder, phase):
+    newest, previous = generations(folder, phase)
+    for path, instead in ((newest, "the generation before it" if previous.exists() else "the beginning"),
+                          (previous, "the beginning")):
         if path.exists():
             try:
                 return read(path)
             except ValueError as error:
-                print(f"{path}: damaged ({error}); falling back to the generation before it", flush=True)
+                print(f"{path}: damaged ({error}); falling back to {instead}", flush=True)
     return None
 
 

@@ -33,9 +33,10 @@ def process_start(pid: int) -> str | None:
 
 
 def machine() -> str:
-    """This machine, and this boot of it: a process id means nothing on another."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}".strip()
+    """This machine, this boot of it, and the container's own process ids: a process id means nothing elsewhere."""
+    boot, ids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    known = [boot.read_text().strip() if boot.exists() else "", str(ids.readlink()) if ids.is_symlink() else ""]
+    return " ".join([socket.gethostname(), *filter(None, known)])
 
 
 def try_claim(path: Path) -> bool:

@@ -1,4 +1,5 @@
 """SIGKILL at any moment, then the same command again: the weights of the uncut run, bit for bit."""
+import contextlib
 import json
 import multiprocessing
 import os
@@ -50,7 +51,9 @@ def run(pictures: Path, folder: Path, kill_after: float = float("inf")) -> float
     child.start()
     child.join(None if kill_after == float("inf") else kill_after)
     if child.is_alive():
-        os.killpg(child.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # killed before it had a group, hence before it had children
+            os.killpg(child.pid, signal.SIGKILL)
+        child.kill()
         child.join()
     elif child.exitcode != 0:
         raise AssertionError(f"training ended with {child.exitcode}")

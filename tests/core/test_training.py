@@ -1,5 +1,6 @@
 """The loop: batches, micro-batches, cuts and resumption, and scores that break down."""
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -233,6 +234,24 @@ def test_positives_that_cannot_be_had_are_a_users_mistake(tmp_path):
     many[range(10), range(10)] = 1
     with pytest.raises(UserError, match=r"positives=4: a batch of 32 has no room .* 10 labels; raise batch_size"):
         epoch_batches(phase(tmp_path, positives=4, targets=many), 0)
+
+
+def test_too_little_memory_names_the_settings_that_need_less(tmp_path):
+    full = phase(tmp_path)
+
+    def forward(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    full.network.forward = forward
+    with pytest.raises(UserError, match=r"batch_size=32.*accumulate=2.*checkpointing=True.*precision='bf16'"):
+        fit(full)
+
+
+def test_tensorboard_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD", "1")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        fit(phase(tmp_path))
 
 
 def test_the_log_has_every_step_once_and_an_auc_per_epoch(tmp_path):
