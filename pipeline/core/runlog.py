@@ -119,8 +119,9 @@ class RunLog:
             self.write({"step": step, "loss": value, "lr": rate})
             if not math.isfinite(value):
                 raise UserError(f"{self.path}: step {step}: the loss is {value}; {DIVERGED}")
-        self.level += [all_equal(item[2].float().cpu().numpy()) for item in self.pending if len(item[2]) > 1]
         fresh = [torch.cat([item[place] for item in self.pending]).float().cpu().numpy() for place in (2, 3)]
+        ends = np.cumsum([len(item[2]) for item in self.pending])[:-1]
+        self.level += [all_equal(batch) for batch in np.split(fresh[0], ends) if len(batch) > 1]
         self.keep(*fresh)
         last = self.pending[-1][0]
         self.pending = []
