@@ -36,7 +36,7 @@ SELECT = $(COMP) $(if $(RUN),--run $(RUN)) $(if $(FOLDS),--folds $(FOLDS))
 TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))
 
 # $(call lacking,artifact,selection): the targets that still lack it
-lacking = $(PYTHON) -m pipeline.core.jobs $(1) $(2)
+lacking = $(PYTHON) -m pipeline.core.runs.job $(1) $(2)
 
 .PHONY: help setup demo rehearse test test-slow test-gpu lint bench paper clean clean-folds needs-comp prepare folds pretrain \
         finetune metadata predict ensemble submit report score check kaggle kaggle-submit kaggle-scores \
@@ -47,11 +47,11 @@ help: ## print this list
 	@echo "  COMP=melanoma  RUN=\"b5_384 b6_512\" (default: all)  FOLDS=\"0 1\" (default: all)  GPUS=8  TIME_LIMIT=8.5h  SMOKE=1"
 
 setup: $(INSTALLED) ## install what requirements.txt lists, leaving packages that are there as they are
-	@$(if $(INSTALLED),:,$(PYTHON) -m pipeline.deploy.install requirements.txt)
+	@$(if $(INSTALLED),:,$(PYTHON) -m pipeline.core.runtime.install requirements.txt)
 
 .venv/installed-$(REQUIREMENTS):
 	$(BASE_PYTHON) -m venv .venv
-	.venv/bin/python -m pipeline.deploy.install requirements.txt
+	.venv/bin/python -m pipeline.core.runtime.install requirements.txt
 	@rm -f .venv/installed-* && touch $@
 
 needs-comp: | $(INSTALLED)
@@ -60,7 +60,7 @@ needs-comp: | $(INSTALLED)
 # ---- the stages, in order -------------------------------------------------------------------------------------------
 
 prepare: needs-comp ## raw download -> images.csv and every size, in one pass
-	@$(PYTHON) -m pipeline.core.prepared $(TARGETS) || $(PYTHON) -m pipeline.prepare $(TARGETS)
+	@$(PYTHON) -m pipeline.core.runs.prepared $(TARGETS) || $(PYTHON) -m pipeline.prepare $(TARGETS)
 
 folds: prepare ## patient-grouped, stratified, leak-audited folds (K=5 overrides the competition's number)
 	@test -e $(DATA)/$(COMP)/folds.csv || $(PYTHON) -m pipeline.folds $(COMP) $(if $(K),--folds $(K))
@@ -79,14 +79,14 @@ predict: finetune ## test-time augmentation: out-of-fold and test scores
 	@todo=$$($(call lacking,predictions.csv,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.predict $$todo
 
 ensemble: predict metadata ## align, average, blend; score every member with intervals
-	@$(PYTHON) -m pipeline.core.current ensemble $(TARGETS) || \
+	@$(PYTHON) -m pipeline.core.runs.current ensemble $(TARGETS) || \
 	  $(PYTHON) -m pipeline.ensemble $(TARGETS) $(if $(FOLDS),--folds $(FOLDS))
 
 submit: ensemble ## the organiser's file, filled in and validated
-	@$(PYTHON) -m pipeline.core.current submit $(COMP) || $(PYTHON) -m pipeline.submit $(COMP)
+	@$(PYTHON) -m pipeline.core.runs.current submit $(COMP) || $(PYTHON) -m pipeline.submit $(COMP)
 
 report: submit ## one self-contained HTML page
-	@$(PYTHON) -m pipeline.core.current report $(COMP) || $(PYTHON) -m pipeline.report $(COMP)
+	@$(PYTHON) -m pipeline.core.runs.current report $(COMP) || $(PYTHON) -m pipeline.report $(COMP)
 
 clean-folds: needs-comp ## delete the frozen folds of COMP (weights made from other folds will be refused)
 	rm -f $(DATA)/$(COMP)/folds.csv $(DATA)/$(COMP)/folds_dropped.csv $(DATA)/$(COMP)/folds_audit.json
@@ -112,13 +112,13 @@ kaggle: needs-comp ## an offline Kaggle dataset and notebooks (OWNER=you, TRAIN=
 	  $(if $(KAGGLE_PYTHON),--python $(KAGGLE_PYTHON))
 
 kaggle-rehearse: needs-comp ## run that notebook here, cut off from the network, and compare with home
-	@$(PYTHON) -m pipeline.deploy.rehearse_kaggle $(COMP)
+	@$(PYTHON) -m pipeline.deploy.rehearsal.kaggle $(COMP)
 
 codalab: needs-comp ## a CodaLab bundle: src/predict.py with weights
 	@$(PYTHON) -m pipeline.deploy.codalab $(COMP)
 
 codalab-rehearse: needs-comp ## run that bundle here, cut off from the network, and compare with home
-	@$(PYTHON) -m pipeline.deploy.rehearse_codalab $(COMP)
+	@$(PYTHON) -m pipeline.deploy.rehearsal.codalab $(COMP)
 
 # ---- the project ----------------------------------------------------------------------------------------------------
 

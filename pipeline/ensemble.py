@@ -23,11 +23,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.averages import blend_metadata, weighted_mean
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import Competition, load, parse_target
-from pipeline.core.config import Task
-from pipeline.core.ensembling import (
+from pipeline.core.artifacts.tables import fold_folder, models_folder, provenance, write_csv, write_json
+from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.config.run import METADATA
+from pipeline.core.config.task import Task
+from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
+from pipeline.core.ensemble.members import (
     Member,
     Rows,
     Units,
@@ -38,10 +39,8 @@ from pipeline.core.ensembling import (
     to_units,
     units_of,
 )
-from pipeline.core.predictions import FINETUNED, PRETRAINED
-from pipeline.core.recipes import METADATA
-from pipeline.core.scoring import classes, difference_row, printed, score_rows, sentence
-from pipeline.core.selection import (
+from pipeline.core.ensemble.scores import classes, difference_row, printed, score_rows, sentence
+from pipeline.core.ensemble.selection import (
     near_duplicates,
     nested_gain,
     patient_folds,
@@ -49,7 +48,8 @@ from pipeline.core.selection import (
     select_columns,
     without_duplicates,
 )
-from pipeline.core.tables import fold_folder, models_folder, provenance, write_csv, write_json
+from pipeline.core.runs.predictions import FINETUNED, PRETRAINED
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
 
 STAGES = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
 HALF = 0.5  # the paper's blend: scored for every run, also where the competition leaves metadata out of its submission

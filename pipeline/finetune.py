@@ -12,21 +12,21 @@ import argparse
 
 import torch
 
-from pipeline.core.auc_phase import make_loss, make_optimizer, milestones
-from pipeline.core.batches import fold_seed, steps_per_epoch
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.device import is_main, precision, workers
-from pipeline.core.headers import read_header
-from pipeline.core.images import TrainingBatches
-from pipeline.core.jobs import Job
-from pipeline.core.labels import count_table, targets
-from pipeline.core.launch import fold_jobs
-from pipeline.core.network import Network, load_weights, restart_classifier
-from pipeline.core.recipes import as_json
-from pipeline.core.schedules import stepwise
-from pipeline.core.tables import image_path, require_hashes
-from pipeline.core.training import Phase, fit, keep
-from pipeline.core.validation import validator
+from pipeline.core.artifacts.headers import read_header
+from pipeline.core.artifacts.labels import count_table, targets
+from pipeline.core.artifacts.tables import image_path, require_hashes
+from pipeline.core.config.run import as_json
+from pipeline.core.images.views import TrainingBatches
+from pipeline.core.networks.image import Network, load_weights, restart_classifier
+from pipeline.core.runs.job import Job
+from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.device import is_main, precision, workers
+from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
+from pipeline.core.training.loop import Phase, fit, keep
+from pipeline.core.training.recipe import make_loss, make_optimizer, milestones
+from pipeline.core.training.schedules import stepwise
+from pipeline.core.training.validation import validator
 
 ARTIFACT = "finetuned.safetensors"
 SHARED = ("network", "size", "labels", "weights", "augment", "dropout", "pretrain", "seed")  # what stage 1 depends on

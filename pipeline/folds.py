@@ -28,15 +28,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.audit import audit, audit_hashes, check_labels, refuse
-from pipeline.core.balance import audit_text
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import Competition, load, parse_target
-from pipeline.core.config import OFFICIAL, Task
-from pipeline.core.grouping import check_patients, links, patient_groups
-from pipeline.core.imported import imported_folds
-from pipeline.core.leakage import leakage, leakage_text
-from pipeline.core.membership import (
+from pipeline.core.artifacts.tables import data_folder, fold_numbers, read_folds, read_images, write_csv, write_json
+from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.config.task import OFFICIAL, Task
+from pipeline.core.folds.audit import audit, audit_hashes, check_labels, refuse
+from pipeline.core.folds.balance import audit_text
+from pipeline.core.folds.groups import check_patients, links, patient_groups
+from pipeline.core.folds.image_split import leakage, leakage_text
+from pipeline.core.folds.import_map import imported_folds
+from pipeline.core.folds.search import group_table, split_groups
+from pipeline.core.folds.split import (
     TEST_TWIN,
     external_twins,
     first_reasons,
@@ -46,8 +47,7 @@ from pipeline.core.membership import (
     shared_with_test,
     taking_part,
 )
-from pipeline.core.splitting import group_table, split_groups
-from pipeline.core.tables import data_folder, fold_numbers, read_folds, read_images, write_csv, write_json
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,26 +15,26 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.core.auc_phase import make_loss, make_optimizer, milestones
-from pipeline.core.batches import fold_seed, steps_per_epoch
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.device import is_main, precision, workers
-from pipeline.core.encoding import encode, fit_encoder, width
-from pipeline.core.headers import read_header
-from pipeline.core.images import read_picture, view_matrices
-from pipeline.core.inference import score_views, sigmoid
-from pipeline.core.jobs import Job
-from pipeline.core.labels import targets, truth
-from pipeline.core.launch import fold_jobs
-from pipeline.core.network import load_weights
-from pipeline.core.patient_network import Blended, Columns, PatientNetwork, load_patient_network, score_patients
-from pipeline.core.predictions import FINETUNED, write_predictions
-from pipeline.core.recipes import as_json
-from pipeline.core.runlog import auc_or_nan
-from pipeline.core.schedules import stepwise
-from pipeline.core.tables import fold_folder, image_path, require_hashes
-from pipeline.core.training import Phase, fit, keep
-from pipeline.core.validation import mean_first
+from pipeline.core.artifacts.headers import read_header
+from pipeline.core.artifacts.labels import targets, truth
+from pipeline.core.artifacts.tables import fold_folder, image_path, require_hashes
+from pipeline.core.config.run import as_json
+from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.networks.image import load_weights
+from pipeline.core.networks.patient import Blended, Columns, PatientNetwork, load_patient_network, score_patients
+from pipeline.core.networks.patient_columns import encode, fit_encoder, width
+from pipeline.core.networks.scoring import score_views, sigmoid
+from pipeline.core.runs.job import Job
+from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.predictions import FINETUNED, write_predictions
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.device import is_main, precision, workers
+from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
+from pipeline.core.training.log import auc_or_nan
+from pipeline.core.training.loop import Phase, fit, keep
+from pipeline.core.training.recipe import make_loss, make_optimizer, milestones
+from pipeline.core.training.schedules import stepwise
+from pipeline.core.training.validation import mean_first
 
 
 def main(arguments: argparse.Namespace) -> None:

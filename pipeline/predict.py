@@ -17,16 +17,16 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.device import is_main, precision, workers
-from pipeline.core.headers import read_header
-from pipeline.core.images import read_picture, view_matrices
-from pipeline.core.inference import score_views, sigmoid
-from pipeline.core.jobs import Job
-from pipeline.core.launch import fold_jobs
-from pipeline.core.network import load_weights
-from pipeline.core.predictions import FINETUNED, PRETRAINED, write_predictions
-from pipeline.core.tables import atomic, file_hash, image_path, require_hashes
+from pipeline.core.artifacts.headers import read_header
+from pipeline.core.artifacts.tables import atomic, file_hash, image_path, require_hashes
+from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.networks.image import load_weights
+from pipeline.core.networks.scoring import score_views, sigmoid
+from pipeline.core.runs.job import Job
+from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.predictions import FINETUNED, PRETRAINED, write_predictions
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.device import is_main, precision, workers
 
 
 def main(arguments: argparse.Namespace) -> None:

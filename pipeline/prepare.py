@@ -28,16 +28,24 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.area import warm_up
-from pipeline.core.claims import unfinished
-from pipeline.core.command import TimeLimitReached, UserError, run_stage, stage_parser, time_left
-from pipeline.core.competition import Competition, load, parse_target
-from pipeline.core.preparation import Task, prepare_one, read_journal, stamp_of
-from pipeline.core.prepared import needed_sizes, standing_sizes
-from pipeline.core.rawtable import check_raw_table
-from pipeline.core.resize import METHOD
-from pipeline.core.tables import IMAGE_COLUMNS, data_folder, file_hash, provenance, raw_folder, write_csv, write_json
-from pipeline.core.workers import Lost, crew_of
+from pipeline.core.artifacts.tables import (
+    IMAGE_COLUMNS,
+    data_folder,
+    file_hash,
+    provenance,
+    raw_folder,
+    write_csv,
+    write_json,
+)
+from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.images.area import warm_up
+from pipeline.core.images.prepared import Task, prepare_one, read_journal, stamp_of
+from pipeline.core.images.resize import METHOD
+from pipeline.core.raw.check import check_raw_table
+from pipeline.core.runs.prepared import needed_sizes, standing_sizes
+from pipeline.core.runtime.claims import unfinished
+from pipeline.core.runtime.command import TimeLimitReached, UserError, run_stage, stage_parser, time_left
+from pipeline.core.runtime.workers import Lost, crew_of
 
 SHARD = 512  # pictures that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops

@@ -12,20 +12,20 @@ import argparse
 
 import torch
 
-from pipeline.core.batches import fold_seed, steps_per_epoch
-from pipeline.core.command import run_stage, stage_parser
-from pipeline.core.device import is_main, precision, workers
-from pipeline.core.images import TrainingBatches
-from pipeline.core.jobs import Job
-from pipeline.core.labels import count_table, targets
-from pipeline.core.launch import fold_jobs
+from pipeline.core.artifacts.labels import count_table, targets
+from pipeline.core.artifacts.tables import image_path
+from pipeline.core.config.run import as_json
+from pipeline.core.images.views import TrainingBatches
 from pipeline.core.losses import CrossEntropy
-from pipeline.core.network import build, parameter_count
-from pipeline.core.recipes import as_json
-from pipeline.core.schedules import constant, triangular
-from pipeline.core.tables import image_path
-from pipeline.core.training import Phase, fit, keep
-from pipeline.core.validation import validator
+from pipeline.core.networks.image import build, parameter_count
+from pipeline.core.runs.job import Job
+from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.device import is_main, precision, workers
+from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
+from pipeline.core.training.loop import Phase, fit, keep
+from pipeline.core.training.schedules import constant, triangular
+from pipeline.core.training.validation import validator
 
 ARTIFACT = "pretrained.safetensors"
 

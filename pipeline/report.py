@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import sections_cases as cases
-from pipeline.core import sections_scores as scores
-from pipeline.core import sections_training as made
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import load, parse_target
-from pipeline.core.current import note_ensemble
-from pipeline.core.evidence import Evidence, read_evidence
-from pipeline.core.page import page
-from pipeline.core.sections_readers import against_readers
-from pipeline.core.tables import submissions_folder, write_text
+from pipeline.core.artifacts.tables import submissions_folder, write_text
+from pipeline.core.config.competition import load, parse_target
+from pipeline.core.report import gallery as cases
+from pipeline.core.report import scores
+from pipeline.core.report import training as made
+from pipeline.core.report.html import page
+from pipeline.core.report.inputs import Evidence, read_evidence
+from pipeline.core.report.readers import against_readers
+from pipeline.core.runs.current import note_ensemble
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
 
 
 def main(arguments: argparse.Namespace) -> None:

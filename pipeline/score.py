@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.averages import ranks_within, weighted_mean
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import Competition, load
-from pipeline.core.ensembling import align
+from pipeline.core.config.competition import Competition, load
+from pipeline.core.ensemble.averages import ranks_within, weighted_mean
+from pipeline.core.ensemble.members import align
+from pipeline.core.ensemble.scores import difference_row, printed, score_rows, sentence
+from pipeline.core.ensemble.selection import near_duplicates, without_duplicates
 from pipeline.core.metrics import mean_auc, readers_below_curve
-from pipeline.core.scoring import difference_row, printed, score_rows, sentence
-from pipeline.core.selection import near_duplicates, without_duplicates
-from pipeline.core.truths import Truth, numbers, read_readers, read_table, read_truth
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.submission.truth import Truth, numbers, read_readers, read_table, read_truth
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -17,15 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core import kaggle_client, labbook
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import Competition, load
-from pipeline.core.current import note_ensemble
-from pipeline.core.identity import plain_id
-from pipeline.core.labels import truth
-from pipeline.core.submission import Wanted, check_file, fill, refuse_errors, wanted
-from pipeline.core.suspicion import Finding
-from pipeline.core.tables import (
+from pipeline.core.artifacts.labels import truth
+from pipeline.core.artifacts.tables import (
     atomic,
     commit,
     data_folder,
@@ -36,6 +29,14 @@ from pipeline.core.tables import (
     read_images,
     submissions_folder,
 )
+from pipeline.core.config.competition import Competition, load
+from pipeline.core.runs.current import note_ensemble
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.submission import kaggle as kaggle_client
+from pipeline.core.submission import lab_book as labbook
+from pipeline.core.submission.ids import plain_id
+from pipeline.core.submission.organiser_file import Wanted, check_file, fill, refuse_errors, wanted
+from pipeline.core.submission.plausibility import Finding
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.command import run_stage, stage_parser
-from pipeline.core.competition import Competition, load, parse_target
-from pipeline.core.evidence import read_json
-from pipeline.core.recipes import METADATA
-from pipeline.core.tables import data_folder, models_folder, read_csv, submissions_folder
+from pipeline.core.artifacts.tables import data_folder, models_folder, read_csv, submissions_folder
+from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.config.run import METADATA
+from pipeline.core.report.inputs import read_json
+from pipeline.core.runtime.command import run_stage, stage_parser
 
 NAME, CELL = 22, 24  # widths; with a margin of 2 a line has 96 columns
 

@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline import demo
 from pipeline.competitions import chexpert, melanoma
-from pipeline.core.cohort import DRAWN, SITE, chest_rows, happens, numbered, skin_rows
-from pipeline.core.command import UserError
-from tests.competitions.raw_case import SHARED
+from pipeline.core.runtime.command import UserError
+from pipeline.demo.patients import DRAWN, SITE, chest_rows, happens, numbered, skin_rows
+from tests.cases.raw_downloads import SHARED
 
 HEADS = {
     "melanoma/raw/train.csv":

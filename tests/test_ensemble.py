@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from pipeline import ensemble as stage
-from pipeline.core.averages import ranks_within
-from pipeline.core.command import UserError
+from pipeline.core.ensemble.averages import ranks_within
 from pipeline.core.metrics import auc, auc_interval
-from pipeline.core.predictions import PRETRAINED
-from tests.ensemble_case import NAME, competition, fold_of, noisy, write_run, write_tables
+from pipeline.core.runs.predictions import PRETRAINED
+from pipeline.core.runtime.command import UserError
+from tests.cases.ensembles import NAME, competition, fold_of, noisy, write_run, write_tables
 
 LABELS = ("nevus", "scar")
 

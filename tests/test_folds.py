@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.core.audit import checked_tables, leaks, require_no_leak
-from pipeline.core.command import UserError
-from pipeline.core.competition import load
-from pipeline.core.config import OFFICIAL
-from pipeline.core.grouping import check_patients
-from pipeline.core.membership import training_rows, validation_rows
-from tests.made_images import TASK, audited, fold_map, images_of, load_like, made, run, twelve
+from pipeline.core.config.competition import load
+from pipeline.core.config.task import OFFICIAL
+from pipeline.core.folds.audit import checked_tables, leaks, require_no_leak
+from pipeline.core.folds.groups import check_patients
+from pipeline.core.folds.split import training_rows, validation_rows
+from pipeline.core.runtime.command import UserError
+from tests.cases.synthetic_images import TASK, audited, fold_map, images_of, load_like, made, run, twelve
 
 
 def test_other_sources_always_train_and_their_twins_are_dropped():

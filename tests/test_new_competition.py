@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core import raw as source
-from pipeline.core.config import Blend, Resize, Submission, Task
-from pipeline.core.recipes import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
 
 task = Task(
     title="Fundus photographs",

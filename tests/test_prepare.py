@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 
 from pipeline import prepare as stage
-from pipeline.core.command import UserError
-from pipeline.core.competition import Competition
-from pipeline.core.config import Blend, Resize, Submission, Task
-from pipeline.core.decode import decode
-from pipeline.core.resize import load_resized
-from pipeline.core.unreadable import UnreadableImage
-from tests import bad_files
+from pipeline.core.config.competition import Competition
+from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.images.decode import decode
+from pipeline.core.images.resize import load_resized
+from pipeline.core.raw.unreadable import UnreadableImage
+from pipeline.core.runtime.command import UserError
+from tests.cases import bad_files
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 SIZES = (16, 24)

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 
 from pipeline import report as stage
-from pipeline.core import sections_readers as against
-from pipeline.core.command import UserError
-from pipeline.core.evidence import read_evidence
-from pipeline.core.labels import truth
+from pipeline.core.artifacts.labels import truth
+from pipeline.core.artifacts.tables import data_folder, fold_folder, models_folder
 from pipeline.core.metrics import auc
-from pipeline.core.tables import data_folder, fold_folder, models_folder
+from pipeline.core.report import readers as against
+from pipeline.core.report.inputs import read_evidence
+from pipeline.core.runtime.command import UserError
 from pipeline.summary import NAME as NAME_WIDTH
 from pipeline.summary import summary
-from tests.report_case import NAME, competition, write_all
+from tests.cases.reports import NAME, competition, write_all
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 PUBLISHED = (("CE", 0.9345, "is one network"), ("final", 0.9438, "ten <of> them"))

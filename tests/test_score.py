@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pipeline import score as stage
-from pipeline.core.command import UserError
+from pipeline.core.runtime.command import UserError
 
 SHARED = Path(os.environ.get("SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 CHEXPERT, SIIM = SHARED / "chexpert_test", SHARED / "siim_isic"

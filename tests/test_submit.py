@@ -12,14 +12,15 @@ import pytest
 
 import pipeline.competitions
 from pipeline import submit
-from pipeline.core import kaggle_client, labbook
-from pipeline.core.command import UserError
+from pipeline.core.runtime.command import UserError
+from pipeline.core.submission import kaggle as kaggle_client
+from pipeline.core.submission import lab_book as labbook
 
 COMPETITION = '''
 """Two findings in pictures of nothing."""
 from pathlib import Path
 import pandas as pd
-from pipeline.core.config import Blend, Submission, Task
+from pipeline.core.config.task import Blend, Submission, Task
 
 task = Task(title="Findings", labels=("a", "b"), slug="findings-2026")
 runs, blend = (), Blend()

@@ -1,1 +1,1 @@
-"""One file per competition: all that is true of it alone. See `pipeline.core.config` for what such a file holds."""
+"""One file a competition: all that is true of it alone. What such a file holds: `pipeline/core/config/task.py`."""

@@ -25,9 +25,9 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.core import raw as source
-from pipeline.core.command import UserError
-from pipeline.core.config import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
-from pipeline.core.recipes import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
+from pipeline.core.runtime.command import UserError
 
 DISEASES = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 ONES = ("Edema", "Atelectasis")  # as the authors' library and the 2019 leaders chose; the paper does not say

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core import records
-from pipeline.core.command import UserError
-from pipeline.core.config import Blend, Resize, Submission, Task
-from pipeline.core.recipes import Augment, Finetune, Pretrain, Run
+from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
+from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.raw import packed as records
+from pipeline.core.runtime.command import UserError
 
 PARTS = ("test10", "cv10")
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core import raw as source
-from pipeline.core.command import UserError
-from pipeline.core.config import Blend, Resize, Submission, Task
-from pipeline.core.recipes import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.runtime.command import UserError
 
 MEASURED = (  # by the scanner's software, for the lesion and (ext) the skin around it; millimetres, CIELAB, angles
     "tbp_lv_A", "tbp_lv_Aext", "tbp_lv_B", "tbp_lv_Bext", "tbp_lv_C", "tbp_lv_Cext", "tbp_lv_H", "tbp_lv_Hext",

@@ -29,9 +29,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core import raw as source
-from pipeline.core.command import UserError
-from pipeline.core.config import Blend, Resize, Submission, Task
-from pipeline.core.recipes import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.runtime.command import UserError
 
 SITE = "anatom_site_general_challenge"
 NEEDED = ("image_name", "patient_id", "sex", "age_approx", SITE)

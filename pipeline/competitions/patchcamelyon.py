@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.command import UserError
-from pipeline.core.config import Blend, Resize, Submission, Task
-from pipeline.core.recipes import Augment, Finetune, Pretrain, Run
+from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
+from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.runtime.command import UserError
 
 STEM = "camelyonpatch_level_2_split"
 SPLITS = {"train": "train", "valid": "train", "test": "test"}  # of the files -> of the paper

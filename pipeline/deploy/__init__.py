@@ -1,1 +1,1 @@
-"""Where a submission runs away from home: packages for Kaggle and CodaLab, the programs in them, their rehearsals."""
+"""Submissions that run elsewhere: packages for Kaggle and CodaLab, what runs there, their rehearsals."""

@@ -12,9 +12,9 @@ writes  submissions/<comp>/codalab/src/         predict.py, the code and the net
 import argparse
 from importlib.metadata import version
 
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import load
-from pipeline.core.tables import submissions_folder, write_text
+from pipeline.core.artifacts.tables import submissions_folder, write_text
+from pipeline.core.config.competition import load
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
 from pipeline.deploy.package import write_package
 
 IMAGE = "pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"  # the oldest torch that the code runs on: old drivers take it
@@ -33,7 +33,7 @@ sys.dont_write_bytecode = True  # this folder may be read-only
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NUMBA_CACHE_DIR", tempfile.gettempdir())
 
-from pipeline.deploy.on_codalab import run  # noqa: E402  # after the settings above
+from pipeline.deploy.away.codalab import run  # noqa: E402  # after the settings above
 
 if __name__ == "__main__":
     run(Path(__file__).parent)

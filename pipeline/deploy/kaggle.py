@@ -15,14 +15,14 @@ Upload:   kaggle datasets create -p submissions/<comp>/kaggle/dataset     (later
 import argparse
 from pathlib import Path
 
-from pipeline.core.command import UserError, run_stage, seconds, stage_parser
-from pipeline.core.competition import Competition, load, parse_target
-from pipeline.core.tables import models_folder, submissions_folder, write_json
+from pipeline.core.artifacts.tables import models_folder, submissions_folder, write_json
+from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.runtime.command import UserError, run_stage, seconds, stage_parser
 from pipeline.deploy.notebook import LICENCE, checked, dataset_metadata, kernel_metadata, notebook, reference
 from pipeline.deploy.package import write_package
 from pipeline.deploy.wheels import add_wheels
 
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).parent / "away"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     for kind in kinds:
         own = (reference(arguments.owner, titles["train"]),) if arguments.resume and kind == "train" else ()
         settings = shared | ({"TARGET": target(competition, arguments.train)} if kind == "train" else {})
-        write_kernel(folder / kind, f"kernel_{kind}.py", settings, kernel_metadata(
+        write_kernel(folder / kind, f"notebook_{kind}.py", settings, kernel_metadata(
             arguments.owner, titles[kind], competition.task.slug, dataset, own, internet=kind == "train"))
     size = sum(path.stat().st_size for path in (folder / "dataset").iterdir()) / 1e6
     print(f"{folder}: {len(about['networks'])} networks, {size:.0f} MB; upload it with\n"

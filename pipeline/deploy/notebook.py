@@ -7,7 +7,7 @@ import ast
 import re
 from pathlib import Path
 
-from pipeline.core.command import UserError
+from pipeline.core.runtime.command import UserError
 
 MARK = re.compile(r"^# %%(.*)$", re.MULTILINE)
 OWNER = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")

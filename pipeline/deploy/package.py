@@ -15,12 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.command import UserError
-from pipeline.core.competition import Competition
-from pipeline.core.headers import read_header
-from pipeline.core.labels import truth
-from pipeline.core.recipes import METADATA, as_json
-from pipeline.core.tables import (
+from pipeline.core.artifacts.headers import read_header
+from pipeline.core.artifacts.labels import truth
+from pipeline.core.artifacts.tables import (
     file_hash,
     fold_folder,
     models_folder,
@@ -31,6 +28,9 @@ from pipeline.core.tables import (
     table_hashes,
     write_json,
 )
+from pipeline.core.config.competition import Competition
+from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.runtime.command import UserError
 
 MADE_LATER = ("width", "height", "phash")  # columns that images.csv has only after `prepare`
 NOTHING = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}

@@ -11,8 +11,8 @@ import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from pipeline.core.command import UserError
-from pipeline.core.tables import write_json
+from pipeline.core.artifacts.tables import write_json
+from pipeline.core.runtime.command import UserError
 
 # module -> distribution: what inference and training import beyond what Kaggle's image is known to hold
 PACKAGES = {"safetensors": "safetensors", "timm": "timm", "iterstrat": "iterative-stratification",

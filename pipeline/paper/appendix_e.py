@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.core.command import run_stage, stage_parser
 from pipeline.core.losses import AUCMargin, AUCSquare
+from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 
 STEP = 0.1  # the appendix folds every constant into it

@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 
-from pipeline.core.command import EXIT_USER_ERROR, UserError, run_stage, stage_parser, time_left
-from pipeline.core.tables import data_folder
-from pipeline.paper.datasets import READERS
-from pipeline.paper.networks import NETWORKS
+from pipeline.core.artifacts.tables import data_folder
+from pipeline.core.runtime.command import EXIT_USER_ERROR, UserError, run_stage, stage_parser, time_left
+from pipeline.paper.benchmark.datasets import READERS
+from pipeline.paper.benchmark.networks import NETWORKS
 from pipeline.paper.published import TABLE_5
 
 RATIOS = ("0.01", "0.1")

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.command import run_stage, stage_parser
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy
 from pipeline.core.metrics import auc
 from pipeline.core.pesg import PESG
+from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 
 STEPS, LONG, RATE, MARGIN, DRAWS = 100, 1000, 0.01, 1.0, 20

@@ -15,21 +15,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import load, parse_target
+from pipeline.core.artifacts.tables import models_folder, read_images
+from pipeline.core.config.competition import load, parse_target
 from pipeline.core.metrics import auc
-from pipeline.core.predictions import read_predictions
-from pipeline.core.tables import models_folder, read_images
-from pipeline.paper import datasets, plots
-from pipeline.paper.datasets import READERS
-from pipeline.paper.inputs import Images
-from pipeline.paper.networks import NETWORKS
+from pipeline.core.runs.predictions import read_predictions
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.paper import plots
+from pipeline.paper.benchmark import datasets
+from pipeline.paper.benchmark.datasets import READERS
+from pipeline.paper.benchmark.inputs import Images
+from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.run import run
+from pipeline.paper.benchmark.store import torch_device
+from pipeline.paper.benchmark.training import score
+from pipeline.paper.benchmark.trial import Trial
 from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES
-from pipeline.paper.results import torch_device
-from pipeline.paper.runs import run
 from pipeline.paper.table1 import base_trial
-from pipeline.paper.training import score
-from pipeline.paper.trial import Trial
 
 Panel = tuple[str, np.ndarray, np.ndarray]  # title, scores, labels
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.core.command import run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
-from pipeline.paper.datasets import READERS
-from pipeline.paper.networks import NETWORKS
+from pipeline.paper.benchmark.datasets import READERS
+from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.store import mean_and_std, result, sweep, sweep_options
 from pipeline.paper.published import DATASET_NAMES, NETWORK_NAMES
-from pipeline.paper.results import mean_and_std, result, sweep, sweep_options
 from pipeline.paper.table1 import base_trial
 
 NORMALIZERS = {"none": "no BSN", "l2": "BSN (L2)", "l2*sqrt_b": "L2 · √B", "sigmoid": "sigmoid"}

@@ -9,14 +9,14 @@ reads $DATA/<dataset>/raw, appends to pipeline/paper/results/figure4.jsonl, writ
 import argparse
 from dataclasses import replace
 
-from pipeline.core.command import run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
-from pipeline.paper.datasets import READERS
-from pipeline.paper.networks import NETWORKS
+from pipeline.paper.benchmark.datasets import READERS
+from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.store import last_epochs, sweep, sweep_options
+from pipeline.paper.benchmark.trial import Trial
 from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES
-from pipeline.paper.results import last_epochs, sweep, sweep_options
 from pipeline.paper.table1 import base_trial
-from pipeline.paper.trial import Trial
 
 MARGIN, CONSTRAINT_MARGIN = 0.3, 0.1
 STYLES = {"α ≥ 0": "-", "α free": ":"}  # the two often coincide

@@ -11,13 +11,13 @@ import argparse
 from dataclasses import asdict, replace
 from itertools import chain, islice
 
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.paper.datasets import READERS
-from pipeline.paper.networks import NETWORKS
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.paper.benchmark.datasets import READERS
+from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.store import as_trial, last_epochs, machine_of, mean_and_std, result, sweep, sweep_options
+from pipeline.paper.benchmark.trial import Trial
 from pipeline.paper.published import SHORT
-from pipeline.paper.results import as_trial, last_epochs, machine_of, mean_and_std, result, sweep, sweep_options
 from pipeline.paper.table1 import base_trial
-from pipeline.paper.trial import Trial
 
 # What the field would try first. With 13 and 64 positives of 128 the L2-normed means can differ by 0.293 and 0.177 at
 # most, so class-aware sampling goes with margins below that, or with a normaliser whose scale knows no batch.

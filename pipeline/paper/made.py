@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pipeline.core.command import run_stage, stage_parser
 from pipeline.core.losses import AUCMargin, CrossEntropy
 from pipeline.core.metrics import auc
 from pipeline.core.pesg import PESG
+from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
-from pipeline.paper.results import mean_and_std
+from pipeline.paper.benchmark.store import mean_and_std
 
 STEPS, DECAYS, EVERY, BATCH = 2000, (1000, 1500), 100, 128
 SIZES = {"train": (9_900, 100), "test": (10_000, 10_000)}  # negatives, positives

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.core.tables import atomic
+from pipeline.core.artifacts.tables import atomic
 from pipeline.paper.published import NETWORK_NAMES
 
 FOLDER = Path(__file__).parent / "figures"

@@ -11,15 +11,15 @@ from collections import defaultdict
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipeline.core.command import run_stage, stage_parser
-from pipeline.core.competition import load
+from pipeline.core.artifacts.tables import data_folder, write_text
+from pipeline.core.config.competition import load
 from pipeline.core.metrics import auc
-from pipeline.core.tables import data_folder, write_text
+from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import levers, plots, table5, table6
+from pipeline.paper.benchmark.store import FOLDER, as_trial, machine_of, mean_and_std, result, stored
+from pipeline.paper.benchmark.trial import LOSSES, Trial
 from pipeline.paper.published import EPOCHS, LOSS_NAMES, SEEDS, SHORT, TABLE_1_AND_8, TABLE_5
-from pipeline.paper.results import FOLDER, as_trial, machine_of, mean_and_std, result, stored
 from pipeline.paper.table1 import base_trial
-from pipeline.paper.trial import LOSSES, Trial
 
 HERE = Path(__file__).parent
 FIGURES = {

@@ -12,11 +12,11 @@ import argparse
 from dataclasses import replace
 from itertools import islice, product
 
-from pipeline.core.command import run_stage, stage_parser
-from pipeline.paper.datasets import READERS
-from pipeline.paper.networks import NETWORKS
-from pipeline.paper.results import last_epochs, result, sweep, sweep_options
-from pipeline.paper.trial import BATCH_SIZE, LOSSES, Trial
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.paper.benchmark.datasets import READERS
+from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.store import last_epochs, result, sweep, sweep_options
+from pipeline.paper.benchmark.trial import BATCH_SIZE, LOSSES, Trial
 
 PAPER_MARGIN = {"cats_dogs": 0.7, "cifar10": 0.8, "stl10": 0.7, "cifar100": 0.5}  # Appendix I
 GAMMAS = (1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000)

@@ -10,13 +10,13 @@ import argparse
 
 import pandas as pd
 
-from pipeline.core.command import UserError, run_stage, stage_parser
-from pipeline.core.competition import Competition, load
+from pipeline.core.artifacts.tables import models_folder, read_images
+from pipeline.core.config.competition import Competition, load
 from pipeline.core.metrics import auc, auc_interval
-from pipeline.core.predictions import read_predictions
-from pipeline.core.tables import models_folder, read_images
+from pipeline.core.runs.predictions import read_predictions
+from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.paper.benchmark.trial import LOSSES
 from pipeline.paper.published import LOSS_NAMES, TABLE_5
-from pipeline.paper.trial import LOSSES
 
 
 def mean_test_scores(competition: Competition, run: str) -> tuple[pd.Series, int]:

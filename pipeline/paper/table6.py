@@ -8,8 +8,8 @@ import argparse
 
 import numpy as np
 
-from pipeline.core.command import run_stage, stage_parser
 from pipeline.core.metrics import auc
+from pipeline.core.runtime.command import run_stage, stage_parser
 
 THRESHOLD = 0.5
 POSITIVES = {"Example 1": (0.9, 0.8, 0.7), "Example 2": (0.9, 0.41, 0.7), "Example 3": (0.9, 0.41, 0.40)}

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
-from pipeline.core.balance import distance
-from pipeline.core.splitting import group_table, iterative_stratification, split_groups
+from pipeline.core.folds.balance import distance
+from pipeline.core.folds.search import group_table, iterative_stratification, split_groups
 
 SHARED = Path(os.environ.get("SHARED_DATA", "../shared/data"))
 FOLDS, SEEDS = 5, 10

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
 
-from pipeline.core.images import TrainingBatches
-from pipeline.core.recipes import Augment
+from pipeline.core.config.run import Augment
+from pipeline.core.images.views import TrainingBatches
 
 BATCH = 32
 WIDTHS = (9, 15, 12, 21, 18)

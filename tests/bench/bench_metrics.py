@@ -13,9 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from pipeline.core.averages import normalised_ranks
+from pipeline.core.ensemble.averages import normalised_ranks
+from pipeline.core.ensemble.selection import Climber
 from pipeline.core.metrics import auc, bootstrap_aucs, delong
-from pipeline.core.selection import Climber
 
 
 def turns(plain, ours, rounds: int, plain_share: float = 1.0) -> tuple[float, float, float]:

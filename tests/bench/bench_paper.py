@@ -14,11 +14,11 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipeline.paper.inputs import Images, view
-from pipeline.paper.networks import NETWORKS
-from pipeline.paper.results import torch_device
-from pipeline.paper.training import criterion_of, optimizer_of, step
-from pipeline.paper.trial import Trial
+from pipeline.paper.benchmark.inputs import Images, view
+from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.store import torch_device
+from pipeline.paper.benchmark.training import criterion_of, optimizer_of, step
+from pipeline.paper.benchmark.trial import Trial
 
 BATCH, STEPS_PER_EPOCH, ROW_EPOCHS = 128, 197, 4 * 5 * 100
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from pipeline.core.losses import AUCMargin
-from pipeline.core.network import import_timm
+from pipeline.core.networks.image import import_timm
 from pipeline.core.pesg import PESG
 from tests.bench.rounds import interleaved, show
 

@@ -17,13 +17,13 @@ from statistics import median
 import cv2
 import numpy as np
 
-from pipeline.core.area import warm_up
-from pipeline.core.config import Resize
-from pipeline.core.hashing import perceptual_hash
-from pipeline.core.preparation import prepare_one
-from pipeline.core.resize import resized
-from pipeline.core.sources import read_file
-from pipeline.core.workers import crew_of, keep_memory
+from pipeline.core.config.task import Resize
+from pipeline.core.images.area import warm_up
+from pipeline.core.images.phash import perceptual_hash
+from pipeline.core.images.prepared import prepare_one
+from pipeline.core.images.resize import resized
+from pipeline.core.raw.read import read_file
+from pipeline.core.runtime.workers import crew_of, keep_memory
 
 FOUR = (256, 384, 512, 768)
 CASES = (  # name, (height, width), gray, sizes, target ratio

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.core.device import autocast, device, precision
-from pipeline.core.network import build, import_timm
-from pipeline.core.recipes import Finetune, Pretrain, Run
+from pipeline.core.config.run import Finetune, Pretrain, Run
+from pipeline.core.networks.image import build, import_timm
+from pipeline.core.runtime.device import autocast, device, precision
 
 SIZE = 224
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from pipeline.core.device import precision
-from pipeline.core.images import read_picture, view_matrices
-from pipeline.core.inference import score_views
-from pipeline.core.jobs import Job, jobs
-from pipeline.core.labels import truth
-from pipeline.core.network import load_weights
-from pipeline.core.runlog import auc_or_nan
-from pipeline.core.tables import image_path
+from pipeline.core.artifacts.labels import truth
+from pipeline.core.artifacts.tables import image_path
+from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.networks.image import load_weights
+from pipeline.core.networks.scoring import score_views
+from pipeline.core.runs.job import Job, jobs
+from pipeline.core.runtime.device import precision
+from pipeline.core.training.log import auc_or_nan
 
 
 def both(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

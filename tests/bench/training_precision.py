@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.core.competition import load, parse_target
-from pipeline.core.curves import read_log
-from pipeline.core.device import precision
-from pipeline.core.jobs import Job
+from pipeline.core.config.competition import load, parse_target
+from pipeline.core.report.curves import read_log
+from pipeline.core.runs.job import Job
+from pipeline.core.runtime.device import precision
 from pipeline.finetune import finetune
 from pipeline.pretrain import pretrain
 

@@ -2,8 +2,8 @@
 import pytest
 
 from pipeline.competitions import chexpert
-from pipeline.core.command import UserError
-from tests.competitions.raw_case import SHARED, contents, pack, write
+from pipeline.core.runtime.command import UserError
+from tests.cases.raw_downloads import SHARED, contents, pack, write
 
 HEAD = ("Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,"
         "Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,"

@@ -6,10 +6,10 @@ import pytest
 
 from pipeline import demo
 from pipeline.competitions import isic2024
-from pipeline.core.command import UserError
-from pipeline.core.decode import decode
-from pipeline.core.sources import read_source
-from tests.competitions.raw_case import contents, write
+from pipeline.core.images.decode import decode
+from pipeline.core.raw.read import read_source
+from pipeline.core.runtime.command import UserError
+from tests.cases.raw_downloads import contents, write
 
 
 @pytest.fixture(scope="module")

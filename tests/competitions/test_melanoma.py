@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from pipeline.competitions import melanoma
-from pipeline.core.command import UserError
-from tests.competitions.raw_case import SHARED, contents, pack, write
+from pipeline.core.runtime.command import UserError
+from tests.cases.raw_downloads import SHARED, contents, pack, write
 
 HEAD = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge"
 TABLES = {

@@ -4,9 +4,9 @@ import io
 import pytest
 import torch
 
-from pipeline.core import checkpoint
 from pipeline.core.losses import AUCMargin, AUCSquare
 from pipeline.core.pesg import PESG
+from pipeline.core.training import checkpoint
 from tests.core.test_pesg import batch, network
 
 STEPS, BOUNDARIES, UNFREEZE = 36, (11, 25), 17

@@ -15,7 +15,7 @@ import pytest
 from kaggle.api.kaggle_api_extended import KaggleApi
 from requests.exceptions import HTTPError
 
-from pipeline.core.command import UserError
+from pipeline.core.runtime.command import UserError
 from pipeline.deploy import notebook as made
 from pipeline.deploy.kaggle import SOURCES, write_kernel
 from pipeline.deploy.wheels import repack
@@ -52,7 +52,7 @@ def client(monkeypatch):
     return api
 
 
-@pytest.mark.parametrize("script", ["kernel_predict.py", "kernel_train.py"])
+@pytest.mark.parametrize("script", ["notebook_predict.py", "notebook_train.py"])
 def test_the_client_pushes_the_kernel_as_it_is(tmp_path, client, capsys, script):
     metadata = made.kernel_metadata("me", "melanoma predict", SLUG, "me/melanoma-package", ("me/melanoma-train",))
     write_kernel(tmp_path, script, {"SLUG": SLUG, "HOURS": 8.5}, metadata)
@@ -113,7 +113,7 @@ def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = Non
     (package / "package.json").write_text(json.dumps({
         "competition": "findings", "file": "submission.csv", "id_column": "id", "columns": {"a": "A"},
         "prior": {"a": 0.25}, "wheels": {}, **about}))
-    code = {"pipeline/__init__.py": "", "pipeline/deploy/__init__.py": "", "pipeline/deploy/on_kaggle.py": program}
+    code = {"pipeline/__init__.py": "", "pipeline/deploy/__init__.py": "", "pipeline/deploy/away/kaggle.py": program}
     if zipped:
         with zipfile.ZipFile(package / "code.zip", "w") as archive:
             for name, text in code.items():
@@ -126,7 +126,7 @@ def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = Non
 
 def run_cells(root: Path, hours: float = 1.0) -> tuple[pd.DataFrame, str]:
     """The submission that the notebook's cells leave, and what they printed."""
-    book = made.notebook(SOURCES / "kernel_predict.py", {"SLUG": SLUG, "PACKAGE": "findings", "HOURS": hours})
+    book = made.notebook(SOURCES / "notebook_predict.py", {"SLUG": SLUG, "PACKAGE": "findings", "HOURS": hours})
     script = root / "cells.py"
     script.write_text("\n\n".join(cell["source"] for cell in book["cells"] if cell["cell_type"] == "code"))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=root,
@@ -173,7 +173,7 @@ def test_packages_that_are_missing_or_too_old_come_from_the_dataset(tmp_path):
     about = tmp_path / "input/datasets/me/findings-package/package.json"
     content = json.loads(about.read_text()) | {"wheels": {"a_module_of_tqdm": "tqdm"}}
     about.write_text(json.dumps(content))
-    program = tmp_path / "input/datasets/me/findings-package/code/pipeline/deploy/on_kaggle.py"
+    program = tmp_path / "input/datasets/me/findings-package/code/pipeline/deploy/away/kaggle.py"
     program.write_text("import tqdm; print('tqdm at', tqdm.__file__)\n" + GOOD)
     _, said = run_cells(tmp_path)
     assert "pip install tqdm: status 0" in said and "site/tqdm/__init__.py" in said
@@ -202,5 +202,5 @@ def test_many_pictures_in_a_folder_do_not_hide_the_mounts(tmp_path):
 
 
 def test_nothing_in_a_notebook_reaches_out():
-    for script in SOURCES.glob("kernel_*.py"):
+    for script in SOURCES.glob("notebook_*.py"):
         assert not re.search(r"https?://|pip install(?! \{)|!pip|requests|urllib", script.read_text()), script

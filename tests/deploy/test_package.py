@@ -9,15 +9,15 @@ import pytest
 from safetensors.numpy import save_file
 
 import pipeline.competitions
-from pipeline.core import tables
-from pipeline.core.command import UserError
-from pipeline.core.competition import load
+from pipeline.core.artifacts import tables
+from pipeline.core.config.competition import load
+from pipeline.core.runtime.command import UserError
 from pipeline.deploy import codalab, kaggle
 from pipeline.deploy.package import modules, write_package
 
 COMPETITION = '''
 """Two findings."""
-from pipeline.core.config import Blend, Submission, Task
+from pipeline.core.config.task import Blend, Submission, Task
 
 task = Task(title="Findings", labels=("a", "b"), numeric=("{column}",), slug="findings-2026")
 runs, blend = (), Blend()
@@ -67,12 +67,13 @@ def test_networks_are_listed_in_order_of_value_and_those_of_no_weight_stay(house
     assert about["prior"] == {"a": pytest.approx(1 / 3, abs=1e-6), "b": pytest.approx(2 / 3, abs=1e-6)}
     assert about["resize"]["fit"] == "square" and about["columns"] == {"a": "A", "b": "B"}
     with zipfile.ZipFile(house / "out/code.zip") as archive:
-        assert "pipeline/deploy/on_kaggle.py" in archive.namelist()
+        assert "pipeline/deploy/away/kaggle.py" in archive.namelist()
 
 
 def test_the_code_that_travels_is_all_but_other_competitions_and_the_paper():
     names = set(modules("melanoma"))
-    assert {"pipeline/competitions/melanoma.py", "pipeline/competitions/__init__.py", "pipeline/core/averages.py",
+    assert {"pipeline/competitions/melanoma.py", "pipeline/competitions/__init__.py",
+            "pipeline/core/ensemble/averages.py",
             "pipeline/finetune.py"} <= names
     assert not any("/paper/" in name or name.endswith("competitions/chexpert.py") for name in names)
 

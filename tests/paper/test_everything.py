@@ -3,8 +3,8 @@ from importlib import import_module
 
 import pytest
 
+from pipeline.paper.benchmark.networks import NETWORKS
 from pipeline.paper.everything import parser, present, steps
-from pipeline.paper.networks import NETWORKS
 from pipeline.paper.published import TABLE_1_AND_8
 
 

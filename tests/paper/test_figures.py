@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.core.command import UserError
 from pipeline.core.metrics import auc
-from pipeline.core.predictions import write_predictions
-from pipeline.paper import figure2, figure3, figure4, made, plots, results, table5
-from tests.paper.test_results import made_record
+from pipeline.core.runs.predictions import write_predictions
+from pipeline.core.runtime.command import UserError
+from pipeline.paper import figure2, figure3, figure4, made, plots, table5
+from pipeline.paper.benchmark import store as results
+from tests.paper.benchmark.test_store import made_record
 
 
 @pytest.fixture

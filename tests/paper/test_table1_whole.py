@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.paper.results import read_lines
-from tests.paper.test_datasets import write_cifar
+from pipeline.paper.benchmark.store import read_lines
+from tests.paper.benchmark.test_datasets import write_cifar
 
 
 def table1(tmp_path, *arguments: str) -> subprocess.CompletedProcess:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.competitions import ddsm, patchcamelyon
-from pipeline.core.command import UserError
-from pipeline.core.sources import read_source
-from tests.core.test_records import example, tfrecord
+from pipeline.core.raw.read import read_source
+from pipeline.core.runtime.command import UserError
+from tests.core.raw.test_packed import example, tfrecord
 
 
 @pytest.fixture

@@ -1,0 +1,198 @@
+"""Recipes: what one run trains, and how. Frozen values like those of `core.config`, checked when they are made."""
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from pipeline.core.config.task import Resize, require, require_between, require_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random views in training. Angles in degrees; shifts and hole sizes as parts of the side.
+
+    probability  of the geometric part and of the holes; photometric: of each change of colour, blur and noise
+    """
+    flip: bool = False
+    rotate: float = 0.0
+    translate: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    holes: int = 0
+    hole_size: float = 0.1
+    photometric: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_between(self, "rotate", 0, 180)
+        for name in ("translate", "scale", "hole_size", "photometric", "probability"):
+            require_between(self, name, 0, 1)
+        require_between(self, "shear", 0, 89)
+        require_between(self, "holes", 0, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Stage 1: cross-entropy on all layers with Adam.
+
+    lr is the constant rate, or the bottom of a triangle up to `lr_max` and back every `cycle_epochs`.
+    """
+    lr: float
+    lr_max: float | None = None
+    cycle_epochs: int | None = None
+    weight_decay: float = 1e-5
+    epochs: int = 2
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        require_between(self, "lr", 1e-12, 1e3)
+        require_between(self, "weight_decay", 0)
+        require_between(self, "epochs", 0)
+        require_between(self, "batch_size", 1)
+        require((self.lr_max is None) == (self.cycle_epochs is None), self, "lr_max and cycle_epochs go together")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Stage 2: a fresh classifier, then an AUC loss with PESG on all layers.
+
+    loss          "aucm" (AUC margin), "aucs" (AUC square), "ce" or "focal" (ablations)
+    margin        m of equation 8; one value, or one per label
+    normalize     scores before the loss: "none", "l2" (the paper's BSN), "l2*sqrt_b", "sigmoid"
+    dual          "sgd" (the paper) or "closed_form"
+    gamma         weight of the proximal term, 1/500 in the paper; weight_decay is lambda
+    milestones    where the rate is divided by `divide` and the reference restarts; in `milestone_unit`s
+    positives     at least this many positives in each batch (class-aware sampling); 0 = plain shuffling (the paper)
+    """
+    loss: str = "aucm"
+    lr: float = 0.1
+    gamma: float = 1 / 500
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    margin: float | tuple[float, ...] = 1.0
+    normalize: str = "none"
+    dual: str = "sgd"
+    prior: str | float | tuple[float, ...] = "batch"
+    epochs: int = 2
+    batch_size: int = 32
+    milestones: tuple[int, ...] = ()
+    milestone_unit: str = "step"
+    divide: float = 3.0
+    positives: int = 0
+
+    def __post_init__(self) -> None:
+        require_in(self, "loss", ("aucm", "aucs", "ce", "focal"))
+        require_in(self, "normalize", ("none", "l2", "l2*sqrt_b", "sigmoid"))
+        require_in(self, "dual", ("sgd", "closed_form"))
+        require_in(self, "milestone_unit", ("step", "epoch"))
+        require_between(self, "lr", 1e-12, 1e3)
+        for name in ("gamma", "weight_decay", "epochs", "positives"):
+            require_between(self, name, 0)
+        require_between(self, "momentum", 0, 0.999)
+        require_between(self, "batch_size", 2)
+        require_between(self, "divide", 1)
+        increasing = list(self.milestones) == sorted(set(self.milestones))
+        require(increasing, self, f"milestones={self.milestones!r} do not increase")
+        require(self.positives < self.batch_size, self, f"positives={self.positives} leaves no room for negatives")
+
+
+METADATA = "metadata"
+SMOKE_NETWORK = "test_resnet.r160_in1k"  # timm's own test network, 0.37 M parameters
+SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
+SMOKE_FINETUNE = dict(epochs=6, batch_size=32, milestones=(4,), milestone_unit="epoch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One network at one resolution, trained once per fold.
+
+    network    a timm model name; size: side of the square input in pixels
+    labels     which labels it predicts; () = all the task's
+    weights    "imagenet" (timm downloads them), a path to a .safetensors file, or "random"
+    precision  "auto" (bf16 where the machine computes in it), "fp32", "bf16" or "fp16" (with a scaler)
+    accumulate micro-batches per step; the AUC losses still see the whole batch
+    checkpointing  recompute activations backward, for sizes that do not fit otherwise
+    ema        decay of an exponential moving average of the weights, 0 = none
+    views      test-time views per image
+    tag        ends the name where two runs share network and size
+    """
+    network: str
+    size: int
+    pretrain: Pretrain
+    finetune: Finetune
+    labels: tuple[str, ...] = ()
+    weights: str = "imagenet"
+    augment: Augment = Augment()
+    views: int = 30
+    precision: str = "auto"
+    accumulate: int = 1
+    checkpointing: bool = False
+    ema: float = 0.0
+    dropout: float = 0.0
+    seed: int = 0
+    tag: str = ""
+    named: str = ""
+
+    def __post_init__(self) -> None:
+        require_between(self, "size", 16, 4096)
+        require_between(self, "views", 1, 256)
+        require_between(self, "accumulate", 1, 1024)
+        require_in(self, "precision", ("auto", "fp32", "bf16", "fp16"))
+        for name in ("ema", "dropout"):
+            require_between(self, name, 0, 0.99999)
+        require(self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors"), self,
+                f"weights={self.weights!r} is none of 'imagenet', 'random', or a .safetensors file")
+
+    @property
+    def name(self) -> str:
+        """`tf_efficientnet_b5.ns_jft_in1k` at 384 is `b5_384`."""
+        if self.named:
+            return self.named
+        short = self.network.split(".")[0].removeprefix("tf_efficientnet_").removeprefix("efficientnet_")
+        return "_".join(part for part in (short, str(self.size), self.tag) if part)
+
+    def smoke(self) -> "Run":
+        """The same run with a tiny network, size and few epochs; it keeps its name."""
+        tiny = max(32, self.size // 8 // 16 * 16)
+        # A few dozen steps want a high rate; scores that no normaliser bounds run away at it.
+        lr = 1.0 if self.finetune.normalize in ("l2", "sigmoid") else 0.1
+        return replace(self, named=self.name, network=SMOKE_NETWORK, size=tiny, weights="random",
+                       views=min(self.views, 4), dropout=0.0, pretrain=replace(self.pretrain, **SMOKE_PRETRAIN),
+                       finetune=replace(self.finetune, lr=lr, **SMOKE_FINETUNE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """The two-layer network on patient columns (the paper's 256 x 128), with stage 2's loss and schedule.
+
+    through  "" trains it on its own; the name of a run trains it through 0.5 cnn + 0.5 mlp with that network frozen
+    """
+    hidden: tuple[int, int] = (256, 128)
+    finetune: Finetune = Finetune()
+    through: str = ""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its folder beside those of the runs."""
+        return METADATA
+
+    def smoke(self) -> "Metadata":
+        tiny = dict(epochs=20, batch_size=64, milestones=(15,), milestone_unit="epoch")
+        return replace(self, finetune=replace(self.finetune, **tiny))
+
+
+def as_json(value: Any) -> dict:
+    """A configuration as plain JSON values, for headers and logs."""
+    return asdict(value)
+
+
+def from_json(cls: type, values: Mapping) -> Any:
+    """The configuration back from `as_json`; lists become tuples, nested classes are rebuilt."""
+    nested = {"pretrain": Pretrain, "finetune": Finetune, "augment": Augment, "resize": Resize}
+    made = {}
+    for item in fields(cls):
+        if item.name in values:
+            value = values[item.name]
+            value = from_json(nested[item.name], value) if item.name in nested and isinstance(value, Mapping) else value
+            made[item.name] = tuple(value) if isinstance(value, list) else value
+    return cls(**made)

@@ -1,0 +1,1 @@
+"""Members of an ensemble: aligned by id, averaged, selected, scored with intervals."""

@@ -1,0 +1,1 @@
+"""Leak-free folds: groups that belong together, the search for balanced splits, imported maps, the audit."""

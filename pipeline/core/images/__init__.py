@@ -1,0 +1,1 @@
+"""An image on its way: decoded, resized and stored once; then views of it, in batches, for training and scoring."""

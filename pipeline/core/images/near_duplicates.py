@@ -1,0 +1,98 @@
+"""Near-duplicate pictures among hundreds of thousands, by hash: re-encoded, resized, turned, mirrored.
+
+Two hashes of 256 bits are near when, in one of the eight turns, they differ in at most NEAR bits. The search is exact:
+256 bits in 16 bands of 16, and of two hashes that differ in at most 31 bits some band differs in at most one, so that
+looking up each band and its 16 one-bit changes finds every near pair (pigeonhole).
+"""
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+
+from pipeline.core.images.phash import KEPT
+
+NEAR = 24  # bits: copies at JPEG quality 50 or half the size differ in up to 19, X-rays of two patients in 48 or more
+BANDS, WIDTH = 16, 16
+
+
+def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, of positions whose hashes (64 hexadecimal digits) are near.
+
+    Of equal hashes, however many, each later one is paired with the first only. near: at most 31.
+    """
+    if not 0 <= near < 2 * BANDS:
+        raise ValueError(f"near={near} is not between 0 and {2 * BANDS - 1}")
+    if not len(hashes):
+        return []
+    packed = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
+    unique, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    pairs = {(int(first[group]), i) for i, group in enumerate(inverse) if first[group] != i}
+    for a, b in near_pairs(unique, near):
+        pairs.add((int(min(first[a], first[b])), int(max(first[a], first[b]))))
+    return sorted(pairs)
+
+
+def near_pairs(unique: np.ndarray, near: int) -> list[tuple[int, int]]:
+    """Pairs of rows of (n, 32) uint8 that are near in some turn."""
+    shuffle = np.random.default_rng(0).permutation(KEPT * KEPT)  # so that each band has fine and coarse frequencies
+    bits = np.unpackbits(unique, axis=1).reshape(-1, KEPT, KEPT)
+    keys, words = bands(bits, shuffle)
+    views = [bands(turned, shuffle) for turned in turns(bits)]
+    found = []
+    for band in range(BANDS):
+        order = np.argsort(keys[band], kind="stable")
+        starts = np.searchsorted(keys[band], np.arange((1 << WIDTH) + 1), sorter=order)
+        for turned_keys, turned in views:
+            asking = np.argsort(turned_keys[band], kind="stable")  # neighbours ask for the same buckets: half the time
+            found += search(asking, turned_keys[band], turned, order, words[order], starts, near)
+    return found
+
+
+def bands(bits: np.ndarray, shuffle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(BANDS, n) uint16 keys and (n, 4) uint64 words of (n, KEPT, KEPT) bits."""
+    packed = np.ascontiguousarray(np.packbits(bits.reshape(len(bits), -1)[:, shuffle], axis=1))
+    return np.ascontiguousarray(packed.view(np.uint16).T), packed.view(np.uint64)
+
+
+def turns(bits: np.ndarray):
+    """The bits of a picture's eight turns: mirrored, odd frequencies change sign; transposed, they change places."""
+    odd = np.arange(KEPT) % 2
+    for across in (0, odd[None, :]):
+        for down in (0, odd[:, None]):
+            mirrored = bits ^ across ^ down
+            yield mirrored.astype(np.uint8)
+            yield mirrored.astype(np.uint8).swapaxes(1, 2)
+
+
+@numba.njit(cache=True)
+def ones(word):
+    """The number of bits set; compiled to one instruction."""
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
+
+
+@numba.njit(cache=True)
+def far(first, second, near):
+    """True when two hashes differ in more than `near` bits."""
+    different = np.uint64(0)
+    for word in range(4):
+        different += ones(first[word] ^ second[word])
+        if different > near:
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+def search(asking, turned_keys, turned, order, ordered, starts, near):
+    """Pairs (i, j), i < j, where hash i turned is near hash j, by one band; ordered: the hashes in `order`."""
+    found = []
+    for i in asking:
+        for flip in range(-1, 16):
+            key = np.int64(turned_keys[i]) ^ (np.int64(1) << flip if flip >= 0 else np.int64(0))
+            for place in range(starts[key], starts[key + 1]):
+                if order[place] > i and not far(turned[i], ordered[place], near):
+                    found.append((i, order[place]))
+    return found

@@ -1,0 +1,69 @@
+"""Preparing one picture, and the journal of what was prepared.
+
+A journal holds one JSON object a line, appended as each picture ends, so that a killed run loses the pictures in hand
+and no more:
+    image_id, file, stamp [bytes, mtime in ns of the file or its archive], and either
+    width, height, phash, decoded       or
+    reason                              why there is no picture
+"""
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.core.config.task import Resize
+from pipeline.core.images.phash import perceptual_hash
+from pipeline.core.images.resize import encode, resized
+from pipeline.core.raw.read import read_source
+from pipeline.core.raw.unreadable import UnreadableImage
+
+Task = tuple[str, str, list[int]]  # image_id, locator, stamp
+
+
+def prepare_one(task: Task, raw: Path, images: Path, sizes: tuple[int, ...], resize: Resize) -> dict:
+    """Decode once, write every size to images/<size>/<image_id>.jpg; the journal's line.
+
+    A disk that cannot be written to is no fault of the picture's: {"failed": why}.
+    """
+    image_id, file, stamp = task
+    line = {"image_id": image_id, "file": file, "stamp": stamp}
+    try:
+        made, picture = resized(read_source(raw, file), sizes, resize)
+        encoded = {size: encode(pixels, resize) for size, pixels in made.items()}
+        phash = perceptual_hash(picture.pixels)
+    except UnreadableImage as unreadable:
+        return line | {"reason": str(unreadable)}
+    except MemoryError:
+        return line | {"reason": "too large: memory ran out"}
+    try:
+        for size, content in encoded.items():
+            put(images / str(size), f"{image_id}.jpg", content)
+    except OSError as error:
+        return {"failed": f"{images}: {error.strerror}"}
+    return line | {"width": picture.width, "height": picture.height, "phash": phash, "decoded": picture.note}
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    """Write a file under a temporary name and rename it. No fsync, which would take longer than everything else."""
+    temporary = folder / f".{name}.part"
+    temporary.write_bytes(content)
+    os.replace(temporary, folder / name)  # noqa: PTH105  # a third of the cost of Path.replace
+
+
+def stamp_of(raw: Path, file: str) -> list[int]:
+    """What tells whether a picture's file has changed; [] where there is none."""
+    try:
+        status = (raw / file.partition("::")[0]).stat()
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def read_journal(path: Path) -> Iterable[dict]:
+    """The whole lines of a journal; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

@@ -1,0 +1,15 @@
+"""The losses of the paper: AUC margin (eq. 8), AUC square (eq. 4), focal, cross-entropy.
+
+    loss = AUCMargin(num_labels=5)
+    optimizer = PESG(network.parameters(), loss=loss, lr=0.1, gamma=1 / 500)
+    loss(network(images), labels).backward()
+    optimizer.step()
+
+Each is called as loss(scores, labels, mask=None): scores are logits, (B,) or (B, K), of any floating dtype; labels have
+their shape; a label of NaN, or a False (0) in the mask, leaves that entry out of every sum and every count. Computed in
+float32, or float64 if the scores are; returned as a float32 scalar.
+"""
+from pipeline.core.losses.auc import AUCMargin, AUCSquare
+from pipeline.core.losses.pointwise import CrossEntropy, Focal
+
+__all__ = ["AUCMargin", "AUCSquare", "CrossEntropy", "Focal"]

@@ -1,0 +1,66 @@
+"""The network on patient columns: two hidden layers, 256 and 128 in the paper; weights carry its encoder."""
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pipeline.core.artifacts.headers import read_header
+from pipeline.core.networks.image import read_tensors
+from pipeline.core.networks.patient_columns import encode, width
+from pipeline.core.networks.scoring import sigmoid
+
+
+class PatientNetwork(nn.Module):
+    """float32 (B, width) columns -> float32 (B, K) scores."""
+
+    def __init__(self, columns: int, hidden: tuple[int, int], labels: int) -> None:
+        super().__init__()
+        first, second = hidden
+        self.layers = nn.Sequential(nn.Linear(columns, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU())
+        self.classifier = nn.Linear(second, labels)
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.layers(columns))
+
+
+class Blended(nn.Module):
+    """The score of 0.5 p + 0.5 q: p the patient network's, q a frozen image network's probability (paper, figure 9).
+
+    Input (B, width + K), the last K columns being q. Returns the logit of the mean, so that a loss that takes the
+    sigmoid of scores sees the mean itself.
+    """
+
+    def __init__(self, patients: PatientNetwork) -> None:
+        super().__init__()
+        self.patients = patients
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        columns, q = inputs.tensor_split([self.patients.layers[0].in_features], dim=1)
+        return torch.logit(0.5 * torch.sigmoid(self.patients(columns)) + 0.5 * q, eps=1e-6)
+
+
+class Columns(torch.utils.data.Dataset):
+    """Rows of a float32 matrix; the item (epoch, indices) is the rows and the indices."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix = torch.from_numpy(matrix)
+
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        indices = torch.from_numpy(key[1])
+        return self.matrix[indices], indices
+
+
+def load_patient_network(path: Path) -> tuple[PatientNetwork, dict]:
+    """The network of a weights file, in eval mode, and its header (with "encoder", "hidden", "labels")."""
+    header = read_header(path)
+    network = PatientNetwork(width(header["encoder"]), tuple(header["hidden"]), len(header["labels"]))
+    network.load_state_dict(read_tensors(path))
+    return network.eval(), header
+
+
+@torch.inference_mode()
+def score_patients(network: PatientNetwork, rows: pd.DataFrame, encoder: dict) -> np.ndarray:
+    """float64 (N, K) scores in [0, 1], computed on the CPU row by row alike whatever the number of rows."""
+    return sigmoid(network.cpu()(torch.from_numpy(encode(rows, encoder))).numpy())

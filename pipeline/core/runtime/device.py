@@ -1,0 +1,101 @@
+"""The machine's abilities: device, processes, precision, loader workers. Chosen once, said in the log."""
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pipeline.core.runtime.command import UserError
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes), (0, 1) outside torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def start_processes() -> None:
+    """Join the process group when torchrun started this process: nccl on GPUs, gloo on CPUs."""
+    if "LOCAL_RANK" in os.environ and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        # torchrun ends the others when one dies; this bounds how long they wait on one that hangs.
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=10))
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and prints."""
+    return world()[0] == 0
+
+
+def agree(flag: bool) -> bool:
+    """True in every process when it is true in any."""
+    if world()[1] == 1:
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    votes = torch.tensor(int(flag), device=device)
+    dist.all_reduce(votes)
+    return bool(votes.item())
+
+
+def from_main(value: object) -> object:
+    """The main process's value, in every process."""
+    if world()[1] == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def device() -> torch.device:
+    """The GPU of this process when there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers() -> int:
+    """Loader processes: the cores beside this one, shared by the processes of this machine; WORKERS overrides."""
+    if "WORKERS" in os.environ:
+        return int(os.environ["WORKERS"])
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(8, cores() // local - 1))
+
+
+def has_bf16() -> bool:
+    """True where bfloat16 is computed in hardware: Ampere and later, or a CPU with AVX-512 bf16 or AMX."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_capability()[0] >= 8
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+def precision(asked: str) -> torch.dtype:
+    """The autocast dtype for a run's `precision`; "auto" is bf16 where the hardware computes in it, else fp32."""
+    if asked == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision='fp16' needs a CUDA device; write 'auto', 'bf16' or 'fp32'")
+    if asked == "auto":
+        asked = "bf16" if has_bf16() else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
+
+
+def autocast(dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Autocast to `dtype` on this process's device; nothing for float32."""
+    return torch.autocast(device().type, dtype, enabled=dtype != torch.float32)
+
+
+@contextlib.contextmanager
+def out_of_memory_advice(network: nn.Module, batch_size: int) -> Iterator[None]:
+    """Turn an out-of-memory error into a UserError that says which settings to change."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        millions = sum(p.numel() for p in network.parameters()) / 1e6
+        raise UserError(f"out of memory with a network of {millions:.0f} M parameters and batch_size={batch_size}: set "
+                        "accumulate=2 (or more), checkpointing=True or precision='bf16' in the run "
+                        f"({' '.join(str(error).split())[:120]})") from None

@@ -1,0 +1,113 @@
+"""Checkpoints: a nested state as one safetensors file, two generations, nothing unpickled.
+
+The newest is `<phase>.checkpoint.safetensors`, the one before it `<phase>.checkpoint.previous.safetensors`. Each is
+written under a temporary name, synced and renamed, and carries a digest of its content: a damaged file is known by
+reading it.
+"""
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pipeline.core.artifacts.tables import atomic
+from pipeline.core.runtime.claims import claim_path
+from pipeline.core.runtime.command import UserError
+
+
+def generations(folder: Path, phase: str) -> tuple[Path, Path]:
+    """The newest and the previous checkpoint of a phase ("pretrained" or "finetuned")."""
+    return folder / f"{phase}.checkpoint.safetensors", folder / f"{phase}.checkpoint.previous.safetensors"
+
+
+def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> object:
+    """The value as JSON, its tensors moved to `tensors` under their path. Dictionary keys keep their type."""
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().cpu().contiguous().clone()
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"items": [[key, flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        made = [flatten(item, f"{path}/{number}", tensors) for number, item in enumerate(value)]
+        return {"list": made} if isinstance(value, list) else {"tuple": made}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"value": value}
+    raise TypeError(f"{path}: a {type(value).__name__} cannot stand in a checkpoint")
+
+
+def unflatten(form: dict, tensors: dict[str, torch.Tensor]) -> object:
+    """The inverse of `flatten`."""
+    (kind, content), = form.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "items":
+        return {key: unflatten(item, tensors) for key, item in content}
+    if kind in ("list", "tuple"):
+        made = [unflatten(item, tensors) for item in content]
+        return made if kind == "list" else tuple(made)
+    return content
+
+
+def digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
+    """A sha256 over the JSON form and the bytes of all tensors, in the order of their names."""
+    made = hashlib.sha256(form.encode())
+    for name in sorted(tensors):
+        made.update(tensors[name].reshape(-1).view(torch.uint8).numpy() if tensors[name].numel() else b"")
+    return made.hexdigest()
+
+
+def save(folder: Path, phase: str, state: dict) -> None:
+    """Write `state` as the newest generation; the newest so far becomes the previous one. UserError on a full disk."""
+    tensors: dict[str, torch.Tensor] = {}
+    form = json.dumps(flatten(state, "", tensors))
+    newest, previous = generations(folder, phase)
+    try:
+        with atomic(newest) as temporary:
+            save_file(tensors, temporary, {"state": form, "digest": digest(form, tensors)})
+            if newest.exists():
+                newest.replace(previous)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{newest}: the checkpoint could not be written ({error}); the one before it stands, "
+                        "make room and run the same command again") from None
+
+
+def read(path: Path) -> dict:
+    """The state in a checkpoint file. ValueError when it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error)) from None
+    if "state" not in about or digest(about["state"], tensors) != about.get("digest"):
+        raise ValueError("its content does not match its digest")
+    return unflatten(json.loads(about["state"]), tensors)
+
+
+def load(folder: Path, phase: str) -> dict | None:
+    """The newest state that reads well, or None; where the newest is damaged, says so and takes the other."""
+    newest, previous = generations(folder, phase)
+    for path, instead in ((newest, "the generation before it" if previous.exists() else "the beginning"),
+                          (previous, "the beginning")):
+        if path.exists():
+            try:
+                return read(path)
+            except ValueError as error:
+                print(f"{path}: damaged ({error}); falling back to {instead}", flush=True)
+    return None
+
+
+def sweep(folder: Path, phase: str) -> None:
+    """Delete the temporary files of checkpoints and weights that a kill left half written."""
+    for name in (f"{phase}.checkpoint.safetensors", f"{phase}.safetensors"):
+        for path in folder.glob(f".{name}.*"):
+            if not path.name.startswith(claim_path(folder / name).name):
+                path.unlink(missing_ok=True)
+
+
+def remove(folder: Path, phase: str) -> None:
+    """Delete both generations: the weights they led to stand."""
+    for path in generations(folder, phase):
+        path.unlink(missing_ok=True)

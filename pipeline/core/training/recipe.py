@@ -1,0 +1,29 @@
+"""Stage 2's loss, optimizer and stage ends from a `Finetune` recipe, for networks on images and on metadata."""
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from pipeline.core.config.run import Finetune
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
+from pipeline.core.pesg import PESG
+
+
+def make_loss(recipe: Finetune, labels: int) -> nn.Module:
+    """The loss that `recipe.loss` names, for this many labels."""
+    if recipe.loss == "aucm":
+        return AUCMargin(labels, recipe.margin, recipe.prior, recipe.normalize, recipe.dual)
+    if recipe.loss == "aucs":
+        return AUCSquare(labels, recipe.prior, recipe.normalize)
+    return CrossEntropy() if recipe.loss == "ce" else Focal()
+
+
+def make_optimizer(recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module) -> torch.optim.Optimizer:
+    """PESG; with the duals of an AUC loss, without any for the others."""
+    return PESG(parameters, loss if isinstance(loss, AUCMargin) else None, lr=recipe.lr, gamma=recipe.gamma,
+                weight_decay=recipe.weight_decay, momentum=recipe.momentum)
+
+
+def milestones(recipe: Finetune, steps_per_epoch: int) -> list[int]:
+    """The steps at which PESG's stages end."""
+    return [mark * (steps_per_epoch if recipe.milestone_unit == "epoch" else 1) for mark in recipe.milestones]

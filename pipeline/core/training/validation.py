@@ -1,0 +1,42 @@
+"""The validation AUC that a run's log shows: image by image, one view each, mean over labels with both classes."""
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.core.artifacts.labels import truth
+from pipeline.core.artifacts.tables import image_path
+from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.losses.checks import NotFinite
+from pipeline.core.networks.scoring import score_views
+from pipeline.core.runs.job import Job
+from pipeline.core.runtime.device import workers
+from pipeline.core.training.log import auc_or_nan
+
+
+def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, float]]:
+    """A function network -> {"mean": AUC, label: AUC}; a label without both classes has NaN and is not in the mean.
+
+    It raises NotFinite for a network that has diverged.
+    """
+    rows, run, task = job.validation(), job.run, job.competition.task
+    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    labels = truth(rows, job.labels, task)
+    matrices = view_matrices(1, run.size, run.augment)
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        scores = score_views(network, lambda index: read_picture(paths[index], task.resize.channels), len(paths),
+                             matrices, dtype, workers() if len(paths) > 500 else 0)[:, 0]
+        if not np.isfinite(scores).all():
+            raise NotFinite(f"{np.count_nonzero(~np.isfinite(scores).all(1))} of {len(paths)} validation images get "
+                            "a score that is not finite")
+        return mean_first(dict(zip(job.labels, map(auc_or_nan, scores.T, labels.T), strict=True)))
+
+    return validate
+
+
+def mean_first(aucs: dict[str, float]) -> dict[str, float]:
+    """The AUCs with their mean over the labels that have one in front."""
+    known = [value for value in aucs.values() if not np.isnan(value)]
+    return {"mean": float(np.mean(known)) if known else float("nan"), **aucs}

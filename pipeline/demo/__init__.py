@@ -1,0 +1,1 @@
+"""Synthetic raw downloads in the organisers' own layouts: `python -m pipeline.demo`."""

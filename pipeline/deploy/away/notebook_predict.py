@@ -1,0 +1,168 @@
+"""# Predict without the internet
+
+Attached: the competition, and a dataset with the trained networks and the code that made them.
+
+1. Find the mounts, whatever Kaggle calls them today.
+2. Write a submission that scores 0.5, so that there is one whatever happens next.
+3. Predict in a process of its own, in order of value, within the time there is; every improvement replaces the file.
+4. Look at the file once more.
+"""
+# %%
+import csv
+import importlib.util
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+# %% settings
+SLUG = "competition"  # the competition's name on Kaggle
+PACKAGE = "competition"  # the package's name, in its package.json
+HOURS = 8.5  # time for everything; sessions end after 9 to 12 hours
+
+# %%
+STARTED = time.monotonic()
+ROOT = Path(os.environ.get("KAGGLE_ROOT", "/kaggle"))
+INPUT, WORKING, TEMP = ROOT / "input", ROOT / "working", Path(tempfile.mkdtemp())
+SAMPLE = "sample_submission.csv"
+RERUN = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))  # True where the hidden test set has been swapped in
+print(f"Python {sys.version.split()[0]}, hidden test set: {RERUN}")
+
+
+def folders(top, depth):
+    """A folder and those below it, breadth first, so that a mount is found before the pictures in it are listed."""
+    level = [top]
+    for _ in range(depth + 1):
+        yield from level
+        level = [entry for folder in level for entry in listed(folder) if entry.is_dir()]
+
+
+def listed(folder):
+    """What is in a folder, in order; nothing where there are as many files as only pictures are."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry, _ in zip(entries, range(2000))]
+    return [folder / name for name in sorted(names)] if len(names) < 2000 else []
+
+
+def find(is_it, tried=()):
+    """The first folder under the inputs that `is_it`: those tried first, then all to a depth of five."""
+    for folder in [*(INPUT / one for one in tried), *folders(INPUT, 5)]:
+        if folder.is_dir() and is_it(folder):
+            return folder
+    raise SystemExit(f"{INPUT}: nothing in it is what was looked for; attach the competition and the dataset")
+
+
+def is_package(folder):
+    about = folder / "package.json"
+    return about.is_file() and json.loads(about.read_text()).get("competition") == PACKAGE
+
+
+def is_competition(folder):
+    return (folder / SAMPLE).is_file() and not (folder / "package.json").exists()
+
+
+package = find(is_package)
+about = json.loads((package / "package.json").read_text())
+raw = find(is_competition, (f"competitions/{SLUG}", SLUG))
+print(f"package {package}\nraw     {raw}")
+
+# %%
+submission = WORKING / about["file"]
+WORKING.mkdir(parents=True, exist_ok=True)
+with (raw / SAMPLE).open(encoding="utf-8-sig", newline="") as file:
+    sample = list(csv.reader(file))
+header, ids = sample[0], [row[sample[0].index(about["id_column"])] for row in sample[1:] if row]
+
+
+def write_fallback():
+    """Every id with the share of positives in training."""
+    prior = {about["columns"][label]: share for label, share in about["prior"].items()}
+    temporary = submission.with_name(".fallback.csv")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, header, restval=0.5, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**prior, about["id_column"]: one} for one in ids)
+    temporary.replace(submission)
+
+
+write_fallback()
+print(f"{submission}: {len(ids)} rows, prior only")
+
+# %%
+def code_folder():
+    """The folder to import the code from: unpacked by Kaggle, or unpacked here."""
+    for folder in folders(package, 3):
+        if (folder / "pipeline" / "deploy" / "away" / "kaggle.py").is_file():
+            return folder
+    with zipfile.ZipFile(package / "code.zip") as archive:
+        archive.extractall(TEMP / "code")
+    return TEMP / "code"
+
+
+def install(missing):
+    """Put the packages that this machine lacks into a folder of their own, from the wheels in the package."""
+    if missing:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        where = ["--find-links", str(package), "--target", str(TEMP / "site")]
+        done = subprocess.run([*pip, *where, *missing], check=False)
+        print(f"pip install {' '.join(missing)}: status {done.returncode}")
+    return TEMP / "site"
+
+
+def lacks(module, wanted):
+    """Is a package not there, or older than wanted ("timm>=1.0.31")?"""
+    name, _, oldest = wanted.partition(">=")
+    if importlib.util.find_spec(module) is None:
+        return True
+    there, oldest = ([int(part) for part in re.findall(r"\d+", text)] for text in (version(name), oldest))
+    return there < oldest
+
+
+site = install([wanted for module, wanted in about["wheels"].items() if lacks(module, wanted)])
+left = HOURS * 3600 - (time.monotonic() - STARTED)
+environment = {**os.environ, "PYTHONPATH": f"{code_folder()}{os.pathsep}{site}", "PYTHONUNBUFFERED": "1",
+               "TIME_LIMIT": f"{left:.0f}s", "HF_HUB_OFFLINE": "1"}
+command = [sys.executable, "-m", "pipeline.deploy.away.kaggle", str(package), str(raw), str(submission)]
+process = subprocess.Popen(command, cwd=TEMP, env=environment, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+watchdog = threading.Timer(left, process.kill)  # it stops by itself before; this is for one that hangs
+watchdog.start()
+for line in process.stdout:
+    print(line, end="")
+print(f"ended with status {process.wait()}")
+watchdog.cancel()
+
+# %%
+def sound():
+    """Does the submission have the sample's ids in order and a finite number in each other field?"""
+    try:
+        with submission.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    if rows[:1] != [header] or any(len(row) != len(header) for row in rows):
+        return False
+    column = header.index(about["id_column"])
+    scores = [value for row in rows[1:] for place, value in enumerate(row) if place != column]
+    return [row[column] for row in rows[1:]] == ids and all(map(finite, scores))
+
+
+def finite(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+if not sound():
+    write_fallback()
+    print("the submission was not sound; the prior stands again")
+print(f"{submission}: {len(ids)} rows after {time.monotonic() - STARTED:.0f} s")

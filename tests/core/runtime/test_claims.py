@@ -1,0 +1,94 @@
+"""Each artifact is made once, whoever else is at it, and a dead maker's work is taken over."""
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.runs import launch
+from pipeline.core.runtime import claims
+from pipeline.core.runtime.command import TimeLimitReached
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from pipeline.core.runtime.claims import unfinished
+folder, name = Path(sys.argv[1]), sys.argv[2]
+for path in unfinished([folder / f"{number}.done" for number in range(12)]):
+    with (folder / "made.txt").open("a") as file:
+        file.write(f"{path.name} {name}\\n")
+    time.sleep(0.05)
+    path.write_text(name)
+"""
+
+
+def test_two_launchers_make_each_artifact_once(tmp_path):
+    started = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), name]) for name in "ab"]
+    assert [process.wait(timeout=60) for process in started] == [0, 0]
+    made = [line.split() for line in (tmp_path / "made.txt").read_text().splitlines()]
+    assert sorted(name for name, _ in made) == sorted(f"{number}.done" for number in range(12))
+    assert not list(tmp_path.glob(".*.claim*"))
+
+
+def test_the_claim_of_a_killed_process_is_taken_over(tmp_path):
+    artifact = tmp_path / "x.done"
+    hold = ("import sys, time; from pathlib import Path; from pipeline.core.runtime.claims import unfinished\n"
+            "for path in unfinished([Path(sys.argv[1])]): print('held', flush=True); time.sleep(60)")
+    holder = subprocess.Popen([sys.executable, "-c", hold, str(artifact)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline().strip() == "held"
+    assert not claims.acquire(artifact, claims.Watch())
+    holder.kill()
+    holder.wait()
+    began = time.monotonic()
+    for path in claims.unfinished([artifact]):
+        path.write_text("made by the next")
+    assert artifact.read_text() == "made by the next" and time.monotonic() - began < 20
+
+
+def test_a_claim_from_another_machine_goes_stale_by_the_watchers_clock(tmp_path, monkeypatch):
+    artifact = tmp_path / "x.done"
+    path = claims.claim_path(artifact)
+    path.write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
+    monkeypatch.setattr(claims, "STALE", 0.3)
+    watch = claims.Watch()
+    assert not claims.acquire(artifact, watch)
+    time.sleep(0.2)
+    path.touch()  # a heartbeat
+    assert not claims.acquire(artifact, watch)
+    time.sleep(0.2)
+    assert not claims.acquire(artifact, watch)
+    assert path.exists()
+    time.sleep(0.4)
+    claims.acquire(artifact, watch)
+    assert claims.acquire(artifact, claims.Watch())
+
+
+@pytest.mark.parametrize("how", ["stop", "time"])
+def test_waiting_for_another_launcher_ends_when_asked_to(tmp_path, monkeypatch, how):
+    artifact = tmp_path / "x.done"
+    claims.claim_path(artifact).write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
+    looks = iter(range(10))
+    monkeypatch.setattr(launch.Stop, "requested", False)
+    if how == "stop":
+        monkeypatch.setattr(claims.time, "sleep", lambda _: setattr(launch.Stop, "requested", next(looks) > 1))
+    else:
+        monkeypatch.setattr(launch, "time_left", lambda: 2.0 - next(looks))
+    with pytest.raises(TimeLimitReached, match="between folds"):
+        list(launch.shared([artifact]))
+    assert 2 < next(looks) < 6
+
+
+def test_what_stands_is_not_made(tmp_path):
+    artifact = tmp_path / "x.done"
+    artifact.write_text("")
+    assert list(claims.unfinished([artifact])) == []
+
+
+def test_a_claim_is_let_go_when_the_work_fails(tmp_path):
+    generator = claims.unfinished([tmp_path / "x.done"])
+    next(generator)
+    assert claims.claim_path(tmp_path / "x.done").exists()
+    generator.close()
+    assert not list(Path(tmp_path).iterdir())

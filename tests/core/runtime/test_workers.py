@@ -1,0 +1,62 @@
+"""A crew survives what its members do not."""
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from pipeline.core.runtime.workers import MEMORY, Lost, crew_of
+
+
+def work(task: tuple[str, int], factor: int) -> int:
+    """Does what it is told: answer, die, stall, or ask for too much memory."""
+    what, value = task
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "exit":
+        os._exit(3)
+    if what == "stall":
+        time.sleep(60)
+    if what == "memory":
+        try:
+            return len(np.ones(2 * MEMORY, np.uint8))
+        except MemoryError:
+            return -1
+    return value * factor
+
+
+def test_every_task_is_answered_once():
+    tasks = [("work", i) for i in range(500)]
+    with crew_of(3, work, 7) as run:
+        for part in (tasks[:10], tasks[10:], []):
+            assert dict(run(part)) == {task: 7 * task[1] for task in part}
+
+
+@pytest.mark.parametrize("what, why", [("die", "SIGKILL"), ("exit", "exit 3"), ("stall", "more than 1 s")])
+def test_a_lost_worker_costs_its_task_alone(what, why):
+    tasks = [("work", i) for i in range(20)]
+    tasks[4] = (what, 4)
+    with crew_of(2, work, 2, limit=1.0) as run:
+        answers = dict(run(tasks))
+    assert isinstance(answers.pop(tasks[4]), Lost) or pytest.fail("the lost task has an answer")
+    assert answers == {task: 2 * task[1] for task in tasks if task[0] == "work"}
+    with crew_of(1, work, 2, limit=1.0) as run:
+        assert why in str(next(iter(run([tasks[4]])))[1])
+
+
+def test_memory_is_bounded():
+    with crew_of(1, work, 1) as run:
+        assert dict(run([("memory", 0), ("work", 5)])) == {("memory", 0): -1, ("work", 5): 5}
+
+
+def test_no_worker_outlives_the_block():
+    with crew_of(2, os_pid) as run:
+        pids = [pid for _, pid in run([0, 1, 2, 3])]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def os_pid(_task: int) -> int:
+    return os.getpid()

@@ -1,0 +1,84 @@
+"""Two processes under torchrun take the steps of one; when one dies, the other ends."""
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.core.networks.image import read_tensors
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import os, sys
+from pathlib import Path
+import numpy as np, torch
+from torch import nn
+from pipeline.core.training.recipe import make_loss, make_optimizer
+from pipeline.core.runtime.device import start_processes, world
+from pipeline.core.networks.patient import Columns
+from pipeline.core.config.run import Finetune
+from pipeline.core.training.schedules import stepwise
+from pipeline.core.training.loop import Phase, fit, keep
+
+folder, micro, die = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+start_processes()
+rng = np.random.default_rng(0)
+x = rng.normal(size=(320, 6)).astype(np.float32)
+y = (x[:, :1] + rng.normal(size=(320, 1)) > 1.2).astype(np.float32)
+y[:7] = np.nan
+recipe = Finetune(lr=0.05, epochs=5, batch_size=32, milestones=(12, 30), margin=0.8, normalize="l2", gamma=0.01)
+torch.manual_seed(0)
+network, loss = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1)), make_loss(recipe, 1)
+steps = 0
+
+def rate(step):
+    global steps
+    steps += 1
+    if steps == die and world()[0] == 1:
+        os._exit(3)
+    return stepwise(recipe.lr, 3.0, recipe.milestones)(step)
+
+phase = Phase(name="finetuned", folder=folder, key={"target": "two", "labels": ["y"]}, network=network, loss=loss,
+              optimizer=make_optimizer(recipe, network.parameters(), loss), data=Columns(x),
+              targets=torch.from_numpy(y),
+              rate=rate, restarts=frozenset(recipe.milestones), validate=lambda _: {"mean": 0.5},
+              epochs=recipe.epochs, batch_size=32, seed=4, micro=micro)
+keep(phase, fit(phase))
+"""
+
+
+def launch(folder: Path, processes: int, micro: int = 1, die: int = -1) -> subprocess.CompletedProcess:
+    program = folder / "program.py"
+    folder.mkdir(exist_ok=True)
+    program.write_text(PROGRAM)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.run([sys.executable, *(torchrun if processes > 1 else []), str(program), str(folder), str(micro),
+                           str(die)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                          capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    assert launch(folder, 1).returncode == 0
+    return read_tensors(folder / "finetuned.safetensors")
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_two_processes_end_with_the_weights_of_one(tmp_path, one, micro):
+    done = launch(tmp_path / "two", 2, micro)
+    assert done.returncode == 0, done.stderr
+    two = read_tensors(tmp_path / "two" / "finetuned.safetensors")
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], rtol=0, atol=1e-6), (name, (value - two[name]).abs().max())
+
+
+def test_one_process_dying_ends_the_other_within_a_minute(tmp_path):
+    began = time.monotonic()
+    done = launch(tmp_path / "dies", 2, die=10)
+    assert done.returncode != 0 and time.monotonic() - began < 60
+    assert "exitcode" in done.stderr and not (tmp_path / "dies" / "finetuned.safetensors").exists()

@@ -1,0 +1,160 @@
+"""Training runs: they learn what can be learnt, repeat themselves, and record what they did."""
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.core.runtime.command import UserError
+from pipeline.paper.benchmark import datasets, training
+from pipeline.paper.benchmark import run as runs
+from pipeline.paper.benchmark.datasets import Benchmark
+from pipeline.paper.benchmark.store import as_trial
+from pipeline.paper.benchmark.trial import Trial
+
+CPU = torch.device("cpu")
+
+
+def bright(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """8 px noise; positives are brighter by one standard deviation of the noise, so AUC 1 is within reach."""
+    random, labels = np.random.default_rng(seed), np.arange(count) % 2
+    pixels = random.normal(100, 25, (count, 3, 8, 8)) + 25 * labels[:, None, None, None]
+    return pixels.clip(0, 255).astype(np.uint8), labels
+
+
+class Tiny(nn.Module):
+    """Mean colour under one linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.classifier = nn.BatchNorm2d(3), nn.Linear(3, 1)
+
+    def forward(self, images):
+        return self.classifier(self.norm(images).mean((2, 3)))[:, 0]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A data set whose classes differ in brightness, and a tiny network, in place of the real ones."""
+    benchmark = Benchmark("cifar10", *bright(1000, 0), *bright(400, 1), "made")
+    monkeypatch.setattr(datasets, "read", lambda _: benchmark)
+    monkeypatch.setitem(training.NETWORKS, "resnet20", Tiny)
+    runs.easiest_first.cache_clear()
+
+
+def trial(**changes) -> Trial:
+    return Trial(**{**dict(dataset="cifar10", imratio=0.1, epochs=4, batch_size=32, precision="fp32"), **changes})
+
+
+@pytest.mark.parametrize("changes", [
+    dict(loss="ce"), dict(loss="focal"), dict(loss="aucs"), dict(loss="aucm"),
+    dict(dual="closed_form"), dict(normalize="sigmoid"), dict(normalize="l2*sqrt_b", per_batch=4),
+    dict(augment="crop", average=0.9), dict(first_ce=2), dict(constrained=False, margin=0.1),
+])
+def test_every_variant_learns_a_task_that_is_easy(changes):
+    record = runs.run(trial(epochs=20, lr=1.0, **changes), CPU)
+    assert len(record["test_auc"]) == 20
+    assert record["test_auc"][-1] > 0.95
+
+
+def test_equal_trials_give_equal_histories_and_other_seeds_others():
+    first, again, other = (runs.run(trial(seed=seed), CPU)["test_auc"] for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_the_record_tells_what_was_trained_and_gives_the_trial_back():
+    made = trial(margin=0.3)
+    record = runs.run(made, CPU)
+    assert (record["trained_on"], record["trained_on_positives"]) == (556, 56)
+    assert record["bound"] == pytest.approx(np.sqrt(1 / 3 + 1 / 29), abs=1e-4)
+    assert record["key"] == made.key
+    assert as_trial(record) == made
+    assert record["note"] == "made"
+
+
+def test_a_tuning_run_sees_the_validation_part_and_not_the_test_set():
+    record = runs.run(trial(held_out=0.1), CPU)
+    assert "test_auc" not in record
+    assert record["trained_on"] == 556 - 50 - 6
+    assert len(record["valid_auc"]) == 4
+
+
+def test_noisy_and_easy_data_are_added():
+    noisy = runs.run(trial(noisy=0.1), CPU)
+    assert noisy["trained_on"] == 556 + round(0.1 * 444)
+    assert noisy["trained_on_positives"] == 56 + 50
+    easy = runs.run(trial(easy=0.2), CPU)
+    assert easy["trained_on_positives"] == 56 + round(0.2 * 444)
+
+
+def test_easy_data_are_those_that_the_first_network_scores_highest():
+    made = trial(easy=0.2)
+    _, _, removed = runs.training_rows(made, datasets.read("cifar10"))
+    easy = runs.easy_rows(made, removed, CPU)
+    light = datasets.read("cifar10").train_images.mean((1, 2, 3))
+    rest = np.setdiff1d(removed, easy)
+    assert light[easy].mean() > light[rest].mean() + 1
+
+
+def test_the_rate_falls_at_half_and_at_three_quarters():
+    assert training.decays(trial(epochs=100), "aucm", 100) == (50, 75)
+    assert training.decays(trial(epochs=100, first_ce=40), "ce", 40) == ()
+    assert training.decays(trial(epochs=1), "ce", 1) == ()
+
+
+def test_a_training_that_diverges_is_recorded_with_an_auc_of_a_half():
+    record = runs.run(trial(loss="aucs", lr=1e30, weight_decay=0.0, epochs=3), CPU)
+    assert record["test_auc"][-1] == 0.5 and len(record["test_auc"]) == 3
+    assert "not finite" in record["diverged"][0]
+
+
+def test_the_rate_falls_within_a_training(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "decay", lambda optimizer, divide: seen.append((len(optimizer.param_groups), divide)))
+    runs.run(trial(loss="ce", epochs=8), CPU)
+    assert seen == [(1, 10.0), (1, 10.0)]
+
+
+def test_decay_divides_the_rate_and_moves_the_reference():
+    network = Tiny()
+    criterion = training.criterion_of(trial(), "aucm")
+    optimizer = training.optimizer_of(trial(), network, criterion, "aucm")
+    training.decay(optimizer, 10)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01] * len(optimizer.param_groups))
+    sgd = training.optimizer_of(trial(loss="ce"), network, training.criterion_of(trial(), "ce"), "ce")
+    training.decay(sgd, 4)
+    assert sgd.param_groups[0]["lr"] == pytest.approx(0.025)
+
+
+def test_an_unconstrained_alpha_may_go_below_zero_and_a_constrained_one_not():
+    free, held = (runs.run(trial(constrained=c, margin=0.01, epochs=8, lr=0.5), CPU)["alpha"] for c in (False, True))
+    assert min(held) >= 0
+    assert min(free) < 0
+
+
+def test_keys_ignore_defaults_and_know_every_change():
+    base = trial()
+    assert base.key == trial().key
+    for item in dataclasses.fields(Trial):
+        other = {"dataset": "stl10", "network": "densenet121", "loss": "ce", "normalize": "none", "dual": "closed_form",
+                 "augment": "flip", "precision": "bf16", "constrained": False}.get(item.name, 0.3)
+        if item.name in ("seed", "epochs", "batch_size", "per_batch", "first_ce"):
+            other = 3
+        assert dataclasses.replace(base, **{item.name: other}).key != base.key, item.name
+
+
+@pytest.mark.parametrize("changes", [dict(loss="hinge"), dict(epochs=0), dict(held_out=1.0), dict(first_ce=4),
+                                     dict(dataset="mnist"), dict(constrained=False, dual="closed_form")])
+def test_values_that_make_no_sense_are_refused(changes):
+    with pytest.raises(UserError):
+        trial(**changes)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("loss", ["ce", "aucm"])
+def test_a_gpu_sees_the_same_order_and_views_as_the_cpu(loss):
+    here, there = (runs.run(trial(loss=loss, augment="crop"), torch.device(name)) for name in ("cpu", "cuda"))
+    assert here["test_auc"] == pytest.approx(there["test_auc"], abs=1e-3)
