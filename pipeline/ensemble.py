@@ -1,19 +1,25 @@
-"""Align every run's predictions, average them, and score each run, each stage and the average with intervals.
+"""Align every run's predictions, average them, and score each run, each stage and the average with
+intervals.
 
-    python -m pipeline.ensemble melanoma                                   every run of the competition, and metadata
-    python -m pipeline.ensemble melanoma/b5_384 melanoma/b6_512            these runs only, and metadata
-    python -m pipeline.ensemble melanoma --folds 0 1                       where only some folds were trained
+    python -m pipeline.ensemble melanoma                                   every run of the
+                                                                           competition, and metadata
+    python -m pipeline.ensemble melanoma/b5_384 melanoma/b6_512            these runs only, and
+                                                                           metadata
+    python -m pipeline.ensemble melanoma --folds 0 1                       where only some folds
+                                                                           were trained
 
-reads   data/<comp>/images.csv, folds.csv
-        models/<comp>/<run>/fold<k>/predictions.csv, predictions_pretrained.csv; models/<comp>/metadata/fold<k>/...
+reads   data/<comp>/images.csv, folds.csv models/<comp>/<run>/fold<k>/predictions.csv,
+        predictions_pretrained.csv; models/<comp>/metadata/fold<k>/...
 writes  models/<comp>/scores.csv       member | stage label auc low high n positives views and hashes
         models/<comp>/quantiles.json   frozen maps from score to out-of-fold quantile, for inference elsewhere
         models/<comp>/ensemble.json    members, weights, near-duplicates, correlations, paired differences, hashes
         models/<comp>/ensemble.csv     unit_id | image_id split fold <labels>: out-of-fold and test units, blended
 
-Intervals are 95 %, of 1,000 resamples of patients. Members that rank a label alike (|rho| > .999) are named and count
-once. The blend of images and metadata, and mean, rank or quantile, are `blend` in the competition's file.
+Intervals are 95 %, of 1,000 resamples of patients. Members that rank a label alike (|rho| > .999)
+are named and count once. The blend of images and metadata, and mean, rank or quantile, are `blend`
+in the competition's file.
 """
+
 import argparse
 import hashlib
 from collections.abc import Sequence
@@ -23,42 +29,54 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.tables import fold_folder, models_folder, provenance, write_csv, write_json
-from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.paths import (
+    PREDICTIONS,
+    STAGE_1_PREDICTIONS,
+    fold_folder,
+    models_folder,
+)
+from pipeline.core.artifacts.provenance import provenance
+from pipeline.core.artifacts.tables import write_csv
+from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
+from pipeline.core.config.target import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
 from pipeline.core.ensemble.members import (
     Member,
     Rows,
-    Units,
     comparable,
     member_maps,
     read_member,
     read_rows,
-    to_units,
-    units_of,
 )
-from pipeline.core.ensemble.scores import classes, difference_row, printed, score_rows, sentence
+from pipeline.core.ensemble.scores import difference_row, printed, score_rows, sentence
 from pipeline.core.ensemble.selection import (
-    near_duplicates,
+    nearly_equal_members,
     nested_gain,
     patient_folds,
     rank_correlations,
     select_columns,
     without_duplicates,
 )
-from pipeline.core.runs.predictions import FINETUNED, PRETRAINED
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.ensemble.units import Units, to_units, units_of
+from pipeline.core.metrics.roc import classes
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 
 STAGES = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
-HALF = 0.5  # the paper's blend: scored for every run, also where the competition leaves metadata out of its submission
+# the paper's blend: scored for every run, also where the competition leaves metadata out of its
+# submission
+HALF = 0.5
 
 
 def main(arguments: argparse.Namespace) -> None:
     targets = [parse_target(text) for text in arguments.targets]
     if any(target.fold is not None for target in targets):
-        raise UserError("an ensemble is of whole runs: leave /fold<k> away, or name the folds with --folds")
+        raise UserError(
+            "an ensemble is of whole runs: leave /fold<k> away, or name the folds with --folds"
+        )
     for name in dict.fromkeys(target.competition for target in targets):
         runs = [target.run for target in targets if target.competition == name]
         ensemble(load(name), () if "" in runs else tuple(dict.fromkeys(runs)), arguments.folds)
@@ -66,12 +84,19 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__)
-    made.add_argument("--folds", type=int, nargs="+", metavar="K", help="only these folds (default: all of folds.csv)")
+    made.add_argument(
+        "--folds",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="only these folds (default: all of folds.csv)",
+    )
     return made
 
 
 def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[int] | None) -> None:
-    """Make the four artifacts of one competition; ensemble.csv, which says that all stand, is written last."""
+    """Make the four artifacts of one competition; ensemble.csv, which says that all stand, is
+    written last."""
     task, blend, folder = competition.task, competition.blend, models_folder(competition.name)
     rows = read_rows(competition, folds)
     before, after, patients = read_members(competition, names, rows)
@@ -80,28 +105,52 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
 
     made = [comparable(member, blend.method, rows) for member in after]
     validated, test = (np.stack(side) for side in zip(*made))
-    weights, choice = choose_weights(competition, [member.name for member in after], validated, rows, units)
+    weights, choice = choose_weights(
+        competition, [member.name for member in after], validated, rows, units
+    )
     images = [weighted_mean(part, weights, blend.method) for part in (validated, test)]
     require_all(competition, images[0])
     side = comparable(patients, blend.method, rows) if patients else None
-    blended = [blend_metadata(*pair, share, blend.method) for pair in zip(images, side)] if share else images
+    blended = (
+        [blend_metadata(*pair, share, blend.method) for pair in zip(images, side)]
+        if share
+        else images
+    )
 
     scored = as_scored([*before, *members])
     if side:
-        scored += [made_of("blend", member.name, blend_of(scores, side[0], share or HALF, blend.method),
-                           [member, patients]) for member, scores in zip(after, validated)]
+        scored += [
+            made_of(
+                "blend",
+                member.name,
+                blend_of(scores, side[0], share or HALF, blend.method),
+                [member, patients],
+            )
+            for member, scores in zip(after, validated)
+        ]
     scored.append(made_of("ensemble", "ensemble", images[0], after))
     if share:
         scored.append(made_of("blend", "ensemble", blended[0], members))
 
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task))
-    write_json(folder / "quantiles.json", {"hashes": rows.hashes, "members": {
-        member.name: member_maps(member, rows, task.labels) for member in members}})
+    write_json(
+        folder / "quantiles.json",
+        {
+            "hashes": rows.hashes,
+            "members": {member.name: member_maps(member, rows, task.labels) for member in members},
+        },
+    )
     facts = provenance(
-        members=[member.name for member in (members if share else after)], folds=list(rows.folds),
-        labels=list(task.labels), method=blend.method, metadata=share, **choice,
-        differences=differences(scored, rows, units, task), hashes=rows.hashes,
-        predictions={member.name: member.digest for member in members})
+        members=[member.name for member in (members if share else after)],
+        folds=list(rows.folds),
+        labels=list(task.labels),
+        method=blend.method,
+        metadata=share,
+        **choice,
+        differences=differences(scored, rows, units, task),
+        hashes=rows.hashes,
+        predictions={member.name: member.digest for member in members},
+    )
     write_json(folder / "ensemble.json", facts)
     write_csv(folder / "ensemble.csv", unit_table(rows, units, blended, task))
     tell(competition, facts)
@@ -109,7 +158,9 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
 
 @dataclass(frozen=True)
 class Scored:
-    """Out-of-fold image scores (n, K) that scores.csv tells of: a member's, a blend's or the ensemble's."""
+    """Out-of-fold image scores (n, K) that scores.csv tells of: a member's, a blend's or the
+    ensemble's."""
+
     member: str
     stage: str
     scores: np.ndarray
@@ -123,54 +174,91 @@ def blend_of(scores: np.ndarray, patients: np.ndarray, share: float, method: str
 
 
 def as_scored(members: Sequence[Member]) -> list[Scored]:
-    return [Scored(member.name, member.stage, member.out_of_fold, member.views, member.digest) for member in members]
+    return [
+        Scored(member.name, member.stage, member.out_of_fold, member.views, member.digest)
+        for member in members
+    ]
 
 
 def made_of(stage: str, name: str, scores: np.ndarray, members: Sequence[Member]) -> Scored:
-    """An average of members; its views are those of the images' networks, its digest that of all their files."""
+    """An average of members; its views are those of the images' networks, its digest that of all
+    their files."""
     digest = hashlib.sha256("".join(member.digest for member in members).encode()).hexdigest()
-    return Scored(name, stage, scores, min(member.views for member in members if member.name != METADATA), digest)
+    return Scored(
+        name,
+        stage,
+        scores,
+        min(member.views for member in members if member.name != METADATA),
+        digest,
+    )
 
 
-def read_members(competition: Competition, names: tuple[str, ...],
-                 rows: Rows) -> tuple[list[Member], list[Member], Member | None]:
-    """(runs after stage 1, runs after stage 2, metadata or None). Every run that is asked for must stand."""
+def read_members(
+    competition: Competition, names: tuple[str, ...], rows: Rows
+) -> tuple[list[Member], list[Member], Member | None]:
+    """(runs after stage 1, runs after stage 2, metadata or None). Every run that is asked for must
+    stand."""
     comp, labels, before, after = competition.name, competition.task.labels, [], []
-    runs = [competition.run(name) for name in names if name != METADATA] if names else competition.runs
+    runs = (
+        [competition.run(name) for name in names if name != METADATA] if names else competition.runs
+    )
     for run in runs:
         made_by = f"make predict COMP={comp} RUN={run.name}"
-        after.append(read_member(comp, run.name, STAGES[run.finetune.loss], FINETUNED, rows, labels, made_by))
-        if all((fold_folder(comp, run.name, fold) / PRETRAINED).is_file() for fold in rows.folds):
-            before.append(read_member(comp, run.name, "CE", PRETRAINED, rows, labels, made_by))
+        after.append(
+            read_member(
+                comp, run.name, STAGES[run.finetune.loss], PREDICTIONS, rows, labels, made_by
+            )
+        )
+        if all(
+            (fold_folder(comp, run.name, fold) / STAGE_1_PREDICTIONS).is_file()
+            for fold in rows.folds
+        ):
+            before.append(
+                read_member(comp, run.name, "CE", STAGE_1_PREDICTIONS, rows, labels, made_by)
+            )
     if not after:
         raise UserError(f"{comp}: an ensemble needs a run beside {METADATA}")
     return before, after, read_metadata(competition, names, rows)
 
 
 def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) -> Member | None:
-    """The metadata network's member: where it is named or blended in it must stand, otherwise it may."""
+    """The metadata network's member: where it is named or blended in it must stand, otherwise it
+    may."""
     comp, blended = competition.name, competition.metadata and competition.blend.metadata
-    there = all((fold_folder(comp, METADATA, fold) / FINETUNED).is_file() for fold in rows.folds)
+    there = all((fold_folder(comp, METADATA, fold) / PREDICTIONS).is_file() for fold in rows.folds)
     if not (there or blended or METADATA in names):
         return None
-    return read_member(comp, METADATA, METADATA, FINETUNED, rows, competition.task.labels, f"make metadata COMP={comp}")
+    made_by = f"make metadata COMP={comp}"
+    return read_member(
+        comp, METADATA, METADATA, PREDICTIONS, rows, competition.task.labels, made_by
+    )
 
 
 def require_all(competition: Competition, scores: np.ndarray) -> None:
     """Raise where a label is predicted by no run."""
-    missing = [label for label, column in zip(competition.task.labels, scores.T) if np.isnan(column).all()]
+    missing = [
+        label for label, column in zip(competition.task.labels, scores.T) if np.isnan(column).all()
+    ]
     if missing:
-        raise UserError(f"{competition.name}: no run of this ensemble predicts {', '.join(missing)}")
+        raise UserError(
+            f"{competition.name}: no run of this ensemble predicts {', '.join(missing)}"
+        )
 
 
-def choose_weights(competition: Competition, names: list[str], validated: np.ndarray, rows: Rows,
-                   units: Units) -> tuple[np.ndarray, dict]:
-    """(weights (M, K), what ensemble.json says of them); fitted ones only where asked for and their gain holds.
+def choose_weights(
+    competition: Competition, names: list[str], validated: np.ndarray, rows: Rows, units: Units
+) -> tuple[np.ndarray, dict]:
+    """(weights (M, K), what ensemble.json says of them); fitted ones only where asked for and their
+    gain holds.
 
     validated: (M, n, K) out-of-fold image scores on the scale of the blend's method.
     """
     members = np.stack([to_units(rows.validated, scores, competition.task) for scores in validated])
-    labels, alone, patient = competition.task.labels, without_duplicates(members), units.keys["patient_id"].to_numpy()
+    labels, alone, patient = (
+        competition.task.labels,
+        without_duplicates(members),
+        units.keys["patient_id"].to_numpy(),
+    )
     weights, facts = alone / np.maximum(alone.sum(axis=0), 1), {"weighting": "uniform"}
     if competition.blend.weights == "selected" and len(members) > 1 and classes(units.truth).any():
         folds = units.keys["fold"].to_numpy() if len(rows.folds) > 1 else patient_folds(patient)
@@ -179,11 +267,15 @@ def choose_weights(competition: Competition, names: list[str], validated: np.nda
             weights = select_columns(members, units.truth, alone, np.ones(len(folds), bool))
             facts["weighting"] = "selected"
     facts["weights"] = {name: dict(zip(labels, row)) for name, row in zip(names, weights.tolist())}
-    facts["near_duplicates"] = [{"label": labels[k], "first": names[i], "second": names[j], "rho": rho}
-                                for k, i, j, rho in near_duplicates(members)]
+    facts["near_duplicates"] = [
+        {"label": labels[k], "first": names[i], "second": names[j], "rho": rho}
+        for k, i, j, rho in nearly_equal_members(members)
+    ]
     correlations = rank_correlations(members)
-    facts["correlations"] = {label: np.where(np.isnan(rho), None, rho).tolist()
-                             for label, rho in zip(labels, correlations)}
+    facts["correlations"] = {
+        label: np.where(np.isnan(rho), None, rho).tolist()
+        for label, rho in zip(labels, correlations)
+    }
     return weights, facts
 
 
@@ -191,31 +283,48 @@ def score_table(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) 
     """scores.csv: a row for each of the scored, and label, and the mean over labels."""
     patients, found = units.keys["patient_id"].to_numpy(), []
     for one in tqdm(scored, desc="scores, 1,000 resamples each", unit="member", leave=False):
-        facts = {"views": one.views, "images_sha256": rows.hashes["images"], "folds_sha256": rows.hashes["folds"],
-                 "predictions_sha256": one.digest}
+        facts = {
+            "views": one.views,
+            "images_sha256": rows.hashes["images"],
+            "folds_sha256": rows.hashes["folds"],
+            "predictions_sha256": one.digest,
+        }
         scores = to_units(rows.validated, one.scores, task)
-        found += [{"member": one.member, "stage": one.stage, **row, **facts}
-                  for row in score_rows(scores, units.truth, patients, task.labels, task.metric)]
+        found += [
+            {"member": one.member, "stage": one.stage, **row, **facts}
+            for row in score_rows(scores, units.truth, patients, task.labels, task.metric)
+        ]
     return pd.DataFrame(found)
 
 
 def differences(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) -> list[dict]:
-    """Paired differences of mean AUC worth knowing: stage 2 to stage 1 of each run, the ensemble to the best single
-    run (the best on these rows, which flatters it), the blend to the ensemble."""
+    """Paired differences of mean AUC worth knowing: stage 2 to stage 1 of each run, the ensemble to
+    the best single run (the best on these rows, which flatters it), the blend to the ensemble."""
     patients = units.keys["patient_id"].to_numpy()
-    by_name = {f"{one.member} {one.stage}": to_units(rows.validated, one.scores, task) for one in scored}
+    by_name = {
+        f"{one.member} {one.stage}": to_units(rows.validated, one.scores, task) for one in scored
+    }
     finetuned = [one for one in scored if one.stage in STAGES.values()]
     pairs = [(f"{one.member} {one.stage}", f"{one.member} CE") for one in finetuned]
     single = best_single(finetuned, by_name, units, patients, task)
     pairs += [("ensemble ensemble", single), ("ensemble blend", "ensemble ensemble")]
-    found = [difference_row(first, second, by_name[first], by_name[second], units.truth, patients)
-             for first, second in pairs if first in by_name and second in by_name]
+    found = [
+        difference_row(first, second, by_name[first], by_name[second], units.truth, patients)
+        for first, second in pairs
+        if first in by_name and second in by_name
+    ]
     return [row for row in found if row]
 
 
-def best_single(finetuned: Sequence[Scored], by_name: dict[str, np.ndarray], units: Units, patients: np.ndarray,
-                task: Task) -> str:
-    """The name of the run with the highest mean AUC among those that predict every label, '' when none does."""
+def best_single(
+    finetuned: Sequence[Scored],
+    by_name: dict[str, np.ndarray],
+    units: Units,
+    patients: np.ndarray,
+    task: Task,
+) -> str:
+    """The name of the run with the highest mean AUC among those that predict every label, '' when
+    none does."""
     means = {}
     for one in finetuned:
         name = f"{one.member} {one.stage}"
@@ -228,7 +337,10 @@ def unit_table(rows: Rows, units: Units, blended: Sequence[np.ndarray], task: Ta
     """ensemble.csv: the out-of-fold units, then the test units, where these were scored."""
     parts, columns = [], ["unit_id", "image_id", "split", "fold"]
     tests = units_of(rows.test if len(blended[1]) else rows.test[:0], task)
-    for images, part, scores in ((rows.validated, units, blended[0]), (rows.test, tests, blended[1])):
+    for images, part, scores in (
+        (rows.validated, units, blended[0]),
+        (rows.test, tests, blended[1]),
+    ):
         if len(scores):
             table = pd.DataFrame(to_units(images, scores, task), columns=list(task.labels))
             parts.append(pd.concat([part.keys[columns], table], axis=1))
@@ -241,10 +353,16 @@ def tell(competition: Competition, facts: dict) -> None:
     table = pd.read_csv(folder / "scores.csv")
     print(printed(table.drop(columns=[name for name in table if name.endswith("_sha256")])))
     for twin in facts["near_duplicates"]:
-        print(f"near-duplicates on {twin['label']}: {twin['first']} and {twin['second']}, rho = {twin['rho']:.5f}")
+        print(
+            f"near-duplicates on {twin['label']}: {twin['first']} and {twin['second']}, rho = "
+            f"{twin['rho']:.5f}"
+        )
     if "selection" in facts:
-        print(f"selected weights against uniform, nested: {facts['selection']['gain']:+.4f} "
-              f"[{facts['selection']['low']:+.4f}, {facts['selection']['high']:+.4f}]: {facts['weighting']} is used")
+        print(
+            f"selected weights against uniform, nested: {facts['selection']['gain']:+.4f} "
+            f"[{facts['selection']['low']:+.4f}, {facts['selection']['high']:+.4f}]: "
+            f"{facts['weighting']} is used"
+        )
     for row in facts["differences"]:
         print(sentence(row))
     print(f"{folder / 'ensemble.csv'}: {len(facts['members'])} members, {competition.blend.method}")

@@ -1,39 +1,53 @@
-"""Stage 2: a fresh classifier, then an AUC loss with PESG on all layers (paper, section 4 and algorithm 1).
+"""Stage 2: a fresh classifier, then an AUC loss with PESG on all layers (paper, section 4 and
+algorithm 1).
 
-    python -m pipeline.finetune melanoma/b5_384/fold0        a fold; melanoma/b5_384 or melanoma: all below it
+    python -m pipeline.finetune melanoma/b5_384/fold0        a fold; melanoma/b5_384 or melanoma:
+                                                             all below it
     torchrun --nproc-per-node 8 -m pipeline.finetune melanoma
 
-reads   data/<comp>/images.csv  folds.csv  images/<size>/  models/<comp>/<run>/fold<k>/pretrained.safetensors
+reads   data/<comp>/images.csv  folds.csv  images/<size>/
+        models/<comp>/<run>/fold<k>/pretrained.safetensors
 writes  models/<comp>/<run>/fold<k>/finetuned.safetensors  log.jsonl
 
-A fold that stands is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h stops in time (exit 75).
+A fold that stands is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
+stops in time (exit 75).
 """
+
 import argparse
 
 import torch
 
-from pipeline.core.artifacts.headers import read_header
 from pipeline.core.artifacts.labels import count_table, targets
-from pipeline.core.artifacts.tables import image_path, require_hashes
+from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, image_path
+from pipeline.core.artifacts.provenance import read_weights_header, require_hashes
 from pipeline.core.config.run import as_json
-from pipeline.core.images.views import TrainingBatches
+from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.networks.image import Network, load_weights, restart_classifier
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
-from pipeline.core.runtime.device import is_main, precision, workers
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.device import is_main, loader_processes, precision
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
-from pipeline.core.training.loop import Phase, fit, keep
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones
-from pipeline.core.training.schedules import stepwise
+from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.phase import Phase
+from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
 from pipeline.core.training.validation import validator
 
-ARTIFACT = "finetuned.safetensors"
-SHARED = ("network", "size", "labels", "weights", "augment", "dropout", "pretrain", "seed")  # what stage 1 depends on
+STAGE_1_FIELDS = (
+    "network",
+    "size",
+    "labels",
+    "weights",
+    "augment",
+    "dropout",
+    "pretrain",
+    "seed",
+)  # what stage 1 depends on
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for job in fold_jobs(arguments.targets, ARTIFACT):
+    for job in fold_jobs(arguments.targets, FINETUNED):
         finetune(job)
 
 
@@ -48,36 +62,62 @@ def finetune(job: Job) -> None:
     loss = make_loss(recipe, len(job.labels))
     dtype = precision(run.precision)
     if is_main():
-        print(f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; {recipe.loss}, "
-              f"margin {recipe.margin}, scores normalised by {recipe.normalize}, {str(dtype)[6:]}")
+        print(
+            f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; "
+            f"{recipe.loss}, "
+            f"margin {recipe.margin}, scores normalised by {recipe.normalize}, {str(dtype)[6:]}"
+        )
         print(count_table(rows, job.labels, made, task.uncertain_finetune))
 
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
-    key = {"target": job.target, "run": as_json(run), "labels": list(job.labels),
-           "resize": as_json(task.resize), "hashes": job.tables.hashes}
+    key = {
+        "target": job.target,
+        "run": as_json(run),
+        "labels": list(job.labels),
+        "resize": as_json(task.resize),
+        "hashes": job.tables.hashes,
+    }
     phase = Phase(
-        name="finetuned", folder=job.folder, key=key, network=network, loss=loss,
+        name="finetuned",
+        folder=job.folder,
+        key=key,
+        network=network,
+        loss=loss,
         optimizer=make_optimizer(recipe, network.parameters(), loss),
-        data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed), targets=torch.from_numpy(made),
-        rate=stepwise(recipe.lr, recipe.divide, ends), restarts=frozenset(ends), validate=validator(job, dtype),
-        epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed, dtype=dtype, micro=run.accumulate, ema=run.ema,
-        positives=recipe.positives, workers=workers())
+        data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed),
+        targets=torch.from_numpy(made),
+        rate=stepwise(recipe.lr, recipe.divide, ends),
+        restarts=frozenset(ends),
+        validate=validator(job, dtype),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        dtype=dtype,
+        micro=run.accumulate,
+        ema=run.ema,
+        positives=recipe.positives,
+        workers=loader_processes(),
+    )
     keep(phase, fit(phase))
 
 
 def begin_from_stage_1(job: Job) -> Network:
     """The stage-1 network, which must come from today's tables and configuration."""
-    path = job.folder / "pretrained.safetensors"
+    path = job.folder / PRETRAINED
     if not path.exists():
-        raise UserError(f"{path}: there is no such file; `make pretrain COMP={job.competition.name}` makes it")
-    header = read_header(path)
+        raise UserError(
+            f"{path}: there is no such file; `make pretrain COMP={job.competition.name}` makes it"
+        )
+    header = read_weights_header(path)
     require_hashes(path, header["hashes"], job.tables.hashes)
     today = as_json(job.run)
-    for name in SHARED:
+    for name in STAGE_1_FIELDS:
         if as_plain(header["run"].get(name)) != as_plain(today[name]):
-            raise UserError(f"{path}: made with {name}={header['run'].get(name)!r}, the configuration says "
-                            f"{today[name]!r}; delete {path.parent} and train again, or restore that {name}")
+            raise UserError(
+                f"{path}: made with {name}={header['run'].get(name)!r}, the configuration says "
+                f"{today[name]!r}; delete {path.parent} and train again, or restore that {name}"
+            )
     return load_weights(path, job.run, job.labels)
 
 

@@ -1,13 +1,18 @@
-"""The network on patient columns (paper, section 4.2): 256 and 128 hidden units, stage 2's loss and schedule.
+"""The network on patient columns (paper, section 4.2): 256 and 128 hidden units, stage 2's loss and
+schedule.
 
     python -m pipeline.metadata melanoma             all folds
     python -m pipeline.metadata melanoma/metadata/fold0
 
-reads   data/<comp>/images.csv  folds.csv, and, where `through` names a run, that run's finetuned weights and images
-writes  models/<comp>/metadata/fold<k>/finetuned.safetensors  predictions.csv  predictions.json  log.jsonl
+reads   data/<comp>/images.csv  folds.csv, and, where `through` names a run, that run's finetuned
+        weights and images
+writes  models/<comp>/metadata/fold<k>/finetuned.safetensors  predictions.csv  predictions.json
+        log.jsonl
 
-Trained on its own, or through 0.5 p + 0.5 q with q a frozen image network (`through`). Missing is a value of its own.
+Trained on its own, or through 0.5 p + 0.5 q with q a frozen image network (`through`). Missing is a
+value of its own.
 """
+
 import argparse
 
 import numpy as np
@@ -15,30 +20,37 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.core.artifacts.headers import read_header
 from pipeline.core.artifacts.labels import targets, truth
-from pipeline.core.artifacts.tables import fold_folder, image_path, require_hashes
+from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, image_path
+from pipeline.core.artifacts.provenance import read_weights_header, require_hashes
 from pipeline.core.config.run import as_json
 from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
-from pipeline.core.networks.patient import Blended, Columns, PatientNetwork, load_patient_network, score_patients
-from pipeline.core.networks.patient_columns import encode, fit_encoder, width
+from pipeline.core.networks.patient import (
+    Blended,
+    Columns,
+    PatientNetwork,
+    load_patient_network,
+    score_patients,
+)
+from pipeline.core.networks.patient_columns import encode_columns, fit_encoder, width
 from pipeline.core.networks.scoring import score_views, sigmoid
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
-from pipeline.core.runs.predictions import FINETUNED, write_predictions
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
-from pipeline.core.runtime.device import is_main, precision, workers
+from pipeline.core.runs.predictions import write_predictions
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.device import is_main, loader_processes, precision
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
-from pipeline.core.training.log import auc_or_nan
-from pipeline.core.training.loop import Phase, fit, keep
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones
-from pipeline.core.training.schedules import stepwise
+from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.phase import Phase
+from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
 from pipeline.core.training.validation import mean_first
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for job in fold_jobs(arguments.targets, FINETUNED, metadata=True):
+    for job in fold_jobs(arguments.targets, PREDICTIONS, metadata=True):
         train(job)
         if is_main():
             predict(job)
@@ -48,7 +60,7 @@ def train(job: Job) -> None:
     """Train one fold and write its weights, unless they stand."""
     weights = job.folder / "finetuned.safetensors"
     if weights.exists():
-        return require_hashes(weights, read_header(weights)["hashes"], job.tables.hashes)
+        return require_hashes(weights, read_weights_header(weights)["hashes"], job.tables.hashes)
     task, config = job.competition.task, job.competition.metadata
     recipe, seed = config.finetune, fold_seed(job.target, "finetuned", config.seed)
     rows, validated = job.training(), job.validation()
@@ -57,45 +69,82 @@ def train(job: Job) -> None:
     torch.manual_seed(seed)
     patients = PatientNetwork(width(encoder), config.hidden, len(task.labels))
     if is_main():
-        print(f"{job.target}: {len(rows)} rows train, {len(validated)} validate; {width(encoder)} columns of "
-              f"{', '.join((*task.numeric, *task.categorical))}")
+        print(
+            f"{job.target}: {len(rows)} rows train, {len(validated)} validate; {width(encoder)} "
+            "columns of "
+            f"{', '.join((*task.numeric, *task.categorical))}"
+        )
 
-    inputs, network = encode(rows, encoder), patients
+    inputs, network = encode_columns(rows, encoder), patients
     if config.through:
         inputs, network = np.hstack([inputs, image_scores(job, rows)]), Blended(patients)
-    loss, ends = make_loss(recipe, len(task.labels)), milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
+    loss, ends = (
+        make_loss(recipe, len(task.labels)),
+        milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size)),
+    )
 
     def validate(_network: nn.Module) -> dict[str, float]:
-        scores, labels = score_patients(patients, validated, encoder), truth(validated, task.labels, task)
+        scores, labels = (
+            score_patients(patients, validated, encoder),
+            truth(validated, task.labels, task),
+        )
         return mean_first(dict(zip(task.labels, map(auc_or_nan, scores.T, labels.T), strict=True)))
 
     phase = Phase(
-        name="finetuned", folder=job.folder, network=network, loss=loss,
-        key={"target": job.target, "metadata": as_json(config), "labels": list(task.labels), "hidden": config.hidden,
-             "encoder": encoder, "hashes": job.tables.hashes},
-        optimizer=make_optimizer(recipe, patients.parameters(), loss), data=Columns(inputs),
-        targets=torch.from_numpy(made), rate=stepwise(recipe.lr, recipe.divide, ends), restarts=frozenset(ends),
-        validate=validate, epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed, positives=recipe.positives)
+        name="finetuned",
+        folder=job.folder,
+        network=network,
+        loss=loss,
+        key={
+            "target": job.target,
+            "metadata": as_json(config),
+            "labels": list(task.labels),
+            "hidden": config.hidden,
+            "encoder": encoder,
+            "hashes": job.tables.hashes,
+        },
+        optimizer=make_optimizer(recipe, patients.parameters(), loss),
+        data=Columns(inputs),
+        targets=torch.from_numpy(made),
+        rate=stepwise(recipe.lr, recipe.divide, ends),
+        restarts=frozenset(ends),
+        validate=validate,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        positives=recipe.positives,
+    )
     fit(phase)
     return keep(phase, patients)
 
 
 def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
-    """float32 (N, K) probabilities that the frozen image network of this fold gives the rows, one view each."""
+    """float32 (N, K) probabilities that the frozen image network of this fold gives the rows, one
+    view each."""
     competition = job.competition
     run = competition.run(competition.metadata.through)
     if competition.labels(run) != competition.task.labels:
-        raise UserError(f"metadata.through={run.name!r} predicts {', '.join(competition.labels(run))} only; "
-                        "it must be a run that predicts all labels")
+        raise UserError(
+            f"metadata.through={run.name!r} predicts {', '.join(competition.labels(run))} only; "
+            "it must be a run that predicts all labels"
+        )
     path = fold_folder(competition.name, run.name, job.fold) / "finetuned.safetensors"
     if not path.exists():
-        raise UserError(f"{path}: there is no such file; `make finetune COMP={competition.name}` makes it")
-    require_hashes(path, read_header(path)["hashes"], job.tables.hashes)
+        raise UserError(
+            f"{path}: there is no such file; `make finetune COMP={competition.name}` makes it"
+        )
+    require_hashes(path, read_weights_header(path)["hashes"], job.tables.hashes)
     paths = [image_path(competition.name, run.size, image) for image in rows["image_id"]]
     channels = competition.task.resize.channels
-    scores = score_views(load_weights(path, run, competition.labels(run)), lambda i: read_picture(paths[i], channels),
-                         len(paths), view_matrices(1, run.size, run.augment), precision(run.precision), workers(),
-                         f"{job.target} through {run.name}")
+    scores = score_views(
+        load_weights(path, run, competition.labels(run)),
+        lambda i: read_picture(paths[i], channels),
+        len(paths),
+        view_matrices(1, run.size, run.augment),
+        precision(run.precision),
+        loader_processes(),
+        f"{job.target} through {run.name}",
+    )
     return sigmoid(scores[:, 0]).astype(np.float32)
 
 
@@ -103,10 +152,17 @@ def predict(job: Job) -> None:
     """Score the fold's validation rows and the test rows."""
     network, header = load_patient_network(job.folder / "finetuned.safetensors")
     rows = pd.concat([job.validation(), job.test()])
-    scores = pd.DataFrame(score_patients(network, rows, header["encoder"]), columns=list(job.competition.task.labels))
+    scores = pd.DataFrame(
+        score_patients(network, rows, header["encoder"]), columns=list(job.competition.task.labels)
+    )
     keys = rows[["image_id", "split"]].reset_index(drop=True).assign(fold=job.fold)
-    write_predictions(job.folder / FINETUNED, pd.concat([keys, scores], axis=1), job.tables.hashes,
-                      target=job.target, views=1)
+    write_predictions(
+        job.folder / PREDICTIONS,
+        pd.concat([keys, scores], axis=1),
+        job.tables.hashes,
+        target=job.target,
+        views=1,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Scores of the out-of-fold and the test images under test-time views, each image decoded once.
 
-    python -m pipeline.predict melanoma/b5_384/fold0         a fold; melanoma/b5_384 or melanoma: all below it
+    python -m pipeline.predict melanoma/b5_384/fold0         a fold; melanoma/b5_384 or melanoma:
+                                                             all below it
 
 reads   data/<comp>/images.csv  folds.csv  images/<size>/
         models/<comp>/<run>/fold<k>/{pretrained,finetuned}.safetensors
@@ -10,45 +11,63 @@ writes  models/<comp>/<run>/fold<k>/
             predictions_views.npz       out-of-fold scores of every view
             *.json                      what made them
 
-Scores are the sigmoid of the network's outputs. Images that no network validates (fold -1) are not predicted.
+Scores are the sigmoid of the network's outputs. Images that no network validates (fold -1) are not
+predicted.
 """
+
 import argparse
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.headers import read_header
-from pipeline.core.artifacts.tables import atomic, file_hash, image_path, require_hashes
+from pipeline.core.artifacts.files import atomic, file_hash
+from pipeline.core.artifacts.paths import PREDICTIONS, STAGE_1_PREDICTIONS, image_path
+from pipeline.core.artifacts.provenance import read_weights_header, require_hashes
 from pipeline.core.images.views import read_picture, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
-from pipeline.core.runs.predictions import FINETUNED, PRETRAINED, write_predictions
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
-from pipeline.core.runtime.device import is_main, precision, workers
+from pipeline.core.runs.predictions import write_predictions
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.device import is_main, loader_processes, precision
+from pipeline.core.runtime.errors import UserError
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for job in fold_jobs(arguments.targets, FINETUNED):
+    for job in fold_jobs(arguments.targets, PREDICTIONS):
         predict(job)
 
 
 def predict(job: Job) -> None:
-    """Score one fold with its stage-1 and stage-2 weights; the artifact that says "done" is written last."""
+    """Score one fold with its stage-1 and stage-2 weights; the artifact that says "done" is written
+    last."""
     validated, test = job.validation(), job.test()
     before = score_rows(job, "pretrained", validated)
     after = score_rows(job, "finetuned", pd.concat([validated, test]))
     if is_main():
-        facts = {"target": job.target, "views": job.run.views, "weights": {
-            phase: file_hash(job.folder / f"{phase}.safetensors") for phase in ("pretrained", "finetuned")}}
+        facts = {
+            "target": job.target,
+            "views": job.run.views,
+            "weights": {
+                phase: file_hash(job.folder / f"{phase}.safetensors")
+                for phase in ("pretrained", "finetuned")
+            },
+        }
         table = as_table(job, validated, before.mean(axis=1))
-        write_predictions(job.folder / PRETRAINED, table, job.tables.hashes, **facts)
-        with atomic(job.folder / "predictions_views.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, image_id=validated["image_id"].to_numpy(str), labels=np.array(job.labels),
-                     views=after[:len(validated)].astype(np.float32))
+        write_predictions(job.folder / STAGE_1_PREDICTIONS, table, job.tables.hashes, **facts)
+        with (
+            atomic(job.folder / "predictions_views.npz") as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.savez(
+                file,
+                image_id=validated["image_id"].to_numpy(str),
+                labels=np.array(job.labels),
+                views=after[: len(validated)].astype(np.float32),
+            )
         table = as_table(job, pd.concat([validated, test]), after.mean(axis=1))
-        write_predictions(job.folder / FINETUNED, table, job.tables.hashes, **facts)
+        write_predictions(job.folder / PREDICTIONS, table, job.tables.hashes, **facts)
 
 
 def score_rows(job: Job, phase: str, rows: pd.DataFrame) -> np.ndarray:
@@ -56,14 +75,24 @@ def score_rows(job: Job, phase: str, rows: pd.DataFrame) -> np.ndarray:
     path, run = job.folder / f"{phase}.safetensors", job.run
     if not path.exists():
         stage = {"pretrained": "pretrain", "finetuned": "finetune"}[phase]
-        raise UserError(f"{path}: there is no such file; `make {stage} COMP={job.competition.name}` makes it")
-    require_hashes(path, read_header(path)["hashes"], job.tables.hashes)
+        raise UserError(
+            f"{path}: there is no such file; `make {stage} COMP={job.competition.name}` makes it"
+        )
+    require_hashes(path, read_weights_header(path)["hashes"], job.tables.hashes)
     network = load_weights(path, run, job.labels)
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     channels = job.competition.task.resize.channels
-    return sigmoid(score_views(network, lambda index: read_picture(paths[index], channels), len(paths),
-                               view_matrices(run.views, run.size, run.augment), precision(run.precision), workers(),
-                               f"{job.target} {phase}"))
+    return sigmoid(
+        score_views(
+            network,
+            lambda index: read_picture(paths[index], channels),
+            len(paths),
+            view_matrices(run.views, run.size, run.augment),
+            precision(run.precision),
+            loader_processes(),
+            f"{job.target} {phase}",
+        )
+    )
 
 
 def as_table(job: Job, rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:

@@ -1,21 +1,27 @@
 """Every picture of a raw download, decoded once and resized to every size that a run needs.
 
     python -m pipeline.prepare melanoma [--workers N]        every size that some run needs
-    python -m pipeline.prepare melanoma/b5_384               the size of that run, beside those that stand already
+    python -m pipeline.prepare melanoma/b5_384               the size of that run, beside those that
+                                                             stand already
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
 Writes  data/<comp>/images/<size>/*.jpg  one picture an image_id, resized as the competition's task says
         data/<comp>/images.csv           image_id file patient_id unit_id split source width height phash decoded, then
-                                         patient columns and labels; width and height are the original's, upright
-        data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no picture; not in images.csv
-        data/<comp>/prepare.json         the resize specification, hashes, versions and commit that made them
+                                         patient columns and labels; width and height are the
+                                         original's, upright
+        data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no picture; not in
+                                         images.csv
+        data/<comp>/prepare.json         the resize specification, hashes, versions and commit that
+                                         made them
         data/<comp>/prepare/             journals of finished pictures
 
-Killed or interrupted, it goes on where it was: at most the pictures in hand are done again. Several machines that share
-the folder may run it at once and share the work. Run again later, it redoes the pictures whose files have changed or
-whose prepared copies are missing, and leaves the rest. A worker holds one picture at a time: 0.25 GB for photographs of
-24 million pixels; for the largest that are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
+Killed or interrupted, it goes on where it was: at most the pictures in hand are done again. Several
+machines that share the folder may run it at once and share the work. Run again later, it redoes the
+pictures whose files have changed or whose prepared copies are missing, and leaves the rest. A
+worker holds one picture at a time: 0.25 GB for photographs of 24 million pixels; for the largest
+that are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
 """
+
 import argparse
 import hashlib
 import json
@@ -28,24 +34,27 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.tables import (
-    IMAGE_COLUMNS,
-    data_folder,
-    file_hash,
-    provenance,
-    raw_folder,
-    write_csv,
-    write_json,
-)
-from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.artifacts.files import file_hash, write_json
+from pipeline.core.artifacts.paths import data_folder, raw_folder
+from pipeline.core.artifacts.provenance import provenance
+from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
+from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.target import parse_target
 from pipeline.core.images.area import warm_up
-from pipeline.core.images.prepared import Task, prepare_one, read_journal, stamp_of
+from pipeline.core.images.prepared import (
+    ImageTask,
+    needed_sizes,
+    prepare_one,
+    prepared_sizes,
+    read_journal,
+    stamp_of,
+)
 from pipeline.core.images.resize import METHOD
 from pipeline.core.raw.check import check_raw_table
-from pipeline.core.runs.prepared import needed_sizes, standing_sizes
 from pipeline.core.runtime.claims import unfinished
-from pipeline.core.runtime.command import TimeLimitReached, UserError, run_stage, stage_parser, time_left
-from pipeline.core.runtime.workers import Lost, crew_of
+from pipeline.core.runtime.command import run_stage, stage_parser, time_left
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
+from pipeline.core.runtime.workers import WorkerDied, crew_of
 
 SHARD = 512  # pictures that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
@@ -55,7 +64,7 @@ FACTS = ["width", "height", "phash", "decoded"]
 def main(args: argparse.Namespace) -> None:
     for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
         competition = load(name)
-        sizes = needed_sizes(competition, args.targets) | standing_sizes(competition)
+        sizes = needed_sizes(competition, args.targets) | prepared_sizes(competition)
         prepare(competition, tuple(sorted(sizes)), args.workers)
 
 
@@ -63,12 +72,18 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
     """All pictures of a competition at these sizes, then its tables."""
     raw, folder = raw_folder(competition.name), data_folder(competition.name)
     table = check_raw_table(competition.name, competition.module.read_raw(raw), competition.task)
-    specification = {"resize": asdict(competition.task.resize), "sizes": list(sizes), "method": METHOD}
+    specification = {
+        "resize": asdict(competition.task.resize),
+        "sizes": list(sizes),
+        "method": METHOD,
+    }
     home = folder / "prepare" / digest(specification)
     forget_others(folder, home)
     tasks = list_tasks(raw, table)
     journals = home / digest(tasks)
-    shards = {journals / f"{i:06d}.jsonl": tasks[i:i + SHARD] for i in range(0, len(tasks), SHARD)}
+    shards = {
+        journals / f"{i:06d}.jsonl": tasks[i : i + SHARD] for i in range(0, len(tasks), SHARD)
+    }
     known = known_lines(folder, home, sizes)
     drop_incomplete(shards, known)
     resize_all(competition, sizes, raw, shards, known, workers)
@@ -85,25 +100,33 @@ def digest(value: object) -> str:
 
 
 def forget_others(folder: Path, home: Path) -> None:
-    """Take away the tables and journals of another specification, whose pictures are about to be overwritten."""
+    """Take away the tables and journals of another specification, whose pictures are about to be
+    overwritten."""
     others = [path for path in (folder / "prepare").glob("*") if path != home]
     if others:
-        print(f"{folder}: prepared by another specification before; preparing all pictures again", flush=True)
+        print(
+            f"{folder}: prepared by another specification before; preparing all pictures again",
+            flush=True,
+        )
         for name in ("images.csv", "prepare.json"):
             (folder / name).unlink(missing_ok=True)
     for other in others:
         shutil.rmtree(other, ignore_errors=True)
 
 
-def list_tasks(raw: Path, table: pd.DataFrame) -> list[Task]:
+def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
     """(image_id, file, stamp) of every row; a file's stamp tells whether it has changed since."""
     containers = {file: file.partition("::")[0] for file in table["file"]}
     stamps = {path: stamp_of(raw, path) for path in set(containers.values())}
-    return [(image_id, file, stamps[containers[file]]) for image_id, file in zip(table["image_id"], table["file"])]
+    return [
+        (image_id, file, stamps[containers[file]])
+        for image_id, file in zip(table["image_id"], table["file"])
+    ]
 
 
 def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
-    """(image_id, file, stamp) -> journal line, for every picture whose prepared copies all stand."""
+    """(image_id, file, stamp) -> journal line, for every picture whose prepared copies all
+    stand."""
     stand = []
     for size in sizes:
         (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
@@ -121,30 +144,46 @@ def key(image_id: str, file: str, stamp: list[int]) -> tuple:
     return image_id, file, *stamp
 
 
-def drop_incomplete(shards: dict[Path, list[Task]], known: dict[tuple, dict]) -> None:
-    """Remove whole journals some of whose pictures have been lost since, so that they are made again."""
+def drop_incomplete(shards: dict[Path, list[ImageTask]], known: dict[tuple, dict]) -> None:
+    """Remove whole journals some of whose pictures have been lost since, so that they are made
+    again."""
     for shard, tasks in shards.items():
         if shard.exists() and not all(key(*task) in known for task in tasks):
             shard.unlink(missing_ok=True)
 
 
-def resize_all(competition: Competition, sizes: tuple[int, ...], raw: Path, shards: dict[Path, list[Task]],
-               known: dict, workers: int) -> None:
+def resize_all(
+    competition: Competition,
+    sizes: tuple[int, ...],
+    raw: Path,
+    shards: dict[Path, list[ImageTask]],
+    known: dict,
+    workers: int,
+) -> None:
     """Work through the shards that nobody else has, until all stand."""
     task, images = competition.task, data_folder(competition.name) / "images"
-    total, done = sum(map(len, shards.values())), sum(len(tasks) for path, tasks in shards.items() if path.exists())
+    total, done = (
+        sum(map(len, shards.values())),
+        sum(len(tasks) for path, tasks in shards.items() if path.exists()),
+    )
     if done == total:
         return
     warm_up()
     setup = (raw.resolve(), images, sizes, task.resize)
-    with crew_of(min(workers, total), prepare_one, *setup) as run, \
-            tqdm(total=total, initial=done, unit="image", mininterval=0.5, desc=competition.name) as bar:
+    with (
+        crew_of(min(workers, total), prepare_one, *setup) as run,
+        tqdm(
+            total=total, initial=done, unit="image", mininterval=0.5, desc=competition.name
+        ) as bar,
+    ):
         for shard in unfinished(list(shards)):
             finish_shard(shard, shards[shard], known, run, bar)
         bar.update(total - bar.n)  # what other machines have done
 
 
-def finish_shard(shard: Path, tasks: list[Task], known: dict[tuple, dict], run: Callable, bar: tqdm) -> None:
+def finish_shard(
+    shard: Path, tasks: list[ImageTask], known: dict[tuple, dict], run: Callable, bar: tqdm
+) -> None:
     """Complete one journal: what is known already, then what has to be made; renamed when whole."""
     part = shard.with_suffix(".jsonl.part")
     kept = {key(line["image_id"], line["file"], line["stamp"]): line for line in read_journal(part)}
@@ -156,42 +195,67 @@ def finish_shard(shard: Path, tasks: list[Task], known: dict[tuple, dict], run: 
             journal.write(json.dumps(checked_line(task, result)) + "\n")
             bar.update()
             if time_left() < STOP_BEFORE:
-                raise TimeLimitReached(f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} pictures")
+                raise TimeLimitReached(
+                    f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} pictures"
+                )
     part.replace(shard)
 
 
-def checked_line(task: Task, result: dict | Lost) -> dict:
+def checked_line(task: ImageTask, result: dict | WorkerDied) -> dict:
     """The journal line of a result; a UserError where the disk is at fault."""
-    if isinstance(result, Lost):
+    if isinstance(result, WorkerDied):
         return {"image_id": task[0], "file": task[1], "stamp": task[2], "reason": str(result)}
     if "failed" in result:
         raise UserError(result["failed"])
     return result
 
 
-def write_tables(folder: Path, table: pd.DataFrame, results: dict[str, dict], specification: dict) -> None:
+def write_tables(
+    folder: Path, table: pd.DataFrame, results: dict[str, dict], specification: dict
+) -> None:
     """images.csv, prepare_errors.csv and prepare.json, the last one last."""
     lines = [results[image_id] for image_id in table["image_id"]]
-    bad = pd.DataFrame([{name: line[name] for name in ("image_id", "file", "reason")}
-                        for line in lines if "reason" in line], columns=["image_id", "file", "reason"])
+    bad = pd.DataFrame(
+        [
+            {name: line[name] for name in ("image_id", "file", "reason")}
+            for line in lines
+            if "reason" in line
+        ],
+        columns=["image_id", "file", "reason"],
+    )
     write_csv(folder / "prepare_errors.csv", bad)
     if len(bad) == len(table):
-        raise UserError(f"{folder / 'prepare_errors.csv'}: none of the {len(table):,} pictures could be read; "
-                        f"{bad['file'].iloc[0]}: {bad['reason'].iloc[0]}")
-    facts = pd.DataFrame([{name: line.get(name) for name in FACTS} for line in lines], index=table.index)
+        raise UserError(
+            f"{folder / 'prepare_errors.csv'}: none of the {len(table):,} pictures could be read; "
+            f"{bad['file'].iloc[0]}: {bad['reason'].iloc[0]}"
+        )
+    facts = pd.DataFrame(
+        [{name: line.get(name) for name in FACTS} for line in lines], index=table.index
+    )
     good = ~table["image_id"].isin(bad["image_id"])
     first = [name for name in IMAGE_COLUMNS if name in table.columns]
     images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[good]
     write_csv(folder / "images.csv", images.astype({"width": "int64", "height": "int64"}))
-    write_json(folder / "prepare.json", provenance(
-        **specification, pictures=int(good.sum()), unreadable=len(bad), images=file_hash(folder / "images.csv")))
-    print(f"{folder / 'images.csv'}: {good.sum():,} pictures; {len(bad):,} unreadable"
-          + (f", listed in {folder / 'prepare_errors.csv'}" if len(bad) else ""))
+    write_json(
+        folder / "prepare.json",
+        provenance(
+            **specification,
+            pictures=int(good.sum()),
+            unreadable=len(bad),
+            images=file_hash(folder / "images.csv"),
+        ),
+    )
+    print(
+        f"{folder / 'images.csv'}: {good.sum():,} pictures; {len(bad):,} unreadable"
+        + (f", listed in {folder / 'prepare_errors.csv'}" if len(bad) else "")
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__)
-    made.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    made.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)"
+    )
     return made
 
 

@@ -1,37 +1,39 @@
 """Stage 1: cross-entropy on all layers (paper, section 4; recipes in the competition's file).
 
-    python -m pipeline.pretrain melanoma/b5_384/fold0        a fold; melanoma/b5_384 or melanoma: all below it
+    python -m pipeline.pretrain melanoma/b5_384/fold0        a fold; melanoma/b5_384 or melanoma:
+                                                             all below it
     torchrun --nproc-per-node 8 -m pipeline.pretrain melanoma
 
 reads   data/<comp>/images.csv  folds.csv  images/<size>/
 writes  models/<comp>/<run>/fold<k>/pretrained.safetensors  log.jsonl
 
-A fold that stands is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h stops in time (exit 75).
+A fold that stands is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
+stops in time (exit 75).
 """
+
 import argparse
 
 import torch
 
 from pipeline.core.artifacts.labels import count_table, targets
-from pipeline.core.artifacts.tables import image_path
+from pipeline.core.artifacts.paths import PRETRAINED, image_path
 from pipeline.core.config.run import as_json
-from pipeline.core.images.views import TrainingBatches
+from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.losses import CrossEntropy
 from pipeline.core.networks.image import build, parameter_count
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runtime.command import run_stage, stage_parser
-from pipeline.core.runtime.device import is_main, precision, workers
+from pipeline.core.runtime.device import is_main, loader_processes, precision
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
-from pipeline.core.training.loop import Phase, fit, keep
-from pipeline.core.training.schedules import constant, triangular
+from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.phase import Phase
+from pipeline.core.training.recipe import constant, triangular
 from pipeline.core.training.validation import validator
-
-ARTIFACT = "pretrained.safetensors"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    for job in fold_jobs(arguments.targets, ARTIFACT):
+    for job in fold_jobs(arguments.targets, PRETRAINED):
         pretrain(job)
 
 
@@ -45,22 +47,49 @@ def pretrain(job: Job) -> None:
     network = build(run, len(job.labels))
     dtype = precision(run.precision)
     if is_main():
-        print(f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; {run.network} from "
-              f"{run.weights} weights, {parameter_count(network) / 1e6:.2f} M parameters, {str(dtype)[6:]}")
+        print(
+            f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; "
+            f"{run.network} from "
+            f"{run.weights} weights, {parameter_count(network) / 1e6:.2f} M parameters, "
+            f"{str(dtype)[6:]}"
+        )
         print(count_table(rows, job.labels, made, task.uncertain_pretrain))
 
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     each = steps_per_epoch(len(rows), recipe.batch_size)
-    rate = constant(recipe.lr) if recipe.lr_max is None else \
-        triangular(recipe.lr, recipe.lr_max, recipe.cycle_epochs * each)
-    key = {"target": job.target, "run": as_json(run), "labels": list(job.labels),
-           "resize": as_json(task.resize), "hashes": job.tables.hashes}
+    rate = (
+        constant(recipe.lr)
+        if recipe.lr_max is None
+        else triangular(recipe.lr, recipe.lr_max, recipe.cycle_epochs * each)
+    )
+    key = {
+        "target": job.target,
+        "run": as_json(run),
+        "labels": list(job.labels),
+        "resize": as_json(task.resize),
+        "hashes": job.tables.hashes,
+    }
     phase = Phase(
-        name="pretrained", folder=job.folder, key=key, network=network, loss=CrossEntropy(),
-        optimizer=torch.optim.Adam(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay),
-        data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed), targets=torch.from_numpy(made),
-        rate=rate, validate=validator(job, dtype), epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed,
-        dtype=dtype, micro=run.accumulate, ema=run.ema, workers=workers())
+        name="pretrained",
+        folder=job.folder,
+        key=key,
+        network=network,
+        loss=CrossEntropy(),
+        optimizer=torch.optim.Adam(
+            network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        ),
+        data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed),
+        targets=torch.from_numpy(made),
+        rate=rate,
+        validate=validator(job, dtype),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        dtype=dtype,
+        micro=run.accumulate,
+        ema=run.ema,
+        workers=loader_processes(),
+    )
     keep(phase, fit(phase))
 
 

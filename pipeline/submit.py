@@ -1,37 +1,37 @@
-"""The organiser's file: their sample filled in from the ensemble, checked, written, entered in the lab book, and sent.
+"""The organiser's file: their sample filled in from the ensemble, checked, written, entered in the
+lab book, and sent.
 
     python -m pipeline.submit melanoma                                  make it
-    python -m pipeline.submit melanoma --check FILE [--sample SAMPLE]   check any file against what the organiser wants
-    python -m pipeline.submit melanoma --send --message "b5, 5 folds"   send it with Kaggle's client (--dry-run: say)
-    python -m pipeline.submit melanoma --scores                         fill the scores Kaggle gave into the lab book
+    python -m pipeline.submit melanoma --check FILE [--sample SAMPLE]   check any file against what
+                                                                        the organiser wants
+    python -m pipeline.submit melanoma --send --message "b5, 5 folds"   send it with Kaggle's client
+                                                                        (--dry-run: say)
+    python -m pipeline.submit melanoma --scores                         fill the scores Kaggle gave
+                                                                        into the lab book
 
-reads   models/<comp>/ensemble.csv, ensemble.json, scores.csv; the organiser's sample or list of test images, under raw
+reads   models/<comp>/ensemble.csv, ensemble.json, scores.csv; the organiser's sample or list of
+        test images, under raw
 writes  submissions/<comp>/<the organiser's file name>; submissions/LOG.md, a line a submission
 
-A file with an error is not written; warnings are printed. --check prints every finding and exits 2 on an error. SAMPLE
-is any CSV with the organiser's ids: a sample submission, a list of image paths, or a file of truths.
+A file with an error is not written; warnings are printed. --check prints every finding and exits 2
+on an error. SAMPLE is any CSV with the organiser's ids: a sample submission, a list of image paths,
+or a file of truths.
 """
+
 import argparse
 import json
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core.artifacts.files import atomic, file_hash
 from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.tables import (
-    atomic,
-    commit,
-    data_folder,
-    file_hash,
-    models_folder,
-    raw_folder,
-    read_csv,
-    read_images,
-    submissions_folder,
-)
+from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
+from pipeline.core.artifacts.provenance import commit, note_ensemble
+from pipeline.core.artifacts.tables import read_csv, read_images
 from pipeline.core.config.competition import Competition, load
-from pipeline.core.runs.current import note_ensemble
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission import kaggle as kaggle_client
 from pipeline.core.submission import lab_book as labbook
 from pipeline.core.submission.ids import plain_id
@@ -54,14 +54,38 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__, targets=False)
     made.add_argument("competition", metavar="COMPETITION", help="melanoma, chexpert, ...")
-    made.add_argument("--check", type=Path, metavar="FILE", help="check this file: exit 0 without error, else 2")
-    made.add_argument("--sample", type=Path, help="with --check: the organiser's ids, where raw is not at hand")
-    made.add_argument("--send", action="store_true", help="send the submission with Kaggle's client")
-    made.add_argument("--message", default="", help="with --send: what to tell Kaggle and the lab book")
-    made.add_argument("--dry-run", action="store_true", help="with --send: say what would be sent, and send nothing")
-    made.add_argument("--kernel", default="", metavar="OWNER/SLUG", help="with --send: a code competition's notebook")
-    made.add_argument("--kernel-version", type=int, metavar="N", help="with --kernel: what `kaggle kernels push` said")
-    made.add_argument("--scores", action="store_true", help="ask Kaggle for the scores of what was sent")
+    made.add_argument(
+        "--check", type=Path, metavar="FILE", help="check this file: exit 0 without error, else 2"
+    )
+    made.add_argument(
+        "--sample", type=Path, help="with --check: the organiser's ids, where raw is not at hand"
+    )
+    made.add_argument(
+        "--send", action="store_true", help="send the submission with Kaggle's client"
+    )
+    made.add_argument(
+        "--message", default="", help="with --send: what to tell Kaggle and the lab book"
+    )
+    made.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="with --send: say what would be sent, and send nothing",
+    )
+    made.add_argument(
+        "--kernel",
+        default="",
+        metavar="OWNER/SLUG",
+        help="with --send: a code competition's notebook",
+    )
+    made.add_argument(
+        "--kernel-version",
+        type=int,
+        metavar="N",
+        help="with --kernel: what `kaggle kernels push` said",
+    )
+    made.add_argument(
+        "--scores", action="store_true", help="ask Kaggle for the scores of what was sent"
+    )
     return made
 
 
@@ -70,16 +94,32 @@ def submission_path(competition: Competition) -> Path:
 
 
 def make(competition: Competition) -> None:
-    """Fill in the sample, check the very bytes that are about to be the submission, and note it in the lab book."""
-    sample, path = competition.module.sample(raw_folder(competition.name)), submission_path(competition)
-    scores = with_unreadable(competition, test_scores(competition), sample[competition.submission.id_column])
+    """Fill in the sample, check the very bytes that are about to be the submission, and note it in
+    the lab book."""
+    sample, path = (
+        competition.module.sample(raw_folder(competition.name)),
+        submission_path(competition),
+    )
+    scores = with_unreadable(
+        competition, test_scores(competition), sample[competition.submission.id_column]
+    )
     table = fill(sample, scores, competition.submission)
     want = wanted(sample, competition.submission, competition.task)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
         tell(path, check_file(temporary, want, prevalence(competition)))
-    labbook.add(competition.name, path, file_hash(path), commit(), members(competition), out_of_fold(competition))
-    print(f"{path}: {len(table)} rows, sha256 {file_hash(path)[:labbook.SHORT]}, entered in {labbook.book()}")
+    labbook.add(
+        competition.name,
+        path,
+        file_hash(path),
+        commit(),
+        members(competition),
+        out_of_fold(competition),
+    )
+    print(
+        f"{path}: {len(table)} rows, sha256 {file_hash(path)[: labbook.SHORT]}, entered in "
+        f"{labbook.book()}"
+    )
     note_ensemble(path, competition.name)
 
 
@@ -91,8 +131,11 @@ def test_scores(competition: Competition) -> pd.DataFrame:
     return table[table["split"] == "test"]
 
 
-def with_unreadable(competition: Competition, scores: pd.DataFrame, asked: pd.Series) -> pd.DataFrame:
-    """The scores, and the mean of all for units whose pictures `prepare` could not read; these are named."""
+def with_unreadable(
+    competition: Competition, scores: pd.DataFrame, asked: pd.Series
+) -> pd.DataFrame:
+    """The scores, and the mean of all for units whose pictures `prepare` could not read; these are
+    named."""
     listed = data_folder(competition.name) / "prepare_errors.csv"
     gone = asked[~asked.map(plain_id).isin(scores["unit_id"].map(plain_id))]
     if not len(gone) or not listed.is_file():
@@ -101,9 +144,14 @@ def with_unreadable(competition: Competition, scores: pd.DataFrame, asked: pd.Se
     readable = raw["unit_id"][~raw["image_id"].isin(read_csv(listed, ("image_id",))["image_id"])]
     neutral = gone[gone.isin(raw["unit_id"]) & ~gone.isin(readable)]
     for unit in neutral:
-        print(f"warning: {unit} has no readable picture ({listed} says why); it is given the mean score")
+        print(
+            f"warning: {unit} has no readable picture ({listed} says why); it is given the mean "
+            "score"
+        )
     means = scores[list(competition.task.labels)].mean()
-    return pd.concat([scores, pd.DataFrame({"unit_id": neutral}).assign(**means)], ignore_index=True)
+    return pd.concat(
+        [scores, pd.DataFrame({"unit_id": neutral}).assign(**means)], ignore_index=True
+    )
 
 
 def members(competition: Competition) -> str:
@@ -138,29 +186,46 @@ def check(competition: Competition, path: Path, sample_path: Path | None) -> Non
     want = wanted(asked(competition, sample_path), competition.submission, competition.task)
     shares, home = prevalence(competition), home_scores(competition, want)
     if shares is None and home is None:
-        print("note: neither images.csv nor ensemble.csv is there, so nothing tells whether scores are inverted")
+        print(
+            "note: neither images.csv nor ensemble.csv is there, so nothing tells whether scores "
+            "are inverted"
+        )
     tell(path, check_file(path, want, shares, home))
-    print(f"{path}: {len(want.ids)} {'studies' if want.unit == 'study' else 'images'}, the organiser can score it")
+    print(
+        f"{path}: {len(want.ids)} {'studies' if want.unit == 'study' else 'images'}, the "
+        "organiser can score it"
+    )
 
 
 def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
-    """The organiser's sample from raw, or from a file that has its ids (or, for studies, the paths of their images)."""
+    """The organiser's sample from raw, or from a file that has its ids (or, for studies, the paths
+    of their images)."""
     if path is None:
         return competition.module.sample(raw_folder(competition.name))
     table, submission = pd.read_csv(path, dtype="str"), competition.submission
-    if submission.id_column not in table.columns and competition.task.unit == "study" and "Path" in table.columns:
+    if (
+        submission.id_column not in table.columns
+        and competition.task.unit == "study"
+        and "Path" in table.columns
+    ):
         table[submission.id_column] = table["Path"].str.rpartition("/")[0]
     if submission.id_column not in table.columns:
-        raise UserError(f"{path}: the column {submission.id_column!r} is missing; there are {', '.join(table.columns)}")
+        raise UserError(
+            f"{path}: the column {submission.id_column!r} is missing; there are "
+            f"{', '.join(table.columns)}"
+        )
     ids = table[[submission.id_column]].drop_duplicates()
     return ids.reindex(columns=[submission.id_column, *submission.columns.values()])
 
 
 def home_scores(competition: Competition, want: Wanted) -> pd.DataFrame | None:
-    """The ensemble's scores of the same units under the submission's columns; None before `ensemble`."""
+    """The ensemble's scores of the same units under the submission's columns; None before
+    `ensemble`."""
     if not (models_folder(competition.name) / "ensemble.csv").is_file():
         return None
-    scores = test_scores(competition).set_index("unit_id").rename(columns=competition.submission.columns)
+    scores = (
+        test_scores(competition).set_index("unit_id").rename(columns=competition.submission.columns)
+    )
     return scores.loc[scores.index.isin(want.ids), list(want.scores)]
 
 
@@ -172,46 +237,70 @@ def tell(path: Path, findings: list[Finding]) -> None:
 
 
 def send(competition: Competition, arguments: argparse.Namespace) -> None:
-    """Check the submission once more and hand it to Kaggle's client; its hash in the message finds its scores later."""
+    """Check the submission once more and hand it to Kaggle's client; its hash in the message finds
+    its scores later."""
     path, slug = submission_path(competition), kaggle_slug(competition)
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; `make submit COMP={competition.name}` makes it")
+        raise UserError(
+            f"{path}: there is no such file; `make submit COMP={competition.name}` makes it"
+        )
     if bool(arguments.kernel) != (arguments.kernel_version is not None):
         raise UserError("--kernel and --kernel-version go together")
     check(competition, path, None)
     sha256 = file_hash(path)
-    message = f"{arguments.message} [{sha256[:labbook.SHORT]}]".strip()
-    command = kaggle_client.submit_command(slug, path, message, arguments.kernel, arguments.kernel_version)
+    message = f"{arguments.message} [{sha256[: labbook.SHORT]}]".strip()
+    command = kaggle_client.submit_command(
+        slug, path, message, arguments.kernel, arguments.kernel_version
+    )
     if arguments.dry_run:
         print(f"would run: {kaggle_client.shown(command)}")
         return
     if not kaggle_client.has_credentials():
-        raise UserError(f"no Kaggle credentials: {kaggle_client.SETUP}; would have run: {kaggle_client.shown(command)}")
+        raise UserError(
+            f"no Kaggle credentials: {kaggle_client.SETUP}; would have run: "
+            f"{kaggle_client.shown(command)}"
+        )
     said = kaggle_client.run(command).strip()
     if not said or "Could not" in said:
         raise UserError(f"Kaggle did not take {path}: {said or 'the client printed nothing'}")
     print(said)
-    labbook.note(competition.name, sha256, message=arguments.message or "sent", public="pending", private="pending")
+    labbook.note(
+        competition.name,
+        sha256,
+        message=arguments.message or "sent",
+        public="pending",
+        private="pending",
+    )
 
 
 def kaggle_slug(competition: Competition) -> str:
     """The competition's name on Kaggle, or a UserError."""
     if not competition.task.slug:
-        raise UserError(f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle")
+        raise UserError(
+            f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle"
+        )
     return competition.task.slug
 
 
 def fill_in_scores(competition: Competition) -> None:
-    """Write the scores Kaggle has given into the lab book; submissions are known by the hash in their message."""
+    """Write the scores Kaggle has given into the lab book; submissions are known by the hash in
+    their message."""
     slug = kaggle_slug(competition)
     if not kaggle_client.has_credentials():
-        raise UserError(f"no Kaggle credentials: {kaggle_client.SETUP}; would have asked for the scores")
-    known = {line["sha256"] for line in labbook.read_lines() if line["competition"] == competition.name}
+        raise UserError(
+            f"no Kaggle credentials: {kaggle_client.SETUP}; would have asked for the scores"
+        )
+    known = {
+        line["sha256"] for line in labbook.read_lines() if line["competition"] == competition.name
+    }
     changed = 0
     for entry in kaggle_client.submissions(slug):
         for sha256 in known:
             if f"[{sha256}]" in entry["description"]:
-                scores = dict(public=entry["publicScore"] or "pending", private=entry["privateScore"] or "pending")
+                scores = dict(
+                    public=entry["publicScore"] or "pending",
+                    private=entry["privateScore"] or "pending",
+                )
                 changed += labbook.note(competition.name, sha256, **scores)
     print(f"{labbook.book()}: {changed} lines changed")
 

@@ -7,16 +7,19 @@ writes  nothing
 
 AUC is the mean over labels; in brackets its 95 % interval, by 1,000 resamples of patients.
 """
+
 import argparse
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.artifacts.tables import data_folder, models_folder, read_csv, submissions_folder
-from pipeline.core.config.competition import Competition, load, parse_target
+from pipeline.core.artifacts.files import read_json
+from pipeline.core.artifacts.paths import data_folder, models_folder, submissions_folder
+from pipeline.core.artifacts.tables import read_csv
+from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
-from pipeline.core.report.inputs import read_json
+from pipeline.core.config.target import parse_target
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 NAME, CELL = 22, 24  # widths; with a margin of 2 a line has 96 columns
@@ -30,10 +33,16 @@ def main(arguments: argparse.Namespace) -> None:
 def summary(competition: Competition) -> str:
     """The table of one competition as text."""
     folder, made_by = models_folder(competition.name), f"make ensemble COMP={competition.name}"
-    scores = read_csv(folder / "scores.csv", ("member", "stage", "label", "auc", "low", "high"), made_by)
+    scores = read_csv(
+        folder / "scores.csv", ("member", "stage", "label", "auc", "low", "high"), made_by
+    )
     facts = read_json(folder / "ensemble.json", made_by)
     means = scores[scores["label"] == "mean"].set_index(["member", "stage"])
-    named = [stage for stage in scores["stage"].unique() if stage not in ("CE", "blend", "ensemble", METADATA)]
+    named = [
+        stage
+        for stage in scores["stage"].unique()
+        if stage not in ("CE", "blend", "ensemble", METADATA)
+    ]
     columns = [("CE", ("CE",)), (" / ".join(named), tuple(named)), (blend_name(facts), ("blend",))]
     columns = columns if facts["metadata"] else columns[:2]
     lines = [heading(competition, scores, facts), line("", *(title for title, _ in columns))]
@@ -42,8 +51,14 @@ def summary(competition: Competition) -> str:
     if (METADATA, METADATA) in means.index:
         beside = METADATA if facts["metadata"] else f"{METADATA}, not blended"
         lines.append(line(beside, "", cell(means, METADATA, (METADATA,))))
-    lines.append(line(f"ensemble of {len(facts['weights'])}", "", cell(means, "ensemble", ("ensemble",)),
-                      cell(means, "ensemble", ("blend",)) if facts["metadata"] else ""))
+    lines.append(
+        line(
+            f"ensemble of {len(facts['weights'])}",
+            "",
+            cell(means, "ensemble", ("ensemble",)),
+            cell(means, "ensemble", ("blend",)) if facts["metadata"] else "",
+        )
+    )
     return "\n".join([*lines, "", *files(competition)])
 
 
@@ -53,8 +68,11 @@ def heading(competition: Competition, scores: pd.DataFrame, facts: dict) -> str:
     unit = {"image": "images", "study": "studies"}[competition.task.unit]
     text = ""
     if len(rows):
-        text = (f"{int(rows['n'].iloc[-1]):,} {unit} out of fold, {int(rows['positives'].iloc[-1]):,} positives, "
-                f"{len(facts['folds'])} fold{'s' * (len(facts['folds']) != 1)}")
+        text = (
+            f"{int(rows['n'].iloc[-1]):,} {unit} out of fold, {int(rows['positives'].iloc[-1]):,} "
+            "positives, "
+            f"{len(facts['folds'])} fold{'s' * (len(facts['folds']) != 1)}"
+        )
     return f"{competition.task.title}: {text}\n" + "─" * (NAME + 3 * CELL + 2)
 
 
@@ -81,12 +99,18 @@ def files(competition: Competition) -> list[str]:
     """The files to look at, those that stand."""
     name = competition.name
     audit = data_folder(name) / "folds_audit.json"
-    found = [("submission", submissions_folder(name) / competition.submission.file, ""),
-             ("report", submissions_folder(name) / "report.html", "open it in a browser"),
-             ("scores", models_folder(name) / "scores.csv", ""),
-             ("images", data_folder(name) / "images.csv", ""),
-             ("folds", audit, leaks(audit) if audit.is_file() else "")]
-    return [line(what, str(path)) + (f"  ({note})" if note else "") for what, path, note in found if path.is_file()]
+    found = [
+        ("submission", submissions_folder(name) / competition.submission.file, ""),
+        ("report", submissions_folder(name) / "report.html", "open it in a browser"),
+        ("scores", models_folder(name) / "scores.csv", ""),
+        ("images", data_folder(name) / "images.csv", ""),
+        ("folds", audit, leaks(audit) if audit.is_file() else ""),
+    ]
+    return [
+        line(what, str(path)) + (f"  ({note})" if note else "")
+        for what, path, note in found
+        if path.is_file()
+    ]
 
 
 def leaks(audit: Path) -> str:

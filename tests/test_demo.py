@@ -1,4 +1,6 @@
-"""Made data: in the organisers' form, the same for a seed, learnable, leaking by picture, and never over yours."""
+"""Made data: in the organisers' form, the same for a seed, learnable, leaking by picture, and never
+over yours."""
+
 import hashlib
 from pathlib import Path
 
@@ -13,19 +15,18 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline import demo
 from pipeline.competitions import chexpert, melanoma
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.demo.patients import DRAWN, SITE, chest_rows, happens, numbered, skin_rows
 from tests.cases.raw_downloads import SHARED
 
 HEADS = {
-    "melanoma/raw/train.csv":
-        "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target",
+    "melanoma/raw/train.csv": "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target",
     "melanoma/raw/test.csv": "image_name,patient_id,sex,age_approx,anatom_site_general_challenge",
     "melanoma/raw/sample_submission.csv": "image_name,target",
-    "chexpert/raw/CheXpert-v1.0-small/train.csv":
-        "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,"
-        "Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,"
-        "Support Devices",
+    "chexpert/raw/CheXpert-v1.0-small/train.csv": "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,"
+    "Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural "
+    "Other,Fracture,"
+    "Support Devices",
     "chexpert/raw/CheXpert-v1.0-small/test_image_paths.csv": "Path",
 }
 
@@ -59,23 +60,43 @@ def test_headers_are_the_organisers(data, name):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real tables are not here")
-@pytest.mark.parametrize(("made", "real"), [
-    ("melanoma/raw/train.csv", "siim_isic/train.csv"), ("melanoma/raw/test.csv", "siim_isic/test.csv"),
-    ("melanoma/raw/sample_submission.csv", "siim_isic/sample_submission.csv"),
-    *((f"chexpert/raw/{name}", f"chexpert/{name}") for name in (
-        "CheXpert-v1.0-small/train.csv", "CheXpert-v1.0-small/valid.csv", "CheXpert-v1.0-small/test_image_paths.csv")),
-])
+@pytest.mark.parametrize(
+    ("made", "real"),
+    [
+        ("melanoma/raw/train.csv", "siim_isic/train.csv"),
+        ("melanoma/raw/test.csv", "siim_isic/test.csv"),
+        ("melanoma/raw/sample_submission.csv", "siim_isic/sample_submission.csv"),
+        *(
+            (f"chexpert/raw/{name}", f"chexpert/{name}")
+            for name in (
+                "CheXpert-v1.0-small/train.csv",
+                "CheXpert-v1.0-small/valid.csv",
+                "CheXpert-v1.0-small/test_image_paths.csv",
+            )
+        ),
+    ],
+)
 def test_cells_have_the_form_of_the_real_ones(data, made, real):
-    """The same header, and in each column cells of the same shape: letters as `a`, digits as `0`, runs as one."""
+    """The same header, and in each column cells of the same shape: letters as `a`, digits as `0`,
+    runs as one."""
+
     def shapes(path):
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return {name: set(cells[name].str.replace(r"[A-Za-z]+", "a", regex=True).str.replace(r"\d+", "0", regex=True))
-                for name in cells.columns}
+        return {
+            name: set(
+                cells[name]
+                .str.replace(r"[A-Za-z]+", "a", regex=True)
+                .str.replace(r"\d+", "0", regex=True)
+            )
+            for name in cells.columns
+        }
 
     ours, theirs = shapes(data / made), shapes(SHARED / real)
     assert list(ours) == list(theirs)
     for name, found in ours.items():
-        real_labels = {"", "0.0", "-0.0"} if made.startswith("chexpert") else {"", "a", "0"}  # the real set has no -1
+        real_labels = (
+            {"", "0.0", "-0.0"} if made.startswith("chexpert") else {"", "a", "0"}
+        )  # the real set has no -1
         assert found <= theirs[name] | real_labels, name
 
 
@@ -133,31 +154,54 @@ def test_melanoma_holds_what_makes_real_data_hard(data):
     own, other = table[table["source"] == "siim"], table[table["source"] != "siim"]
     assert all((raw / file).is_file() for file in table["file"])
     assert 0.05 < own["target"].mean() < 0.09 and other["target"].mean() > 0.15
-    assert (other["patient_id"] == other["image_id"]).all() and own["patient_id"].nunique() < len(own) / 2
+    assert (other["patient_id"] == other["image_id"]).all() and own["patient_id"].nunique() < len(
+        own
+    ) / 2
     assert own[["sex", "age_approx", SITE]].isna().any().all()
     broken = [file for file in own["file"] if not whole(raw / file)]
     assert len(broken) == 1 and own.set_index("file")["target"][broken[0]] == 0
     twin, first = own.iloc[-1], own.iloc[0]
-    assert twin["patient_id"] != first["patient_id"] and (own["patient_id"] == twin["patient_id"]).sum() == 1
-    a, b = (cv2.resize(cv2.imread(str(raw / row["file"])), (32, 32), interpolation=cv2.INTER_AREA).astype(float)
-            for row in (first, twin))
-    assert np.abs(a - b).mean() < 4 and (raw / first["file"]).read_bytes() != (raw / twin["file"]).read_bytes()
+    assert (
+        twin["patient_id"] != first["patient_id"]
+        and (own["patient_id"] == twin["patient_id"]).sum() == 1
+    )
+    a, b = (
+        cv2.resize(
+            cv2.imread(str(raw / row["file"])), (32, 32), interpolation=cv2.INTER_AREA
+        ).astype(float)
+        for row in (first, twin)
+    )
+    assert (
+        np.abs(a - b).mean() < 4
+        and (raw / first["file"]).read_bytes() != (raw / twin["file"]).read_bytes()
+    )
 
 
 def test_chexpert_holds_what_makes_real_data_hard(data):
     home = data / "chexpert/raw/CheXpert-v1.0-small"
     train, valid = pd.read_csv(home / "train.csv"), pd.read_csv(home / "valid.csv")
     listed = pd.read_csv(home / "test_image_paths.csv")["Path"]
-    assert (train["Sex"] == "Unknown").sum() == 1 and (train["Age"] == 0).sum() == 1 and "LL" in set(train["AP/PA"])
+    assert (
+        (train["Sex"] == "Unknown").sum() == 1
+        and (train["Age"] == 0).sum() == 1
+        and "LL" in set(train["AP/PA"])
+    )
     assert train.loc[train["Frontal/Lateral"] == "Lateral", "AP/PA"].isna().all()
     assert set(np.unique(train[list(DRAWN)].fillna(9))) == {-1, 0, 1, 9}
-    assert set(np.unique(valid.iloc[:, 5:])) == {0, 1} and not valid.iloc[:, 5:].isna().any(axis=None)
+    assert set(np.unique(valid.iloc[:, 5:])) == {0, 1} and not valid.iloc[:, 5:].isna().any(
+        axis=None
+    )
     assert sum(not whole(home.parent / path) for path in train["Path"]) == 1
-    patients = [set(paths.str.extract(r"(patient\d+)")[0]) for paths in (train["Path"], valid["Path"], listed)]
+    patients = [
+        set(paths.str.extract(r"(patient\d+)")[0])
+        for paths in (train["Path"], valid["Path"], listed)
+    ]
     assert not patients[0] & patients[1] and not (patients[0] | patients[1]) & patients[2]
     studies = listed.str.rpartition("/")[0]
     assert studies.duplicated().any()  # more views than one
-    assert not listed.str.contains("frontal").groupby(studies).any().all()  # a study without a frontal
+    assert (
+        not listed.str.contains("frontal").groupby(studies).any().all()
+    )  # a study without a frontal
     assert set(chexpert.sample(home.parent)["Study"]) == set(studies)
 
 
@@ -177,7 +221,9 @@ def test_metadata_tell_something_but_not_all():
     features = np.column_stack([rows["age_approx"].fillna(50) / 16, columns])
     assert 0.65 < out_of_fold(features, rows["target"].to_numpy(), rows["number"]) < 0.76
     chests = chest_rows(np.random.default_rng(0), "train", 20_000, 1)
-    features = np.column_stack([chests["Age"] / 17, chests["Sex"] == "Male", chests["AP/PA"] == "AP"]).astype(float)
+    features = np.column_stack(
+        [chests["Age"] / 17, chests["Sex"] == "Male", chests["AP/PA"] == "AP"]
+    ).astype(float)
     for name in DRAWN:
         sick = (chests[name] == 1).to_numpy()
         assert 0.6 < out_of_fold(features, sick, chests["number"]) < 0.8
@@ -188,8 +234,13 @@ def drawn():
     """600 lesions of 32 pixels and their rows."""
     rows = skin_rows(np.random.default_rng(3), 600, 0.2)
     jobs = demo.skin_jobs(rows, 0, 3, 32)
-    pictures = [cv2.imdecode(np.frombuffer(demo.skin_jpeg(job), np.uint8), cv2.IMREAD_COLOR) for job in jobs]
-    small = np.array([cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA).ravel() for picture in pictures], float)
+    pictures = [
+        cv2.imdecode(np.frombuffer(demo.skin_jpeg(job), np.uint8), cv2.IMREAD_COLOR) for job in jobs
+    ]
+    small = np.array(
+        [cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA).ravel() for picture in pictures],
+        float,
+    )
     return (small - small.mean(axis=0)) / small.std(axis=0), rows
 
 
@@ -206,8 +257,12 @@ def test_a_split_by_picture_leaks(drawn):
     labels = rows["target"].to_numpy(float)
     gaps = ((features[:, None] - features[None]) ** 2).mean(axis=2)
     np.fill_diagonal(gaps, np.inf)
-    strangers = np.where(np.equal.outer(rows["number"].to_numpy(), rows["number"].to_numpy()), np.inf, gaps)
-    reached, kept = (roc_auc_score(labels, np.exp(-found) @ labels) for found in (gaps * 4, strangers * 4))
+    strangers = np.where(
+        np.equal.outer(rows["number"].to_numpy(), rows["number"].to_numpy()), np.inf, gaps
+    )
+    reached, kept = (
+        roc_auc_score(labels, np.exp(-found) @ labels) for found in (gaps * 4, strangers * 4)
+    )
     assert reached > kept + 0.03
 
 
@@ -218,8 +273,13 @@ def test_xrays_show_each_finding(finding):
 
     def mean_picture(severity, seeds):
         style = demo.chest_style(np.random.default_rng(0))
-        pictures = [demo.chest(np.random.default_rng(seed), style, severity, "PA", 64, 64) for seed in seeds]
-        return np.mean([cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA) for picture in pictures], axis=0)
+        pictures = [
+            demo.chest(np.random.default_rng(seed), style, severity, "PA", 64, 64) for seed in seeds
+        ]
+        return np.mean(
+            [cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA) for picture in pictures],
+            axis=0,
+        )
 
     seeds = rng.integers(0, 1 << 30, (3, 12))
     without, again = (mean_picture(np.zeros(5), seeds[k]) for k in (0, 1))
@@ -235,9 +295,12 @@ def test_events_come_in_the_number_asked_for(count, rate, seed):
 
 
 def test_events_have_their_chances():
-    """Odds 0 and 2 at a mean rate of 0.4: p and q with (p + q) / 2 = 0.4 and logit q - logit p = 2."""
+    """Odds 0 and 2 at a mean rate of 0.4: p and q with (p + q) / 2 = 0.4 and logit q - logit p =
+    2."""
     rng, p, q = np.random.default_rng(0), 0.180535, 0.619465
-    assert (p + q) / 2 == pytest.approx(0.4) and np.log(q * (1 - p) / (p * (1 - q))) == pytest.approx(2, abs=1e-4)
+    assert (p + q) / 2 == pytest.approx(0.4) and np.log(
+        q * (1 - p) / (p * (1 - q))
+    ) == pytest.approx(2, abs=1e-4)
     drawn = np.mean([happens(rng, np.repeat([0.0, 2.0], 10), 0.4) for _ in range(2000)], axis=0)
     assert drawn[:10] == pytest.approx(p, abs=0.05) and drawn[10:] == pytest.approx(q, abs=0.05)
 

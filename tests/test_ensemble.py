@@ -1,4 +1,5 @@
 """The ensemble stage, from prediction files on disk to its four artifacts."""
+
 import json
 import subprocess
 import sys
@@ -8,10 +9,10 @@ import pandas as pd
 import pytest
 
 from pipeline import ensemble as stage
+from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS
 from pipeline.core.ensemble.averages import ranks_within
 from pipeline.core.metrics import auc, auc_interval
-from pipeline.core.runs.predictions import PRETRAINED
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from tests.cases.ensembles import NAME, competition, fold_of, noisy, write_run, write_tables
 
 LABELS = ("nevus", "scar")
@@ -25,7 +26,7 @@ def images(tmp_path, monkeypatch):
     table = write_tables()
     for seed, run in enumerate(("one", "two")):
         write_run(table, run, noisy(table, LABELS, 1.5 + seed, seed))
-        write_run(table, run, noisy(table, LABELS, 1, 10 + seed), PRETRAINED)
+        write_run(table, run, noisy(table, LABELS, 1, 10 + seed), STAGE_1_PREDICTIONS)
     write_run(table, "metadata", noisy(table, LABELS, 0.8, 20), views=1)
     return table
 
@@ -42,7 +43,10 @@ def read(path):
 
 def scores_of(images, run, folds=(0, 1, 2)):
     """Out-of-fold scores by image_id, read independently of the stage."""
-    parts = [pd.read_csv(stage.fold_folder(NAME, run, k) / "predictions.csv", dtype={"image_id": "str"}) for k in folds]
+    parts = [
+        pd.read_csv(stage.fold_folder(NAME, run, k) / "predictions.csv", dtype={"image_id": "str"})
+        for k in folds
+    ]
     table = pd.concat([part[part["split"] != "test"] for part in parts]).set_index("image_id")
     assert set(table.index) == set(images["image_id"][np.isin(fold_of(images), folds)])
     return table[list(LABELS)]
@@ -51,9 +55,19 @@ def scores_of(images, run, folds=(0, 1, 2)):
 def test_scores_cover_every_run_and_stage_and_agree_with_the_definition(images, folder):
     stage.ensemble(competition(), (), None)
     table = pd.read_csv(folder / "scores.csv")
-    assert list(table[["member", "stage"]].drop_duplicates().itertuples(index=False, name=None)) == [
-        ("one", "CE"), ("two", "CE"), ("one", "AUC-M"), ("two", "AUC-M"), ("metadata", "metadata"),
-        ("one", "blend"), ("two", "blend"), ("ensemble", "ensemble"), ("ensemble", "blend")]
+    assert list(
+        table[["member", "stage"]].drop_duplicates().itertuples(index=False, name=None)
+    ) == [
+        ("one", "CE"),
+        ("two", "CE"),
+        ("one", "AUC-M"),
+        ("two", "AUC-M"),
+        ("metadata", "metadata"),
+        ("one", "blend"),
+        ("two", "blend"),
+        ("ensemble", "ensemble"),
+        ("ensemble", "blend"),
+    ]
     assert set(table["label"]) == {*LABELS, "mean"}
     indexed = table.set_index(["member", "stage", "label"])
     known = images.set_index("image_id")
@@ -65,13 +79,19 @@ def test_scores_cover_every_run_and_stage_and_agree_with_the_definition(images, 
     low, high = auc_interval(one["scar"], labels, patients)
     assert (row["low"], row["high"]) == pytest.approx((low, high), abs=0.01)
     mean = (one + two) / 2
-    assert indexed.loc[("ensemble", "ensemble", "scar"), "auc"] == pytest.approx(auc(mean["scar"], labels), abs=1e-8)
+    assert indexed.loc[("ensemble", "ensemble", "scar"), "auc"] == pytest.approx(
+        auc(mean["scar"], labels), abs=1e-8
+    )
     blend = 0.5 * mean["scar"] + 0.5 * metadata["scar"]
-    assert indexed.loc[("ensemble", "blend", "scar"), "auc"] == pytest.approx(auc(blend, labels), abs=1e-8)
+    assert indexed.loc[("ensemble", "blend", "scar"), "auc"] == pytest.approx(
+        auc(blend, labels), abs=1e-8
+    )
     parts = indexed["auc"].unstack()
     assert parts["mean"].to_numpy() == pytest.approx(parts[list(LABELS)].mean(axis=1).to_numpy())
     assert indexed.loc[("metadata", "metadata", "scar"), "views"] == 1 and row["views"] == 4
-    assert table[["images_sha256", "folds_sha256", "predictions_sha256"]].map(len).eq(64).all().all()
+    assert (
+        table[["images_sha256", "folds_sha256", "predictions_sha256"]].map(len).eq(64).all().all()
+    )
 
 
 def test_the_ensemble_is_the_blend_of_out_of_fold_and_test_rows(images, folder):
@@ -83,13 +103,21 @@ def test_the_ensemble_is_the_blend_of_out_of_fold_and_test_rows(images, folder):
     assert table["unit_id"].is_unique and (table["fold"][table["split"] == "test"] == -1).all()
     one, two, metadata = (scores_of(images, run) for run in ("one", "two", "metadata"))
     expected = 0.25 * one + 0.25 * two + 0.5 * metadata
-    assert table.loc[expected.index, list(LABELS)].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-7)
+    assert table.loc[expected.index, list(LABELS)].to_numpy() == pytest.approx(
+        expected.to_numpy(), rel=1e-7
+    )
     tests = []
     for run in ("one", "two", "metadata"):
         parts = [read(folder / run / f"fold{k}" / "predictions.csv") for k in range(3)]
-        tests.append(pd.concat(parts)[lambda rows: rows["split"] == "test"].groupby("image_id")[list(LABELS)].mean())
+        tests.append(
+            pd.concat(parts)[lambda rows: rows["split"] == "test"]
+            .groupby("image_id")[list(LABELS)]
+            .mean()
+        )
     expected = 0.25 * tests[0] + 0.25 * tests[1] + 0.5 * tests[2]
-    assert table.loc[expected.index, list(LABELS)].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-7)
+    assert table.loc[expected.index, list(LABELS)].to_numpy() == pytest.approx(
+        expected.to_numpy(), rel=1e-7
+    )
 
 
 def test_ranks_are_taken_within_the_fold(images, folder):
@@ -97,7 +125,9 @@ def test_ranks_are_taken_within_the_fold(images, folder):
     table = read(folder / "ensemble.csv").set_index("image_id")
     one, two = scores_of(images, "one"), scores_of(images, "two")
     fold = table.loc[one.index, "fold"].to_numpy()
-    expected = (ranks_within(one.to_numpy(), fold) + ranks_within(two.loc[one.index].to_numpy(), fold)) / 2
+    expected = (
+        ranks_within(one.to_numpy(), fold) + ranks_within(two.loc[one.index].to_numpy(), fold)
+    ) / 2
     assert table.loc[one.index, list(LABELS)].to_numpy() == pytest.approx(expected, rel=1e-7)
 
 
@@ -109,7 +139,10 @@ def test_naming_runs_takes_fewer_runs_and_keeps_the_metadata(folder):
     assert json.loads((folder / "ensemble.json").read_text())["members"] == ["one", "two"]
     table = pd.read_csv(folder / "scores.csv")
     assert "metadata" in set(table["stage"])
-    assert set(table["member"][table["stage"] == "blend"]) == {"one", "two"}  # each run's, but not the ensemble's
+    assert set(table["member"][table["stage"] == "blend"]) == {
+        "one",
+        "two",
+    }  # each run's, but not the ensemble's
 
 
 @pytest.mark.usefixtures("images")
@@ -117,12 +150,19 @@ def test_what_made_it_is_kept(folder):
     stage.ensemble(competition(), (), None)
     facts = json.loads((folder / "ensemble.json").read_text())
     assert facts["members"] == ["one", "two", "metadata"] and facts["metadata"] == 0.5
-    assert facts["weights"] == {"one": {"nevus": 0.5, "scar": 0.5}, "two": {"nevus": 0.5, "scar": 0.5}}
+    assert facts["weights"] == {
+        "one": {"nevus": 0.5, "scar": 0.5},
+        "two": {"nevus": 0.5, "scar": 0.5},
+    }
     assert facts["near_duplicates"] == [] and facts["weighting"] == "uniform"
     assert facts["correlations"]["scar"][0][0] == pytest.approx(1)
     named = [(row["first"], row["second"]) for row in facts["differences"]]
-    assert named == [("one AUC-M", "one CE"), ("two AUC-M", "two CE"), ("ensemble ensemble", "two AUC-M"),
-                     ("ensemble blend", "ensemble ensemble")]
+    assert named == [
+        ("one AUC-M", "one CE"),
+        ("two AUC-M", "two CE"),
+        ("ensemble ensemble", "two AUC-M"),
+        ("ensemble blend", "ensemble ensemble"),
+    ]
     assert all(row["low"] <= row["difference"] <= row["high"] for row in facts["differences"])
     maps = json.loads((folder / "quantiles.json").read_text())
     assert set(maps["members"]) == {"one", "two", "metadata"}
@@ -132,7 +172,9 @@ def test_what_made_it_is_kept(folder):
 
 def test_a_copy_of_a_run_counts_once_and_is_named(images, folder, capsys):
     write_run(images, "copy", noisy(images, LABELS, 1.5, 0))
-    stage.ensemble(competition(runs=("one", "copy", "two"), metadata=0), ("one", "copy", "two"), None)
+    stage.ensemble(
+        competition(runs=("one", "copy", "two"), metadata=0), ("one", "copy", "two"), None
+    )
     weights = json.loads((folder / "ensemble.json").read_text())["weights"]
     assert [weights[run]["scar"] for run in ("one", "copy", "two")] == [0.5, 0, 0.5]
     assert "near-duplicates on scar: one and copy" in capsys.readouterr().out
@@ -146,7 +188,9 @@ def test_selected_weights_are_used_only_when_they_gain(images, folder):
     facts = json.loads((folder / "ensemble.json").read_text())
     assert facts["weighting"] == "selected" and facts["selection"]["low"] > 0
     assert facts["weights"]["two"]["scar"] > 0.5
-    stage.ensemble(competition(runs=("one", "two"), metadata=0, weights="selected"), ("one", "two"), None)
+    stage.ensemble(
+        competition(runs=("one", "two"), metadata=0, weights="selected"), ("one", "two"), None
+    )
     facts = json.loads((folder / "ensemble.json").read_text())
     assert (facts["weighting"] == "selected") == (facts["selection"]["low"] > 0)
 
@@ -154,7 +198,9 @@ def test_selected_weights_are_used_only_when_they_gain(images, folder):
 def test_one_official_fold_can_select_and_score(images, folder):
     stage.ensemble(competition(metadata=0, weights="selected"), (), [1])
     table = read(folder / "ensemble.csv")
-    assert set(table["image_id"][table["split"] != "test"]) == set(images["image_id"][fold_of(images) == 1])
+    assert set(table["image_id"][table["split"] != "test"]) == set(
+        images["image_id"][fold_of(images) == 1]
+    )
     assert json.loads((folder / "ensemble.json").read_text())["folds"] == [1]
 
 
@@ -194,13 +240,18 @@ def test_a_label_without_positives_is_blank_and_not_in_the_mean(images, folder, 
     write_run(images, "three", noisy(images, LABELS, 1, 9))
     stage.ensemble(competition(runs=("three",), metadata=0), ("three",), None)
     table = pd.read_csv(folder / "scores.csv").set_index(["stage", "label"])
-    assert np.isnan(table.loc[("AUC-M", "nevus"), "auc"]) and table.loc[("AUC-M", "nevus"), "positives"] == 0
+    assert (
+        np.isnan(table.loc[("AUC-M", "nevus"), "auc"])
+        and table.loc[("AUC-M", "nevus"), "positives"] == 0
+    )
     assert table.loc[("AUC-M", "mean"), "auc"] == table.loc[("AUC-M", "scar"), "auc"]
 
 
 @pytest.mark.usefixtures("images")
 def test_a_missing_run_says_what_makes_it(tmp_path):
-    with pytest.raises(UserError, match=r"three/fold0/predictions\.csv: there is no such file; `make predict"):
+    with pytest.raises(
+        UserError, match=r"three/fold0/predictions\.csv: there is no such file; `make predict"
+    ):
         stage.ensemble(competition(runs=("one", "three")), (), None)
     (tmp_path / "models" / NAME / "metadata" / "fold2" / "predictions.csv").unlink()
     with pytest.raises(UserError, match="`make metadata COMP=lesions` makes it"):
@@ -214,8 +265,25 @@ def test_a_missing_run_says_what_makes_it(tmp_path):
 
 def test_the_command_names_what_is_wrong(tmp_path):
     command = [sys.executable, "-m", "pipeline.ensemble", "melanoma/b5_384/fold0"]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "", "DATA": str(tmp_path)}, check=False)
-    assert done.returncode == 2 and "leave /fold<k> away" in done.stderr and len(done.stderr.splitlines()) == 1
-    done = subprocess.run([*command[:-1], "melanoma"], capture_output=True, text=True,
-                          env={"PATH": "", "DATA": str(tmp_path)}, check=False)
-    assert done.returncode == 2 and "images.csv: there is no such file; `make prepare" in done.stderr
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "DATA": str(tmp_path)},
+        check=False,
+    )
+    assert (
+        done.returncode == 2
+        and "leave /fold<k> away" in done.stderr
+        and len(done.stderr.splitlines()) == 1
+    )
+    done = subprocess.run(
+        [*command[:-1], "melanoma"],
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "DATA": str(tmp_path)},
+        check=False,
+    )
+    assert (
+        done.returncode == 2 and "images.csv: there is no such file; `make prepare" in done.stderr
+    )

@@ -1,4 +1,6 @@
-"""The folds stage from images.csv to folds.csv: leaks, other sources, edge cases, frozen files, messages."""
+"""The folds stage from images.csv to folds.csv: leaks, other sources, edge cases, frozen files,
+messages."""
+
 import json
 from dataclasses import replace
 
@@ -11,8 +13,17 @@ from pipeline.core.config.task import OFFICIAL
 from pipeline.core.folds.audit import checked_tables, leaks, require_no_leak
 from pipeline.core.folds.groups import check_patients
 from pipeline.core.folds.split import training_rows, validation_rows
-from pipeline.core.runtime.command import UserError
-from tests.cases.synthetic_images import TASK, audited, fold_map, images_of, load_like, made, run, twelve
+from pipeline.core.runtime.errors import UserError
+from tests.cases.synthetic_images import (
+    TASK,
+    audited,
+    fold_map,
+    images_of,
+    load_like,
+    made,
+    run,
+    twelve,
+)
 
 
 def test_other_sources_always_train_and_their_twins_are_dropped():
@@ -22,20 +33,29 @@ def test_other_sources_always_train_and_their_twins_are_dropped():
     images = pd.concat([own, other, test], ignore_index=True)
     folds, dropped, _ = made(images, TASK, folds=3)
     assert [fold_map(folds)[f"e{i}"] for i in range(4)] == [-1] * 4
-    assert dropped.to_dict("list") == {"image_id": ["othertrain100", "othertrain101"],
-                                       "reason": ["twin of a scored image (phash)", "twin of a test image (phash)"],
-                                       "twin": ["owntrain5", "owntest201"]}
+    assert dropped.to_dict("list") == {
+        "image_id": ["othertrain100", "othertrain101"],
+        "reason": ["twin of a scored image (phash)", "twin of a test image (phash)"],
+        "twin": ["owntrain5", "owntest201"],
+    }
     for k in range(3):
-        trains, validates = (rows(images, folds, dropped, k, *extra) for rows, extra in
-                             ((training_rows, ()), (validation_rows, (TASK,))))
+        trains, validates = (
+            rows(images, folds, dropped, k, *extra)
+            for rows, extra in ((training_rows, ()), (validation_rows, (TASK,)))
+        )
         assert {"othertrain102", "othertrain103"} <= set(trains["image_id"])
-        assert not {"othertrain100", "othertrain101", "owntest200"} & {*trains["image_id"], *validates["image_id"]}
+        assert not {"othertrain100", "othertrain101", "owntest200"} & {
+            *trains["image_id"],
+            *validates["image_id"],
+        }
         assert set(validates["source"]) == {"own"}
         assert len(trains) + len(validates) == 26
 
 
 def test_an_external_patient_joined_to_a_scored_one_does_not_train_in_its_fold():
-    images = pd.concat([twelve(), images_of(["e", "e"], source="other", start=50)], ignore_index=True)
+    images = pd.concat(
+        [twelve(), images_of(["e", "e"], source="other", start=50)], ignore_index=True
+    )
     images["lesion_id"] = None
     images.loc[[1, 24], "lesion_id"] = "L"
     folds, dropped, _ = made(images, TASK, folds=3)
@@ -57,7 +77,9 @@ def test_a_twin_left_in_training_is_a_leak_that_names_the_pair():
 
 @pytest.mark.parametrize("policy, dropped", [("report", []), ("drop", ["owntrain2", "owntrain3"])])
 def test_test_patients_in_training_are_reported_or_dropped(policy, dropped):
-    images = pd.concat([twelve(), images_of(["p01", "new"], split="test", start=50)], ignore_index=True)
+    images = pd.concat(
+        [twelve(), images_of(["p01", "new"], split="test", start=50)], ignore_index=True
+    )
     task = replace(TASK, test_patients=policy)
     assert list(made(images, task, folds=3)[1]["image_id"]) == dropped
     found = audited(images, task, folds=3)[1]
@@ -66,8 +88,10 @@ def test_test_patients_in_training_are_reported_or_dropped(policy, dropped):
 
 
 def test_official_validation_set_is_fold_0_and_what_reaches_into_it_is_dropped():
-    images = pd.concat([twelve(), images_of(["v0", "v1", "p00"], split="valid", start=50)], ignore_index=True)
-    images.loc[9, "phash"] = images["phash"][25]   # p04 and v1
+    images = pd.concat(
+        [twelve(), images_of(["v0", "v1", "p00"], split="valid", start=50)], ignore_index=True
+    )
+    images.loc[9, "phash"] = images["phash"][25]  # p04 and v1
     folds, dropped, _ = made(images, replace(TASK, folds=OFFICIAL))
     assert {patient for patient, k in fold_map(folds).items() if k == 0} == {"v0", "v1", "p00"}
     assert set(folds["fold"]) == {0, -1}
@@ -91,7 +115,9 @@ def test_blank_patients_are_an_error_unless_the_task_makes_them_their_own():
     assert fold["image:owntrain3"] in (0, 1, 2)
 
 
-@pytest.mark.parametrize("folds, message", [(1, "at least 2"), (0, "at least 2"), (13, "13 folds asked of 12 groups")])
+@pytest.mark.parametrize(
+    "folds, message", [(1, "at least 2"), (0, "at least 2"), (13, "13 folds asked of 12 groups")]
+)
 def test_numbers_of_folds_that_cannot_be(folds, message):
     with pytest.raises(UserError, match=message):
         made(twelve(), folds=folds)
@@ -134,14 +160,19 @@ def test_optional_columns_may_be_absent_and_an_unknown_source_is_scored():
 
 def test_row_order_and_test_rows_change_nothing():
     random = np.random.RandomState(0)
-    images = images_of([f"p{i:03d}" for i in random.randint(0, 60, 300)], melanoma=random.randint(0, 2, 300))
+    images = images_of(
+        [f"p{i:03d}" for i in random.randint(0, 60, 300)], melanoma=random.randint(0, 2, 300)
+    )
     images = images.assign(lesion_id=None, duplicate_of=None)
     images.loc[[5, 77, 200], "lesion_id"] = "L"
     test = images_of(["p001", "t"], split="test", start=500)
     test = test.assign(lesion_id=["L", None], duplicate_of=["owntrain3", None])
     test.loc[1, "phash"] = images["phash"][9]
     first = made(images, TASK, folds=5)[0]
-    for other in (images.sample(frac=1, random_state=1), pd.concat([test, images]).sample(frac=1, random_state=2)):
+    for other in (
+        images.sample(frac=1, random_state=1),
+        pd.concat([test, images]).sample(frac=1, random_state=2),
+    ):
         pd.testing.assert_frame_equal(made(other.reset_index(drop=True), TASK, folds=5)[0], first)
     assert not made(images, TASK, folds=5, seed=1)[0].equals(first)
 
@@ -152,9 +183,16 @@ def test_folds_are_frozen_and_audited(tmp_path, monkeypatch):
     assert made.returncode == 0, made.stderr
     written = (tmp_path / "melanoma/folds.csv").read_bytes()
     assert run(tmp_path, images.sample(frac=1, random_state=0)).returncode == 0
-    for options, said in ((("--folds", "4"), "5 folds already"), (("--seed", "3"), "made with seed 0")):
+    for options, said in (
+        (("--folds", "4"), "5 folds already"),
+        (("--seed", "3"), "made with seed 0"),
+    ):
         refused = run(tmp_path, images, *options)
-        assert refused.returncode == 2 and said in refused.stderr and len(refused.stderr.splitlines()) == 1
+        assert (
+            refused.returncode == 2
+            and said in refused.stderr
+            and len(refused.stderr.splitlines()) == 1
+        )
     assert (tmp_path / "melanoma/folds.csv").read_bytes() == written
     audited = json.loads((tmp_path / "melanoma/folds_audit.json").read_text())
     assert audited["made"] == {"by": "search", "folds": 5, "seed": 0}
@@ -176,7 +214,9 @@ def test_an_edited_folds_csv_stops_later_stages(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"{images['image_id'][0]} .*{images['image_id'][4]}"):
         checked_tables(load("melanoma"))
     told = run(tmp_path, images, "--audit")
-    assert told.returncode == 2 and "leaks: 1" in told.stdout and images["image_id"][4] in told.stderr
+    assert (
+        told.returncode == 2 and "leaks: 1" in told.stdout and images["image_id"][4] in told.stderr
+    )
     with pytest.raises(UserError, match="leak"):
         checked_tables(load("melanoma"))
 
@@ -187,13 +227,19 @@ def test_new_patients_after_the_freeze_are_an_error(tmp_path):
     assert told.returncode == 2 and "patient p30" in told.stderr and "clean-folds" in told.stderr
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda t: t.drop(columns="patient_id"), "the column 'patient_id' is missing"),
-    (lambda t: t.drop(columns="target"), "the label column 'target' is missing"),
-    (lambda t: t.assign(target=["maybe"] + ["0"] * 29), "row 2, column target: 'maybe' is not 1, 0, -1 or blank"),
-    (lambda t: t.assign(split="training"), "row 2, column split: 'training'"),
-    (lambda t: t.assign(patient_id=[None] + ["p"] * 29), "row 2, column patient_id: blank"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: t.drop(columns="patient_id"), "the column 'patient_id' is missing"),
+        (lambda t: t.drop(columns="target"), "the label column 'target' is missing"),
+        (
+            lambda t: t.assign(target=["maybe"] + ["0"] * 29),
+            "row 2, column target: 'maybe' is not 1, 0, -1 or blank",
+        ),
+        (lambda t: t.assign(split="training"), "row 2, column split: 'training'"),
+        (lambda t: t.assign(patient_id=[None] + ["p"] * 29), "row 2, column patient_id: blank"),
+    ],
+)
 def test_what_is_wrong_with_images_csv_is_told_in_one_line(tmp_path, change, message):
     told = run(tmp_path, change(load_like("melanoma", 30)))
     assert told.returncode == 2 and message in told.stderr and len(told.stderr.splitlines()) == 1

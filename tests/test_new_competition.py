@@ -1,4 +1,6 @@
-"""A data set that the project has never seen: one file of about 60 lines takes it from raw to a checked submission."""
+"""A data set that the project has never seen: one file of about 60 lines takes it from raw to a
+checked submission."""
+
 import os
 import shutil
 import subprocess
@@ -76,9 +78,17 @@ def make_raw(raw: Path) -> None:
     for number in range(45):
         for eye in "LR":
             sick = int(rng.random() < 0.4)
-            rows.append({"exam": f"{number:04d}", "eye": eye, "person": f"P{number // 2}", "age": rng.integers(20, 80),
-                         "diabetes": rng.choice(["I", "II", ""]), "retinopathy": sick,
-                         "oedema": rng.choice(["0", "1", ""]) if number > 5 else number % 2})
+            rows.append(
+                {
+                    "exam": f"{number:04d}",
+                    "eye": eye,
+                    "person": f"P{number // 2}",
+                    "age": rng.integers(20, 80),
+                    "diabetes": rng.choice(["I", "II", ""]),
+                    "retinopathy": sick,
+                    "oedema": rng.choice(["0", "1", ""]) if number > 5 else number % 2,
+                }
+            )
             photo = np.clip(rng.normal(90 + 60 * sick, 40, (60, 80, 3)), 0, 255).astype(np.uint8)
             (raw / "photos").mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(raw / "photos" / f"{number:04d}_{eye}.png"), photo)
@@ -90,20 +100,45 @@ def make_raw(raw: Path) -> None:
 @pytest.mark.slow
 def test_one_new_file_is_all_it_takes(tmp_path):
     assert len(FILE.splitlines()) <= 70
-    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__", "paper"))
+    shutil.copytree(
+        ROOT / "pipeline",
+        tmp_path / "pipeline",
+        ignore=shutil.ignore_patterns("__pycache__", "paper"),
+    )
     (tmp_path / "pipeline/competitions/fundus.py").write_text(FILE)
     make_raw(tmp_path / "data/fundus/raw")
     variables = {**os.environ, "SMOKE": "1", "OMP_NUM_THREADS": "1", "WORKERS": "0"}
     for name in ("PYTHONPATH", "DATA", "MODELS", "SUBMISSIONS"):
         variables.pop(name, None)
-    for stage in ("prepare", "folds", "pretrain", "finetune", "metadata", "predict", "ensemble", "submit",
-                  "submit fundus --check submissions/fundus/answers.csv", "deploy.kaggle fundus --owner me"):
+    for stage in (
+        "prepare",
+        "folds",
+        "pretrain",
+        "finetune",
+        "metadata",
+        "predict",
+        "ensemble",
+        "submit",
+        "submit fundus --check submissions/fundus/answers.csv",
+        "deploy.kaggle fundus --owner me",
+    ):
         name, *arguments = stage.split()
-        done = subprocess.run([sys.executable, "-m", f"pipeline.{name}", *(arguments or ["fundus"])], cwd=tmp_path,
-                              env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", f"pipeline.{name}", *(arguments or ["fundus"])],
+            cwd=tmp_path,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, f"{stage}: {done.stdout}"
     table = pd.read_csv(tmp_path / "submissions/fundus/answers.csv")
     assert table.columns.tolist() == ["photo", "p_retinopathy", "p_oedema"] and len(table) == 30
-    scores = pd.read_csv(tmp_path / "models/fundus/scores.csv").set_index(["member", "stage", "label"])
+    scores = pd.read_csv(tmp_path / "models/fundus/scores.csv").set_index(
+        ["member", "stage", "label"]
+    )
     assert scores.loc[("ensemble", "blend", "retinopathy"), "n"] == 60
-    assert scores.loc[("resnet18_256", "AUC-M", "oedema"), "n"] < 60  # blanks are ignored, not negative
+    assert (
+        scores.loc[("resnet18_256", "AUC-M", "oedema"), "n"] < 60
+    )  # blanks are ignored, not negative

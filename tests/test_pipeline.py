@@ -1,4 +1,6 @@
-"""The Makefile on tiny made data, both competitions, raw download to submission; then what a user may do to it."""
+"""The Makefile on tiny made data, both competitions, raw download to submission; then what a user
+may do to it."""
+
 import json
 import os
 import random
@@ -25,13 +27,25 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def make(home: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", f"PYTHON={sys.executable}", *arguments], cwd=ROOT, env=environment(home),
-                          capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        ["make", f"PYTHON={sys.executable}", *arguments],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def stage(home: Path, name: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", f"pipeline.{name}", *arguments], cwd=ROOT,
-                          env=environment(home) | changes, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", f"pipeline.{name}", *arguments],
+        cwd=ROOT,
+        env=environment(home) | changes,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +54,9 @@ def made(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("pipeline")
     assert stage(home, "demo", "--images", "400", "--side", "64").returncode == 0
     for name, run in RUNS.items():
-        done = make(home, "submit", f"COMP={name}", f"RUN={run}", *(["K=3"] if name == "melanoma" else []))
+        done = make(
+            home, "submit", f"COMP={name}", f"RUN={run}", *(["K=3"] if name == "melanoma" else [])
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     return home
 
@@ -53,25 +69,34 @@ def copy(made, tmp_path) -> Path:
 
 
 def snapshot(home: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(home)): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(home)): path.read_bytes()
+        for path in sorted(home.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_submissions_have_the_organisers_form(made):
     sample = pd.read_csv(made / "data/melanoma/raw/sample_submission.csv", dtype=str)
-    submission = pd.read_csv(made / "submissions/melanoma/submission.csv", dtype={"image_name": str})
+    submission = pd.read_csv(
+        made / "submissions/melanoma/submission.csv", dtype={"image_name": str}
+    )
     assert list(submission.columns) == ["image_name", "target"]
     assert submission["image_name"].tolist() == sample["image_name"].tolist()
     assert submission["target"].between(0, 1).all() and submission["target"].nunique() > 50
 
     paths = pd.read_csv(made / "data/chexpert/raw/CheXpert-v1.0-small/test_image_paths.csv")["Path"]
     submission = pd.read_csv(made / "submissions/chexpert/predictions.csv")
-    assert submission["Study"].tolist() == list(dict.fromkeys(path.rpartition("/")[0] for path in paths))
+    assert submission["Study"].tolist() == list(
+        dict.fromkeys(path.rpartition("/")[0] for path in paths)
+    )
     assert set(submission.columns) == {"Study", *DISEASES}
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_out_of_fold_auc_is_beyond_chance(made, name):
-    """The floor is the upper 99.99 % point of random scores: .5 + 3.7 standard errors with these few positives."""
+    """The floor is the upper 99.99 % point of random scores: .5 + 3.7 standard errors with these
+    few positives."""
     scores = pd.read_csv(made / f"models/{name}/scores.csv")
     best = scores[(scores["member"] == "ensemble") & (scores["stage"] == "ensemble")]
     positives = best.loc[best["label"] != "mean", "positives"].min()
@@ -92,7 +117,10 @@ def test_the_twin_under_another_patient_is_in_the_same_fold(made):
     images = pd.read_csv(made / "data/melanoma/images.csv", dtype=str)
     folds = pd.read_csv(made / "data/melanoma/folds.csv", dtype=str).set_index("patient_id")["fold"]
     train = images[(images["split"] == "train") & (images["source"] == "siim")]
-    original, twin = train.iloc[0], train.iloc[-1]  # the copy was appended, saved anew, under a new patient
+    original, twin = (
+        train.iloc[0],
+        train.iloc[-1],
+    )  # the copy was appended, saved anew, under a new patient
     assert twin["patient_id"] != original["patient_id"]
     assert folds[twin["patient_id"]] == folds[original["patient_id"]]
 
@@ -107,7 +135,12 @@ def test_a_second_make_runs_nothing(made):
 
 def test_nothing_under_raw_is_touched(made, tmp_path):
     fresh = tmp_path / "fresh"
-    assert stage(fresh, "demo", "--images", "400", "--side", "64", "--competition", "melanoma").returncode == 0
+    assert (
+        stage(
+            fresh, "demo", "--images", "400", "--side", "64", "--competition", "melanoma"
+        ).returncode
+        == 0
+    )
     expected, found = snapshot(fresh / "data/melanoma/raw"), snapshot(made / "data/melanoma/raw")
     assert expected == found
 
@@ -131,9 +164,13 @@ def test_a_stage_killed_in_the_middle_ends_in_the_same_artifacts(copy):
     predicted = (fold / "predictions.csv").read_bytes()
     for name in ("finetuned.safetensors", "predictions.csv"):
         (fold / name).unlink()
-    running = subprocess.Popen([sys.executable, "-m", "pipeline.finetune", "melanoma/b3_256/fold0"], cwd=ROOT,
-                               env=environment(copy) | {"CHECKPOINT_SECONDS": "0"}, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.finetune", "melanoma/b3_256/fold0"],
+        cwd=ROOT,
+        env=environment(copy) | {"CHECKPOINT_SECONDS": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     checkpoint = fold / "finetuned.checkpoint.safetensors"
     while not checkpoint.exists() and running.poll() is None:
         time.sleep(0.02)
@@ -160,19 +197,52 @@ def test_a_time_limit_stops_with_75_and_running_again_goes_on(copy):
 
 def test_weights_say_what_made_them(made):
     content = (made / "models/chexpert/densenet121_320/fold0/finetuned.safetensors").read_bytes()
-    header = json.loads(json.loads(content[8:8 + int.from_bytes(content[:8], "little")])["__metadata__"]["pipeline"])
+    header = json.loads(
+        json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"][
+            "pipeline"
+        ]
+    )
     assert header["labels"] == DISEASES and header["resize"]["fit"] == "square"
-    assert set(header["hashes"]) == {"images", "folds"} and header["versions"]["torch"] and header["commit"]
+    assert (
+        set(header["hashes"]) == {"images", "folds"}
+        and header["versions"]["torch"]
+        and header["commit"]
+    )
 
 
 BAD = [
     (["prepare", "melanoma"], {}, lambda home: shutil.rmtree(home / "data/melanoma/raw"), "raw"),
-    (["prepare", "melanoma"], {}, lambda home: edit(home, "train.csv", "patient_id", None), "'patient_id'"),
-    (["prepare", "melanoma"], {}, lambda home: edit(home, "train.csv", "target", "maybe"), "'maybe'"),
-    (["prepare", "melanoma"], {}, lambda home: edit(home, "train.csv", "patient_id", ""), "patient_id"),
-    (["prepare", "melanoma"], {}, lambda home: edit(home, "train.csv", "image_name", "first"), "image_name"),
+    (
+        ["prepare", "melanoma"],
+        {},
+        lambda home: edit(home, "train.csv", "patient_id", None),
+        "'patient_id'",
+    ),
+    (
+        ["prepare", "melanoma"],
+        {},
+        lambda home: edit(home, "train.csv", "target", "maybe"),
+        "'maybe'",
+    ),
+    (
+        ["prepare", "melanoma"],
+        {},
+        lambda home: edit(home, "train.csv", "patient_id", ""),
+        "patient_id",
+    ),
+    (
+        ["prepare", "melanoma"],
+        {},
+        lambda home: edit(home, "train.csv", "image_name", "first"),
+        "image_name",
+    ),
     (["pretrain", "melanoma/b3_25"], {}, lambda _: None, "no run is called 'b3_25'"),
-    (["folds", "melanoma", "--folds", "1"], {}, lambda home: (home / "data/melanoma/folds.csv").unlink(), "1"),
+    (
+        ["folds", "melanoma", "--folds", "1"],
+        {},
+        lambda home: (home / "data/melanoma/folds.csv").unlink(),
+        "1",
+    ),
 ]
 
 
@@ -193,12 +263,29 @@ def test_bad_input_is_one_line_and_nothing_is_written(copy, command, changes, sp
     before = snapshot(copy)
     done = stage(copy, *command, **changes)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and named in done.stderr, done.stderr
+    assert (
+        done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and named in done.stderr
+    ), done.stderr
     assert snapshot(copy) == before
 
 
-@pytest.mark.parametrize("name", ["prepare", "folds", "pretrain", "finetune", "metadata", "predict", "ensemble",
-                                  "submit", "report", "demo", "score", "summary"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "prepare",
+        "folds",
+        "pretrain",
+        "finetune",
+        "metadata",
+        "predict",
+        "ensemble",
+        "submit",
+        "report",
+        "demo",
+        "score",
+        "summary",
+    ],
+)
 def test_help_says_what_a_stage_reads_and_writes(name, tmp_path):
     done = stage(tmp_path, name, "--help")
     assert done.returncode == 0 and "python -m pipeline." + name in done.stdout

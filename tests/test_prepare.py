@@ -1,4 +1,6 @@
-"""The stage: its tables, what it refuses, what it sets aside, and that no kill and no second machine spoils it."""
+"""The stage: its tables, what it refuses, what it sets aside, and that no kill and no second
+machine spoils it."""
+
 import json
 import os
 import signal
@@ -19,23 +21,31 @@ from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.images.decode import decode
 from pipeline.core.images.resize import load_resized
 from pipeline.core.raw.unreadable import UnreadableImage
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from tests.cases import bad_files
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 SIZES = (16, 24)
-TASK = Task(title="made", labels=("target",), numeric=("age",), resize=Resize(fit="short", channels=3))
+TASK = Task(
+    title="made", labels=("target",), numeric=("age",), resize=Resize(fit="short", channels=3)
+)
 
 
 def rows_of(files: list[str]) -> pd.DataFrame:
     """A table as read_raw gives it."""
     count = len(files)
-    return pd.DataFrame({
-        "image_id": [f"i{i:05d}" for i in range(count)], "file": files,
-        "patient_id": [f"p{i // 2}" for i in range(count)], "unit_id": [f"i{i:05d}" for i in range(count)],
-        "split": "train", "source": "made",
-        "age": [float(i % 90) for i in range(count)], "target": [float(i % 2) for i in range(count)],
-    })
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{i:05d}" for i in range(count)],
+            "file": files,
+            "patient_id": [f"p{i // 2}" for i in range(count)],
+            "unit_id": [f"i{i:05d}" for i in range(count)],
+            "split": "train",
+            "source": "made",
+            "age": [float(i % 90) for i in range(count)],
+            "target": [float(i % 2) for i in range(count)],
+        }
+    )
 
 
 @pytest.fixture
@@ -46,7 +56,9 @@ def made(tmp_path, monkeypatch):
     raw.mkdir(parents=True)
     for i in range(12):
         (raw / f"{i}.jpg").write_bytes(bad_files.encoded(i))
-    given = SimpleNamespace(table=rows_of([f"{i}.jpg" for i in range(12)]), raw=raw, folder=raw.parent)
+    given = SimpleNamespace(
+        table=rows_of([f"{i}.jpg" for i in range(12)]), raw=raw, folder=raw.parent
+    )
     module = SimpleNamespace(read_raw=lambda _: given.table)
     runs = tuple(SimpleNamespace(size=size) for size in SIZES)
     submission = Submission(file="s.csv", id_column="id", columns={"target": "target"})
@@ -66,27 +78,52 @@ def errors(folder: Path) -> pd.DataFrame:
 def test_tables_and_pictures(made):
     made.prepare()
     table = images(made.folder)
-    assert list(table) == ["image_id", "file", "patient_id", "unit_id", "split", "source", "width", "height", "phash",
-                           "decoded", "age", "target"]
+    assert list(table) == [
+        "image_id",
+        "file",
+        "patient_id",
+        "unit_id",
+        "split",
+        "source",
+        "width",
+        "height",
+        "phash",
+        "decoded",
+        "age",
+        "target",
+    ]
     assert list(table["image_id"]) == list(made.table["image_id"])
     assert (table[["width", "height"]] == 64).all().all() and (table["decoded"] == "jpeg").all()
     for row in table.itertuples():
         for size in SIZES:
-            stored = cv2.imread(str(made.folder / "images" / str(size) / f"{row.image_id}.jpg"))[:, :, ::-1]
+            stored = cv2.imread(str(made.folder / "images" / str(size) / f"{row.image_id}.jpg"))[
+                :, :, ::-1
+            ]
             assert np.array_equal(stored, load_resized(made.raw / row.file, size, TASK.resize))
     record = json.loads((made.folder / "prepare.json").read_text())
-    assert record["resize"]["fit"] == "short" and record["sizes"] == list(SIZES) and record["commit"]
+    assert (
+        record["resize"]["fit"] == "short" and record["sizes"] == list(SIZES) and record["commit"]
+    )
     assert errors(made.folder).empty
     assert not list(made.folder.rglob(".*"))
 
 
-@pytest.mark.parametrize("column, row, value, told", [
-    ("image_id", 3, "i00002", "stands there twice"), ("image_id", 3, "../x", "no plain name"),
-    ("image_id", 3, None, "blank"), ("image_id", 3, "x" * 240, "longer"),
-    ("file", 3, "../secret.jpg", "inside the raw"), ("file", 3, "/etc/passwd", "inside the raw"),
-    ("file", 3, None, "blank"), ("split", 3, "holdout", "none of"),
-    ("patient_id", 3, None, "blank"), ("target", 3, 2.0, "not 0, 1"), ("target", 3, None, "blank"),
-])
+@pytest.mark.parametrize(
+    "column, row, value, told",
+    [
+        ("image_id", 3, "i00002", "stands there twice"),
+        ("image_id", 3, "../x", "no plain name"),
+        ("image_id", 3, None, "blank"),
+        ("image_id", 3, "x" * 240, "longer"),
+        ("file", 3, "../secret.jpg", "inside the raw"),
+        ("file", 3, "/etc/passwd", "inside the raw"),
+        ("file", 3, None, "blank"),
+        ("split", 3, "holdout", "none of"),
+        ("patient_id", 3, None, "blank"),
+        ("target", 3, 2.0, "not 0, 1"),
+        ("target", 3, None, "blank"),
+    ],
+)
 def test_a_wrong_table_writes_nothing(made, column, row, value, told):
     made.table.loc[row, column] = value
     with pytest.raises(UserError, match=told) as raised:
@@ -110,7 +147,10 @@ def test_bad_files_of_twenty_kinds_are_set_aside_with_true_reasons(made):
     told = errors(made.folder)
     assert len(told) == 20
     for row in told.itertuples():
-        assert row.reason.startswith(bad_files.REASONS[kinds[row.file]]), (row.file, kinds[row.file])
+        assert row.reason.startswith(bad_files.REASONS[kinds[row.file]]), (
+            row.file,
+            kinds[row.file],
+        )
 
 
 def test_nothing_readable_is_an_error(made):
@@ -145,12 +185,21 @@ def test_another_specification_prepares_all_again(made):
     first = images(made.folder)
     stage.prepare(made.competition, (16,), 2)
     assert images(made.folder).equals(first)  # sizes change no row
-    task = Task(title="made", labels=("target",), numeric=("age",), resize=Resize(fit="long", channels=1))
-    changed = Competition("made", task, (), None, Blend(), made.competition.submission, made.competition.module)
+    task = Task(
+        title="made", labels=("target",), numeric=("age",), resize=Resize(fit="long", channels=1)
+    )
+    changed = Competition(
+        "made", task, (), None, Blend(), made.competition.submission, made.competition.module
+    )
     before = stamps(made.folder)
     stage.prepare(changed, (16,), 2)
-    assert all(after != before[path] for path, after in stamps(made.folder).items() if "/16/" in path)
-    assert cv2.imread(str(made.folder / "images" / "16" / "i00000.jpg"), cv2.IMREAD_UNCHANGED).ndim == 2
+    assert all(
+        after != before[path] for path, after in stamps(made.folder).items() if "/16/" in path
+    )
+    assert (
+        cv2.imread(str(made.folder / "images" / "16" / "i00000.jpg"), cv2.IMREAD_UNCHANGED).ndim
+        == 2
+    )
 
 
 def melanoma_raw(folder: Path, count: int) -> None:
@@ -163,21 +212,41 @@ def melanoma_raw(folder: Path, count: int) -> None:
         for name in ids:
             pixels = cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (1200, 900))
             cv2.imwrite(str(raw / "jpeg" / split / f"{name}.jpg"), pixels)
-        table = pd.DataFrame({"image_name": ids, "patient_id": [f"IP_{i // 3}" for i in range(len(ids))], "sex": "male",
-                              "age_approx": 45, "anatom_site_general_challenge": "torso"})
+        table = pd.DataFrame(
+            {
+                "image_name": ids,
+                "patient_id": [f"IP_{i // 3}" for i in range(len(ids))],
+                "sex": "male",
+                "age_approx": 45,
+                "anatom_site_general_challenge": "torso",
+            }
+        )
         if split == "train":
-            table = table.assign(diagnosis="nevus", benign_malignant="benign", target=[i % 2 for i in range(len(ids))])
+            table = table.assign(
+                diagnosis="nevus",
+                benign_malignant="benign",
+                target=[i % 2 for i in range(len(ids))],
+            )
         table.to_csv(raw / f"{split}.csv", index=False)
 
 
 def start(data: Path) -> subprocess.Popen:
     environment = {**os.environ, "DATA": str(data), "SMOKE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "pipeline.prepare", "melanoma", "--workers", "1"], env=environment,
-                            cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.prepare", "melanoma", "--workers", "1"],
+        env=environment,
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def journalled(data: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in (data / "melanoma" / "prepare").glob("*/*/*.jsonl*"))
+    return sum(
+        path.read_bytes().count(b"\n")
+        for path in (data / "melanoma" / "prepare").glob("*/*/*.jsonl*")
+    )
 
 
 def wait_until(condition, seconds: float = 60.0) -> None:
@@ -214,7 +283,9 @@ def test_a_kill_loses_no_more_than_the_pictures_in_hand_and_two_at_once_share(tm
 
 @pytest.mark.slow
 def test_ten_thousand_files_with_two_hundred_bad_ones(made):
-    bad = {bad_files.make(made.raw, kind, seed): kind for kind in bad_files.KINDS for seed in range(10)}
+    bad = {
+        bad_files.make(made.raw, kind, seed): kind for kind in bad_files.KINDS for seed in range(10)
+    }
     good = []
     for seed in range(9800):
         good.append(f"{seed % 100}/{seed}.jpg")
@@ -229,18 +300,28 @@ def test_ten_thousand_files_with_two_hundred_bad_ones(made):
     assert all(row.reason.startswith(bad_files.REASONS[bad[row.file]]) for row in told.itertuples())
 
 
-# What is right for each awkward file: "picture" (pixels as Pillow's first frame, upright), 16-bit kinds apart, or the
-# beginning of the reason.
+# What is right for each awkward file: "picture" (pixels as Pillow's first frame, upright), 16-bit
+# kinds apart, or the beginning of the reason.
 AWKWARD = {
-    "pillow__16_bit_binary.pgm": "16 bit", "pillow__hopper_16bit.pgm": "16 bit", "pillow__i_trns.png": "16 bit",
-    "pillow__broken.png": "truncated", "pillow__bw_gradient.imt": "not an image",
-    "pillow__decompression_bomb.gif": "too large", "pillow__decompression_bomb.ico": "not an image",
-    "pillow__eps__zero_bb.eps": "not an image", "pillow__eps__zero_bb_emptyline.eps": "not an image",
-    "pillow__eps__zero_bb_eof_before_boundingbox.eps": "not an image", "pillow__truncated_end_chunk.png": "truncated",
-    "pillow__fli_oob__06r__reproducing": "not an image", "pillow__unimplemented_dxgi_format.dds": "not an image",
-    "pillow__unimplemented_pfflags.dds": "not an image", "pillow__unimplemented_pixel_format.dds": "not an image",
-    "pillow__zero_height.j2k": "damaged", "index.csv": "not an image",
-    "ivmartel__dwv-test_no-number-rows.dcm": "no pixels", "robyoung__MR_truncated.dcm": "truncated",
+    "pillow__16_bit_binary.pgm": "16 bit",
+    "pillow__hopper_16bit.pgm": "16 bit",
+    "pillow__i_trns.png": "16 bit",
+    "pillow__broken.png": "truncated",
+    "pillow__bw_gradient.imt": "not an image",
+    "pillow__decompression_bomb.gif": "too large",
+    "pillow__decompression_bomb.ico": "not an image",
+    "pillow__eps__zero_bb.eps": "not an image",
+    "pillow__eps__zero_bb_emptyline.eps": "not an image",
+    "pillow__eps__zero_bb_eof_before_boundingbox.eps": "not an image",
+    "pillow__truncated_end_chunk.png": "truncated",
+    "pillow__fli_oob__06r__reproducing": "not an image",
+    "pillow__unimplemented_dxgi_format.dds": "not an image",
+    "pillow__unimplemented_pfflags.dds": "not an image",
+    "pillow__unimplemented_pixel_format.dds": "not an image",
+    "pillow__zero_height.j2k": "damaged",
+    "index.csv": "not an image",
+    "ivmartel__dwv-test_no-number-rows.dcm": "no pixels",
+    "robyoung__MR_truncated.dcm": "truncated",
 }
 AWKWARD_FILES = sorted([*SHARED.glob("awkward/*"), *SHARED.glob("dicom/*")])
 
@@ -265,7 +346,8 @@ def test_awkward_files(path):
 
 
 def by_pillow(path: Path) -> np.ndarray:
-    """Upright, alpha dropped: gray where the file is gray, else BGR; the values themselves where they have 16 bits."""
+    """Upright, alpha dropped: gray where the file is gray, else BGR; the values themselves where
+    they have 16 bits."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(Image.open(path))
@@ -289,5 +371,7 @@ def by_pydicom(path: Path) -> np.ndarray:
     if dataset.get("WindowWidth"):
         low = dataset.get("RescaleIntercept", 0)
         top = low + dataset.get("RescaleSlope", 1) * (2**dataset.BitsStored - 1)
-        pixels = (apply_voi_lut(apply_modality_lut(pixels, dataset), dataset) - low) / (top - low) * 255
+        pixels = (
+            (apply_voi_lut(apply_modality_lut(pixels, dataset), dataset) - low) / (top - low) * 255
+        )
     return 255 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels

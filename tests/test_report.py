@@ -1,4 +1,6 @@
-"""The report: a page of valid HTML that needs nothing from elsewhere, whose numbers are those of the artifacts."""
+"""The report: a page of valid HTML that needs nothing from elsewhere, whose numbers are those of
+the artifacts."""
+
 import json
 import re
 import shutil
@@ -12,11 +14,11 @@ import pytest
 
 from pipeline import report as stage
 from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.tables import data_folder, fold_folder, models_folder
+from pipeline.core.artifacts.paths import data_folder, fold_folder, models_folder
 from pipeline.core.metrics import auc
 from pipeline.core.report import readers as against
 from pipeline.core.report.inputs import read_evidence
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.summary import NAME as NAME_WIDTH
 from pipeline.summary import summary
 from tests.cases.reports import NAME, competition, write_all
@@ -31,7 +33,8 @@ def published(made):
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
-    """A competition of studies and two labels, every artifact written once for all tests of this file."""
+    """A competition of studies and two labels, every artifact written once for all tests of this
+    file."""
     root = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATA", "MODELS", "SUBMISSIONS"):
@@ -67,13 +70,21 @@ class Checker(HTMLParser):
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         assert tag not in ("script", "link", "iframe", "object"), tag
-        self.links += [attributes[name] for name in ("href", "src", "xlink:href", "srcset") if name in attributes]
+        self.links += [
+            attributes[name]
+            for name in ("href", "src", "xlink:href", "srcset")
+            if name in attributes
+        ]
         self.ids += [attributes["id"]] if "id" in attributes else []
         if tag == "img":
             assert attributes["alt"]
             self.images.append(attributes["src"])
         if tag == "svg":
-            assert attributes.get("aria-label") or "aria-hidden" in attributes or "overflow" in attributes
+            assert (
+                attributes.get("aria-label")
+                or "aria-hidden" in attributes
+                or "overflow" in attributes
+            )
         if tag not in VOID:
             self.open.append(tag)
 
@@ -97,11 +108,19 @@ def test_html_is_well_formed_and_needs_nothing_from_elsewhere(page):
         assert link.startswith("data:image/jpeg;base64,") or link[1:] in found.ids, link
     assert not re.search(r"https?://|@import|url\((?!#)|@font-face|<script|javascript:", page)
     assert len(found.images) == 2 * 2 * 4  # labels, kinds of error, pictures
-    assert page.startswith("<!DOCTYPE html>") and 'name="viewport"' in page and "prefers-color-scheme: dark" in page
+    assert (
+        page.startswith("<!DOCTYPE html>")
+        and 'name="viewport"' in page
+        and "prefers-color-scheme: dark" in page
+    )
 
 
 def test_text_of_the_data_is_escaped(page):
-    assert "Lesions &amp; scars" in page and "&lt;leg&gt; &amp; foot" in page and "ten &lt;of&gt; them" in page
+    assert (
+        "Lesions &amp; scars" in page
+        and "&lt;leg&gt; &amp; foot" in page
+        and "ten &lt;of&gt; them" in page
+    )
     assert "<leg>" not in page
 
 
@@ -123,15 +142,29 @@ def test_the_papers_numbers_are_marked_as_theirs(page):
 @pytest.mark.usefixtures("roots")
 def test_evidence_agrees_with_scores_read_independently():
     evidence = read_evidence(competition(unit="study"))
-    images = pd.read_csv(data_folder(NAME) / "images.csv", dtype={"image_id": "str"}).set_index("image_id")
-    parts = [pd.read_csv(fold_folder(NAME, "one", fold) / "predictions.csv", dtype={"image_id": "str"})
-             for fold in range(3)]
+    images = pd.read_csv(data_folder(NAME) / "images.csv", dtype={"image_id": "str"}).set_index(
+        "image_id"
+    )
+    parts = [
+        pd.read_csv(fold_folder(NAME, "one", fold) / "predictions.csv", dtype={"image_id": "str"})
+        for fold in range(3)
+    ]
     table = pd.concat([part[part["split"] != "test"] for part in parts])
     unit = table["image_id"].map(images["unit_id"])
-    expected = table[["nevus", "scar"]].groupby(unit.to_numpy()).max().loc[evidence.units.keys["unit_id"]]
+    expected = (
+        table[["nevus", "scar"]].groupby(unit.to_numpy()).max().loc[evidence.units.keys["unit_id"]]
+    )
     assert np.allclose(evidence.after["one"], expected)
-    known = truth(images[images["split"] != "test"].groupby("unit_id").first().loc[evidence.units.keys["unit_id"]]
-                  .reset_index().assign(image_id=""), ("nevus", "scar"), evidence.competition.task)
+    known = truth(
+        images[images["split"] != "test"]
+        .groupby("unit_id")
+        .first()
+        .loc[evidence.units.keys["unit_id"]]
+        .reset_index()
+        .assign(image_id=""),
+        ("nevus", "scar"),
+        evidence.competition.task,
+    )
     assert np.array_equal(evidence.units.truth, known)
     row = evidence.scores.set_index(["member", "stage", "label"]).loc[("ensemble", "blend", "scar")]
     assert auc(evidence.final[:, 1], known[:, 1]) == pytest.approx(row["auc"], abs=1e-9)
@@ -145,21 +178,39 @@ def test_gallery_shows_the_worst_negative_and_the_worst_positive(page):
         high = worst[labels == 0][np.argmax(scores[labels == 0])]
         low = worst[labels == 1][np.argmin(scores[labels == 1])]
         label = evidence.labels[k]
-        assert f'alt="{label}, negative, scored high: {high}, score {scores[labels == 0].max():.3f}' in page
-        assert f'alt="{label}, positive, scored low: {low}, score {scores[labels == 1].min():.3f}' in page
+        assert (
+            f'alt="{label}, negative, scored high: {high}, score {scores[labels == 0].max():.3f}'
+            in page
+        )
+        assert (
+            f'alt="{label}, positive, scored low: {low}, score {scores[labels == 1].min():.3f}'
+            in page
+        )
 
 
-@pytest.mark.parametrize("path, message", [
-    ("models/lesions/scores.csv", "there is no such file; `make ensemble COMP=lesions` makes it"),
-    ("models/lesions/ensemble.csv", "there is no such file; `make ensemble COMP=lesions` makes it"),
-    ("models/lesions/ensemble.json", "there is no such file; `make ensemble COMP=lesions` makes it"),
-    ("models/lesions/one/fold1/predictions.csv", "make predict COMP=lesions RUN=one"),
-    ("models/lesions/one/fold1/predictions_views.npz", "make predict COMP=lesions RUN=one"),
-    ("models/lesions/two/fold2/log.jsonl", "make finetune COMP=lesions RUN=two"),
-    ("data/lesions/folds_audit.json", "python -m pipeline.folds lesions --audit"),
-    ("data/lesions/images.csv", "make prepare COMP=lesions"),
-    ("data/lesions/images/64", "no prepared pictures in it; `make prepare COMP=lesions`"),
-])
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        (
+            "models/lesions/scores.csv",
+            "there is no such file; `make ensemble COMP=lesions` makes it",
+        ),
+        (
+            "models/lesions/ensemble.csv",
+            "there is no such file; `make ensemble COMP=lesions` makes it",
+        ),
+        (
+            "models/lesions/ensemble.json",
+            "there is no such file; `make ensemble COMP=lesions` makes it",
+        ),
+        ("models/lesions/one/fold1/predictions.csv", "make predict COMP=lesions RUN=one"),
+        ("models/lesions/one/fold1/predictions_views.npz", "make predict COMP=lesions RUN=one"),
+        ("models/lesions/two/fold2/log.jsonl", "make finetune COMP=lesions RUN=two"),
+        ("data/lesions/folds_audit.json", "python -m pipeline.folds lesions --audit"),
+        ("data/lesions/images.csv", "make prepare COMP=lesions"),
+        ("data/lesions/images/64", "no prepared pictures in it; `make prepare COMP=lesions`"),
+    ],
+)
 def test_a_missing_artifact_is_an_error_that_names_it(copy, path, message):
     victim = copy / path
     shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
@@ -201,15 +252,20 @@ def test_radiologists_are_drawn_and_counted(tmp_path):
     evidence = read_evidence(competition(unit="study"))
     ids = evidence.test["unit_id"].to_numpy()
     generator = np.random.default_rng(0)
-    known = pd.DataFrame({"unit_id": ids, **{label: generator.permutation(np.arange(len(ids)) % 2)
-                                             for label in evidence.labels}})
+    known = pd.DataFrame(
+        {
+            "unit_id": ids,
+            **{label: generator.permutation(np.arange(len(ids)) % 2) for label in evidence.labels},
+        }
+    )
     known.to_csv(tmp_path / "truth.csv", index=False)
     (tmp_path / "readers").mkdir()
-    known.to_csv(tmp_path / "readers" / "perfect.csv", index=False)      # never below the curve
-    known.assign(nevus=1 - known["nevus"], scar=1 - known["scar"]).to_csv(tmp_path / "readers" / "wrong.csv",
-                                                                          index=False)  # always
+    known.to_csv(tmp_path / "readers" / "perfect.csv", index=False)  # never below the curve
+    known.assign(nevus=1 - known["nevus"], scar=1 - known["scar"]).to_csv(
+        tmp_path / "readers" / "wrong.csv", index=False
+    )  # always
     html = stage.report(evidence, tmp_path / "truth.csv", tmp_path / "readers")
-    section = html[html.index('<section id="readers">'):html.index('<section id="histograms">')]
+    section = html[html.index('<section id="readers">') : html.index('<section id="histograms">')]
     scores = evidence.test.set_index("unit_id").loc[ids]
     for label in evidence.labels:
         assert f"{auc(scores[label].to_numpy(), known[label].to_numpy()):.4f} [" in section
@@ -221,16 +277,24 @@ def test_radiologists_are_drawn_and_counted(tmp_path):
 
 
 def test_truth_of_the_other_download_is_aligned_by_what_follows_its_folder():
-    test = pd.DataFrame({"unit_id": ["small/test/p1/study1", "small/test/p2/study1", "small/test/p2/study2"],
-                         "nevus": [0.1, 0.2, 0.3]})
+    test = pd.DataFrame(
+        {
+            "unit_id": ["small/test/p1/study1", "small/test/p2/study1", "small/test/p2/study2"],
+            "nevus": [0.1, 0.2, 0.3],
+        }
+    )
     evidence = SimpleNamespace(test=test, name=NAME, labels=("nevus",))
 
     def scores(*ids):
-        return against.test_scores(evidence, "truth.csv", SimpleNamespace(ids=pd.Series(ids)))[:, 0].tolist()
+        return against.test_scores(evidence, "truth.csv", SimpleNamespace(ids=pd.Series(ids)))[
+            :, 0
+        ].tolist()
 
     assert scores("full/test/p2/study2", "full/test/p1/study1") == [0.3, 0.1]
     assert scores("small/test/p2/study1") == [0.2]
-    with pytest.raises(UserError, match=r"1 of the 2 rows of truth\.csv are missing: full/test/p1/study1"):
+    with pytest.raises(
+        UserError, match=r"1 of the 2 rows of truth\.csv are missing: full/test/p1/study1"
+    ):
         scores("full/test/p1/study1", "small/test/p2/study1")
     with pytest.raises(UserError, match="2 of the 2 rows"):
         scores("full/test/p1/study1", "full/test/p3/study1")
@@ -241,9 +305,14 @@ def test_summary_fits_a_terminal_and_says_what_scores_csv_says():
     made = competition(unit="study")
     text = summary(made)
     table = pd.read_csv(models_folder(NAME) / "scores.csv").set_index(["member", "stage", "label"])
-    lines = {line[2:NAME_WIDTH + 2].strip(): line for line in text.splitlines()}
-    for member, stage_name, line in (("one", "CE", "one"), ("one", "AUC-M", "one"), ("two", "blend", "two"),
-                                     ("metadata", "metadata", "metadata"), ("ensemble", "blend", "ensemble of 2")):
+    lines = {line[2 : NAME_WIDTH + 2].strip(): line for line in text.splitlines()}
+    for member, stage_name, line in (
+        ("one", "CE", "one"),
+        ("one", "AUC-M", "one"),
+        ("two", "blend", "two"),
+        ("metadata", "metadata", "metadata"),
+        ("ensemble", "blend", "ensemble of 2"),
+    ):
         row = table.loc[(member, stage_name, "mean")]
         assert f"{row['auc']:.4f} [{row['low']:.3f}, {row['high']:.3f}]" in lines[line]
     figures = text.split("\n\n")[0].splitlines()

@@ -1,4 +1,5 @@
 """From an ensemble to the organiser's file, the lab book, and Kaggle's client."""
+
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 import pipeline.competitions
 from pipeline import submit
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission import kaggle as kaggle_client
 from pipeline.core.submission import lab_book as labbook
 
@@ -44,11 +45,15 @@ def house(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "nothing"))
     (tmp_path / "findings.py").write_text(COMPETITION)
-    monkeypatch.setattr(pipeline.competitions, "__path__", [*pipeline.competitions.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        pipeline.competitions, "__path__", [*pipeline.competitions.__path__, str(tmp_path)]
+    )
     raw, models = tmp_path / "data/findings/raw", tmp_path / "models/findings"
     raw.mkdir(parents=True)
     models.mkdir(parents=True)
-    pd.DataFrame({"id": IDS[::-1], "A": 0.5, "B": 0.5}).to_csv(raw / "sample_submission.csv", index=False)
+    pd.DataFrame({"id": IDS[::-1], "A": 0.5, "B": 0.5}).to_csv(
+        raw / "sample_submission.csv", index=False
+    )
     write_ensemble(models)
     yield tmp_path
     sys.modules.pop("pipeline.competitions.findings", None)
@@ -56,10 +61,18 @@ def house(tmp_path, monkeypatch):
 
 def write_ensemble(models: Path, seed: int = 0) -> None:
     scores = np.random.default_rng(seed).random((60, 2))
-    table = pd.DataFrame({"unit_id": [f"t{one}" for one in IDS] + IDS, "split": ["train"] * 30 + ["test"] * 30,
-                          "a": scores[:, 0], "b": scores[:, 1]})
+    table = pd.DataFrame(
+        {
+            "unit_id": [f"t{one}" for one in IDS] + IDS,
+            "split": ["train"] * 30 + ["test"] * 30,
+            "a": scores[:, 0],
+            "b": scores[:, 1],
+        }
+    )
     table.to_csv(models / "ensemble.csv", index=False)
-    (models / "ensemble.json").write_text(json.dumps({"members": ["b5_384/fold0", "metadata/fold0"]}))
+    (models / "ensemble.json").write_text(
+        json.dumps({"members": ["b5_384/fold0", "metadata/fold0"]})
+    )
 
 
 def run(*arguments: str) -> None:
@@ -76,7 +89,7 @@ def test_the_submission_is_the_sample_filled_in(house):
     ensemble = pd.read_csv(house / "models/findings/ensemble.csv").set_index("unit_id")
     assert table.columns.tolist() == ["id", "A", "B"] and table["id"].tolist() == IDS[::-1]
     np.testing.assert_allclose(table["B"], ensemble.loc[IDS[::-1], "b"], rtol=1e-8)
-    line, = labbook.read_lines()
+    (line,) = labbook.read_lines()
     assert line["members"] == "b5_384/fold0, metadata/fold0" and len(line["sha256"]) == 12
 
 
@@ -94,11 +107,14 @@ def test_a_picture_that_prepare_could_not_read_gets_the_mean(house, capsys):
     ensemble, raw = house / "models/findings/ensemble.csv", house / "data/findings/raw"
     table = pd.read_csv(ensemble, dtype={"unit_id": "str"})
     table[table["unit_id"] != IDS[3]].to_csv(ensemble, index=False)
-    pd.DataFrame({"image_id": IDS, "unit_id": IDS, "split": "test"}).to_csv(raw / "train.csv", index=False)
+    pd.DataFrame({"image_id": IDS, "unit_id": IDS, "split": "test"}).to_csv(
+        raw / "train.csv", index=False
+    )
     with pytest.raises(UserError, match="1 of the organiser's 30 ids have no score, first '00003'"):
         run()
     pd.DataFrame({"image_id": [IDS[3]], "file": ["x"], "reason": ["empty"]}).to_csv(
-        raw.parent / "prepare_errors.csv", index=False)
+        raw.parent / "prepare_errors.csv", index=False
+    )
     run()
     written = pd.read_csv(submission(house), dtype={"id": "str"}).set_index("id")
     assert written.loc[IDS[3], "A"] == pytest.approx(written["A"].drop(IDS[3]).mean())
@@ -118,7 +134,9 @@ def test_check_says_what_is_wrong(house, capsys):
     run()
     run("--check", str(submission(house)))
     bad = house / "bad.csv"
-    pd.read_csv(submission(house), dtype="str").iloc[1:].rename(columns={"A": "b"}).to_csv(bad, index=False)
+    pd.read_csv(submission(house), dtype="str").iloc[1:].rename(columns={"A": "b"}).to_csv(
+        bad, index=False
+    )
     with pytest.raises(UserError, match=r"bad.csv: 3 errors; the first: missing columns: A"):
         run("--check", str(bad))
     said = capsys.readouterr().out
@@ -137,15 +155,21 @@ def test_the_lab_book_keeps_its_text_and_its_cells():
     assert labbook.note("findings", hash12, message="a | b\nand more", public="0.95")
     text = labbook.book().read_text()
     assert text.startswith("# Ours\n\nSome text.\n\n| date |")
-    assert labbook.read_lines()[0]["message"] == "a \\| b and more" and labbook.read_lines()[0]["public"] == "0.95"
+    assert (
+        labbook.read_lines()[0]["message"] == "a \\| b and more"
+        and labbook.read_lines()[0]["public"] == "0.95"
+    )
     assert not labbook.note("findings", hash12, public="0.95")
 
 
 @pytest.mark.usefixtures("house")
 def test_without_credentials_it_says_what_to_set_up_and_what_it_would_send(capsys):
     run()
-    with pytest.raises(UserError, match=r"no Kaggle credentials: create a token .* would have run: kaggle competitions "
-                                        r"submit findings-2026 -f .*submission.csv -m 'first try"):
+    with pytest.raises(
+        UserError,
+        match=r"no Kaggle credentials: create a token .* would have run: kaggle competitions "
+        r"submit findings-2026 -f .*submission.csv -m 'first try",
+    ):
         run("--send", "--message", "first try")
     run("--send", "--message", "first try", "--dry-run")
     assert "would run: kaggle competitions submit findings-2026" in capsys.readouterr().out
@@ -155,14 +179,16 @@ def test_without_credentials_it_says_what_to_set_up_and_what_it_would_send(capsy
 
 @pytest.fixture
 def client(house, monkeypatch):
-    """A stand-in for Kaggle's client that writes down its arguments and answers from a file; returns its folder."""
+    """A stand-in for Kaggle's client that writes down its arguments and answers from a file;
+    returns its folder."""
     folder = house / "client"
     (folder / "kaggle").mkdir(parents=True)
     (folder / "kaggle/__main__.py").write_text(
         "import json, os, sys, pathlib\n"
         "here = pathlib.Path(__file__).parent.parent\n"
         "with (here / 'calls').open('a') as calls: calls.write(json.dumps(sys.argv[1:]) + '\\n')\n"
-        "print((here / sys.argv[2]).read_text().replace('TOKEN', os.environ['KAGGLE_API_TOKEN']))\n")
+        "print((here / sys.argv[2]).read_text().replace('TOKEN', os.environ['KAGGLE_API_TOKEN']))\n"
+    )
     (folder / "kaggle/__init__.py").touch()
     (folder / "submit").write_text("token TOKEN\nSuccessfully submitted to Findings")
     monkeypatch.setenv("PYTHONPATH", str(folder))
@@ -175,16 +201,25 @@ def test_send_and_scores(house, client, capsys):
     run("--send", "--message", "first try")
     hash12 = labbook.read_lines()[0]["sha256"]
     call = json.loads((client / "calls").read_text())
-    assert call == ["competitions", "submit", "findings-2026", "-f", str(submission(house)), "-m",
-                    f"first try [{hash12}]"]
+    assert call == [
+        "competitions",
+        "submit",
+        "findings-2026",
+        "-f",
+        str(submission(house)),
+        "-m",
+        f"first try [{hash12}]",
+    ]
     assert labbook.read_lines()[0]["public"] == "pending"
     (client / "submissions").write_text(
         "Warning: Looks like you're using an outdated API Version\n"
         "ref,fileName,date,description,status,publicScore,privateScore\n"
-        f"9,submission.csv,2026-11-22,first try [{hash12}],SubmissionStatus.COMPLETE,0.9685,0.9438\n"
-        "8,submission.csv,2026-11-21,older,SubmissionStatus.COMPLETE,0.5,0.5\n")
+        "9,submission.csv,2026-11-22,first try "
+        f"[{hash12}],SubmissionStatus.COMPLETE,0.9685,0.9438\n"
+        "8,submission.csv,2026-11-21,older,SubmissionStatus.COMPLETE,0.5,0.5\n"
+    )
     run("--scores")
-    line, = labbook.read_lines()
+    (line,) = labbook.read_lines()
     assert (line["message"], line["public"], line["private"]) == ("first try", "0.9685", "0.9438")
     everything = capsys.readouterr().out + labbook.book().read_text()
     assert "KGAT_secret" not in everything and "token ***" in everything
@@ -200,19 +235,26 @@ def test_a_refused_submission_is_an_error(client):
 
 
 def test_the_installed_client_understands_our_arguments(monkeypatch, tmp_path):
-    """Kaggle's own parser, with its functions replaced by one that writes down what it was called with."""
+    """Kaggle's own parser, with its functions replaced by one that writes down what it was called
+    with."""
     calls = []
     monkeypatch.setattr(kaggle.api, "_authenticated", True)
     for name in ("competition_submit_cli", "competition_submissions_cli"):
         monkeypatch.setattr(kaggle.api, name, lambda **given: calls.append(given), raising=True)
-    commands = [kaggle_client.submit_command("slug", tmp_path / "s.csv", "why"),
-                kaggle_client.submit_command("slug", tmp_path / "s.csv", "why", "me/book-one", 3),
-                ["competitions", "submissions", "slug", "--csv", "--page-size", "100"]]
+    commands = [
+        kaggle_client.submit_command("slug", tmp_path / "s.csv", "why"),
+        kaggle_client.submit_command("slug", tmp_path / "s.csv", "why", "me/book-one", 3),
+        ["competitions", "submissions", "slug", "--csv", "--page-size", "100"],
+    ]
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["kaggle", *command])
         kaggle.cli.main()
     assert calls[0]["competition"] == "slug" and calls[0]["file_name"] == str(tmp_path / "s.csv")
-    assert (calls[1]["kernel"], calls[1]["version"], calls[1]["file_name"]) == ("me/book-one", "3", "s.csv")
+    assert (calls[1]["kernel"], calls[1]["version"], calls[1]["file_name"]) == (
+        "me/book-one",
+        "3",
+        "s.csv",
+    )
     assert calls[2]["csv_display"] is True and calls[2]["page_size"] == 100
 
 
@@ -223,9 +265,16 @@ def test_the_real_client_without_credentials_is_a_user_error():
 
 
 def test_exit_status():
-    done = subprocess.run([sys.executable, "-m", "pipeline.submit", "nothing"], capture_output=True, text=True,
-                          check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
-    assert done.returncode == 2 and done.stderr.startswith("error: no competition is called 'nothing'")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.submit", "nothing"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: no competition is called 'nothing'"
+    )
 
 
 def test_other_tables_in_the_lab_book_are_left_alone(tmp_path, monkeypatch):
@@ -237,4 +286,6 @@ def test_other_tables_in_the_lab_book_are_left_alone(tmp_path, monkeypatch):
     for number in range(2):
         labbook.add("melanoma", tmp_path / "s.csv", f"{number}" * 64, "c" * 40, "b5_384", "0.9")
     text = labbook.book().read_text()
-    assert text.startswith(above) and text.rstrip().endswith(below) and len(labbook.read_lines()) == 2
+    assert (
+        text.startswith(above) and text.rstrip().endswith(below) and len(labbook.read_lines()) == 2
+    )

@@ -1,1 +1,2 @@
-"""One file a competition: all that is true of it alone. What such a file holds: `pipeline/core/config/task.py`."""
+"""One file a competition: all that is true of it alone. What such a file holds:
+`pipeline/core/config/task.py`."""

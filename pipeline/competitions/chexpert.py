@@ -1,22 +1,27 @@
 """CheXpert (Stanford, 2019): five findings in chest X-rays, scored per study.
 
 Raw, at data/chexpert/raw, in any of the forms it is given out in; zips need not be unpacked:
-    CheXpert-v1.0-small/ or CheXpert-v1.0/       train.csv valid.csv train/ valid/; or raw is itself that folder
+    CheXpert-v1.0-small/ or CheXpert-v1.0/       train.csv valid.csv train/ valid/; or raw is itself
+                                                 that folder
     CheXpert-v1.0 batch 1 (validate & csv)/ ...  the four folders of the full download, as they come
-    CheXpert/                                    CheXlocalize: val_labels.csv test_labels.csv val/ test/
+    CheXpert/                                    CheXlocalize: val_labels.csv test_labels.csv val/
+                                                 test/
 and the list of what to predict, a CSV with a Path column beside one of them:
     test_image_paths.csv, test.csv, test_labels.csv or valid_image_paths.csv
 
-A blank label is negative (the labeler's authors). -1 is uncertain, and in pretraining becomes a smoothed label drawn
-from U(.55, .85) for Edema and Atelectasis and from U(0, .3) for the others; the AUC loss takes hard labels, 1 and 0.
-Sex `Unknown` and age 0 are missing values. AP/PA is blank for laterals; a few frontals say LL or RL.
-Validation is the organiser's (fold 0; everyone else trains), as in the paper; `folds=5` makes it a cross-validation.
+A blank label is negative (the labeler's authors). -1 is uncertain, and in pretraining becomes a
+smoothed label drawn from U(.55, .85) for Edema and Atelectasis and from U(0, .3) for the others;
+the AUC loss takes hard labels, 1 and 0. Sex `Unknown` and age 0 are missing values. AP/PA is blank
+for laterals; a few frontals say LL or RL. Validation is the organiser's (fold 0; everyone else
+trains), as in the paper; `folds=5` makes it a cross-validation.
 
-Expected (the paper's, hidden test of 500 studies): mean AUC .9305, better than 2.8 of 3 radiologists, with five
-networks for each disease. A run for one disease is `dataclasses.replace(run, labels=("Edema",), tag="edema")`.
-Cost (an estimate, not the paper's): an epoch is 223,414 X-rays, each run four epochs: about 1.5 hours for a DenseNet121
-at 320 on one 40 GB GPU, 10 hours for the five runs.
+Expected (the paper's, hidden test of 500 studies): mean AUC .9305, better than 2.8 of 3
+radiologists, with five networks for each disease. A run for one disease is
+`dataclasses.replace(run, labels=("Edema",), tag="edema")`. Cost (an estimate, not the paper's): an
+epoch is 223,414 X-rays, each run four epochs: about 1.5 hours for a DenseNet121 at 320 on one 40 GB
+GPU, 10 hours for the five runs.
 """
+
 import os
 import re
 from dataclasses import replace
@@ -27,10 +32,13 @@ import pandas as pd
 from pipeline.core import raw as source
 from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 DISEASES = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-ONES = ("Edema", "Atelectasis")  # as the authors' library and the 2019 leaders chose; the paper does not say
+ONES = (
+    "Edema",
+    "Atelectasis",
+)  # as the authors' library and the 2019 leaders chose; the paper does not say
 
 # Folders of a download that may hold a table, and the names that the tables go by.
 VALID_TABLES = ("valid.csv", "val_labels.csv")
@@ -48,44 +56,90 @@ task = Task(
     aggregate="max",
     view="Frontal/Lateral",
     blank="negative",
-    uncertain_pretrain={name: Uncertain(policy="ones", low=0.55, high=0.85) if name in ONES
-                        else Uncertain(policy="zeros", low=0.0, high=0.3) for name in DISEASES},
-    uncertain_finetune={name: Uncertain(policy="ones" if name in ONES else "zeros") for name in DISEASES},
+    uncertain_pretrain={
+        name: Uncertain(policy="ones", low=0.55, high=0.85)
+        if name in ONES
+        else Uncertain(policy="zeros", low=0.0, high=0.3)
+        for name in DISEASES
+    },
+    uncertain_finetune={
+        name: Uncertain(policy="ones" if name in ONES else "zeros") for name in DISEASES
+    },
     resize=Resize(fit="square", channels=1),
     folds=OFFICIAL,
 )
 
 pretrain = Pretrain(lr=1e-5, weight_decay=1e-5, epochs=2, batch_size=32)
-finetune = Finetune(loss="aucm", normalize="sigmoid", lr=0.1, gamma=1 / 500, margin=0.8, epochs=2, batch_size=32,
-                    milestones=(2000, 8000), milestone_unit="step", divide=3.0)
+finetune = Finetune(
+    loss="aucm",
+    normalize="sigmoid",
+    lr=0.1,
+    gamma=1 / 500,
+    margin=0.8,
+    epochs=2,
+    batch_size=32,
+    milestones=(2000, 8000),
+    milestone_unit="step",
+    divide=3.0,
+)
 augment = Augment(rotate=15, translate=0.05, scale=0.05)
 
-NETWORKS = ("densenet121.tv_in1k", "densenet161.tv_in1k", "densenet169.tv_in1k", "densenet201.tv_in1k",
-            "inception_resnet_v2.tf_in1k")
+NETWORKS = (
+    "densenet121.tv_in1k",
+    "densenet161.tv_in1k",
+    "densenet169.tv_in1k",
+    "densenet201.tv_in1k",
+    "inception_resnet_v2.tf_in1k",
+)
 
-runs = tuple(Run(network=network, size=320, pretrain=pretrain, finetune=finetune, augment=augment)
-             for network in NETWORKS)
+runs = tuple(
+    Run(network=network, size=320, pretrain=pretrain, finetune=finetune, augment=augment)
+    for network in NETWORKS
+)
 
-# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is rented.
+# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is
+# rented.
 trials = (
-    Run(network="resnet10t", size=96, weights="random", augment=augment, views=8,
+    Run(
+        network="resnet10t",
+        size=96,
+        weights="random",
+        augment=augment,
+        views=8,
         pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=12, epochs=12, batch_size=32),
-        finetune=replace(finetune, lr=1.0, epochs=6, milestones=(3,), milestone_unit="epoch")),
+        finetune=replace(finetune, lr=1.0, epochs=6, milestones=(3,), milestone_unit="epoch"),
+    ),
 )
 
 metadata = Metadata(hidden=(256, 128), finetune=replace(finetune, lr=1.0))
-blend = Blend(metadata=0.0, method="mean")  # the paper's CheXpert entry uses no metadata; the organiser's list has none
-submission = Submission(file="predictions.csv", id_column="Study", columns={name: name for name in DISEASES})
-published = (("final", 0.9305, "is the mean of five networks for each disease on the organiser's hidden test set"),)
+blend = Blend(
+    metadata=0.0, method="mean"
+)  # the paper's CheXpert entry uses no metadata; the organiser's list has none
+submission = Submission(
+    file="predictions.csv", id_column="Study", columns={name: name for name in DISEASES}
+)
+published = (
+    (
+        "final",
+        0.9305,
+        "is the mean of five networks for each disease on the organiser's hidden test set",
+    ),
+)
 
 
 def read_raw(raw: Path) -> pd.DataFrame:
-    """One row a view: patient, study (the organiser's name of it), view, age, sex and the five labels."""
+    """One row a view: patient, study (the organiser's name of it), view, age, sex and the five
+    labels."""
     train, valid, test = (find(raw, names) for names in (("train.csv",), VALID_TABLES, TEST_TABLES))
     if train is None and valid is None:
-        raise UserError(f"{raw}: no train.csv in it, nor in CheXpert-v1.0 or CheXpert-v1.0-small below it")
-    tables = [read_split(raw, locator, split)
-              for locator, split in ((train, "train"), (valid, "valid"), (test, "test")) if locator]
+        raise UserError(
+            f"{raw}: no train.csv in it, nor in CheXpert-v1.0 or CheXpert-v1.0-small below it"
+        )
+    tables = [
+        read_split(raw, locator, split)
+        for locator, split in ((train, "train"), (valid, "valid"), (test, "test"))
+        if locator
+    ]
     table = pd.concat(tables, ignore_index=True)
     twice = table["image_id"].duplicated()
     if twice.any():
@@ -95,7 +149,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
 
 
 def sample(raw: Path) -> pd.DataFrame:
-    """The organiser's file to fill in: one row a study of the test list, in the order of first appearance, scores 0."""
+    """The organiser's file to fill in: one row a study of the test list, in the order of first
+    appearance, scores 0."""
     locator = find(raw, TEST_TABLES)
     if locator is None:
         wanted = f"put there a CSV with a Path column, named {TEST_TABLES[0]}"
@@ -108,24 +163,43 @@ def sample(raw: Path) -> pd.DataFrame:
 def find(raw: Path, names: tuple[str, ...]) -> str | None:
     """The locator of the first of these tables, in `raw` or a folder of it, unpacked or not."""
     with os.scandir(raw) as entries:
-        below = sorted(entry.name for entry in entries if entry.is_dir() and not SPLIT_FOLDER.match(entry.name))
+        below = sorted(
+            entry.name for entry in entries if entry.is_dir() and not SPLIT_FOLDER.match(entry.name)
+        )
     return source.find_table(raw, names, ("", *below))
 
 
 def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
-    """The rows of one of the organiser's tables. A list with nothing but Path gets its view from the file names."""
+    """The rows of one of the organiser's tables. A list with nothing but Path gets its view from
+    the file names."""
     labelled = split != "test"
-    needed = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *DISEASES) if labelled else ("Path",)
+    needed = (
+        ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *DISEASES) if labelled else ("Path",)
+    )
     where, table = raw / locator, source.read_table(raw, locator, needed)
     paths = source.paths(where, table, "Path")
     parts = paths.str.extract(f"^{PATH}$")
-    source.refuse(where, "Path", paths, parts["split"].isna(), "is not <split>/patientN/studyN/viewN_<view>.jpg")
+    source.refuse(
+        where,
+        "Path",
+        paths,
+        parts["split"].isna(),
+        "is not <split>/patientN/studyN/viewN_<view>.jpg",
+    )
     folder = parts["split"].replace("val", "valid")
-    rows = pd.DataFrame({
-        "image_id": folder + "_" + parts["rest"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_"),
-        "file": locate(raw, locator, parts), "patient_id": parts["patient"], "unit_id": paths.str.rpartition("/")[0],
-        "split": split, "source": "chexpert", **patient_columns(where, table, parts),
-    })
+    rows = pd.DataFrame(
+        {
+            "image_id": folder
+            + "_"
+            + parts["rest"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_"),
+            "file": locate(raw, locator, parts),
+            "patient_id": parts["patient"],
+            "unit_id": paths.str.rpartition("/")[0],
+            "split": split,
+            "source": "chexpert",
+            **patient_columns(where, table, parts),
+        }
+    )
     for name in task.labels:
         rows[name] = source.labels(where, table, name) if labelled else float("nan")
     return rows
@@ -133,7 +207,11 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
 
 def patient_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> dict[str, pd.Series]:
     """Age (0 is missing), Sex (Unknown is missing), Frontal/Lateral and AP/PA."""
-    age = source.numbers(where, table, "Age") if "Age" in table.columns else pd.Series(float("nan"), index=table.index)
+    age = (
+        source.numbers(where, table, "Age")
+        if "Age" in table.columns
+        else pd.Series(float("nan"), index=table.index)
+    )
     view = source.categories(table, "Frontal/Lateral")
     return {
         "Age": age.where(age > 0),
@@ -144,23 +222,33 @@ def patient_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> di
 
 
 def locate(raw: Path, table: str, parts: pd.DataFrame) -> pd.Series:
-    """Where each picture lies: beside its table, whatever the folder is called there and in the Path column.
+    """Where each picture lies: beside its table, whatever the folder is called there and in the
+    Path column.
 
-    Training pictures of the full download lie by patient in its `batch` folders or zips, with no folder `train`.
+    Training pictures of the full download lie by patient in its `batch` folders or zips, with no
+    folder `train`.
     """
     archive, inside, member = table.partition("::")
     base = source.prefix(PurePosixPath(member if inside else table).parent.as_posix())
-    places = {split: split_folder(raw, f"{archive}::{base}" if inside else base, split)
-              for split in parts["split"].unique()}
-    found = parts["split"].map({split: place or f"{base}{split}/" for split, place in places.items()}) + parts["rest"]
+    places = {
+        split: split_folder(raw, f"{archive}::{base}" if inside else base, split)
+        for split in parts["split"].unique()
+    }
+    found = (
+        parts["split"].map({split: place or f"{base}{split}/" for split, place in places.items()})
+        + parts["rest"]
+    )
     if "train" in places and places["train"] is None:
         batches = patient_folders(raw)
-        found = (parts["patient"].map(batches) + parts["rest"]).where(parts["patient"].isin(batches), found)
+        found = (parts["patient"].map(batches) + parts["rest"]).where(
+            parts["patient"].isin(batches), found
+        )
     return found
 
 
 def split_folder(raw: Path, base: str, split: str) -> str | None:
-    """The start of the locators of a split: the folder beside the table, on disk or in its zip, else one in any zip."""
+    """The start of the locators of a split: the folder beside the table, on disk or in its zip,
+    else one in any zip."""
     aliases = {"valid": ("valid", "val"), "val": ("val", "valid")}.get(split, (split,))
     archive, inside, below = base.partition("::")
     for name in aliases:
@@ -174,17 +262,20 @@ def split_folder(raw: Path, base: str, split: str) -> str | None:
         for name in aliases:
             found = next((member for member in members if f"/{name}/patient" in f"/{member}"), None)
             if found:
-                return f"{archive}::{found[:f'/{found}'.index(f'/{name}/patient')]}{name}/"
+                return f"{archive}::{found[: f'/{found}'.index(f'/{name}/patient')]}{name}/"
     return None
 
 
 def patient_folders(raw: Path) -> dict[str, str]:
-    """patient -> start of the locator, over the `batch` folders and zips of the full download (training patients)."""
+    """patient -> start of the locator, over the `batch` folders and zips of the full download
+    (training patients)."""
     places = {}
     for archive, members in source.archives(raw).items():
         if "batch" in archive:
             found = {match for match in map(BATCHED.match, members) if match}
-            places.update({match["patient"]: f"{archive}::{match['folder'] or ''}" for match in found})
+            places.update(
+                {match["patient"]: f"{archive}::{match['folder'] or ''}" for match in found}
+            )
     for folder in sorted(path for path in raw.iterdir() if path.is_dir() and "batch" in path.name):
         with os.scandir(folder) as entries:
             patients = [entry.name for entry in entries if re.fullmatch(r"patient\d+", entry.name)]

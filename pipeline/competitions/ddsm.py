@@ -1,20 +1,24 @@
-"""DDSM+ (DDSM and CBIS-DDSM tiles, Scuccimarra's Kaggle set "DDSM Mammography"): is there an abnormality in this tile?
+"""DDSM+ (DDSM and CBIS-DDSM tiles, Scuccimarra's Kaggle set "DDSM Mammography"): is there an
+abnormality in this tile?
 
 Raw, at data/ddsm/raw, as downloaded; the files may also lie in folders of their own name:
-    training10_{0..4}.tfrecords                  records of image (299 x 299 gray bytes), label, label_normal
+    training10_{0..4}.tfrecords                  records of image (299 x 299 gray bytes), label,
+                                                 label_normal
     test10_data.npy test10_labels.npy            (N, 299, 299, 1) and 0 to 4, 0 = normal
-    cv10_data.npy cv10_labels.npy                the other half of the test data (its author: combine the two)
+    cv10_data.npy cv10_labels.npy                the other half of the test data (its author:
+                                                 combine the two)
 
-TensorFlow is not needed. The files name no patients: each tile counts as a patient of its own, though the three crops
-of one abnormality are near copies, so cross-validation within the training set is optimistic. The test data are other
-patients' (CBIS-DDSM's own division).
+TensorFlow is not needed. The files name no patients: each tile counts as a patient of its own,
+though the three crops of one abnormality are near copies, so cross-validation within the training
+set is optimistic. The test data are other patients' (CBIS-DDSM's own division).
 
-Expected (the paper's Table 5, test AUC): cross-entropy .9392, focal .9495, AUC square .9469, AUC margin .9544, on
-55,000 training and 13,900 test tiles; the public files hold 55,890 (about 14 % positive) and 15,364, so figures compare
-only roughly. The paper's cross-entropy and focal rows are one stage of 5 epochs; here their second stage is one epoch
-more, as that of the AUC losses.
-Cost (an estimate): 5 epochs and 1 epoch of DenseNet121 at 224, about an hour on one 40 GB GPU.
+Expected (the paper's Table 5, test AUC): cross-entropy .9392, focal .9495, AUC square .9469, AUC
+margin .9544, on 55,000 training and 13,900 test tiles; the public files hold 55,890 (about 14 %
+positive) and 15,364, so figures compare only roughly. The paper's cross-entropy and focal rows are
+one stage of 5 epochs; here their second stage is one epoch more, as that of the AUC losses. Cost
+(an estimate): 5 epochs and 1 epoch of DenseNet121 at 224, about an hour on one 40 GB GPU.
 """
+
 from pathlib import Path
 
 import numpy as np
@@ -23,37 +27,63 @@ import pandas as pd
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.raw import packed as records
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 PARTS = ("test10", "cv10")
 
 task = Task(title="DDSM+", labels=("abnormal",), resize=Resize(fit="square", channels=1), folds=10)
 
 pretrain = Pretrain(lr=1e-4, weight_decay=1e-5, epochs=5, batch_size=32)
-aucm = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=0.0, margin=0.5, normalize="sigmoid", epochs=1,
-                batch_size=32)
+aucm = Finetune(
+    loss="aucm",
+    lr=0.01,
+    gamma=1 / 500,
+    weight_decay=0.0,
+    margin=0.5,
+    normalize="sigmoid",
+    epochs=1,
+    batch_size=32,
+)
 augment = Augment(flip=True)
 
 
 def run(loss: str, **changes: object) -> Run:
     """DenseNet121 at 224 px, the second stage with one of the four losses."""
     finetune = Finetune(**{**vars(aucm), "loss": loss, **changes})
-    return Run(network="densenet121.ra_in1k", size=224, pretrain=pretrain, finetune=finetune, augment=augment, views=8,
-               tag=loss)
+    return Run(
+        network="densenet121.ra_in1k",
+        size=224,
+        pretrain=pretrain,
+        finetune=finetune,
+        augment=augment,
+        views=8,
+        tag=loss,
+    )
 
 
 runs = (run("aucm"), run("aucs", margin=1.0), run("ce"), run("focal"))
 metadata = None
 blend = Blend(metadata=0.0, method="mean")
-submission = Submission(file="predictions.csv", id_column="image_id", columns={"abnormal": "abnormal"})
-published = (("CE", 0.9392, "is cross-entropy on the test set"), ("Focal", 0.9495, "the focal loss"),
-             ("AUC-S", 0.9469, "the AUC square loss"), ("AUC-M", 0.9544, "the AUC margin loss"))
+submission = Submission(
+    file="predictions.csv", id_column="image_id", columns={"abnormal": "abnormal"}
+)
+published = (
+    ("CE", 0.9392, "is cross-entropy on the test set"),
+    ("Focal", 0.9495, "the focal loss"),
+    ("AUC-S", 0.9469, "the AUC square loss"),
+    ("AUC-M", 0.9544, "the AUC margin loss"),
+)
 
 
 def read_raw(raw: Path) -> pd.DataFrame:
     """One row a tile: the training records, then both halves of the test data."""
-    return pd.concat([*(read_records(raw, path) for path in record_files(raw)), *(read_half(raw, p) for p in PARTS)],
-                     ignore_index=True)
+    return pd.concat(
+        [
+            *(read_records(raw, path) for path in record_files(raw)),
+            *(read_half(raw, p) for p in PARTS),
+        ],
+        ignore_index=True,
+    )
 
 
 def sample(raw: Path) -> pd.DataFrame:
@@ -63,13 +93,25 @@ def sample(raw: Path) -> pd.DataFrame:
 
 
 def rows(ids: pd.Series, files: pd.Series, split: str, labels: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"image_id": ids, "file": files, "patient_id": ids, "unit_id": ids, "split": split,
-                         "source": "ddsm", "abnormal": labels.astype(float)})
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "file": files,
+            "patient_id": ids,
+            "unit_id": ids,
+            "split": split,
+            "source": "ddsm",
+            "abnormal": labels.astype(float),
+        }
+    )
 
 
 def record_files(raw: Path) -> list[Path]:
     """training10_*.tfrecords, each in `raw` or in a folder of it."""
-    paths = sorted([*raw.glob("training10_*.tfrecords"), *raw.glob("*/training10_*.tfrecords")], key=lambda p: p.name)
+    paths = sorted(
+        [*raw.glob("training10_*.tfrecords"), *raw.glob("*/training10_*.tfrecords")],
+        key=lambda p: p.name,
+    )
     if not paths:
         raise UserError(f"{raw}: there is no training10_*.tfrecords; unpack the download there")
     return paths
@@ -96,7 +138,9 @@ def need(raw: Path, name: str) -> Path:
     """A file in `raw` or in a folder of it."""
     found = [*raw.glob(name), *raw.glob(f"*/{name}")]
     if not found:
-        raise UserError(f"{raw / name}: there is no such file, nor one of that name in a folder beside it")
+        raise UserError(
+            f"{raw / name}: there is no such file, nor one of that name in a folder beside it"
+        )
     return found[0]
 
 
@@ -106,7 +150,9 @@ def read_half(raw: Path, part: str) -> pd.DataFrame:
     try:
         labels, count = np.load(truth, allow_pickle=False).reshape(-1), len(records.npy(pictures))
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{truth} or {pictures.name}: this is no whole .npy array ({error})") from None
+        raise UserError(
+            f"{truth} or {pictures.name}: this is no whole .npy array ({error})"
+        ) from None
     if len(labels) != count:
         raise UserError(f"{truth}: {len(labels)} labels for {count} pictures in {pictures.name}")
     if not np.isin(labels, range(5)).all():

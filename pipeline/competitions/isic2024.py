@@ -1,19 +1,24 @@
-"""ISIC 2024, skin cancer detection with 3D total body photographs (Kaggle): is this crop of a body scan a cancer?
+"""ISIC 2024, skin cancer detection with 3D total body photographs (Kaggle): is this crop of a body
+scan a cancer?
 
 Raw, at data/isic2024/raw, as it is downloaded; zips of folders need not be unpacked:
     train-metadata.csv test-metadata.csv sample_submission.csv
-    train-image.hdf5 test-image.hdf5             JPEG bytes by isic_id; or the folders {train,test}-image/image
-The public test set has three rows; the hidden one, about 500,000, takes its place when a notebook is scored.
+    train-image.hdf5 test-image.hdf5             JPEG bytes by isic_id; or the folders
+                                                 {train,test}-image/image
+The public test set has three rows; the hidden one, about 500,000, takes its place when a notebook
+is scored.
 
-401,059 pictures, 393 of them cancers, of 1,042 patients. The columns that only training rows have tell the diagnosis
-(iddx_*, mel_*) or were made from it (tbp_lv_dnn_lesion_confidence): none of them is read. `attribution`, the hospital,
-is left out as well: it is no property of the lesion.
+401,059 pictures, 393 of them cancers, of 1,042 patients. The columns that only training rows have
+tell the diagnosis (iddx_*, mel_*) or were made from it (tbp_lv_dnn_lesion_confidence): none of them
+is read. `attribution`, the hospital, is left out as well: it is no property of the lesion.
 
-Expected: scored by the partial AUC above 80 % sensitivity, from 0 to 0.2. The paper has no number for this one; public
-image-only solutions report .15 to .16 in cross-validation, the winners, with trees on the metadata, .173 on the board.
-Cost (an estimate): an epoch of 320,000 crops of 128 pixels takes a B0 four minutes on one 40 GB GPU; the two runs of
-five folds, about a day and a half. With 3 positives in 10,000 the batches are filled up: at least 4 in each.
+Expected: scored by the partial AUC above 80 % sensitivity, from 0 to 0.2. The paper has no number
+for this one; public image-only solutions report .15 to .16 in cross-validation, the winners, with
+trees on the metadata, .173 on the board. Cost (an estimate): an epoch of 320,000 crops of 128
+pixels takes a B0 four minutes on one 40 GB GPU; the two runs of five folds, about a day and a half.
+With 3 positives in 10,000 the batches are filled up: at least 4 in each.
 """
+
 from pathlib import Path
 
 import pandas as pd
@@ -21,34 +26,88 @@ import pandas as pd
 from pipeline.core import raw as source
 from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
-MEASURED = (  # by the scanner's software, for the lesion and (ext) the skin around it; millimetres, CIELAB, angles
-    "tbp_lv_A", "tbp_lv_Aext", "tbp_lv_B", "tbp_lv_Bext", "tbp_lv_C", "tbp_lv_Cext", "tbp_lv_H", "tbp_lv_Hext",
-    "tbp_lv_L", "tbp_lv_Lext", "tbp_lv_areaMM2", "tbp_lv_area_perim_ratio", "tbp_lv_color_std_mean", "tbp_lv_deltaA",
-    "tbp_lv_deltaB", "tbp_lv_deltaL", "tbp_lv_deltaLB", "tbp_lv_deltaLBnorm", "tbp_lv_eccentricity",
-    "tbp_lv_minorAxisMM", "tbp_lv_nevi_confidence", "tbp_lv_norm_border", "tbp_lv_norm_color", "tbp_lv_perimeterMM",
-    "tbp_lv_radial_color_std_max", "tbp_lv_stdL", "tbp_lv_stdLExt", "tbp_lv_symm_2axis", "tbp_lv_symm_2axis_angle",
-    "tbp_lv_x", "tbp_lv_y", "tbp_lv_z")
+# by the scanner's software, for the lesion and (ext) the skin around it; millimetres, CIELAB,
+# angles
+MEASURED = (
+    "tbp_lv_A",
+    "tbp_lv_Aext",
+    "tbp_lv_B",
+    "tbp_lv_Bext",
+    "tbp_lv_C",
+    "tbp_lv_Cext",
+    "tbp_lv_H",
+    "tbp_lv_Hext",
+    "tbp_lv_L",
+    "tbp_lv_Lext",
+    "tbp_lv_areaMM2",
+    "tbp_lv_area_perim_ratio",
+    "tbp_lv_color_std_mean",
+    "tbp_lv_deltaA",
+    "tbp_lv_deltaB",
+    "tbp_lv_deltaL",
+    "tbp_lv_deltaLB",
+    "tbp_lv_deltaLBnorm",
+    "tbp_lv_eccentricity",
+    "tbp_lv_minorAxisMM",
+    "tbp_lv_nevi_confidence",
+    "tbp_lv_norm_border",
+    "tbp_lv_norm_color",
+    "tbp_lv_perimeterMM",
+    "tbp_lv_radial_color_std_max",
+    "tbp_lv_stdL",
+    "tbp_lv_stdLExt",
+    "tbp_lv_symm_2axis",
+    "tbp_lv_symm_2axis_angle",
+    "tbp_lv_x",
+    "tbp_lv_y",
+    "tbp_lv_z",
+)
 
 task = Task(
     title="ISIC 2024: skin cancer detection with 3D-TBP",
     labels=("target",),
     numeric=("age_approx", "clin_size_long_diam_mm", *MEASURED),
-    categorical=("sex", "anatom_site_general", "tbp_tile_type", "tbp_lv_location", "tbp_lv_location_simple"),
+    categorical=(
+        "sex",
+        "anatom_site_general",
+        "tbp_tile_type",
+        "tbp_lv_location",
+        "tbp_lv_location_simple",
+    ),
     resize=Resize(fit="square", channels=3, largest=160),
     folds=5,
     metric="partial_auc",
     slug="isic-2024-challenge",
 )
 
-pretrain = Pretrain(lr=3e-5, lr_max=2.4e-4, cycle_epochs=4, weight_decay=1e-5, epochs=4, batch_size=256)
-finetune = Finetune(loss="aucm", normalize="sigmoid", lr=0.01, gamma=1 / 500, weight_decay=1e-5, margin=0.8, epochs=6,
-                    batch_size=256, milestones=(3, 5), milestone_unit="epoch", divide=2.0, positives=4)
+pretrain = Pretrain(
+    lr=3e-5, lr_max=2.4e-4, cycle_epochs=4, weight_decay=1e-5, epochs=4, batch_size=256
+)
+finetune = Finetune(
+    loss="aucm",
+    normalize="sigmoid",
+    lr=0.01,
+    gamma=1 / 500,
+    weight_decay=1e-5,
+    margin=0.8,
+    epochs=6,
+    batch_size=256,
+    milestones=(3, 5),
+    milestone_unit="epoch",
+    divide=2.0,
+    positives=4,
+)
 augment = Augment(flip=True, rotate=180, scale=0.1, translate=0.05, shear=5, holes=4, hole_size=0.1)
 
-runs = tuple(Run(network=network, size=size, pretrain=pretrain, finetune=finetune, augment=augment, views=8)
-             for network, size in (("tf_efficientnet_b0.ns_jft_in1k", 128), ("tf_efficientnet_b3.ns_jft_in1k", 160)))
+runs = tuple(
+    Run(network=network, size=size, pretrain=pretrain, finetune=finetune, augment=augment, views=8)
+    for network, size in (
+        ("tf_efficientnet_b0.ns_jft_in1k", 128),
+        ("tf_efficientnet_b3.ns_jft_in1k", 160),
+    )
+)
 
 metadata = Metadata(hidden=(256, 128), finetune=finetune)
 blend = Blend(metadata=0.5, method="mean")
@@ -61,7 +120,10 @@ def read_raw(raw: Path) -> pd.DataFrame:
     twice = table["image_id"].duplicated()
     if twice.any():
         name = table["image_id"][twice].iloc[0]
-        raise UserError(f"{raw / 'test-metadata.csv'}: column isic_id: {name!r} stands in train-metadata.csv too")
+        raise UserError(
+            f"{raw / 'test-metadata.csv'}: column isic_id: {name!r} stands in train-metadata.csv "
+            "too"
+        )
     return table
 
 
@@ -76,22 +138,35 @@ def sample(raw: Path) -> pd.DataFrame:
 def read_split(raw: Path, split: str) -> pd.DataFrame:
     """The rows of one metadata file; the hidden test set's columns are those of the public one."""
     locator, train = source.need_table(raw, f"{split}-metadata.csv"), split == "train"
-    needed = ("isic_id", "patient_id", *task.numeric, *task.categorical, *(("target",) if train else ()))
+    needed = (
+        "isic_id",
+        "patient_id",
+        *task.numeric,
+        *task.categorical,
+        *(("target",) if train else ()),
+    )
     where, table = raw / locator, source.read_table(raw, locator, needed)
     ids = source.names(where, table, "isic_id")
     prefix, suffix = pictures(raw, split)
-    return pd.DataFrame({
-        "image_id": ids, "file": prefix + ids + suffix, "patient_id": source.present(where, table, "patient_id"),
-        "unit_id": ids, "split": split, "source": "isic2024",
-        **{name: source.numbers(where, table, name) for name in task.numeric},
-        **{name: source.categories(table, name) for name in task.categorical},
-        "target": source.labels(where, table, "target", blank=False) if train else float("nan"),
-        "lesion_id": source.categories(table, "lesion_id") if train else None,
-    })
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "file": prefix + ids + suffix,
+            "patient_id": source.present(where, table, "patient_id"),
+            "unit_id": ids,
+            "split": split,
+            "source": "isic2024",
+            **{name: source.numbers(where, table, name) for name in task.numeric},
+            **{name: source.categories(table, name) for name in task.categorical},
+            "target": source.labels(where, table, "target", blank=False) if train else float("nan"),
+            "lesion_id": source.categories(table, "lesion_id") if train else None,
+        }
+    )
 
 
 def pictures(raw: Path, split: str) -> tuple[str, str]:
-    """What comes before and after an id in its locator: in the HDF5 file where there is one, else in the folder."""
+    """What comes before and after an id in its locator: in the HDF5 file where there is one, else
+    in the folder."""
     if (raw / f"{split}-image.hdf5").is_file():
         return f"{split}-image.hdf5::", ""
     return source.find_pictures(raw, (f"{split}-image/image", f"{split}-image"))

@@ -1,26 +1,32 @@
 """SIIM-ISIC Melanoma Classification (Kaggle, 2020): is the lesion in this picture a melanoma?
 
 Raw, at data/melanoma/raw, as it is downloaded; zips need not be unpacked:
-    train.csv test.csv sample_submission.csv     the organiser's, or the community's with `tfrecord,width,height`
-    jpeg/{train,test}/*.jpg                      or train/*.dcm test/*.dcm, or the resized sets' train/*.jpg test/*.jpg
+    train.csv test.csv sample_submission.csv     the organiser's, or the community's with
+                                                 `tfrecord,width,height`
+    jpeg/{train,test}/*.jpg                      or train/*.dcm test/*.dcm, or the resized sets'
+                                                 train/*.jpg test/*.jpg
     ISIC_2020_Training_Duplicates.csv            optional: pairs of pictures of one lesion
     ISIC_2020_Training_GroundTruth_v2.csv        optional: names the lesion of each picture
-    external/<name>/                             optional: more pictures to train on, e.g. of ISIC 2019, in the form of
-                                                 train.csv, or ISIC's `image,MEL,...` with its `_Metadata.csv`
+    external/<name>/                             optional: more pictures to train on, e.g. of ISIC
+                                                 2019, in the form of train.csv, or ISIC's
+                                                 `image,MEL,...` with its `_Metadata.csv`
 
-`log_images`, log(1 + pictures of the patient), is counted in train.csv and in test.csv each by itself. On the real
-train.csv it lifts a logistic regression on patient columns, by patient out of fold, from AUC .680 to .744; without it
-in `numeric`, the entry is one "without patient context".
-External pictures always train and are never scored. They have no patient ids: each is a patient of its own, unless its
-lesion is named. Rows of `tfrecord` -1 are duplicates by the community's list and are left out (434; the paper too).
+`log_images`, log(1 + pictures of the patient), is counted in train.csv and in test.csv each by
+itself. On the real train.csv it lifts a logistic regression on patient columns, by patient out of
+fold, from AUC .680 to .744; without it in `numeric`, the entry is one "without patient context".
+External pictures always train and are never scored. They have no patient ids: each is a patient of
+its own, unless its lesion is named. Rows of `tfrecord` -1 are duplicates by the community's list
+and are left out (434; the paper too).
 
-Expected (the paper's, private leaderboard): one EfficientNet-B5 at 384 .9345 with cross-entropy, .9393 with the AUC
-margin loss, .9423 blended with metadata; the mean of ten .9438 (public .9685).
-Cost (an estimate, not the paper's): one epoch is 37,000 pictures; pretraining and finetuning are 51 epochs a fold, so
-a B5 at 384 sees 1.9 million pictures a fold: about 6 hours on one 40 GB GPU; the ten runs of five folds, 30 GPU days.
-The paper says B3, B5 and B6 over 256, 384, 512 and 768 and a mean of ten models, not which ten; here they are all
-twelve but the largest network at the smallest size and the smallest network at the largest.
+Expected (the paper's, private leaderboard): one EfficientNet-B5 at 384 .9345 with cross-entropy,
+.9393 with the AUC margin loss, .9423 blended with metadata; the mean of ten .9438 (public .9685).
+Cost (an estimate, not the paper's): one epoch is 37,000 pictures; pretraining and finetuning are 51
+epochs a fold, so a B5 at 384 sees 1.9 million pictures a fold: about 6 hours on one 40 GB GPU; the
+ten runs of five folds, 30 GPU days. The paper says B3, B5 and B6 over 256, 384, 512 and 768 and a
+mean of ten models, not which ten; here they are all twelve but the largest network at the smallest
+size and the smallest network at the largest.
 """
+
 import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -31,7 +37,7 @@ import pandas as pd
 from pipeline.core import raw as source
 from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 SITE = "anatom_site_general_challenge"
 NEEDED = ("image_name", "patient_id", "sex", "age_approx", SITE)
@@ -51,30 +57,69 @@ task = Task(
     slug="siim-isic-melanoma-classification",
 )
 
-pretrain = Pretrain(lr=3e-5, lr_max=2.4e-4, cycle_epochs=8, weight_decay=1e-5, epochs=16, batch_size=256)
-finetune = Finetune(loss="aucm", normalize="sigmoid", lr=0.01, gamma=1 / 500, weight_decay=1e-5, margin=0.8,
-                    epochs=35, batch_size=256, milestones=(10, 20, 30), milestone_unit="epoch", divide=2.0)
+pretrain = Pretrain(
+    lr=3e-5, lr_max=2.4e-4, cycle_epochs=8, weight_decay=1e-5, epochs=16, batch_size=256
+)
+finetune = Finetune(
+    loss="aucm",
+    normalize="sigmoid",
+    lr=0.01,
+    gamma=1 / 500,
+    weight_decay=1e-5,
+    margin=0.8,
+    epochs=35,
+    batch_size=256,
+    milestones=(10, 20, 30),
+    milestone_unit="epoch",
+    divide=2.0,
+)
 augment = Augment(flip=True, rotate=180, scale=0.1, translate=0.05, shear=5, holes=8, hole_size=0.1)
 
-# Micro-batches of 128, 64, 32 and 16 pictures fit in 40 GB; the losses see all 256 whatever the number.
+# Micro-batches of 128, 64, 32 and 16 pictures fit in 40 GB; the losses see all 256 whatever the
+# number.
 MICRO_BATCHES = {256: 2, 384: 4, 512: 8, 768: 16}
-TEN = (("b3", 256), ("b3", 384), ("b3", 512), ("b5", 256), ("b5", 384), ("b5", 512), ("b5", 768),
-       ("b6", 384), ("b6", 512), ("b6", 768))
-
-runs = tuple(
-    Run(network=f"tf_efficientnet_{network}.ns_jft_in1k", size=size, pretrain=pretrain, finetune=finetune,
-        augment=augment, accumulate=MICRO_BATCHES[size], checkpointing=size == 768)
-    for network, size in TEN)
-
-# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is rented.
-trials = (
-    Run(network="resnet10t", size=96, weights="random", augment=augment, views=8,
-        pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=6, epochs=6, batch_size=64),
-        finetune=replace(finetune, lr=1.0, epochs=3, batch_size=64, milestones=(2,), positives=4)),
+TEN = (
+    ("b3", 256),
+    ("b3", 384),
+    ("b3", 512),
+    ("b5", 256),
+    ("b5", 384),
+    ("b5", 512),
+    ("b5", 768),
+    ("b6", 384),
+    ("b6", 512),
+    ("b6", 768),
 )
 
-# The paper gives it stage 2's loss and schedule. From random weights a small network needs the larger rate: on 5,274
-# public skin images its validation AUC is .68 at 0.01 and .74 at 1.
+runs = tuple(
+    Run(
+        network=f"tf_efficientnet_{network}.ns_jft_in1k",
+        size=size,
+        pretrain=pretrain,
+        finetune=finetune,
+        augment=augment,
+        accumulate=MICRO_BATCHES[size],
+        checkpointing=size == 768,
+    )
+    for network, size in TEN
+)
+
+# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is
+# rented.
+trials = (
+    Run(
+        network="resnet10t",
+        size=96,
+        weights="random",
+        augment=augment,
+        views=8,
+        pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=6, epochs=6, batch_size=64),
+        finetune=replace(finetune, lr=1.0, epochs=3, batch_size=64, milestones=(2,), positives=4),
+    ),
+)
+
+# The paper gives it stage 2's loss and schedule. From random weights a small network needs the
+# larger rate: on 5,274 public skin images its validation AUC is .68 at 0.01 and .74 at 1.
 metadata = Metadata(hidden=(256, 128), finetune=replace(finetune, lr=1.0))
 blend = Blend(metadata=0.5, method="mean")
 submission = Submission(file="submission.csv", id_column="image_name", columns={"target": "target"})
@@ -87,13 +132,18 @@ published = (  # the paper's table 4: private leaderboard, 30 views
 
 
 def read_raw(raw: Path) -> pd.DataFrame:
-    """One row a picture: training, external and test rows; `lesion_id` and `duplicate_of` where the files tell."""
-    table = pd.concat([read_train(raw), *(read_external(raw, name) for name in externals(raw)), read_test(raw)],
-                      ignore_index=True)
+    """One row a picture: training, external and test rows; `lesion_id` and `duplicate_of` where the
+    files tell."""
+    table = pd.concat(
+        [read_train(raw), *(read_external(raw, name) for name in externals(raw)), read_test(raw)],
+        ignore_index=True,
+    )
     train = table["image_id"][table["split"] == "train"]
     both = table["image_id"][(table["split"] == "test") & table["image_id"].isin(train)]
     if len(both):
-        raise UserError(f"{raw / 'test.csv'}: column image_name: {both.iloc[0]!r} stands in train.csv too")
+        raise UserError(
+            f"{raw / 'test.csv'}: column image_name: {both.iloc[0]!r} stands in train.csv too"
+        )
     unknown = [name for name in ("lesion_id", "duplicate_of") if table[name].isna().all()]
     return table.drop(columns=unknown)
 
@@ -101,7 +151,11 @@ def read_raw(raw: Path) -> pd.DataFrame:
 def sample(raw: Path) -> pd.DataFrame:
     """The organiser's sample_submission.csv: image_name (string) and target, in its order."""
     locator = source.need_table(raw, "sample_submission.csv")
-    table = source.read_table(raw, locator, ("image_name", "target")).reset_index(names="row").set_index("row")
+    table = (
+        source.read_table(raw, locator, ("image_name", "target"))
+        .reset_index(names="row")
+        .set_index("row")
+    )
     source.names(raw / locator, table, "image_name")
     return table[["image_name", "target"]].assign(target=0.0).reset_index(drop=True)
 
@@ -127,22 +181,34 @@ def common(raw: Path, where: Path, table: pd.DataFrame, split: str) -> pd.DataFr
     """The columns that training and test rows share."""
     ids = source.names(where, table, "image_name")
     prefix, suffix = source.find_pictures(raw, FOLDERS[split])
-    return pd.DataFrame({
-        "image_id": ids, "file": prefix + ids + suffix, "patient_id": source.present(where, table, "patient_id"),
-        "unit_id": ids, "split": split, "source": "siim",
-        "age_approx": source.numbers(where, table, "age_approx"),
-        "log_images": np.log1p(table.groupby("patient_id")["patient_id"].transform("size")),
-        "sex": source.categories(table, "sex"), SITE: source.categories(table, SITE), "target": float("nan"),
-    })
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "file": prefix + ids + suffix,
+            "patient_id": source.present(where, table, "patient_id"),
+            "unit_id": ids,
+            "split": split,
+            "source": "siim",
+            "age_approx": source.numbers(where, table, "age_approx"),
+            "log_images": np.log1p(table.groupby("patient_id")["patient_id"].transform("size")),
+            "sex": source.categories(table, "sex"),
+            SITE: source.categories(table, SITE),
+            "target": float("nan"),
+        }
+    )
 
 
 def left_out(where: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows without those that the community's shard map marks as duplicates (`tfrecord` -1), told on stderr."""
+    """The rows without those that the community's shard map marks as duplicates (`tfrecord` -1),
+    told on stderr."""
     if "tfrecord" not in table.columns:
         return rows
     duplicate = source.numbers(where, table, "tfrecord") == -1
     if duplicate.any():
-        print(f"{where}: {duplicate.sum():,} rows with tfrecord -1 (duplicates) are left out", file=sys.stderr)
+        print(
+            f"{where}: {duplicate.sum():,} rows with tfrecord -1 (duplicates) are left out",
+            file=sys.stderr,
+        )
     return rows[~duplicate].copy()
 
 
@@ -157,15 +223,23 @@ def lesions(raw: Path) -> dict[str, str]:
 
 
 def duplicates(raw: Path, ids: pd.Series) -> dict[str, str]:
-    """image_name -> the picture it repeats, from ISIC's list of pairs (either of its two forms), where it is there."""
+    """image_name -> the picture it repeats, from ISIC's list of pairs (either of its two forms),
+    where it is there."""
     locator = source.find_table(raw, ("ISIC_2020_Training_Duplicates.csv",))
     if locator is None:
         return {}
     table = source.read_table(raw, locator)
-    pair = ["image_name_1", "image_name_2"] if "image_name_1" in table.columns else ["ISIC_id", "ISIC_id_paired"]
+    pair = (
+        ["image_name_1", "image_name_2"]
+        if "image_name_1" in table.columns
+        else ["ISIC_id", "ISIC_id_paired"]
+    )
     for column in pair:
         if column not in table.columns:
-            raise UserError(f"{raw / locator}: the column {column!r} is missing; there are {', '.join(table.columns)}")
+            raise UserError(
+                f"{raw / locator}: the column {column!r} is missing; there are "
+                f"{', '.join(table.columns)}"
+            )
     known = table[table[pair[0]].isin(ids) & table[pair[1]].isin(ids)]
     return dict(zip(known[pair[1]], known[pair[0]]))
 
@@ -176,7 +250,8 @@ def externals(raw: Path) -> list[str]:
 
 
 def read_external(raw: Path, name: str) -> pd.DataFrame:
-    """Another set's pictures, all for training; ids begin with the set's name, since sets share ISIC's numbers."""
+    """Another set's pictures, all for training; ids begin with the set's name, since sets share
+    ISIC's numbers."""
     folder, origin = f"external/{name}", source.clean_name(name)
     locator, table = external_table(raw, folder)
     where = raw / locator
@@ -184,30 +259,53 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
     pictures = ("jpeg/train", "train", "jpeg", "images", "ISIC_2019_Training_Input", "")
     prefix, suffix = source.find_pictures(raw, pictures, inside=folder)
     lesion = source.categories(table, "lesion_id")
-    rows = pd.DataFrame({
-        "image_id": f"{origin}_" + ids, "file": prefix + ids + suffix, "patient_id": f"{origin}_" + ids,
-        "unit_id": f"{origin}_" + ids, "split": "train", "source": origin,
-        "age_approx": source.numbers(where, table, "age_approx"), "log_images": float("nan"),
-        "sex": source.categories(table, "sex"),
-        SITE: source.categories(table, SITE).replace(r"^(anterior|posterior|lateral) torso$", "torso", regex=True),
-        "target": source.labels(where, table, "target", blank=False), "lesion_id": lesion,
-    })
+    rows = pd.DataFrame(
+        {
+            "image_id": f"{origin}_" + ids,
+            "file": prefix + ids + suffix,
+            "patient_id": f"{origin}_" + ids,
+            "unit_id": f"{origin}_" + ids,
+            "split": "train",
+            "source": origin,
+            "age_approx": source.numbers(where, table, "age_approx"),
+            "log_images": float("nan"),
+            "sex": source.categories(table, "sex"),
+            SITE: source.categories(table, SITE).replace(
+                r"^(anterior|posterior|lateral) torso$", "torso", regex=True
+            ),
+            "target": source.labels(where, table, "target", blank=False),
+            "lesion_id": lesion,
+        }
+    )
     return left_out(where, table, rows)
 
 
 def external_table(raw: Path, folder: str) -> tuple[str, pd.DataFrame]:
-    """An external set's table in train.csv's columns: its own train.csv, or ISIC's truth and metadata joined."""
+    """An external set's table in train.csv's columns: its own train.csv, or ISIC's truth and
+    metadata joined."""
     locator = source.find_table(raw, ("train.csv",), (folder,))
     if locator:
-        return locator, source.read_table(raw, locator, ("image_name", "sex", "age_approx", SITE, "target"))
-    tables = {path.name: path.relative_to(raw).as_posix() for path in sorted((raw / folder).glob("*.csv"))}
+        return locator, source.read_table(
+            raw, locator, ("image_name", "sex", "age_approx", SITE, "target")
+        )
+    tables = {
+        path.name: path.relative_to(raw).as_posix() for path in sorted((raw / folder).glob("*.csv"))
+    }
     truth = next((file for name, file in tables.items() if name.endswith("GroundTruth.csv")), None)
     facts = next((file for name, file in tables.items() if name.endswith("Metadata.csv")), None)
     if truth is None or facts is None:
-        raise UserError(f"{raw / folder}: neither train.csv nor a pair *_GroundTruth.csv and *_Metadata.csv is there")
+        raise UserError(
+            f"{raw / folder}: neither train.csv nor a pair *_GroundTruth.csv and *_Metadata.csv "
+            "is there"
+        )
     table = source.read_table(raw, truth, ("image", "MEL"))
     known = source.read_table(raw, facts, ("image", "age_approx", "sex", "anatom_site_general"))
     source.names(raw / facts, known, "image")
-    joined = table[["image", "MEL"]].merge(known, on="image", how="left").fillna("").set_index(table.index)
+    joined = (
+        table[["image", "MEL"]]
+        .merge(known, on="image", how="left")
+        .fillna("")
+        .set_index(table.index)
+    )
     renamed = {"image": "image_name", "MEL": "target", "anatom_site_general": SITE}
     return PurePosixPath(truth).as_posix(), joined.rename(columns=renamed)

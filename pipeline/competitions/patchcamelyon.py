@@ -1,18 +1,23 @@
-"""PatchCamelyon (Veeling et al., 2018), made imbalanced as the paper's Table 5: is there tumour in this patch's centre?
+"""PatchCamelyon (Veeling et al., 2018), made imbalanced as the paper's Table 5: is there tumour in
+this patch's centre?
 
 Raw, at data/patchcamelyon/raw, each .h5.gz of the download unpacked with gunzip:
     camelyonpatch_level_2_split_{train,valid,test}_x.h5          "x": (N, 96, 96, 3) uint8
     camelyonpatch_level_2_split_{train,valid,test}_y.h5          "y": (N, 1, 1, 1), 1 = tumour
-    camelyonpatch_level_2_split_{train,valid,test}_meta.csv      optional: the slide (wsi) of each patch
+    camelyonpatch_level_2_split_{train,valid,test}_meta.csv      optional: the slide (wsi) of each
+                                                                 patch
 
-As in the paper, training and validation parts are one training set (294,912 patches) of which all negatives and, drawn
-once with seed 0, so many positives stay that they are 1 %; the test part is whole and balanced. With the slides known a
-slide is in one fold only; without them each patch counts as a patient of its own, and validation is optimistic.
+As in the paper, training and validation parts are one training set (294,912 patches) of which all
+negatives and, drawn once with seed 0, so many positives stay that they are 1 %; the test part is
+whole and balanced. With the slides known a slide is in one fold only; without them each patch
+counts as a patient of its own, and validation is optimistic.
 
-Expected (the paper's Table 5, test AUC): cross-entropy .8394, focal .8556, AUC square .8703, AUC margin .8896. Its
-cross-entropy and focal rows are one stage of 5 epochs; here their second stage is one epoch more.
-Cost (an estimate): 149,000 patches of 96 px; 5 epochs and 1 epoch of DenseNet121, about 20 minutes on one 40 GB GPU.
+Expected (the paper's Table 5, test AUC): cross-entropy .8394, focal .8556, AUC square .8703, AUC
+margin .8896. Its cross-entropy and focal rows are one stage of 5 epochs; here their second stage is
+one epoch more. Cost (an estimate): 149,000 patches of 96 px; 5 epochs and 1 epoch of DenseNet121,
+about 20 minutes on one 40 GB GPU.
 """
+
 import csv
 import math
 from pathlib import Path
@@ -22,40 +27,68 @@ import pandas as pd
 
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 STEM = "camelyonpatch_level_2_split"
 SPLITS = {"train": "train", "valid": "train", "test": "test"}  # of the files -> of the paper
 IMRATIO, SEED = 0.01, 0
 
-task = Task(title="PatchCamelyon, 1 % positive", labels=("tumor",), resize=Resize(fit="square", channels=3), folds=10)
+task = Task(
+    title="PatchCamelyon, 1 % positive",
+    labels=("tumor",),
+    resize=Resize(fit="square", channels=3),
+    folds=10,
+)
 
 pretrain = Pretrain(lr=1e-4, weight_decay=1e-5, epochs=5, batch_size=64)
-aucm = Finetune(loss="aucm", lr=0.01, gamma=1 / 500, weight_decay=0.0, margin=0.7, normalize="sigmoid", epochs=1,
-                batch_size=64)
+aucm = Finetune(
+    loss="aucm",
+    lr=0.01,
+    gamma=1 / 500,
+    weight_decay=0.0,
+    margin=0.7,
+    normalize="sigmoid",
+    epochs=1,
+    batch_size=64,
+)
 augment = Augment(flip=True)
 
 
 def run(loss: str, **changes: object) -> Run:
     """DenseNet121 at 96 px, the second stage with one of the four losses."""
     finetune = Finetune(**{**vars(aucm), "loss": loss, **changes})
-    return Run(network="densenet121.ra_in1k", size=96, pretrain=pretrain, finetune=finetune, augment=augment, views=8,
-               tag=loss)
+    return Run(
+        network="densenet121.ra_in1k",
+        size=96,
+        pretrain=pretrain,
+        finetune=finetune,
+        augment=augment,
+        views=8,
+        tag=loss,
+    )
 
 
 runs = (run("aucm"), run("aucs", margin=1.0), run("ce"), run("focal"))
 metadata = None
 blend = Blend(metadata=0.0, method="mean")
-submission = Submission(file="predictions.csv", id_column="image_id", columns={"tumor": "tumor"}, probability=False)
-published = (("CE", 0.8394, "is cross-entropy on the test set, 1 % positives in training"),
-             ("Focal", 0.8556, "the focal loss"), ("AUC-S", 0.8703, "the AUC square loss"),
-             ("AUC-M", 0.8896, "the AUC margin loss"))
+submission = Submission(
+    file="predictions.csv", id_column="image_id", columns={"tumor": "tumor"}, probability=False
+)
+published = (
+    ("CE", 0.8394, "is cross-entropy on the test set, 1 % positives in training"),
+    ("Focal", 0.8556, "the focal loss"),
+    ("AUC-S", 0.8703, "the AUC square loss"),
+    ("AUC-M", 0.8896, "the AUC margin loss"),
+)
 
 
 def read_raw(raw: Path) -> pd.DataFrame:
-    """One row a patch: all negatives and 1 % positives of the training and validation files; the whole test file."""
+    """One row a patch: all negatives and 1 % positives of the training and validation files; the
+    whole test file."""
     parts = {part: read_part(raw, part) for part in SPLITS}
-    return pd.concat([thinned(pd.concat([parts["train"], parts["valid"]])), parts["test"]], ignore_index=True)
+    return pd.concat(
+        [thinned(pd.concat([parts["train"], parts["valid"]])), parts["test"]], ignore_index=True
+    )
 
 
 def sample(raw: Path) -> pd.DataFrame:
@@ -67,11 +100,22 @@ def read_part(raw: Path, part: str) -> pd.DataFrame:
     labels = read_labels(raw, part)
     pictures = f"{STEM}_{part}_x.h5"
     if not (raw / pictures).is_file():
-        raise UserError(f"{raw / pictures}: there is no such file; unpack {pictures}.gz there with gunzip")
+        raise UserError(
+            f"{raw / pictures}: there is no such file; unpack {pictures}.gz there with gunzip"
+        )
     rows = pd.Series(range(len(labels)), dtype="str")
     ids = f"{part}_" + rows
-    return pd.DataFrame({"image_id": ids, "file": f"{pictures}::x/" + rows, "patient_id": slides(raw, part, ids),
-                         "unit_id": ids, "split": SPLITS[part], "source": "patchcamelyon", "tumor": labels})
+    return pd.DataFrame(
+        {
+            "image_id": ids,
+            "file": f"{pictures}::x/" + rows,
+            "patient_id": slides(raw, part, ids),
+            "unit_id": ids,
+            "split": SPLITS[part],
+            "source": "patchcamelyon",
+            "tumor": labels,
+        }
+    )
 
 
 def read_labels(raw: Path, part: str) -> np.ndarray:
@@ -85,7 +129,9 @@ def read_labels(raw: Path, part: str) -> np.ndarray:
         with h5py.File(path, "r") as file:
             labels = np.asarray(file["y"]).reshape(-1).astype(float)
     except (OSError, KeyError) as error:
-        raise UserError(f"{path}: this is no whole HDF5 file with a data set 'y' ({error})") from None
+        raise UserError(
+            f"{path}: this is no whole HDF5 file with a data set 'y' ({error})"
+        ) from None
     if not np.isin(labels, (0, 1)).all():
         row = int(np.argmin(np.isin(labels, (0, 1))))
         raise UserError(f"{path}: row {row}: {labels[row]:g} is not 0 or 1")

@@ -4,8 +4,10 @@ With v = (w, a, b) and all gradients taken at the old point,
 
     v ← v - η(∇_v F + γ(v - v_ref)) - λ η v        α ← max(0, α + η ∇_α F)
 
-v_ref starts at v_1. `next_stage` makes it the mean of the iterates of the stage just ended, and starts the mean anew.
+v_ref starts at v_1. `next_stage` makes it the mean of the iterates of the stage just ended, and
+starts the mean anew.
 """
+
 import copy
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,45 +17,81 @@ from torch import Tensor
 
 from pipeline.core.losses import AUCMargin
 
-CHUNK_BYTES = 1 << 20  # of weights updated together on a CPU: 0.5 to 4 MiB take the same time, all at once 1.15 times
+CHUNK_BYTES = (
+    1 << 20
+)  # of weights updated together on a CPU: 0.5 to 4 MiB take the same time, all at once 1.15 times
 
 
 class PESG(torch.optim.Optimizer):
     """Proximal epoch stochastic gradient, with projected ascent in α.
 
-    params          as for torch.optim.SGD: tensors or groups with their own lr, gamma, weight_decay, momentum
-    loss            an AUC loss: its a and b join v, its α ascends, and they are saved in this optimizer's `state_dict`
-                    (other losses, and duals in closed form, have nothing to join)
+    params          as for torch.optim.SGD: tensors or groups with their own lr, gamma,
+                    weight_decay, momentum
+    loss            an AUC loss: its a and b join v, its α ascends, and they are saved in this
+                    optimizer's `state_dict` (other losses, and duals in closed form, have nothing
+                    to join)
     lr              η > 0
-    gamma           γ ≥ 0, weight of the pull to v_ref; 1/500 in the paper. 0: no reference and no mean are kept
+    gamma           γ ≥ 0, weight of the pull to v_ref; 1/500 in the paper. 0: no reference and no
+                    mean are kept
     weight_decay    λ ≥ 0, coupled as in torch.optim.SGD
-    momentum        torch's convention: buffer ← momentum · buffer + gradient. Algorithm 1 has none; never for α
-    regularize_dual True: γ and λ also act on a and b, as printed in the paper. At small p this biases them: they rest
+    momentum        torch's convention: buffer ← momentum · buffer + gradient. Algorithm 1 has none;
+                    never for α
+    regularize_dual True: γ and λ also act on a and b, as printed in the paper. At small p this
+    biases them: they rest
                     at 2p(1-p)/(2p(1-p) + γ + λ) of the class mean, 0.69 for 0.8 at p = 0.01
 
-    `state_dict()` holds everything but w: v_ref, running mean, steps, momentum, a, b, α. With γ = λ = 0 and no loss the
-    steps are those of torch.optim.SGD, bit for bit.
+    `state_dict()` holds everything but w: v_ref, running mean, steps, momentum, a, b, α. With γ = λ
+    = 0 and no loss the steps are those of torch.optim.SGD, bit for bit.
 
-    Cost: with γ > 0 a step has to read v, gradient, v_ref and mean and to write v and mean, 24 bytes per float32 weight
-    (SGD with momentum: 20). On one Zen 5 core, densenet121's 6.95 M weights: 6.2 ms, 1.5 times that memory traffic
-    alone (4.0 ms); torch's SGD with momentum and foreach takes as long, fused about half. Momentum beside γ has to move
-    32 bytes and goes through torch's fused kernel: 1.05 times that SGD (tests/bench/bench_pesg.py).
+    Cost: with γ > 0 a step has to read v, gradient, v_ref and mean and to write v and mean, 24
+    bytes per float32 weight (SGD with momentum: 20). On one Zen 5 core, densenet121's 6.95 M
+    weights: 6.2 ms, 1.5 times that memory traffic alone (4.0 ms); torch's SGD with momentum and
+    foreach takes as long, fused about half. Momentum beside γ has to move 32 bytes and goes through
+    torch's fused kernel: 1.05 times that SGD (tests/bench/bench_pesg.py).
     """
+
     ascends_alpha = True  # asked by core.guards before any optimizer's step
 
-    def __init__(self, params: Iterable, loss: torch.nn.Module | None = None, lr: float = 0.1, gamma: float = 0.0,
-                 weight_decay: float = 0.0, momentum: float = 0.0, regularize_dual: bool = False) -> None:
+    def __init__(
+        self,
+        params: Iterable,
+        loss: torch.nn.Module | None = None,
+        lr: float = 0.1,
+        gamma: float = 0.0,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        regularize_dual: bool = False,
+    ) -> None:
         self.loss = loss
-        super().__init__(params, dict(lr=lr, gamma=gamma, weight_decay=weight_decay, momentum=momentum, ascend=False,
-                                      floor=None, stage_step=0))
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                gamma=gamma,
+                weight_decay=weight_decay,
+                momentum=momentum,
+                ascend=False,
+                floor=None,
+                stage_step=0,
+            ),
+        )
         if isinstance(loss, AUCMargin) and loss.dual == "sgd":
             pull = {} if regularize_dual else dict(gamma=0.0, weight_decay=0.0)
             self.add_param_group({"params": [loss.a, loss.b], **pull})
-            self.add_param_group({"params": [loss.alpha], "ascend": True, "floor": 0.0 if loss.hinge else None,
-                                  "gamma": 0.0, "weight_decay": 0.0, "momentum": 0.0})
+            self.add_param_group(
+                {
+                    "params": [loss.alpha],
+                    "ascend": True,
+                    "floor": 0.0 if loss.hinge else None,
+                    "gamma": 0.0,
+                    "weight_decay": 0.0,
+                    "momentum": 0.0,
+                }
+            )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, checking the values; a group added in mid-stage counts as unchanged since the stage began."""
+        """As torch's, checking the values; a group added in mid-stage counts as unchanged since the
+        stage began."""
         if self.param_groups:
             param_group.setdefault("stage_step", self.param_groups[0]["stage_step"])
         super().add_param_group(param_group)
@@ -61,12 +99,18 @@ class PESG(torch.optim.Optimizer):
         for name in ("lr", "gamma", "weight_decay", "momentum"):
             if not 0 <= group[name] < torch.inf:
                 raise ValueError(f"{name}={group[name]} is negative or not finite")
-        if not group["ascend"] and any(hasattr(parameter, "ascends") for parameter in group["params"]):
-            raise ValueError("α of an AUC loss is among the parameters to minimise: give PESG the loss, as loss=loss")
+        if not group["ascend"] and any(
+            hasattr(parameter, "ascends") for parameter in group["params"]
+        ):
+            raise ValueError(
+                "α of an AUC loss is among the parameters to minimise: give PESG the loss, as "
+                "loss=loss"
+            )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One iteration of Algorithm 1 from the gradients that are there; parameters without one stay as they are."""
+        """One iteration of Algorithm 1 from the gradients that are there; parameters without one
+        stay as they are."""
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -94,33 +138,51 @@ class PESG(torch.optim.Optimizer):
         if gamma:
             torch._foreach_lerp_(means, parameters, 1 / group["stage_step"])
 
-    def references(self, parameters: list[Tensor], group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        """Running means up to the previous step, and references; both start at the current value."""
+    def references(
+        self, parameters: list[Tensor], group: dict[str, Any]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Running means up to the previous step, and references; both start at the current
+        value."""
         states = [self.state[parameter] for parameter in parameters]
         before = group["stage_step"] - 1
         for parameter, state in zip(parameters, states):
             if "reference" not in state:
                 state["reference"], state["mean"] = parameter.clone(), parameter.clone()
             elif state["averaged"] < before:
-                stood_still(parameter, state, before)
+                extend_mean(parameter, state, before)
             state["averaged"] = group["stage_step"]
         return [state["mean"] for state in states], [state["reference"] for state in states]
 
-    def descend_with_momentum(self, parameters: list[Tensor], gradients: list[Tensor], references: list[Tensor],
-                              group: dict[str, Any]) -> None:
+    def descend_with_momentum(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        references: list[Tensor],
+        group: dict[str, Any],
+    ) -> None:
         """buffer ← momentum · buffer + ∇_v F + γ(v - v_ref) + λ v, then v ← v - η buffer.
 
-        γ v_ref / momentum leaves the buffer beforehand, and the rest is SGD with decay γ + λ: three passes, not six.
+        γ v_ref / momentum leaves the buffer beforehand, and the rest is SGD with decay γ + λ: three
+        passes, not six.
         """
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states):
             held = state.get("momentum_buffer")
-            state["momentum_buffer"] = torch.zeros_like(parameter) if held is None else laid_out(held, parameter)
+            state["momentum_buffer"] = (
+                torch.zeros_like(parameter) if held is None else laid_out(held, parameter)
+            )
         buffers = [state["momentum_buffer"] for state in states]
         momentum, lr, decay = group["momentum"], group["lr"], group["weight_decay"]
         if references:
             torch._foreach_add_(buffers, references, alpha=-group["gamma"] / momentum)
-            fused_sgd(parameters, gradients, buffers, momentum=momentum, lr=lr, weight_decay=group["gamma"] + decay)
+            fused_sgd(
+                parameters,
+                gradients,
+                buffers,
+                momentum=momentum,
+                lr=lr,
+                weight_decay=group["gamma"] + decay,
+            )
             return
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
@@ -130,9 +192,11 @@ class PESG(torch.optim.Optimizer):
 
     @torch.no_grad()
     def next_stage(self, lr: float | None = None) -> None:
-        """End the stage: v_ref ← mean of its iterates (v after each step), the mean starts anew, η ← lr if given.
+        """End the stage: v_ref ← mean of its iterates (v after each step), the mean starts anew, η
+        ← lr if given.
 
-        Groups with other rates keep their ratio to the first group's. A stage without steps changes no reference.
+        Groups with other rates keep their ratio to the first group's. A stage without steps changes
+        no reference.
         """
         for group in self.param_groups:
             steps, group["stage_step"] = group["stage_step"], 0
@@ -140,7 +204,7 @@ class PESG(torch.optim.Optimizer):
                 state = self.state.get(parameter, {})
                 if "reference" in state:
                     if state["averaged"] < steps:
-                        stood_still(parameter, state, steps)
+                        extend_mean(parameter, state, steps)
                     state["reference"], state["mean"] = state["mean"], state["reference"]
                     state["averaged"] = 0
         if lr is not None:
@@ -175,41 +239,72 @@ def ascend(alphas: list[Tensor], group: dict[str, Any]) -> None:
             alpha.clamp_(min=group["floor"])
 
 
-def pull(parameters: list[Tensor], references: list[Tensor], to_reference: float, to_zero: float) -> None:
-    """v ← v - to_reference (v - v_ref) - to_zero v, as (1 - to_zero) · lerp: exactly v where v = v_ref and no decay."""
+def pull(
+    parameters: list[Tensor], references: list[Tensor], to_reference: float, to_zero: float
+) -> None:
+    """v ← v - to_reference (v - v_ref) - to_zero v, as (1 - to_zero) · lerp: exactly v where v =
+    v_ref and no decay."""
     kept = 1 - to_zero
     if kept <= 0:
-        raise ValueError(f"lr · weight_decay = {to_zero:g} is 1 or more: a step would turn every weight's sign")
+        raise ValueError(
+            f"lr · weight_decay = {to_zero:g} is 1 or more: a step would turn every weight's sign"
+        )
     if references:
         torch._foreach_lerp_(parameters, references, to_reference / kept)
     if to_zero:
         torch._foreach_mul_(parameters, kept)
 
 
-def stood_still(parameter: Tensor, state: dict[str, Any], steps: int) -> None:
-    """Count the steps since `averaged`, in which a frozen parameter stayed where it is, into its mean of `steps`."""
+def extend_mean(parameter: Tensor, state: dict[str, Any], steps: int) -> None:
+    """Count the steps since `averaged`, in which a frozen parameter stayed where it is, into its
+    mean of `steps`."""
     state["mean"].lerp_(parameter, (steps - state["averaged"]) / steps)
 
 
 def laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """The value in its parameter's memory layout: itself, or a copy (a checkpoint's buffers come back row by row)."""
-    return value if value.stride() == parameter.stride() else torch.empty_like(parameter).copy_(value)
+    """The value in its parameter's memory layout: itself, or a copy (a checkpoint's buffers come
+    back row by row)."""
+    return (
+        value if value.stride() == parameter.stride() else torch.empty_like(parameter).copy_(value)
+    )
 
 
-def fused_sgd(parameters: list[Tensor], gradients: list[Tensor], buffers: list[Tensor], momentum: float, lr: float,
-              weight_decay: float) -> None:
-    """torch's one-pass SGD, which reads memory in order whatever the strides: all must lie as the parameters do."""
-    gradients = [laid_out(gradient, parameter) for parameter, gradient in zip(parameters, gradients)]
-    torch._fused_sgd_(parameters, gradients, buffers, momentum=momentum, lr=lr, weight_decay=weight_decay,
-                      dampening=0.0, nesterov=False, maximize=False, is_first_step=False)
+def fused_sgd(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    buffers: list[Tensor],
+    momentum: float,
+    lr: float,
+    weight_decay: float,
+) -> None:
+    """torch's one-pass SGD, which reads memory in order whatever the strides: all must lie as the
+    parameters do."""
+    gradients = [
+        laid_out(gradient, parameter) for parameter, gradient in zip(parameters, gradients)
+    ]
+    torch._fused_sgd_(
+        parameters,
+        gradients,
+        buffers,
+        momentum=momentum,
+        lr=lr,
+        weight_decay=weight_decay,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )
 
 
 def chunks(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
-    """What to update together, of one device and dtype: all on an accelerator (launches), a cacheful on a CPU."""
+    """What to update together, of one device and dtype: all on an accelerator (launches), a
+    cacheful on a CPU."""
     chunk, size = [], 0
     for parameter in parameters:
         full = parameter.device.type == "cpu" and size + parameter.nbytes > CHUNK_BYTES
-        if chunk and (full or parameter.device != chunk[0].device or parameter.dtype != chunk[0].dtype):
+        if chunk and (
+            full or parameter.device != chunk[0].device or parameter.dtype != chunk[0].dtype
+        ):
             yield chunk
             chunk, size = [], 0
         chunk.append(parameter)

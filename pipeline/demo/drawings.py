@@ -1,25 +1,34 @@
-"""Made pictures: a lesion on skin and a chest X-ray, drawn from a few latent numbers, for demonstrations and tests.
+"""Made pictures: a lesion on skin and a chest X-ray, drawn from a few latent numbers, for
+demonstrations and tests.
 
-What a patient's pictures share (skin, light, build) is a `style` drawn once per patient, so that a split by picture
-instead of by patient leaks. What tells the label is a severity: continuous, noisy, and spread over several features of
-which none suffices. About five milliseconds of one core a picture of 160 x 240.
+What a patient's pictures share (skin, light, build) is a `style` drawn once per patient, so that a
+split by picture instead of by patient leaks. What tells the label is a severity: continuous, noisy,
+and spread over several features of which none suffices. About five milliseconds of one core a
+picture of 160 x 240.
 """
+
 import cv2
 import numpy as np
 
-SKINS = np.array([[236, 205, 185], [222, 184, 158], [205, 160, 130], [176, 128, 98], [231, 190, 175]], np.float32)
-PATCHES = np.array([[35, 28, 30], [150, 60, 55], [120, 130, 150]], np.float32)  # black, red, blue-white
+SKINS = np.array(
+    [[236, 205, 185], [222, 184, 158], [205, 160, 130], [176, 128, 98], [231, 190, 175]], np.float32
+)
+PATCHES = np.array(
+    [[35, 28, 30], [150, 60, 55], [120, 130, 150]], np.float32
+)  # black, red, blue-white
 LESIONS = np.array([[122, 78, 52], [150, 100, 70], [98, 62, 45], [165, 105, 85]], np.float32)
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:
-    """A smooth random field (H, W) float32, about standard normal, with features of 1/cells of the side."""
+    """A smooth random field (H, W) float32, about standard normal, with features of 1/cells of the
+    side."""
     coarse = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (y, x), broadcastable to (H, W), -1 to 1 along the short side, 0 in the centre."""
+    """Coordinates (y, x), broadcastable to (H, W), -1 to 1 along the short side, 0 in the
+    centre."""
     short = min(height, width)
     rows = (np.arange(height, dtype=np.float32) - (height - 1) / 2) * (2 / short)
     columns = (np.arange(width, dtype=np.float32) - (width - 1) / 2) * (2 / short)
@@ -31,26 +40,39 @@ def soft(distance: np.ndarray, width: float) -> np.ndarray:
     return 0.5 * (1 - np.tanh(distance * np.float32(1 / width)))
 
 
-def ellipse(y: np.ndarray, x: np.ndarray, centre: tuple[float, float], radii: tuple[float, float],
-            edge: float = 0.06) -> np.ndarray:
+def ellipse(
+    y: np.ndarray,
+    x: np.ndarray,
+    centre: tuple[float, float],
+    radii: tuple[float, float],
+    edge: float = 0.06,
+) -> np.ndarray:
     """A soft ellipse, values 0 to 1; centre and radii as (y, x)."""
-    return soft(np.hypot((y - centre[0]) / radii[0], (x - centre[1]) / radii[1]) - 1, edge / min(radii))
+    return soft(
+        np.hypot((y - centre[0]) / radii[0], (x - centre[1]) / radii[1]) - 1, edge / min(radii)
+    )
 
 
 def skin_style(rng: np.random.Generator) -> dict:
-    """What the pictures of one patient share: skin, colour of moles, light, and how hairy the skin is."""
+    """What the pictures of one patient share: skin, colour of moles, light, and how hairy the skin
+    is."""
     return {
         "skin": SKINS[rng.integers(len(SKINS))] + rng.normal(0, 9, 3),
         "lesion": LESIONS[rng.integers(len(LESIONS))] + rng.normal(0, 8, 3),
-        "light": rng.normal(0, 0.12, 2).tolist(), "tint": rng.normal(1, 0.04, 3), "hairs": int(rng.integers(0, 9)),
+        "light": rng.normal(0, 0.12, 2).tolist(),
+        "tint": rng.normal(1, 0.04, 3),
+        "hairs": int(rng.integers(0, 9)),
     }
 
 
-def lesion(rng: np.random.Generator, style: dict, severity: float, height: int, width: int) -> np.ndarray:
-    """A dermoscopic picture, uint8 (H, W, 3) RGB. Severity about 0 is a harmless mole, about 1 a melanoma.
+def lesion(
+    rng: np.random.Generator, style: dict, severity: float, height: int, width: int
+) -> np.ndarray:
+    """A dermoscopic picture, uint8 (H, W, 3) RGB. Severity about 0 is a harmless mole, about 1 a
+    melanoma.
 
-    It makes the border ragged and sharp, the shape lopsided, the colours several (black, red, blue-white) and the spot
-    larger and darker, each with a noise of its own.
+    It makes the border ragged and sharp, the shape lopsided, the colours several (black, red,
+    blue-white) and the spot larger and darker, each with a noise of its own.
     """
     y, x = grid(height, width)
     share = np.clip(severity + rng.normal(0, 0.35, 5), -0.3, 1.8).tolist()
@@ -61,7 +83,9 @@ def lesion(rng: np.random.Generator, style: dict, severity: float, height: int, 
     turn = np.arctan2(y - y0, x - x0) * np.float32(len(border) / (2 * np.pi))
     distance = np.hypot(y - y0, x - x0) - border[turn.astype(np.int32) % len(border)]
     mask = soft(distance, 0.13 - 0.04 * share[1])[:, :, None]
-    picture = skin + mask * (cv2.resize(pigment(rng, style, share[3], share[4]), (width, height)) - skin)
+    picture = skin + mask * (
+        cv2.resize(pigment(rng, style, share[3], share[4]), (width, height)) - skin
+    )
 
     light = 1 + style["light"][0] * y + style["light"][1] * x - 0.12 * (y * y + x * x)
     picture *= light[:, :, None] * np.float32(style["tint"])
@@ -81,9 +105,13 @@ def outline(rng: np.random.Generator, size: float, ragged: float, lopsided: floa
 
 
 def pigment(rng: np.random.Generator, style: dict, dark: float, colours: float) -> np.ndarray:
-    """The lesion's colour as a coarse field (48, 72, 3) float32: the patient's brown with patches of other colours."""
+    """The lesion's colour as a coarse field (48, 72, 3) float32: the patient's brown with patches
+    of other colours."""
     shape = (48, 72)
-    colour = np.float32(style["lesion"] * (1.0 - 0.22 * dark)) + 12 * smooth_noise(rng, *shape, 8)[:, :, None]
+    colour = (
+        np.float32(style["lesion"] * (1.0 - 0.22 * dark))
+        + 12 * smooth_noise(rng, *shape, 8)[:, :, None]
+    )
     for other in PATCHES:
         patch = soft(1.35 - 0.75 * max(colours, 0) - smooth_noise(rng, *shape, 4), 0.35)[:, :, None]
         colour += 0.8 * patch * (other - colour)
@@ -110,14 +138,21 @@ def finish(rng: np.random.Generator, picture: np.ndarray, noise: float) -> np.nd
 
 def chest_style(rng: np.random.Generator) -> dict:
     """What the X-rays of one patient share: build, heart, exposure, and how the ribs lie."""
-    return {"build": rng.normal(1, 0.05, 2).tolist(), "heart": rng.normal(0, 0.03), "exposure": rng.normal(1, 0.07),
-            "ribs": rng.uniform(0, 2 * np.pi), "tissue": rng.normal(0, 10)}
+    return {
+        "build": rng.normal(1, 0.05, 2).tolist(),
+        "heart": rng.normal(0, 0.03),
+        "exposure": rng.normal(1, 0.07),
+        "ribs": rng.uniform(0, 2 * np.pi),
+        "tissue": rng.normal(0, 10),
+    }
 
 
-def chest(rng: np.random.Generator, style: dict, severity: np.ndarray, view: str, height: int,
-          width: int) -> np.ndarray:
-    """An X-ray, uint8 (H, W). `severity`: cardiomegaly, edema, consolidation, atelectasis, pleural effusion, each about
-    0 where absent and 1 where present; `view`: "AP" (a larger heart, poorer contrast), "PA" or "Lateral".
+def chest(
+    rng: np.random.Generator, style: dict, severity: np.ndarray, view: str, height: int, width: int
+) -> np.ndarray:
+    """An X-ray, uint8 (H, W). `severity`: cardiomegaly, edema, consolidation, atelectasis, pleural
+    effusion, each about 0 where absent and 1 where present; `view`: "AP" (a larger heart, poorer
+    contrast), "PA" or "Lateral".
     """
     y, x = grid(height, width)
     y, x = y / style["build"][0], x / style["build"][1]
@@ -133,24 +168,41 @@ def chest(rng: np.random.Generator, style: dict, severity: np.ndarray, view: str
     return finish(rng, (picture - 110) * contrast + 110, 4.0)
 
 
-def front_view(rng: np.random.Generator, style: dict, share: list[float], portable: bool, y: np.ndarray,
-               x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def front_view(
+    rng: np.random.Generator,
+    style: dict,
+    share: list[float],
+    portable: bool,
+    y: np.ndarray,
+    x: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Lungs and what whitens them, each (H, W) from 0 to 1, seen from the front."""
     cardiomegaly, edema, consolidation, atelectasis, effusion = share
     sick = rng.choice((-1, 1), 3).tolist()  # the side that each one-sided finding takes
-    base = {side: 0.62 - 0.22 * atelectasis * (side == sick[1]) + rng.normal(0, 0.02) for side in (-1, 1)}
-    lungs = sum(ellipse(y, x, (-0.12, 0.42 * side), (0.72, 0.33))
-                * soft(y - base[side] + 0.15 * (x * side - 0.42) ** 2, 0.05) for side in (-1, 1))
+    base = {
+        side: 0.62 - 0.22 * atelectasis * (side == sick[1]) + rng.normal(0, 0.02)
+        for side in (-1, 1)
+    }
+    lungs = sum(
+        ellipse(y, x, (-0.12, 0.42 * side), (0.72, 0.33))
+        * soft(y - base[side] + 0.15 * (x * side - 0.42) ** 2, 0.05)
+        for side in (-1, 1)
+    )
     size = 0.30 + style["heart"] + 0.05 * portable + 0.15 * cardiomegaly
     heart = ellipse(y, x, (0.34, 0.12), (0.34, size)) + ellipse(y, x, (-0.3, 0.0), (0.8, 0.14))
     lungs = np.clip(lungs * (1 - heart), 0, 1)
 
     hila = sum(ellipse(y, x, (0.0, 0.28 * side), (0.5, 0.3), 0.3) for side in (-1, 1))
-    haze = 0.45 * edema * hila * (1 + 0.25 * smooth_noise(rng, *np.broadcast_shapes(y.shape, x.shape), 14))
+    haze = (
+        0.45
+        * edema
+        * hila
+        * (1 + 0.25 * smooth_noise(rng, *np.broadcast_shapes(y.shape, x.shape), 14))
+    )
     spot = (rng.uniform(-0.5, 0.3), sick[0] * rng.uniform(0.35, 0.55))
     patch = 0.75 * consolidation * ellipse(y, x, spot, (0.24, 0.2), 0.1)
     band = y - rng.uniform(0.1, 0.35) - 0.25 * x * sick[1]
-    line = 0.6 * atelectasis * np.exp(-(band / 0.05) ** 2) * soft(-x * sick[1] + 0.1, 0.05)
+    line = 0.6 * atelectasis * np.exp(-((band / 0.05) ** 2)) * soft(-x * sick[1] + 0.1, 0.05)
     level = 0.75 - 0.6 * effusion - 0.5 * effusion * np.maximum(x * sick[2] - 0.45, 0)
     fluid = 0.95 * min(1, 3 * effusion) * soft(level - y, 0.06) * soft(0.08 - x * sick[2], 0.03)
     fluid = fluid * ellipse(y, x, (-0.12, 0.42 * sick[2]), (0.95, 0.36))
@@ -158,8 +210,14 @@ def front_view(rng: np.random.Generator, style: dict, share: list[float], portab
     return lungs, np.clip(opacity, 0, 1) * np.clip(lungs + 0.3 * fluid, 0, 1)
 
 
-def side_view(rng: np.random.Generator, style: dict, share: list[float], _portable: bool, y: np.ndarray,
-              x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def side_view(
+    rng: np.random.Generator,
+    style: dict,
+    share: list[float],
+    _portable: bool,
+    y: np.ndarray,
+    x: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """The same seen from the side: findings overlap and are harder to see."""
     cardiomegaly, edema, consolidation, atelectasis, effusion = share
     lungs = ellipse(y, x, (-0.1, 0.05), (0.8, 0.62)) * soft(y - 0.55 - 0.35 * x, 0.06)
@@ -168,7 +226,7 @@ def side_view(rng: np.random.Generator, style: dict, share: list[float], _portab
     lungs = np.clip(lungs * (1 - 0.8 * heart) * (1 - 0.7 * spine), 0, 1)
     haze = 0.35 * edema * ellipse(y, x, (0.0, 0.1), (0.6, 0.5), 0.3)
     patch = 0.6 * consolidation * ellipse(y, x, tuple(rng.uniform(-0.3, 0.3, 2)), (0.24, 0.2), 0.1)
-    line = 0.5 * atelectasis * np.exp(-((y - 0.3 + 0.3 * x) / 0.05) ** 2)
+    line = 0.5 * atelectasis * np.exp(-(((y - 0.3 + 0.3 * x) / 0.05) ** 2))
     fluid = 0.9 * min(1, 3 * effusion) * soft(0.7 - 0.5 * effusion - y - 0.2 * x, 0.06)
     opacity = 1 - (1 - haze) * (1 - patch) * (1 - line) * (1 - fluid)
     return lungs, np.clip(opacity, 0, 1) * lungs

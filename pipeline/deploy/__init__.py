@@ -1,1 +1,2 @@
-"""Submissions that run elsewhere: packages for Kaggle and CodaLab, what runs there, their rehearsals."""
+"""Submissions that run elsewhere: packages for Kaggle and CodaLab, what runs there, their
+rehearsals."""

@@ -1,24 +1,37 @@
-"""A bundle for CodaLab: `python src/predict.py valid_image_paths.csv predictions.csv`, as CheXpert's organiser runs it.
+"""A bundle for CodaLab: `python src/predict.py valid_image_paths.csv predictions.csv`, as
+CheXpert's organiser runs it.
 
     python -m pipeline.deploy.codalab chexpert
 
-reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights they speak of; data/<comp>/images.csv
+reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights they speak of;
+        data/<comp>/images.csv
 writes  submissions/<comp>/codalab/src/         predict.py, the code and the networks: all that is uploaded
                                   /Dockerfile   an image to run it in
                                   /README.md    the `cl` lines to type
 
-`make codalab-rehearse` runs the bundle first: alone, in an empty folder and a fresh environment, without the net.
+`make codalab-rehearse` runs the bundle first: alone, in an empty folder and a fresh environment,
+without the net.
 """
+
 import argparse
 from importlib.metadata import version
 
-from pipeline.core.artifacts.tables import submissions_folder, write_text
+from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.paths import submissions_folder
 from pipeline.core.config.competition import load
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.package import write_package
 
 IMAGE = "pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"  # the oldest torch that the code runs on: old drivers take it
-NEEDED = ("timm", "opencv-python-headless", "pandas", "safetensors", "numba", "tqdm")  # beyond what that image holds
+NEEDED = (
+    "timm",
+    "opencv-python-headless",
+    "pandas",
+    "safetensors",
+    "numba",
+    "tqdm",
+)  # beyond what that image holds
 
 PREDICT = '''"""One row a study for the pictures in a list.
 
@@ -68,25 +81,35 @@ the tutorial; for the score they are replaced by the hidden ones and the whole c
 def main(arguments: argparse.Namespace) -> None:
     competition = load(arguments.competition)
     if competition.task.unit != "study":
-        raise UserError(f"pipeline/competitions/{competition.name}.py scores images; a CodaLab bundle writes studies")
+        raise UserError(
+            f"pipeline/competitions/{competition.name}.py scores images; a CodaLab bundle writes "
+            "studies"
+        )
     folder = submissions_folder(competition.name) / "codalab"
     about = write_package(competition, folder / "src", zipped=False)
     write_text(folder / "src" / "predict.py", PREDICT)
     packages = " ".join(f"{name}=={version(name)}" for name in NEEDED)
     write_text(folder / "Dockerfile", DOCKERFILE.format(image=arguments.image, packages=packages))
     size = sum(path.stat().st_size for path in (folder / "src").glob("*.safetensors")) / 1e6
-    write_text(folder / "README.md", README.format(title=competition.task.title, competition=competition.name,
-                                                   megabytes=size))
-    print(f"{folder}: {len(about['networks'])} networks, {size:.0f} MB; {folder / 'README.md'} says what to type")
+    write_text(
+        folder / "README.md",
+        README.format(title=competition.task.title, competition=competition.name, megabytes=size),
+    )
+    print(
+        f"{folder}: {len(about['networks'])} networks, {size:.0f} MB; {folder / 'README.md'} says "
+        "what to type"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__, targets=False)
-    made.add_argument("competition", metavar="COMPETITION", help="chexpert, or another that is scored by study")
-    made.add_argument("--image", default=IMAGE, help=f"the Docker image to start from (default {IMAGE})")
+    made.add_argument(
+        "competition", metavar="COMPETITION", help="chexpert, or another that is scored by study"
+    )
+    made.add_argument(
+        "--image", default=IMAGE, help=f"the Docker image to start from (default {IMAGE})"
+    )
     return made
-
-
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Notebooks and their metadata, as Kaggle's client wants them.
 
-A notebook is kept as a script with `# %%` marks (this folder's kernel_*.py), so that it is linted and run like any
-other program. Its docstring becomes the text on top; its `settings` cell is replaced when it is written.
+A notebook is kept as a script with `# %%` marks (this folder's kernel_*.py), so that it is linted
+and run like any other program. Its docstring becomes the text on top; its `settings` cell is
+replaced when it is written.
 """
+
 import ast
 import re
 from pathlib import Path
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 MARK = re.compile(r"^# %%(.*)$", re.MULTILINE)
 OWNER = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
@@ -15,7 +17,8 @@ LICENCE = "CC0-1.0"
 
 
 def slug(title: str) -> str:
-    """A title as Kaggle's address of it: lower case letters and digits, joined by single hyphens."""
+    """A title as Kaggle's address of it: lower case letters and digits, joined by single
+    hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
@@ -23,49 +26,93 @@ def checked(title: str, shortest: int) -> str:
     """The title, or a UserError where it or its slug is too short or too long for Kaggle."""
     for what in (title, slug(title)):
         if not shortest <= len(what) <= 50:
-            raise UserError(f"{what!r}: Kaggle takes titles and slugs of {shortest} to 50 characters")
+            raise UserError(
+                f"{what!r}: Kaggle takes titles and slugs of {shortest} to 50 characters"
+            )
     return title
 
 
 def reference(owner: str, title: str) -> str:
     """owner/slug, or a UserError for an owner that is no user name."""
     if not OWNER.fullmatch(owner):
-        raise UserError(f"OWNER={owner!r} is no Kaggle user name (lower case letters, digits, - and _)")
+        raise UserError(
+            f"OWNER={owner!r} is no Kaggle user name (lower case letters, digits, - and _)"
+        )
     return f"{owner}/{slug(title)}"
 
 
 def dataset_metadata(owner: str, title: str, subtitle: str, licence: str = LICENCE) -> dict:
-    """dataset-metadata.json: title and slug of 6 to 50 characters, subtitle of 20 to 80, exactly one licence."""
+    """dataset-metadata.json: title and slug of 6 to 50 characters, subtitle of 20 to 80, exactly
+    one licence."""
     if not 20 <= len(subtitle) <= 80:
         raise UserError(f"{subtitle!r}: Kaggle takes subtitles of 20 to 80 characters")
-    return {"title": checked(title, 6), "id": reference(owner, title), "subtitle": subtitle,
-            "licenses": [{"name": licence}]}
-
-
-def kernel_metadata(owner: str, title: str, competition: str, dataset: str, kernels: tuple[str, ...] = (),
-                    internet: bool = False) -> dict:
-    """kernel-metadata.json of a private notebook with a GPU; without the internet, which the client turns on unasked.
-    Training may have it, to fetch ImageNet weights: it submits nothing."""
     return {
-        "id": reference(owner, checked(title, 5)), "title": title, "code_file": "notebook.ipynb", "language": "python",
-        "kernel_type": "notebook", "is_private": True, "enable_gpu": True, "enable_tpu": False,
-        "enable_internet": internet, "dataset_sources": [dataset], "competition_sources": [competition],
-        "kernel_sources": list(kernels), "model_sources": [],
+        "title": checked(title, 6),
+        "id": reference(owner, title),
+        "subtitle": subtitle,
+        "licenses": [{"name": licence}],
+    }
+
+
+def kernel_metadata(
+    owner: str,
+    title: str,
+    competition: str,
+    dataset: str,
+    kernels: tuple[str, ...] = (),
+    internet: bool = False,
+) -> dict:
+    """kernel-metadata.json of a private notebook with a GPU; without the internet, which the client
+    turns on unasked. Training may have it, to fetch ImageNet weights: it submits nothing."""
+    return {
+        "id": reference(owner, checked(title, 5)),
+        "title": title,
+        "code_file": "notebook.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": internet,
+        "dataset_sources": [dataset],
+        "competition_sources": [competition],
+        "kernel_sources": list(kernels),
+        "model_sources": [],
     }
 
 
 def notebook(script: Path, settings: dict) -> dict:
-    """A script with a docstring and `# %%` marks as a notebook (nbformat 4.5), its settings cell of these values."""
+    """A script with a docstring and `# %%` marks as a notebook (nbformat 4.5), its settings cell of
+    these values."""
     text = script.read_text(encoding="utf-8")
     marks = list(MARK.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    cells = [{"cell_type": "markdown", "id": "cell", "metadata": {}, "source": ast.get_docstring(ast.parse(text))}]
+    cells = [
+        {
+            "cell_type": "markdown",
+            "id": "cell",
+            "metadata": {},
+            "source": ast.get_docstring(ast.parse(text)),
+        }
+    ]
     for number, (mark, end) in enumerate(zip(marks, ends, strict=True)):
-        body = text[mark.end():end].strip("\n")
+        body = text[mark.end() : end].strip("\n")
         if mark[1].strip() == "settings":
             body = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
-        cells.append({"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": body,
-                      "execution_count": None, "outputs": []})
+        cells.append(
+            {
+                "cell_type": "code",
+                "id": f"cell-{number}",
+                "metadata": {},
+                "source": body,
+                "execution_count": None,
+                "outputs": [],
+            }
+        )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {"cells": cells, "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
-            "nbformat": 4, "nbformat_minor": 5}
+    return {
+        "cells": cells,
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }

@@ -1,11 +1,14 @@
-"""Appendix E as a worked example: one data point at a time, h(x) = w x, which way does a step move its score?
+"""Appendix E as a worked example: one data point at a time, h(x) = w x, which way does a step move
+its score?
 
     python -m pipeline.paper.appendix_e
 
-reads nothing; prints every case of E.1 to E.4 beside the paper's number, writes pipeline/paper/figures/appendix_e.png.
-The gradients are autograd's through the library's own losses, with a and b held at the stated means. Where the paper
-misprints, our value stands: B = +.25 in E.2 is the positive direction, and in E.4 C is max(.75, m), not m.
+reads nothing; prints every case of E.1 to E.4 beside the paper's number, writes
+pipeline/paper/figures/appendix_e.png. The gradients are autograd's through the library's own
+losses, with a and b held at the stated means. Where the paper misprints, our value stands: B = +.25
+in E.2 is the positive direction, and in E.4 C is max(.75, m), not m.
 """
+
 import argparse
 from dataclasses import dataclass
 
@@ -22,7 +25,9 @@ WEIGHT = 1.0
 
 @dataclass(frozen=True)
 class Case:
-    """A point x with revealed label y, under means a and b; margin None is the AUC square loss. `paper`: its B or C."""
+    """A point x with revealed label y, under means a and b; margin None is the AUC square loss.
+    `paper`: its B or C."""
+
     section: str
     x: float
     y: int
@@ -46,16 +51,23 @@ CASES = (
 
 
 def slopes(scores: torch.Tensor, y: int, a: float, b: float, margin: float | None) -> torch.Tensor:
-    """The appendix's B (y = 1) or C (y = 0) at each score (N,): h - a - alpha, h - b + alpha at the best alpha.
+    """The appendix's B (y = 1) or C (y = 0) at each score (N,): h - a - alpha, h - b + alpha at the
+    best alpha.
 
     One score of each class at a time goes through the loss with p = 1/2, so dF/dh = (2/2)(1/2) B.
     """
-    loss = (AUCSquare(prior=0.5) if margin is None else AUCMargin(margin=margin, prior=0.5)).double()
+    loss = (
+        AUCSquare(prior=0.5) if margin is None else AUCMargin(margin=margin, prior=0.5)
+    ).double()
     alpha = (1.0 if margin is None else margin) + b - a
     values = []
     for score in scores:
         with torch.no_grad():
-            for name, value in (("a", a), ("b", b), ("alpha", alpha if margin is None else max(0.0, alpha))):
+            for name, value in (
+                ("a", a),
+                ("b", b),
+                ("alpha", alpha if margin is None else max(0.0, alpha)),
+            ):
                 getattr(loss, name).fill_(value)
         pair = torch.stack([score, torch.zeros_like(score)]).double().requires_grad_()
         loss(pair, torch.tensor([float(y), float(1 - y)])).backward()
@@ -68,15 +80,30 @@ def slope(case: Case) -> float:
 
 
 def draw() -> None:
-    """Where a step moves the score of a positive (E.1, E.2) and of a negative (E.3, E.4), by its present score."""
+    """Where a step moves the score of a positive (E.1, E.2) and of a negative (E.3, E.4), by its
+    present score."""
     figure, axes = plots.panels(1, 2)
     scores = torch.linspace(-1.5, 2.0, 41)
-    kinds = [("AUC-S", None, plots.COLOURS["aucs"], 4.5), ("AUC-M, m = 1", 1.0, plots.COLOURS["aucm"], 2.2),
-             ("AUC-M, m = 0.3", 0.3, "#56b4e9", 1.0)]  # ever thinner, so that what lies beneath shows
-    for axis, (y, a, b, title) in zip(axes[0], ((1, 1.0, -0.5, "a positive; a = 1, b = −0.5: well separated"),
-                                                (0, 0.25, -0.5, "a negative; a = 0.25, b = −0.5: not yet"))):
+    kinds = [
+        ("AUC-S", None, plots.COLOURS["aucs"], 4.5),
+        ("AUC-M, m = 1", 1.0, plots.COLOURS["aucm"], 2.2),
+        ("AUC-M, m = 0.3", 0.3, "#56b4e9", 1.0),
+    ]  # ever thinner, so that what lies beneath shows
+    for axis, (y, a, b, title) in zip(
+        axes[0],
+        (
+            (1, 1.0, -0.5, "a positive; a = 1, b = −0.5: well separated"),
+            (0, 0.25, -0.5, "a negative; a = 0.25, b = −0.5: not yet"),
+        ),
+    ):
         for name, margin, colour, thickness in kinds:
-            axis.plot(scores, -slopes(scores, y, a, b, margin), color=colour, label=name, linewidth=thickness)
+            axis.plot(
+                scores,
+                -slopes(scores, y, a, b, margin),
+                color=colour,
+                label=name,
+                linewidth=thickness,
+            )
         axis.axhline(0, color="black", linewidth=0.6)
         plots.label(axis, title, "score h", "push on the score (−B or −C)")
     axes[0, 0].axvline(1.0, color="black", linewidth=0.6, linestyle=":")
@@ -86,12 +113,18 @@ def draw() -> None:
 
 
 def main(_: argparse.Namespace) -> None:
-    print(f"{'case':22}{'x':>6}{'y':>3}{'B or C':>9}{'paper':>8}{'h before':>10}{'after a step':>14}")
+    print(
+        f"{'case':22}{'x':>6}{'y':>3}{'B or C':>9}{'paper':>8}{'h before':>10}{'after a step':>14}"
+    )
     for case in CASES:
         value = slope(case)
-        after = (WEIGHT - STEP * np.sign(value) * case.x) * case.x  # E.1 steps by the sign: 1 -> 0.9
-        print(f"{case.section:22}{case.x:6.2f}{case.y:3d}{value:9.3f}{case.paper:8.3f}{WEIGHT * case.x:10.3f}"
-              f"{after:14.4f}")
+        after = (
+            WEIGHT - STEP * np.sign(value) * case.x
+        ) * case.x  # E.1 steps by the sign: 1 -> 0.9
+        print(
+            f"{case.section:22}{case.x:6.2f}{case.y:3d}{value:9.3f}{case.paper:8.3f}{WEIGHT * case.x:10.3f}"
+            f"{after:14.4f}"
+        )
     draw()
 
 

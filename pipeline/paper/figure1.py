@@ -1,15 +1,19 @@
-"""Figure 1: why AUC-M. A two-layer ELU network on points of the plane is trained on after easy, then noisy points come.
+"""Figure 1: why AUC-M. A two-layer ELU network on points of the plane is trained on after easy,
+then noisy points come.
 
     python -m pipeline.paper.figure1
 
-reads nothing, writes pipeline/paper/figures/figure1.png. Top row AUC-S, bottom row AUC-M. Both start from the network
-of the first column, trained by cross-entropy (its boundary stays as a dashed line), and take the same few steps. Panels
-give the AUC on fresh points of the first kind, for the draw shown and over 20 draws.
+reads nothing, writes pipeline/paper/figures/figure1.png. Top row AUC-S, bottom row AUC-M. Both
+start from the network of the first column, trained by cross-entropy (its boundary stays as a dashed
+line), and take the same few steps. Panels give the AUC on fresh points of the first kind, for the
+draw shown and over 20 draws.
 
-What it shows is a matter of the way, not of the end: a network that scores its classes further apart than m is pulled
-together by AUC-S (its alpha is negative) and by AUC-M only as far as the variances pull. Scores without bounds are free
-in scale, and at the optimum of either loss the gap g of the means is below m, so trained to the end the two rank alike.
+What it shows is a matter of the way, not of the end: a network that scores its classes further
+apart than m is pulled together by AUC-S (its alpha is negative) and by AUC-M only as far as the
+variances pull. Scores without bounds are free in scale, and at the optimum of either loss the gap g
+of the means is below m, so trained to the end the two rank alike.
 """
+
 import argparse
 import copy
 from collections.abc import Callable
@@ -66,14 +70,23 @@ def pretrained(points: Points, seed: int) -> nn.Module:
     return descend(network, criterion, optimizer, points, 300)
 
 
-def retrained(network: nn.Module, make: Callable[[], nn.Module], points: Points, steps: int) -> nn.Module:
+def retrained(
+    network: nn.Module, make: Callable[[], nn.Module], points: Points, steps: int
+) -> nn.Module:
     """A copy of `network` trained on, on all points at once, by an AUC loss."""
     network, criterion = copy.deepcopy(network), make()
-    return descend(network, criterion, PESG(network.parameters(), loss=criterion, lr=RATE), points, steps)
+    return descend(
+        network, criterion, PESG(network.parameters(), loss=criterion, lr=RATE), points, steps
+    )
 
 
-def descend(network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer, points: Points,
-            steps: int) -> nn.Module:
+def descend(
+    network: nn.Module,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    points: Points,
+    steps: int,
+) -> nn.Module:
     inputs, labels = tensors(points)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -93,31 +106,57 @@ def boundary(network: nn.Module, points: Points) -> float:
     return float(values[points[1] == 1].mean() + values[points[1] == 0].mean()) / 2
 
 
-def draw(axis: plots.Axes, network: nn.Module, points: Points, marked: np.ndarray, first: tuple | None) -> None:
+def draw(
+    axis: plots.Axes, network: nn.Module, points: Points, marked: np.ndarray, first: tuple | None
+) -> None:
     """Points, the decision boundary, and `first` = (network, threshold) dashed."""
     xs, ys = np.linspace(-2.6, 3.1, 172), np.linspace(-2.6, 2.6, 157)
     grid = np.stack(np.meshgrid(xs, ys), -1)
     values = scores(network, grid.reshape(-1, 2)).reshape(grid.shape[:2])
     threshold = boundary(network, points)
-    axis.contourf(xs, ys, values, [-np.inf, threshold, np.inf], colors=[plots.NEGATIVE, plots.POSITIVE], alpha=0.10)
+    axis.contourf(
+        xs,
+        ys,
+        values,
+        [-np.inf, threshold, np.inf],
+        colors=[plots.NEGATIVE, plots.POSITIVE],
+        alpha=0.10,
+    )
     axis.contour(xs, ys, values, [threshold], colors="black", linewidths=1.3, linestyles="solid")
     if first:
         before = scores(first[0], grid.reshape(-1, 2)).reshape(grid.shape[:2])
-        axis.contour(xs, ys, before, [first[1]], colors="black", linewidths=1.0, linestyles="dashed")
+        axis.contour(
+            xs, ys, before, [first[1]], colors="black", linewidths=1.0, linestyles="dashed"
+        )
     for label, colour, marker in ((1, plots.POSITIVE, "+"), (0, plots.NEGATIVE, "_")):
         at = points[0][points[1] == label]
         axis.scatter(at[:, 0], at[:, 1], c=colour, marker=marker, s=26, linewidths=1.1)
-    axis.scatter(marked[:, 0], marked[:, 1], facecolors="none", edgecolors="black", s=60, linewidths=0.7)
+    axis.scatter(
+        marked[:, 0], marked[:, 1], facecolors="none", edgecolors="black", s=60, linewidths=0.7
+    )
     axis.set_xticks([])
     axis.set_yticks([])
 
 
 def draw_of(seed: int) -> tuple[dict[str, Points], Points, Points]:
-    """(the three training sets by column, the noisy points among them, fresh points) of one random draw."""
+    """(the three training sets by column, the noisy points among them, fresh points) of one random
+    draw."""
     generator = np.random.default_rng(seed)
-    start, fresh, far, wrong = cloud(generator, 30), cloud(generator, 2000), easy(generator, 40), noisy(generator, 8)
-    return {"first points": start, "easy points added": joined(start, far),
-            "noisy points added": joined(start, far, wrong)}, wrong, fresh
+    start, fresh, far, wrong = (
+        cloud(generator, 30),
+        cloud(generator, 2000),
+        easy(generator, 40),
+        noisy(generator, 8),
+    )
+    return (
+        {
+            "first points": start,
+            "easy points added": joined(start, far),
+            "noisy points added": joined(start, far, wrong),
+        },
+        wrong,
+        fresh,
+    )
 
 
 def fresh_auc(network: nn.Module, fresh: Points) -> float:
@@ -132,14 +171,19 @@ def table(steps: int) -> dict[tuple[str, str], np.ndarray]:
         first = pretrained(columns["first points"], seed)
         for name, make in LOSSES.items():
             for column, points in columns.items():
-                network = first if column == "first points" else retrained(first, make, points, steps)
+                network = (
+                    first if column == "first points" else retrained(first, make, points, steps)
+                )
                 found.setdefault((name, column), []).append(fresh_auc(network, fresh))
     return {key: np.array(values) for key, values in found.items()}
 
 
 def report(found: dict[tuple[str, str], np.ndarray], steps: int) -> None:
     for (name, column), values in found.items():
-        print(f"after {steps:4d} steps, {name}, {column}: {values.mean():.3f} ± {values.std(ddof=1):.3f}")
+        print(
+            f"after {steps:4d} steps, {name}, {column}: {values.mean():.3f} ± "
+            f"{values.std(ddof=1):.3f}"
+        )
 
 
 def main(_: argparse.Namespace) -> None:
@@ -155,10 +199,19 @@ def main(_: argparse.Namespace) -> None:
         for axis, (column, points) in zip(row, columns.items()):
             network = first if points is start else retrained(first, make, points, STEPS)
             marked = wrong[0] if "noisy" in column else np.empty((0, 2))
-            draw(axis, network, points, marked, None if points is start else (first, boundary(first, start)))
+            draw(
+                axis,
+                network,
+                points,
+                marked,
+                None if points is start else (first, boundary(first, start)),
+            )
             values = found[name, column]
-            plots.label(axis, f"{name}, {column}\nfresh points: AUC {fresh_auc(network, fresh):.3f} "
-                              f"({values.mean():.3f} ± {values.std(ddof=1):.3f})")
+            plots.label(
+                axis,
+                f"{name}, {column}\nfresh points: AUC {fresh_auc(network, fresh):.3f} "
+                f"({values.mean():.3f} ± {values.std(ddof=1):.3f})",
+            )
     print("wrote", plots.save(figure, "figure1"))
 
 

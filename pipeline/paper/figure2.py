@@ -3,11 +3,14 @@
     python -m pipeline.paper.figure2 melanoma/b5_384_ce melanoma/b5_384          any runs of the pipeline, out-of-fold
     python -m pipeline.paper.figure2 --dataset cats_dogs --epochs 100            trains CE and AUC-M on a benchmark
 
-reads   data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv, or $DATA/<dataset>/raw
+reads   data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv, or
+        $DATA/<dataset>/raw
 writes  pipeline/paper/figures/figure2.png
 
-The paper shows training images; of a pipeline's run the out-of-fold images are shown, and of a benchmark both.
+The paper shows training images; of a pipeline's run the out-of-fold images are shown, and of a
+benchmark both.
 """
+
 import argparse
 from dataclasses import replace
 
@@ -15,11 +18,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.core.artifacts.tables import models_folder, read_images
-from pipeline.core.config.competition import load, parse_target
+from pipeline.core.artifacts.paths import models_folder
+from pipeline.core.artifacts.tables import read_images
+from pipeline.core.config.competition import load
+from pipeline.core.config.target import parse_target
 from pipeline.core.metrics import auc
 from pipeline.core.runs.predictions import read_predictions
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.paper import plots
 from pipeline.paper.benchmark import datasets
 from pipeline.paper.benchmark.datasets import READERS
@@ -41,7 +47,10 @@ def run_panel(text: str) -> Panel:
     label = load(target.competition).task.labels[0]
     paths = sorted(models_folder(target.competition).glob(f"{target.run}/fold*/predictions.csv"))
     if not target.run or not paths:
-        raise UserError(f"{text}: no predictions.csv there; name a run such as melanoma/b5_384 that has been predicted")
+        raise UserError(
+            f"{text}: no predictions.csv there; name a run such as melanoma/b5_384 that has been "
+            "predicted"
+        )
     table = pd.concat([read_predictions(path)[0] for path in paths])
     table = table[table["split"] != "test"].groupby("image_id")[label].mean()
     truth = read_images(target.competition).set_index("image_id")[label].astype(float)[table.index]
@@ -55,9 +64,14 @@ def benchmark_panels(trial: Trial, device: torch.device) -> list[Panel]:
     run(trial, device, keep)
     benchmark, train = datasets.read(trial.dataset), keep["train"]
     test = Images.of(benchmark.test_images, benchmark.test_labels, device, like=train)
-    return [(f"{LOSS_NAMES[trial.loss]}, {DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part}",
-             score(keep["network"], images, trial.precision).numpy(), images.labels.cpu().numpy())
-            for part, images in (("training", train), ("test", test))]
+    return [
+        (
+            f"{LOSS_NAMES[trial.loss]}, {DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part}",
+            score(keep["network"], images, trial.precision).numpy(),
+            images.labels.cpu().numpy(),
+        )
+        for part, images in (("training", train), ("test", test))
+    ]
 
 
 def draw(axis: plots.Axes, panel: Panel) -> None:
@@ -65,7 +79,9 @@ def draw(axis: plots.Axes, panel: Panel) -> None:
     title, scores, labels = panel
     edges = np.linspace(*np.quantile(scores, [0.001, 0.999]), 41)
     for value, colour, name in ((0, plots.NEGATIVE, "negative"), (1, plots.POSITIVE, "positive")):
-        axis.hist(scores[labels == value], edges, density=True, color=colour, alpha=0.55, label=name)
+        axis.hist(
+            scores[labels == value], edges, density=True, color=colour, alpha=0.55, label=name
+        )
     plots.label(axis, f"{title}\nAUC {auc(scores, labels):.3f}", "score", "density")
     axis.legend(frameon=False, fontsize=8)
 
@@ -74,23 +90,31 @@ def main(options: argparse.Namespace) -> None:
     panels = [run_panel(text) for text in options.runs]
     if not panels:
         for loss in ("ce", "aucm"):
-            trial = base_trial(options.dataset, options.network, options.imratio, loss, options.epochs)
-            panels += benchmark_panels(replace(trial, augment=options.augment), torch_device(options.device))
+            trial = base_trial(
+                options.dataset, options.network, options.imratio, loss, options.epochs
+            )
+            panels += benchmark_panels(
+                replace(trial, augment=options.augment), torch_device(options.device)
+            )
     columns = 2 if len(panels) > 1 else 1
     figure, axes = plots.panels(-(-len(panels) // columns), columns)
     if not options.runs:
         figure.suptitle(plots.scale_of(options), fontsize=10)
     for axis, panel in zip(axes.flat, panels):
         draw(axis, panel)
-    for axis in list(axes.flat)[len(panels):]:
+    for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     print("wrote", plots.save(figure, "figure2"))
 
 
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__, targets=False)
-    made.add_argument("runs", nargs="*", metavar="RUN", help="competition/run, e.g. melanoma/b5_384")
-    made.add_argument("--dataset", choices=READERS, default="cats_dogs", help="used where no run is named")
+    made.add_argument(
+        "runs", nargs="*", metavar="RUN", help="competition/run, e.g. melanoma/b5_384"
+    )
+    made.add_argument(
+        "--dataset", choices=READERS, default="cats_dogs", help="used where no run is named"
+    )
     made.add_argument("--network", choices=NETWORKS, default="resnet20")
     made.add_argument("--imratio", type=float, default=0.01)
     made.add_argument("--epochs", type=int, default=100)

@@ -1,11 +1,15 @@
-"""Figures 4 and 5: AUC-M against AUC-S with noisy and with easy data added, and AUC-M with and without alpha >= 0.
+"""Figures 4 and 5: AUC-M against AUC-S with noisy and with easy data added, and AUC-M with and
+without alpha >= 0.
 
-    python -m pipeline.paper.figure4                          Figure 4: 1 % noisy, 10 % easy, and the constraint
+    python -m pipeline.paper.figure4                          Figure 4: 1 % noisy, 10 % easy, and
+                                                              the constraint
     python -m pipeline.paper.figure4 --noisy 0.05 --easy 0.2 --name figure5         Figure 5
 
-reads $DATA/<dataset>/raw, appends to pipeline/paper/results/figure4.jsonl, writes pipeline/paper/figures/<name>.png.
-§5.2: Cat&Dog at 1 %, margin 0.3; for the constraint margin 0.1 with 40 % easy and 1 % noisy data added.
+reads $DATA/<dataset>/raw, appends to pipeline/paper/results/figure4.jsonl, writes
+pipeline/paper/figures/<name>.png. §5.2: Cat&Dog at 1 %, margin 0.3; for the constraint margin 0.1
+with 40 % easy and 1 % noisy data added.
 """
+
 import argparse
 from dataclasses import replace
 
@@ -22,14 +26,25 @@ MARGIN, CONSTRAINT_MARGIN = 0.3, 0.1
 STYLES = {"α ≥ 0": "-", "α free": ":"}  # the two often coincide
 
 
-def curves(axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: argparse.Namespace) -> list[list[dict]]:
+def curves(
+    axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: argparse.Namespace
+) -> list[list[dict]]:
     """Draw each variant's test AUC by epoch, mean over the seeds, and return the records."""
     found = []
     for name, (trial, colour) in variants.items():
         trials = [replace(trial, seed=seed) for seed in range(options.seeds)]
         records = sweep(trials, options.out, options.device, options.jobs)
-        plots.curve(axis, [record["test_auc"] for record in records], colour, name, style=STYLES.get(name, "-"))
-        print(f"{name}, noisy {trial.noisy:.0%}, easy {trial.easy:.0%}: test AUC {last_epochs(records)}")
+        plots.curve(
+            axis,
+            [record["test_auc"] for record in records],
+            colour,
+            name,
+            style=STYLES.get(name, "-"),
+        )
+        print(
+            f"{name}, noisy {trial.noisy:.0%}, easy {trial.easy:.0%}: test AUC "
+            f"{last_epochs(records)}"
+        )
         found.append(records)
     axis.legend(frameon=False, fontsize=8, loc="best")
     return found
@@ -37,18 +52,29 @@ def curves(axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: ar
 
 def compared(trial: Trial) -> dict[str, tuple[Trial, str]]:
     """AUC-M with §5.2's margin and AUC-S, both on the trial's data."""
-    return {LOSS_NAMES[loss]: (replace(trial, loss=loss, margin=MARGIN if loss == "aucm" else 1.0), plots.COLOURS[loss])
-            for loss in ("aucm", "aucs")}
+    return {
+        LOSS_NAMES[loss]: (
+            replace(trial, loss=loss, margin=MARGIN if loss == "aucm" else 1.0),
+            plots.COLOURS[loss],
+        )
+        for loss in ("aucm", "aucs")
+    }
 
 
-def constraint(top: plots.Axes, bottom: plots.Axes, trial: Trial, options: argparse.Namespace) -> None:
+def constraint(
+    top: plots.Axes, bottom: plots.Axes, trial: Trial, options: argparse.Namespace
+) -> None:
     """AUC-M with and without alpha >= 0: test AUC, and alpha by epoch."""
     trial = replace(trial, margin=CONSTRAINT_MARGIN, easy=0.4, noisy=0.01)
-    variants = {"α ≥ 0": (trial, plots.COLOURS["aucm"]),
-                "α free": (replace(trial, constrained=False), plots.COLOURS["aucs"])}
+    variants = {
+        "α ≥ 0": (trial, plots.COLOURS["aucm"]),
+        "α free": (replace(trial, constrained=False), plots.COLOURS["aucs"]),
+    }
     plots.label(top, "40 % easy, 1 % noisy, m = 0.1", "epoch", "test AUC")
     for (name, (_, colour)), records in zip(variants.items(), curves(top, variants, options)):
-        plots.curve(bottom, [record["alpha"] for record in records], colour, name, style=STYLES[name])
+        plots.curve(
+            bottom, [record["alpha"] for record in records], colour, name, style=STYLES[name]
+        )
     bottom.axhline(0, color="black", linewidth=0.6)
     plots.label(bottom, "40 % easy, 1 % noisy, m = 0.1", "epoch", "α at the end of the epoch")
 
@@ -59,8 +85,13 @@ def main(options: argparse.Namespace) -> None:
     trial = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
     trial = replace(trial, augment=options.augment)
     for axis, change in zip(axes[0], (dict(noisy=options.noisy), dict(easy=options.easy))):
-        (kind, part), = change.items()
-        plots.label(axis, f"{DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part:.0%} {kind}", "epoch", "test AUC")
+        ((kind, part),) = change.items()
+        plots.label(
+            axis,
+            f"{DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part:.0%} {kind}",
+            "epoch",
+            "test AUC",
+        )
         curves(axis, compared(replace(trial, **change)), options)
     if not options.without_constraint:
         constraint(axes[0, 2], axes[0, 3], trial, options)
@@ -72,9 +103,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dataset", choices=READERS, default="cats_dogs")
     made.add_argument("--network", choices=NETWORKS, default="densenet121")
     made.add_argument("--imratio", type=float, default=0.01)
-    made.add_argument("--noisy", type=float, default=0.01, help="part of the negatives whose label is flipped (0.01)")
-    made.add_argument("--easy", type=float, default=0.1, help="part of the removed positives that comes back (0.1)")
-    made.add_argument("--without-constraint", action="store_true", help="leave out the two panels on alpha >= 0")
+    made.add_argument(
+        "--noisy",
+        type=float,
+        default=0.01,
+        help="part of the negatives whose label is flipped (0.01)",
+    )
+    made.add_argument(
+        "--easy",
+        type=float,
+        default=0.1,
+        help="part of the removed positives that comes back (0.1)",
+    )
+    made.add_argument(
+        "--without-constraint", action="store_true", help="leave out the two panels on alpha >= 0"
+    )
     made.add_argument("--augment", choices=("none", "flip", "crop"), default="none")
     made.add_argument("--name", default="figure4", help="of the picture (figure4)")
     sweep_options(made, "figure4.jsonl")

@@ -1,26 +1,41 @@
-"""Beyond Table 1: one change at a time to its AUC-M row, chosen on validation data, then one look at the test set.
+"""Beyond Table 1: one change at a time to its AUC-M row, chosen on validation data, then one look
+at the test set.
 
-    python -m pipeline.paper.levers                        every variant: trained on 90 %, validated on 10 %
-    python -m pipeline.paper.levers --final                the variant best on validation: trained on all, tested
+    python -m pipeline.paper.levers                        every variant: trained on 90 %, validated
+                                                           on 10 %
+    python -m pipeline.paper.levers --final                the variant best on validation: trained
+                                                           on all, tested
     python -m pipeline.paper.levers --final "crop"         a named one
 
-reads $DATA/<dataset>/raw, appends to pipeline/paper/results/levers.jsonl. The same data (253 positives of 25,253 for
-CIFAR-10 at 1 %), network and number of epochs as the paper's row; the marks are its 0.715 (R) and 0.760 (D).
+reads $DATA/<dataset>/raw, appends to pipeline/paper/results/levers.jsonl. The same data (253
+positives of 25,253 for CIFAR-10 at 1 %), network and number of epochs as the paper's row; the marks
+are its 0.715 (R) and 0.760 (D).
 """
+
 import argparse
 from dataclasses import asdict, replace
 from itertools import chain, islice
 
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.paper.benchmark.datasets import READERS
 from pipeline.paper.benchmark.networks import NETWORKS
-from pipeline.paper.benchmark.store import as_trial, last_epochs, machine_of, mean_and_std, result, sweep, sweep_options
+from pipeline.paper.benchmark.store import (
+    as_trial,
+    last_epochs,
+    machine_of,
+    mean_and_std,
+    result,
+    sweep,
+    sweep_options,
+)
 from pipeline.paper.benchmark.trial import Trial
 from pipeline.paper.published import SHORT
 from pipeline.paper.table1 import base_trial
 
-# What the field would try first. With 13 and 64 positives of 128 the L2-normed means can differ by 0.293 and 0.177 at
-# most, so class-aware sampling goes with margins below that, or with a normaliser whose scale knows no batch.
+# What the field would try first. With 13 and 64 positives of 128 the L2-normed means can differ by
+# 0.293 and 0.177 at most, so class-aware sampling goes with margins below that, or with a
+# normaliser whose scale knows no batch.
 VARIANTS: dict[str, dict] = {
     "paper": {},
     "margin 0.3": dict(margin=0.3),
@@ -41,10 +56,12 @@ VARIANTS: dict[str, dict] = {
     "λ = 5e-4": dict(weight_decay=5e-4),
     "mean of weights 0.995": dict(average=0.995),
     "crop, 13 positives a batch, sigmoid": dict(augment="crop", per_batch=13, normalize="sigmoid"),
-    "crop, 13 positives a batch, sigmoid, closed form": dict(augment="crop", per_batch=13, normalize="sigmoid",
-                                                             dual="closed_form"),
-    "crop, 13 positives a batch, sigmoid, mean of weights": dict(augment="crop", per_batch=13, normalize="sigmoid",
-                                                                 average=0.995),
+    "crop, 13 positives a batch, sigmoid, closed form": dict(
+        augment="crop", per_batch=13, normalize="sigmoid", dual="closed_form"
+    ),
+    "crop, 13 positives a batch, sigmoid, mean of weights": dict(
+        augment="crop", per_batch=13, normalize="sigmoid", average=0.995
+    ),
 }
 CE_FIRST = {"CE for the first half": {}, "crop, CE for the first half": dict(augment="crop")}
 
@@ -52,14 +69,19 @@ CE_FIRST = {"CE for the first half": {}, "crop, CE for the first half": dict(aug
 def variants(base: Trial) -> dict[str, Trial]:
     """Every lever pulled on `base`, by name."""
     made = {name: replace(base, **changes) for name, changes in VARIANTS.items()}
-    return made | {name: replace(base, first_ce=base.epochs // 2, **changes) for name, changes in CE_FIRST.items()}
+    return made | {
+        name: replace(base, first_ce=base.epochs // 2, **changes)
+        for name, changes in CE_FIRST.items()
+    }
 
 
 def chosen(options: argparse.Namespace, trials: dict[str, Trial]) -> dict[str, Trial]:
     """The variants asked for by name, or all."""
     for name in options.variants:
         if name not in trials:
-            raise UserError(f"--variants: no variant is called {name!r}; there are {'; '.join(trials)}")
+            raise UserError(
+                f"--variants: no variant is called {name!r}; there are {'; '.join(trials)}"
+            )
     return {name: trials[name] for name in options.variants or trials}
 
 
@@ -69,10 +91,14 @@ def best_on_validation(trials: dict[str, Trial], options: argparse.Namespace) ->
     return max(found, key=lambda name: mean_and_std(map(result, found[name]))[0])
 
 
-def runs(trials: dict[str, Trial], options: argparse.Namespace, held_out: float) -> dict[str, list[dict]]:
+def runs(
+    trials: dict[str, Trial], options: argparse.Namespace, held_out: float
+) -> dict[str, list[dict]]:
     """The records of each variant, one a training set."""
-    seeds = {name: [replace(trial, seed=seed, held_out=held_out) for seed in range(options.seeds)]
-             for name, trial in trials.items()}
+    seeds = {
+        name: [replace(trial, seed=seed, held_out=held_out) for seed in range(options.seeds)]
+        for name, trial in trials.items()
+    }
     records = iter(sweep(list(chain(*seeds.values())), options.out, options.device, options.jobs))
     return {name: list(islice(records, len(made))) for name, made in seeds.items()}
 
@@ -86,7 +112,9 @@ def main(options: argparse.Namespace) -> None:
         return
     name = options.final or best_on_validation(trials, options)
     if name not in variants(base):
-        raise UserError(f"--final: no variant is called {name!r}; there are {'; '.join(variants(base))}")
+        raise UserError(
+            f"--final: no variant is called {name!r}; there are {'; '.join(variants(base))}"
+        )
     print(f"{name}: test AUC {last_epochs(runs({name: variants(base)[name]}, options, 0.0)[name])}")
 
 
@@ -94,7 +122,9 @@ def name_of(trial: Trial) -> str:
     """The lever a trial pulls, "" when it is none of this file's."""
     plain = replace(trial, seed=0, held_out=0.0)
     base = base_trial(trial.dataset, trial.network, trial.imratio, "aucm", trial.epochs)
-    return next((name for name, made in variants(base).items() if asdict(made) == asdict(plain)), "")
+    return next(
+        (name for name, made in variants(base).items() if asdict(made) == asdict(plain)), ""
+    )
 
 
 def section(records: list[dict]) -> list[str]:
@@ -108,12 +138,21 @@ def section(records: list[dict]) -> list[str]:
         kind = f"{record['held_out']:.0%} held out" if record["held_out"] else "test"
         rows.setdefault(where, {}).setdefault(kind, {}).setdefault(trial.seed, record)
     kinds = sorted({kind for row in rows.values() for kind in row})
-    lines = ["", "## Levers", "",
-             "AUC-M with the paper's settings but for what is named: the last epoch's AUC on the part of the training "
-             "set held out, on which levers are chosen, and on the test set. Made by `python -m pipeline.paper.levers "
-             "--epochs E --part P --seeds N --variants NAME`, and with `--final NAME` the test column.", "",
-             "| data (network), imratio | epochs | lever | " + " | ".join(f"AUC, {kind}" for kind in kinds)
-             + " | computed on |", "|---" * (4 + len(kinds)) + "|"]
+    lines = [
+        "",
+        "## Levers",
+        "",
+        "AUC-M with the paper's settings but for what is named: the last epoch's AUC on the part "
+        "of the training "
+        "set held out, on which levers are chosen, and on the test set. Made by `python -m "
+        "pipeline.paper.levers "
+        "--epochs E --part P --seeds N --variants NAME`, and with `--final NAME` the test column.",
+        "",
+        "| data (network), imratio | epochs | lever | "
+        + " | ".join(f"AUC, {kind}" for kind in kinds)
+        + " | computed on |",
+        "|---" * (4 + len(kinds)) + "|",
+    ]
     for (dataset, network, imratio, epochs, name), row in rows.items():
         cells = [last_epochs(list(row[kind].values())) if kind in row else "–" for kind in kinds]
         where = f"{SHORT[dataset]} ({SHORT[network]}), {imratio:.0%}"
@@ -128,8 +167,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--network", choices=NETWORKS, default="resnet20")
     made.add_argument("--imratio", type=float, default=0.01)
     made.add_argument("--variants", nargs="+", default=[], metavar="NAME", help="only these (all)")
-    made.add_argument("--part", type=float, default=0.1, help="of the training set that validates (0.1)")
-    made.add_argument("--final", nargs="?", const="", metavar="NAME", help="train on all and test, once")
+    made.add_argument(
+        "--part", type=float, default=0.1, help="of the training set that validates (0.1)"
+    )
+    made.add_argument(
+        "--final", nargs="?", const="", metavar="NAME", help="train on all and test, once"
+    )
     sweep_options(made, "levers.jsonl")
     return made
 

@@ -2,11 +2,13 @@
 
     python -m pipeline.paper.made
 
-reads nothing, prints a table, writes pipeline/paper/figures/made.png. Positives (1 %) lie in three of twelve
-overlapping clusters in 16 dimensions; a two-layer ELU network of 64 units is trained in batches of 128 by the AUC
-margin loss with PESG (gamma 1/500) for 2,000 steps, the rate divided by ten after 1,000 and 1,500. AUC is
-that of 20,000 fresh points, as mean and standard deviation over seeds.
+reads nothing, prints a table, writes pipeline/paper/figures/made.png. Positives (1 %) lie in three
+of twelve overlapping clusters in 16 dimensions; a two-layer ELU network of 64 units is trained in
+batches of 128 by the AUC margin loss with PESG (gamma 1/500) for 2,000 steps, the rate divided by
+ten after 1,000 and 1,500. AUC is that of 20,000 fresh points, as mean and standard deviation over
+seeds.
 """
+
 import argparse
 
 import numpy as np
@@ -34,13 +36,23 @@ LOSSES: dict[str, dict | None] = {
     "none": dict(normalize="none"),
     "none, closed form": dict(normalize="none", dual="closed_form"),
 }
-COLOURS = {"cross-entropy": "#7f7f7f", "BSN": "#0072b2", "l2": "#d55e00", "sigmoid": "#009e73", "none": "#cc79a7"}
+COLOURS = {
+    "cross-entropy": "#7f7f7f",
+    "BSN": "#0072b2",
+    "l2": "#d55e00",
+    "sigmoid": "#009e73",
+    "none": "#cc79a7",
+}
 
 
-def points(centres: np.ndarray, negatives: int, positives: int,
-           generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Inputs (N, 16) and labels (N,): positives from the first three clusters, negatives from the other nine."""
-    cluster = np.concatenate([generator.integers(3, 12, negatives), generator.integers(0, 3, positives)])
+def points(
+    centres: np.ndarray, negatives: int, positives: int, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Inputs (N, 16) and labels (N,): positives from the first three clusters, negatives from the
+    other nine."""
+    cluster = np.concatenate(
+        [generator.integers(3, 12, negatives), generator.integers(0, 3, positives)]
+    )
     inputs = centres[cluster] + generator.normal(0, 1.6, (len(cluster), centres.shape[1]))
     return torch.from_numpy(inputs).float(), torch.from_numpy((cluster < 3).astype(np.float32))
 
@@ -53,8 +65,11 @@ def train(settings: dict | None, seed: int, margin: float, rate: float = 0.1) ->
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(16, 64), nn.ELU(), nn.Linear(64, 1))
     criterion = CrossEntropy() if settings is None else AUCMargin(margin=margin, **settings)
-    optimizer = (torch.optim.SGD(network.parameters(), rate) if settings is None
-                 else PESG(network.parameters(), loss=criterion, lr=rate, gamma=1 / 500))
+    optimizer = (
+        torch.optim.SGD(network.parameters(), rate)
+        if settings is None
+        else PESG(network.parameters(), loss=criterion, lr=rate, gamma=1 / 500)
+    )
     history = []
     for step in range(1, STEPS + 1):
         rows = torch.randint(len(labels), (BATCH,))
@@ -86,7 +101,9 @@ def main(options: argparse.Namespace) -> None:
         seeds = tqdm(range(options.seeds), desc=name, leave=False)
         histories = [train(LOSSES[name], seed, options.margin, options.rate) for seed in seeds]
         cells = (mean_and_std(history[at - 1] for history in histories) for at in shown)
-        print(f"{name:24}" + "".join(f"  {mean:.3f} ± {std:.3f}" for mean, std in cells), flush=True)
+        print(
+            f"{name:24}" + "".join(f"  {mean:.3f} ± {std:.3f}" for mean, std in cells), flush=True
+        )
         colour = next(colour for start, colour in COLOURS.items() if name.startswith(start))
         style = "--" if "closed" in name else "-"
         steps = np.arange(1, STEPS // EVERY + 1) * EVERY
@@ -102,7 +119,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, default=10)
     made.add_argument("--margin", type=float, default=0.8)
     made.add_argument("--rate", type=float, default=0.1, help="of SGD and of PESG (0.1)")
-    made.add_argument("--only", nargs="+", choices=LOSSES, default=[], metavar="NAME", help="only these lines")
+    made.add_argument(
+        "--only", nargs="+", choices=LOSSES, default=[], metavar="NAME", help="only these lines"
+    )
     made.add_argument("--name", default="made", help="of the picture (made)")
     return made
 

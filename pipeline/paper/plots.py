@@ -1,4 +1,6 @@
-"""What all figures share: colours that colour-blind readers can tell apart, thin axes, one way to save."""
+"""What all figures share: colours that colour-blind readers can tell apart, thin axes, one way to
+save."""
+
 import argparse
 import shlex
 import sys
@@ -10,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.core.artifacts.tables import atomic
+from pipeline.core.artifacts.files import atomic
 from pipeline.paper.published import NETWORK_NAMES
 
 FOLDER = Path(__file__).parent / "figures"
@@ -18,8 +20,11 @@ COLOURS = {"ce": "#7f7f7f", "focal": "#009e73", "aucs": "#d55e00", "aucm": "#007
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
 
-def panels(rows: int, columns: int, width: float = 3.4, height: float = 2.9) -> tuple[Figure, np.ndarray]:
-    """A figure of rows x columns axes (inches each) without top and right spines; the axes as a 2-D array."""
+def panels(
+    rows: int, columns: int, width: float = 3.4, height: float = 2.9
+) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns axes (inches each) without top and right spines; the axes as a 2-D
+    array."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -42,15 +47,25 @@ def scale_of(options: argparse.Namespace) -> str:
     return f"{NETWORK_NAMES[options.network]}, {options.epochs} epochs, {seeds} training set{'s' * (seeds > 1)}"
 
 
-def curve(axis: Axes, histories: list[list[float]], colour: str, name: str, start: int = 1, style: str = "-") -> None:
-    """The mean over runs of one value per epoch, with a band of one standard deviation where there are two or more."""
+def curve(
+    axis: Axes,
+    histories: list[list[float]],
+    colour: str,
+    name: str,
+    start: int = 1,
+    style: str = "-",
+) -> None:
+    """The mean over runs of one value per epoch, with a band of one standard deviation where there
+    are two or more."""
     values = np.asarray(histories, float)
     epochs = np.arange(start, start + values.shape[1])
     mean = values.mean(0)
     axis.plot(epochs, mean, style, color=colour, label=name, linewidth=1.5)
     if len(values) > 1:
         spread = values.std(0, ddof=1)
-        axis.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+        axis.fill_between(
+            epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0
+        )
 
 
 def save(figure: Figure, name: str, folder: Path = FOLDER) -> Path:

@@ -1,13 +1,16 @@
-"""Tables 1 and 8: four losses on a benchmark made imbalanced, several training sets, the last epoch's test AUC.
+"""Tables 1 and 8: four losses on a benchmark made imbalanced, several training sets, the last
+epoch's test AUC.
 
-    python -m pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01
-    python -m pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01 --tune --jobs 10
+    python -m pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01 python -m
+    pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01 --tune --jobs 10
 
-reads $DATA/<dataset>/raw, appends to pipeline/paper/results/table1.jsonl, prints a row; `render` makes the tables.
-Without --tune the margin is the mean of those the paper chose (Appendix I), gamma 1/500, and the focal loss's values
-are 0.25 and 2. With --tune each point of the paper's grids is trained on 90 % of training set 0 and the best validation
-AUC at the last epoch decides; the test set plays no part in it. Runs already in the store are not run again.
+reads $DATA/<dataset>/raw, appends to pipeline/paper/results/table1.jsonl, prints a row; `render`
+makes the tables. Without --tune the margin is the mean of those the paper chose (Appendix I), gamma
+1/500, and the focal loss's values are 0.25 and 2. With --tune each point of the paper's grids is
+trained on 90 % of training set 0 and the best validation AUC at the last epoch decides; the test
+set plays no part in it. Runs already in the store are not run again.
 """
+
 import argparse
 from dataclasses import replace
 from itertools import islice, product
@@ -23,7 +26,9 @@ GAMMAS = (1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000)
 MARGINS = (0.1, 0.3, 0.5, 0.7, 1.0)
 GRIDS: dict[str, list[dict]] = {
     "ce": [{}],
-    "focal": [dict(focal_alpha=a, focal_gamma=g) for a, g in product((0.25, 0.5, 0.75), (1.0, 2.0, 5.0))],
+    "focal": [
+        dict(focal_alpha=a, focal_gamma=g) for a, g in product((0.25, 0.5, 0.75), (1.0, 2.0, 5.0))
+    ],
     "aucs": [dict(gamma=g) for g in GAMMAS],
     "aucm": [dict(gamma=g, margin=m) for g, m in product(GAMMAS, MARGINS)],
 }
@@ -32,12 +37,20 @@ GRIDS: dict[str, list[dict]] = {
 def base_trial(dataset: str, network: str, imratio: float, loss: str, epochs: int) -> Trial:
     """The paper's settings with its own mean choice of margin."""
     margin = PAPER_MARGIN[dataset] if loss == "aucm" else 1.0
-    return Trial(dataset=dataset, network=network, imratio=imratio, loss=loss, epochs=epochs, margin=margin,
-                 batch_size=BATCH_SIZE[dataset])
+    return Trial(
+        dataset=dataset,
+        network=network,
+        imratio=imratio,
+        loss=loss,
+        epochs=epochs,
+        margin=margin,
+        batch_size=BATCH_SIZE[dataset],
+    )
 
 
 def grid(trial: Trial) -> list[Trial]:
-    """The points of its loss's grid, to be trained on a 9:1 split; none where there is nothing to choose."""
+    """The points of its loss's grid, to be trained on a 9:1 split; none where there is nothing to
+    choose."""
     points = [replace(trial, held_out=0.1, **values) for values in GRIDS[trial.loss]]
     return points if len(points) > 1 else []
 
@@ -46,29 +59,54 @@ def tuned(trials: list[Trial], options: argparse.Namespace) -> list[Trial]:
     """Each trial with the point of its grid that has the best last validation AUC."""
     points = [point for trial in trials for point in grid(trial)]
     found = dict(zip(points, map(result, sweep(points, options.out, options.device, options.jobs))))
-    return [replace(max(grid(trial) or [trial], key=lambda point: found.get(point, 0.0)), held_out=0.0)
-            for trial in trials]
+    return [
+        replace(max(grid(trial) or [trial], key=lambda point: found.get(point, 0.0)), held_out=0.0)
+        for trial in trials
+    ]
 
 
 def main(options: argparse.Namespace) -> None:
-    trials = [replace(base_trial(options.dataset, options.network, options.imratio, loss, options.epochs),
-                      augment=options.augment) for loss in options.losses]
+    trials = [
+        replace(
+            base_trial(options.dataset, options.network, options.imratio, loss, options.epochs),
+            augment=options.augment,
+        )
+        for loss in options.losses
+    ]
     trials = tuned(trials, options) if options.tune else trials
     every = [[replace(trial, seed=seed) for seed in range(options.seeds)] for trial in trials]
-    records = iter(sweep([trial for seeds in every for trial in seeds], options.out, options.device, options.jobs))
+    records = iter(
+        sweep(
+            [trial for seeds in every for trial in seeds], options.out, options.device, options.jobs
+        )
+    )
     for trial, seeds in zip(trials, every):
-        print(f"{trial.dataset} {trial.network} {trial.imratio:.0%} {trial.loss}: test AUC after {trial.epochs} epochs "
-              f"{last_epochs(list(islice(records, len(seeds))))}")
+        print(
+            f"{trial.dataset} {trial.network} {trial.imratio:.0%} {trial.loss}: test AUC after "
+            f"{trial.epochs} epochs "
+            f"{last_epochs(list(islice(records, len(seeds))))}"
+        )
 
 
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__, targets=False)
     made.add_argument("--dataset", choices=READERS, default="cifar10")
     made.add_argument("--network", choices=NETWORKS, default="resnet20")
-    made.add_argument("--imratio", type=float, default=0.01, help="positives / all: 0.01 (Table 1) or 0.1 (Table 8)")
+    made.add_argument(
+        "--imratio",
+        type=float,
+        default=0.01,
+        help="positives / all: 0.01 (Table 1) or 0.1 (Table 8)",
+    )
     made.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
-    made.add_argument("--augment", choices=("none", "flip", "crop"), default="none", help="the paper names none")
-    made.add_argument("--tune", action="store_true", help="choose hyper-parameters on a 9:1 validation split first")
+    made.add_argument(
+        "--augment", choices=("none", "flip", "crop"), default="none", help="the paper names none"
+    )
+    made.add_argument(
+        "--tune",
+        action="store_true",
+        help="choose hyper-parameters on a 9:1 validation split first",
+    )
     sweep_options(made, "table1.jsonl")
     return made
 

@@ -1,31 +1,38 @@
 """Table 5: DDSM+ and PatchCamelyon, the test AUC of each loss, from the pipeline's own runs.
 
-    for C in ddsm patchcamelyon; do make prepare folds pretrain finetune predict COMP=$C FOLDS=0; done
-    python -m pipeline.paper.table5
+    for C in ddsm patchcamelyon; do make prepare folds pretrain finetune predict COMP=$C FOLDS=0;
+    done python -m pipeline.paper.table5
 
-reads data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv, prints the table. A run's score is the
-mean over the folds there are; a run without predictions is said to be missing, with the command that makes it.
+reads data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv, prints the table. A
+run's score is the mean over the folds there are; a run without predictions is said to be missing,
+with the command that makes it.
 """
+
 import argparse
 
 import pandas as pd
 
-from pipeline.core.artifacts.tables import models_folder, read_images
+from pipeline.core.artifacts.paths import models_folder
+from pipeline.core.artifacts.tables import read_images
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runs.predictions import read_predictions
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.paper.benchmark.trial import LOSSES
 from pipeline.paper.published import LOSS_NAMES, TABLE_5
 
 
 def mean_test_scores(competition: Competition, run: str) -> tuple[pd.Series, int]:
-    """(mean score of each test image by image_id, number of folds); an empty series where nothing is predicted."""
+    """(mean score of each test image by image_id, number of folds); an empty series where nothing
+    is predicted."""
     label = competition.task.labels[0]
     paths = sorted(models_folder(competition.name).glob(f"{run}/fold*/predictions.csv"))
     tables = [read_predictions(path)[0] for path in paths]
     parts = [table[table["split"] == "test"].set_index("image_id")[label] for table in tables]
-    return (pd.concat(parts).groupby(level=0).mean() if parts else pd.Series(dtype=float)), len(parts)
+    return (pd.concat(parts).groupby(level=0).mean() if parts else pd.Series(dtype=float)), len(
+        parts
+    )
 
 
 def row(competition: Competition, run: str, truth: pd.Series) -> str:
@@ -34,7 +41,10 @@ def row(competition: Competition, run: str, truth: pd.Series) -> str:
     if not folds:
         return f"not run: make prepare folds pretrain finetune predict COMP={competition.name} RUN={run} FOLDS=0"
     if scores.isna().any() or not truth.index.isin(scores.index).all():
-        raise UserError(f"{models_folder(competition.name) / run}: the predictions leave out test images of images.csv")
+        raise UserError(
+            f"{models_folder(competition.name) / run}: the predictions leave out test images of "
+            "images.csv"
+        )
     scores, labels = scores[truth.index].to_numpy(), truth.to_numpy()
     low, high = auc_interval(scores, labels)
     return f"{auc(scores, labels):.4f} [{low:.4f}, {high:.4f}] ({folds} fold{'s' * (folds > 1)})"
@@ -43,7 +53,11 @@ def row(competition: Competition, run: str, truth: pd.Series) -> str:
 def truth_of(competition: Competition) -> pd.Series:
     """The test images' labels by image_id."""
     table = read_images(competition.name)
-    return table[table["split"] == "test"].set_index("image_id")[competition.task.labels[0]].astype(float)
+    return (
+        table[table["split"] == "test"]
+        .set_index("image_id")[competition.task.labels[0]]
+        .astype(float)
+    )
 
 
 def main(options: argparse.Namespace) -> None:
@@ -53,8 +67,10 @@ def main(options: argparse.Namespace) -> None:
         print(f"{competition.task.title}: {len(truth):,} test images, {truth.mean():.1%} positive")
         for run in competition.runs:
             loss = run.finetune.loss
-            print(f"  {LOSS_NAMES[loss]:6} paper {TABLE_5[name][LOSSES.index(loss)]:.4f}  "
-                  f"ours {row(competition, run.name, truth)}")
+            print(
+                f"  {LOSS_NAMES[loss]:6} paper {TABLE_5[name][LOSSES.index(loss)]:.4f}  "
+                f"ours {row(competition, run.name, truth)}"
+            )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,9 +1,11 @@
-"""Table 6: three rankings of 25 samples, 3 of them positive, with equal accuracy and very different AUC.
+"""Table 6: three rankings of 25 samples, 3 of them positive, with equal accuracy and very different
+AUC.
 
     python -m pipeline.paper.table6
 
 reads nothing, prints the table. The paper prints .78 for the last AUC; it is 52/66 = .7879.
 """
+
 import argparse
 
 import numpy as np
@@ -12,7 +14,11 @@ from pipeline.core.metrics import auc
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 THRESHOLD = 0.5
-POSITIVES = {"Example 1": (0.9, 0.8, 0.7), "Example 2": (0.9, 0.41, 0.7), "Example 3": (0.9, 0.41, 0.40)}
+POSITIVES = {
+    "Example 1": (0.9, 0.8, 0.7),
+    "Example 2": (0.9, 0.41, 0.7),
+    "Example 3": (0.9, 0.41, 0.40),
+}
 HIGH_NEGATIVES = {"Example 1": (0.6, 0.6), "Example 2": (0.6, 0.49), "Example 3": (0.49, 0.48)}
 # The paper lists 0.47 to 0.42 and then only the last, 0.1: the 15 between lie below every positive.
 LOW_NEGATIVES = (0.47, 0.47, 0.45, 0.43, 0.42, *np.linspace(0.38, 0.1, 15))
@@ -33,7 +39,10 @@ def main(_: argparse.Namespace) -> None:
     for name in POSITIVES:
         scores, labels = example(name)
         value, pairs = auc(scores, labels), int(labels.sum() * (1 - labels).sum())
-        print(f"{name:12}{accuracy(scores, labels):8.2f}{value:8.4f}  {round(value * pairs)} of {pairs}")
+        print(
+            f"{name:12}{accuracy(scores, labels):8.2f}{value:8.4f}  {round(value * pairs)} of "
+            f"{pairs}"
+        )
 
 
 if __name__ == "__main__":

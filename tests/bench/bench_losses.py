@@ -1,16 +1,19 @@
-"""How long a loss takes, forward and backward, beside torch's binary cross-entropy with logits and LibAUC's loss.
+"""How long a loss takes, forward and backward, beside torch's binary cross-entropy with logits and
+LibAUC's loss.
 
     python -m tests.bench.bench_losses
 
-One thread, batches of 32, 128 and 4,096 with 1 and 5 labels. Every round takes the fastest of three calls of each loss,
-in turn (calls one by one, so that a time slice lost to another process falls on few of them, and warm, whatever ran
-before); the table shows medians over rounds of times and of the ratios within a round. LibAUC's loss takes one label:
-five calls stand for five.
+One thread, batches of 32, 128 and 4,096 with 1 and 5 labels. Every round takes the fastest of three
+calls of each loss, in turn (calls one by one, so that a time slice lost to another process falls on
+few of them, and warm, whatever ran before); the table shows medians over rounds of times and of the
+ratios within a round. LibAUC's loss takes one label: five calls stand for five.
 
-What bounds them: at these sizes not memory (80 KiB of scores are read in 2 µs) but the number of operations, 1 to 2 µs
-each on one thread. An autograd function of four inputs that does nothing takes about as long as the whole of BCE; the
-AUC losses add some thirty operations for values, gradients and checks.
+What bounds them: at these sizes not memory (80 KiB of scores are read in 2 µs) but the number of
+operations, 1 to 2 µs each on one thread. An autograd function of four inputs that does nothing
+takes about as long as the whole of BCE; the AUC losses add some thirty operations for values,
+gradients and checks.
 """
+
 import argparse
 import time
 from collections.abc import Callable
@@ -37,7 +40,10 @@ def losses(labels: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Ten
         "Focal": Focal(),
         "CrossEntropy": CrossEntropy(),
     }
-    made = {name: loss.to(device) if isinstance(loss, torch.nn.Module) else loss for name, loss in made.items()}
+    made = {
+        name: loss.to(device) if isinstance(loss, torch.nn.Module) else loss
+        for name, loss in made.items()
+    }
     theirs = libauc_loss(labels, device)
     return made if theirs is None else {**made, "LibAUC AUCM": theirs}
 
@@ -52,8 +58,11 @@ def libauc_loss(labels: int, device: str) -> Callable[[Tensor, Tensor], Tensor] 
     return lambda scores, y: sum(loss(scores[:, k], y[:, k]) for k, loss in enumerate(each)).mean()
 
 
-def timer(loss: Callable[[Tensor, Tensor], Tensor], scores: Tensor, y: Tensor) -> Callable[[], float]:
-    """A function that runs the loss and its backward three times and gives the seconds of the fastest."""
+def timer(
+    loss: Callable[[Tensor, Tensor], Tensor], scores: Tensor, y: Tensor
+) -> Callable[[], float]:
+    """A function that runs the loss and its backward three times and gives the seconds of the
+    fastest."""
     leaves = [scores]
     if isinstance(loss, AUCMargin) and loss.dual == "sgd":
         leaves += [loss.a, loss.b, loss.alpha]
@@ -71,7 +80,9 @@ def timer(loss: Callable[[Tensor, Tensor], Tensor], scores: Tensor, y: Tensor) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=101)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -81,9 +92,17 @@ def main() -> None:
             scores = torch.randn(size, labels, device=args.device, requires_grad=True)
             y = (torch.rand(size, labels, device=args.device) < 0.2).float()
             y[0], y[1] = 1, 0
-            timers = {name: timer(loss, scores, y) for name, loss in losses(labels, args.device).items()}
-            show(f"B = {size}, K = {labels}, {args.device}: {scores.nbytes / 1024:.1f} KiB of scores",
-                 interleaved(timers, args.rounds), BASE, unit=1e6, suffix="µs")
+            timers = {
+                name: timer(loss, scores, y) for name, loss in losses(labels, args.device).items()
+            }
+            show(
+                f"B = {size}, K = {labels}, {args.device}: {scores.nbytes / 1024:.1f} KiB of "
+                "scores",
+                interleaved(timers, args.rounds),
+                BASE,
+                unit=1e6,
+                suffix="µs",
+            )
 
 
 if __name__ == "__main__":

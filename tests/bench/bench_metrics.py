@@ -1,10 +1,13 @@
-"""Speed of AUC, of clustered bootstrap and of hill climbing, beside scikit-learn and the plain loops.
+"""Speed of AUC, of clustered bootstrap and of hill climbing, beside scikit-learn and the plain
+loops.
 
     python -m tests.bench.bench_metrics
 
-The two sides of each line take turns in one process; a figure is the median of the turns' ratios. Standard errors of
-both bootstraps and of DeLong stand below: a fast bootstrap with a poor generator or shared draws would show there.
+The two sides of each line take turns in one process; a figure is the median of the turns' ratios.
+Standard errors of both bootstraps and of DeLong stand below: a fast bootstrap with a poor generator
+or shared draws would show there.
 """
+
 import os
 import time
 
@@ -19,7 +22,8 @@ from pipeline.core.metrics import auc, bootstrap_aucs, delong
 
 
 def turns(plain, ours, rounds: int, plain_share: float = 1.0) -> tuple[float, float, float]:
-    """(plain, ours, ratio): median seconds of each and median of the ratios; `plain` does a share of the work."""
+    """(plain, ours, ratio): median seconds of each and median of the ratios; `plain` does a share
+    of the work."""
     seconds = []
     for _ in range(rounds):
         pair = []
@@ -29,20 +33,33 @@ def turns(plain, ours, rounds: int, plain_share: float = 1.0) -> tuple[float, fl
             pair.append(time.perf_counter() - start)
         seconds.append((pair[0] / plain_share, pair[1]))
     plain_seconds, our_seconds = np.array(seconds).T
-    return float(np.median(plain_seconds)), float(np.median(our_seconds)), float(np.median(plain_seconds / our_seconds))
+    return (
+        float(np.median(plain_seconds)),
+        float(np.median(our_seconds)),
+        float(np.median(plain_seconds / our_seconds)),
+    )
 
 
 def tell(name: str, target: float, measured: tuple[float, float, float]) -> None:
     plain, ours, ratio = measured
-    print(f"{name:<62}{plain * 1e3:>12,.1f}{ours * 1e3:>11,.2f}{ratio:>8.0f}x{target:>7.0f}x", flush=True)
+    print(
+        f"{name:<62}{plain * 1e3:>12,.1f}{ours * 1e3:>11,.2f}{ratio:>8.0f}x{target:>7.0f}x",
+        flush=True,
+    )
 
 
-def cohort(rows: int, rate: float, patients: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cohort(
+    rows: int, rate: float, patients: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(scores, labels, patient of each row); a patient's rows are alike."""
     generator = np.random.default_rng(seed)
     patient = generator.integers(0, patients, rows)
     labels = (generator.random(rows) < rate).astype(int)
-    return generator.normal(size=rows) + 1.6 * labels + generator.normal(size=patients)[patient], labels, patient
+    return (
+        generator.normal(size=rows) + 1.6 * labels + generator.normal(size=patients)[patient],
+        labels,
+        patient,
+    )
 
 
 def resample_and_score(scores, labels, patient, replicates: int, seed: int = 1) -> np.ndarray:
@@ -63,22 +80,43 @@ def plain_step(members, total, labels) -> int:
 
 
 def bench_auc() -> None:
-    for rows, rate, rounds in ((33_126, 0.0176, 31), (33_126, 0.5, 31), (1_000_000, 0.0176, 7), (1_000_000, 0.5, 7)):
+    for rows, rate, rounds in (
+        (33_126, 0.0176, 31),
+        (33_126, 0.5, 31),
+        (1_000_000, 0.0176, 7),
+        (1_000_000, 0.5, 7),
+    ):
         scores, labels, _ = cohort(rows, rate, 2056)
-        tell(f"AUC, {rows:,} rows, {rate:.2%} positive; scikit-learn", 7,
-             turns(lambda s=scores, y=labels: roc_auc_score(y, s), lambda s=scores, y=labels: auc(s, y), rounds))
+        tell(
+            f"AUC, {rows:,} rows, {rate:.2%} positive; scikit-learn",
+            7,
+            turns(
+                lambda s=scores, y=labels: roc_auc_score(y, s),
+                lambda s=scores, y=labels: auc(s, y),
+                rounds,
+            ),
+        )
 
 
 def bench_bootstrap(replicates: int = 1000, share: float = 0.05) -> None:
     scores, labels, patient = cohort(33_126, 0.0176, 2056)
     few = int(replicates * share)
-    tell(f"{replicates:,} patient-clustered replicates, 33,126 rows; resample, score", 25,
-         turns(lambda: resample_and_score(scores, labels, patient, few),
-               lambda: bootstrap_aucs(scores, labels, patient, replicates), 5, share))
+    tell(
+        f"{replicates:,} patient-clustered replicates, 33,126 rows; resample, score",
+        25,
+        turns(
+            lambda: resample_and_score(scores, labels, patient, few),
+            lambda: bootstrap_aucs(scores, labels, patient, replicates),
+            5,
+            share,
+        ),
+    )
     naive = resample_and_score(scores, labels, patient, 300).std()
     ours = bootstrap_aucs(scores, labels, patient, 5000).std()
-    print(f"    standard error: resample and score {naive:.5f} (300), ours {ours:.5f} (5,000), "
-          f"DeLong by patients {np.sqrt(delong(scores, labels, patient)[1][0, 0]):.5f}")
+    print(
+        f"    standard error: resample and score {naive:.5f} (300), ours {ours:.5f} (5,000), "
+        f"DeLong by patients {np.sqrt(delong(scores, labels, patient)[1][0, 0]):.5f}"
+    )
 
 
 def bench_climb(members: int = 200, rows: int = 33_126, steps: int = 50) -> None:
@@ -86,9 +124,16 @@ def bench_climb(members: int = 200, rows: int = 33_126, steps: int = 50) -> None
     noise = generator.uniform(0.5, 2, members)
     scores = np.stack([normalised_ranks(base + one * generator.normal(size=rows)) for one in noise])
     climber, total, part = Climber(scores, labels), scores[0] + scores[1], 10
-    tell(f"hill climb, {steps} steps, {members} runs x {rows:,} rows; plain loop", 12,
-         turns(lambda: plain_step(scores[:part], total, labels), lambda: climber.climb(np.arange(members), steps), 3,
-               part / members / steps))
+    tell(
+        f"hill climb, {steps} steps, {members} runs x {rows:,} rows; plain loop",
+        12,
+        turns(
+            lambda: plain_step(scores[:part], total, labels),
+            lambda: climber.climb(np.arange(members), steps),
+            3,
+            part / members / steps,
+        ),
+    )
     counts = np.zeros(members)
     counts[:2] = 1
     same = climber.best_step(counts, np.arange(members))[0] == plain_step(scores, total, labels)

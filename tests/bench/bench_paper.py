@@ -1,10 +1,13 @@
-"""How fast the paper's benchmarks train: augmentation in batches against an image at a time, and whole steps.
+"""How fast the paper's benchmarks train: augmentation in batches against an image at a time, and
+whole steps.
 
     python -m tests.bench.bench_paper [--device cuda] [--rounds 7]
 
-Rounds are interleaved, the median counts, and the first line is measured twice as a control. An epoch of CIFAR-10 at
-1 % is 197 steps of 128; Table 1's row for it is 4 losses x 5 seeds x 100 epochs.
+Rounds are interleaved, the median counts, and the first line is measured twice as a control. An
+epoch of CIFAR-10 at 1 % is 197 steps of 128; Table 1's row for it is 4 losses x 5 seeds x 100
+epochs.
 """
+
 import argparse
 import statistics
 import time
@@ -31,7 +34,7 @@ def one_by_one(pixels: torch.Tensor, rows: torch.Tensor, changes: torch.Tensor) 
         picture = picture if change[0] < 0.5 else picture.flip(-1)
         padded = torch.nn.functional.pad(picture.float(), (4, 4, 4, 4), mode="replicate")
         top, left = int(change[1] * 9), int(change[2] * 9)
-        made.append(padded[:, top:top + 32, left:left + 32])
+        made.append(padded[:, top : top + 32, left : left + 32])
     return torch.stack(made)
 
 
@@ -56,7 +59,9 @@ def milliseconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--networks", nargs="+", default=["resnet20"], choices=NETWORKS)
@@ -66,23 +71,37 @@ def main() -> None:
     labels = np.zeros(2048)
     labels[::50] = 1
     images = Images.of(random.integers(0, 256, (2048, 3, 32, 32), dtype=np.uint8), labels, device)
-    rows, changes = torch.randint(2048, (BATCH,), device=device), torch.rand(BATCH, 3, device=device)
-    work: dict[str, Callable] = {"crop, in a batch": partial(view, images.pixels, rows, changes, "crop"),
-                                 "crop, in a batch (again)": partial(view, images.pixels, rows, changes, "crop"),
-                                 "crop, one by one": partial(one_by_one, images.pixels, rows, changes)}
+    rows, changes = (
+        torch.randint(2048, (BATCH,), device=device),
+        torch.rand(BATCH, 3, device=device),
+    )
+    work: dict[str, Callable] = {
+        "crop, in a batch": partial(view, images.pixels, rows, changes, "crop"),
+        "crop, in a batch (again)": partial(view, images.pixels, rows, changes, "crop"),
+        "crop, one by one": partial(one_by_one, images.pixels, rows, changes),
+    }
     for network in options.networks:
         for precision in ("fp32", "auto"):
             for loss in ("ce", "aucm"):
-                work[f"{network} step, {loss}, {precision}"] = training_step(network, loss, precision, images)
+                work[f"{network} step, {loss}, {precision}"] = training_step(
+                    network, loss, precision, images
+                )
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(options.rounds + 1):  # the first round warms up
         for name, do in work.items():
             times[name].append(milliseconds(do, device))
-    print(f"{device}, {torch.get_num_threads()} threads, batches of {BATCH}, median of {options.rounds}")
+    print(
+        f"{device}, {torch.get_num_threads()} threads, batches of {BATCH}, median of "
+        f"{options.rounds}"
+    )
     for name, values in times.items():
         median = statistics.median(values[1:])
         epoch = median * STEPS_PER_EPOCH / 1000
-        row = f"  epoch {epoch:7.1f} s, row {epoch * ROW_EPOCHS / 3600:6.1f} h" if "step" in name else ""
+        row = (
+            f"  epoch {epoch:7.1f} s, row {epoch * ROW_EPOCHS / 3600:6.1f} h"
+            if "step" in name
+            else ""
+        )
         print(f"{name:34}{median:9.2f} ms{row}")
 
 

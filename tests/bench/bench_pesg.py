@@ -2,9 +2,10 @@
 
     python -m tests.bench.bench_pesg
 
-On the parameters of densenet121 (6.95 M) and tf_efficientnet_b0 (4.0 M). Every round times each optimizer once, in
-turn; the table shows medians of times and of the ratios within a round.
+On the parameters of densenet121 (6.95 M) and tf_efficientnet_b0 (4.0 M). Every round times each
+optimizer once, in turn; the table shows medians of times and of the ratios within a round.
 """
+
 import argparse
 import time
 from collections.abc import Callable
@@ -31,13 +32,16 @@ def parameters(network: str, device: str) -> list[torch.nn.Parameter]:
 
 def optimizers(network: str, device: str) -> dict[str, Callable[[], object]]:
     """The steps to time, each on its own copy of the parameters."""
+
     def own() -> list[torch.nn.Parameter]:
         return parameters(network, device)
 
     loss = AUCMargin().to(device)
     steps = {
         BASE: torch.optim.SGD(own(), lr=1e-3, momentum=0.9, foreach=True).step,
-        "SGD momentum foreach (again)": torch.optim.SGD(own(), lr=1e-3, momentum=0.9, foreach=True).step,
+        "SGD momentum foreach (again)": torch.optim.SGD(
+            own(), lr=1e-3, momentum=0.9, foreach=True
+        ).step,
         "SGD momentum fused": torch.optim.SGD(own(), lr=1e-3, momentum=0.9, fused=True).step,
         "PESG gamma": PESG(own(), loss=loss, lr=1e-3, gamma=1 / 500).step,
         "PESG gamma decay": PESG(own(), loss=loss, lr=1e-3, gamma=1 / 500, weight_decay=1e-5).step,
@@ -49,19 +53,29 @@ def optimizers(network: str, device: str) -> dict[str, Callable[[], object]]:
 
 
 def libauc_step(leaves: list[torch.nn.Parameter]) -> Callable[[], object] | None:
-    """The step of the authors' optimizer (no momentum, no clipping that acts), None where it is not installed."""
+    """The step of the authors' optimizer (no momentum, no clipping that acts), None where it is not
+    installed."""
     try:
         from libauc.losses import AUCMLoss
         from libauc.optimizers import PESG as AUTHORS
     except ImportError:
         return None
     device = leaves[0].device
-    return AUTHORS(leaves, loss_fn=AUCMLoss(device=device), lr=1e-3, momentum=0, epoch_decay=2e-3, weight_decay=0,
-                   verbose=False, device=device).step
+    return AUTHORS(
+        leaves,
+        loss_fn=AUCMLoss(device=device),
+        lr=1e-3,
+        momentum=0,
+        epoch_decay=2e-3,
+        weight_decay=0,
+        verbose=False,
+        device=device,
+    ).step
 
 
 def two_triads(count: int, device: str) -> Callable[[], object]:
-    """Reads four and writes two streams of `count` floats, once through: the least memory traffic of a step with γ."""
+    """Reads four and writes two streams of `count` floats, once through: the least memory traffic
+    of a step with γ."""
     x, y, z = (torch.zeros(count, device=device) for _ in range(3))
     return lambda: (torch.add(x, y, alpha=0.5, out=z), torch.add(y, z, alpha=0.5, out=x))
 
@@ -76,7 +90,9 @@ def timed(step: Callable[[], object], device: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -85,8 +101,14 @@ def main() -> None:
         count = sum(p.numel() for p in parameters(network, "cpu"))
         steps["two triads (bound of PESG gamma)"] = two_triads(count, args.device)
         timers = {name: lambda step=step: timed(step, args.device) for name, step in steps.items()}
-        show(f"{network}: {count / 1e6:.2f} M parameters, {args.device}, {torch.get_num_threads()} threads",
-             interleaved(timers, args.rounds), BASE, unit=1e3, suffix="ms")
+        show(
+            f"{network}: {count / 1e6:.2f} M parameters, {args.device}, {torch.get_num_threads()} "
+            "threads",
+            interleaved(timers, args.rounds),
+            BASE,
+            unit=1e3,
+            suffix="ms",
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Prepare against what public solutions do: `cv2.imread` and `cv2.resize(INTER_AREA)` once per size.
+"""Prepare against what public solutions do: `cv2.imread` and `cv2.resize(INTER_AREA)` once per
+size.
 
     python -m tests.bench.bench_prepare [--rounds 15]
 
-Each side runs in a process of its own (the one keeps glibc's defaults, the other reuses memory as prepare's workers
-do), on the same core, in turns; a ratio is the median over the rounds. Pictures are made here, structure at every
-scale, at quality 90 and about one bit a pixel. PSNR: to the full decode averaged exactly, the worst of the sizes.
+Each side runs in a process of its own (the one keeps glibc's defaults, the other reuses memory as
+prepare's workers do), on the same core, in turns; a ratio is the median over the rounds. Pictures
+are made here, structure at every scale, at quality 90 and about one bit a pixel. PSNR: to the full
+decode averaged exactly, the worst of the sizes.
 """
+
 import argparse
 import multiprocessing
 import os
@@ -40,8 +43,13 @@ def picture(height: int, width: int, gray: bool, seed: int = 0) -> np.ndarray:
     channels = 1 if gray else 3
     out = np.zeros((height, width, channels), np.float32)
     for octave in (2**k for k in range(2, 12)):
-        noise = rng.standard_normal((max(2, octave * height // width), octave, channels)).astype(np.float32)
-        out += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).reshape(out.shape) / octave**1.25
+        noise = rng.standard_normal((max(2, octave * height // width), octave, channels)).astype(
+            np.float32
+        )
+        out += (
+            cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).reshape(out.shape)
+            / octave**1.25
+        )
     out = (out - out.mean()) * (45 / out.std()) + 130
     out += rng.standard_normal((height, width, 1)).astype(np.float32) * (3 if gray else 2)
     return np.clip(out, 0, 255).astype(np.uint8).squeeze()
@@ -49,10 +57,15 @@ def picture(height: int, width: int, gray: bool, seed: int = 0) -> np.ndarray:
 
 def plain(path: str, sizes: tuple[int, ...], gray: bool) -> dict[int, np.ndarray]:
     flag = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
-    return {size: cv2.resize(cv2.imread(path, flag), (size, size), interpolation=cv2.INTER_AREA) for size in sizes}
+    return {
+        size: cv2.resize(cv2.imread(path, flag), (size, size), interpolation=cv2.INTER_AREA)
+        for size in sizes
+    }
 
 
-def ours(path: str, sizes: tuple[int, ...], gray: bool, exact: bool = False) -> dict[int, np.ndarray]:
+def ours(
+    path: str, sizes: tuple[int, ...], gray: bool, exact: bool = False
+) -> dict[int, np.ndarray]:
     resize = Resize(fit="square", channels=1 if gray else 3, exact=exact, largest=max(sizes))
     return resized(read_file(Path(path)), sizes, resize)[0]
 
@@ -64,7 +77,9 @@ def hashing(path: str, sizes: tuple[int, ...], gray: bool) -> None:
 
 def hashed_picture(path: str, largest: int, gray: bool, kept: dict = {}) -> np.ndarray:  # noqa: B006  # a cache
     if path not in kept:
-        kept[path] = resized(read_file(Path(path)), (largest,), Resize(channels=1 if gray else 3, largest=largest))[1]
+        kept[path] = resized(
+            read_file(Path(path)), (largest,), Resize(channels=1 if gray else 3, largest=largest)
+        )[1]
     return kept[path].pixels
 
 
@@ -85,7 +100,9 @@ def helper(reuse: bool):
     """(process, pipe) of a timing process."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, min(os.sched_getaffinity(0)), reuse), daemon=True)
+    process = context.Process(
+        target=serve, args=(theirs, min(os.sched_getaffinity(0)), reuse), daemon=True
+    )
     process.start()
     return process, mine
 
@@ -98,36 +115,56 @@ def timed(pipe, function, *arguments) -> float:
 def psnr(path: str, sizes: tuple[int, ...], gray: bool) -> float:
     """The worst over the sizes, to the exact form."""
     quick, exact = ours(path, sizes, gray), ours(path, sizes, gray, exact=True)
-    return min(10 * np.log10(255**2 / max(1e-10, np.mean((quick[s].astype(float) - exact[s]) ** 2))) for s in sizes)
+    return min(
+        10 * np.log10(255**2 / max(1e-10, np.mean((quick[s].astype(float) - exact[s]) ** 2)))
+        for s in sizes
+    )
 
 
 def single_core(folder: Path, rounds: int) -> None:
     (_, usual), (_, reusing) = helper(False), helper(True)
-    titles = "".join(f"{title:>9}" for title in ("plain ms", "ours ms", "ratio", "target", "exact", "PSNR dB", "hash"))
+    titles = "".join(
+        f"{title:>9}"
+        for title in ("plain ms", "ours ms", "ratio", "target", "exact", "PSNR dB", "hash")
+    )
     print(f"{'one core':26}{titles}")
     for name, sides, gray, sizes, target in CASES:
         path = str(folder / f"{sides[0]}.jpg")
         if not Path(path).exists():
             cv2.imwrite(path, picture(*sides, gray), [cv2.IMWRITE_JPEG_QUALITY, 90])
         arguments = (path, sizes, gray)
-        rows = [(timed(usual, plain, *arguments), timed(reusing, ours, *arguments),
-                 timed(reusing, ours, *arguments, True), timed(reusing, hashing, *arguments))
-                for _ in range(rounds + 2)][2:]
+        rows = [
+            (
+                timed(usual, plain, *arguments),
+                timed(reusing, ours, *arguments),
+                timed(reusing, ours, *arguments, True),
+                timed(reusing, hashing, *arguments),
+            )
+            for _ in range(rounds + 2)
+        ][2:]
         first, second, _, hashed = (median(column) for column in zip(*rows))
-        ratio, exact_ratio = median(a / b for a, b, _, _ in rows), median(a / c for a, _, c, _ in rows)
-        print(f"{name:26}{first * 1e3:9.1f}{second * 1e3:9.1f}{ratio:9.2f}{target:9.1f}{exact_ratio:9.2f}"
-              f"{psnr(*arguments):9.1f}{hashed / second:9.1%}", flush=True)
+        ratio, exact_ratio = (
+            median(a / b for a, b, _, _ in rows),
+            median(a / c for a, _, c, _ in rows),
+        )
+        print(
+            f"{name:26}{first * 1e3:9.1f}{second * 1e3:9.1f}{ratio:9.2f}{target:9.1f}{exact_ratio:9.2f}"
+            f"{psnr(*arguments):9.1f}{hashed / second:9.1%}",
+            flush=True,
+        )
     for pipe in (usual, reusing):
         pipe.send(None)
 
 
 def rate(raw: Path, tasks: list, workers: int, sizes: tuple[int, ...], resize: Resize) -> float:
     """Pictures a second, end to end: read, decode, resize, hash, encode, write."""
-    with tempfile.TemporaryDirectory(dir=raw) as images, \
-            crew_of(workers, prepare_one, raw, Path(images), sizes, resize) as run:
+    with (
+        tempfile.TemporaryDirectory(dir=raw) as images,
+        crew_of(workers, prepare_one, raw, Path(images), sizes, resize) as run,
+    ):
         for size in sizes:
             (Path(images) / str(size)).mkdir()
-        list(run(tasks[:workers * 2]))
+        list(run(tasks[: workers * 2]))
         start = time.perf_counter()
         if any("reason" in line or "failed" in line for _, line in run(tasks)):
             raise SystemExit("a picture could not be prepared")
@@ -140,17 +177,27 @@ def several_workers(folder: Path, rounds: int) -> None:
     print(f"\n{'end to end':26}{'one /s':>10}{'two /s':>10}{'ratio':>8}{'target':>8}")
     cv2.imwrite(str(folder / "small.jpg"), picture(450, 600, False), [cv2.IMWRITE_JPEG_QUALITY, 90])
     for name, file, sizes, channels, count in (
-            ("6000x4000 to four sizes", "4000.jpg", FOUR, 3, 40), ("2828x2320 gray to 320", "2320.jpg", (320,), 1, 120),
-            ("600x450 to 256", "small.jpg", (256,), 3, 1000)):
+        ("6000x4000 to four sizes", "4000.jpg", FOUR, 3, 40),
+        ("2828x2320 gray to 320", "2320.jpg", (320,), 1, 120),
+        ("600x450 to 256", "small.jpg", (256,), 3, 1000),
+    ):
         tasks = [(f"{i:05d}", file, [0, 0]) for i in range(count)]
         resize = Resize(fit="square", channels=channels, largest=max(sizes))
-        rows = [tuple(rate(folder, tasks, workers, sizes, resize) for workers in (1, 2)) for _ in range(rounds)]
+        rows = [
+            tuple(rate(folder, tasks, workers, sizes, resize) for workers in (1, 2))
+            for _ in range(rounds)
+        ]
         one, two = (median(column) for column in zip(*rows))
-        print(f"{name:26}{one:10.1f}{two:10.1f}{median(b / a for a, b in rows):8.2f}{1.85:8.2f}", flush=True)
+        print(
+            f"{name:26}{one:10.1f}{two:10.1f}{median(b / a for a, b in rows):8.2f}{1.85:8.2f}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:

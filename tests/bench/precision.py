@@ -1,10 +1,12 @@
-"""Does the faster precision keep the ranking? Trained weights scored in float32 and in the machine's own precision.
+"""Does the faster precision keep the ranking? Trained weights scored in float32 and in the
+machine's own precision.
 
     python -m tests.bench.precision chexpert/resnet10t_96 [more targets]
 
-Reads what `predict` reads; one view an image. Prints, per label over all folds of a run, the out-of-fold AUC of both,
-their difference, and Spearman's rank correlation of the scores.
+Reads what `predict` reads; one view an image. Prints, per label over all folds of a run, the
+out-of-fold AUC of both, their difference, and Spearman's rank correlation of the scores.
 """
+
 import argparse
 
 import numpy as np
@@ -12,39 +14,56 @@ import torch
 from scipy.stats import spearmanr
 
 from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.tables import image_path
+from pipeline.core.artifacts.paths import image_path
 from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views
 from pipeline.core.runs.job import Job, jobs
 from pipeline.core.runtime.device import precision
-from pipeline.core.training.log import auc_or_nan
 
 
 def both(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """float32 scores, scores in the machine's precision, and labels of a fold's validation images, (N, K) each."""
+    """float32 scores, scores in the machine's precision, and labels of a fold's validation images,
+    (N, K) each."""
     rows, run = job.validation(), job.run
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     channels = job.competition.task.resize.channels
     network = load_weights(job.folder / "finetuned.safetensors", run, job.labels)
-    scores = [score_views(network, lambda index: read_picture(paths[index], channels), len(paths),
-                          view_matrices(1, run.size, run.augment), dtype, 0)[:, 0]
-              for dtype in (torch.float32, precision("auto"))]
+    scores = [
+        score_views(
+            network,
+            lambda index: read_picture(paths[index], channels),
+            len(paths),
+            view_matrices(1, run.size, run.augment),
+            dtype,
+            0,
+        )[:, 0]
+        for dtype in (torch.float32, precision("auto"))
+    ]
     return *scores, truth(rows, job.labels, job.competition.task)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="+")
     for target in parser.parse_args().targets:
         folds = [both(job) for job in jobs([target], "finetuned.safetensors").values()]
         labels = next(iter(jobs([target], "finetuned.safetensors").values())).labels
-        print(f"{target}, {str(precision('auto'))[6:]} beside float32, pooled over {len(folds)} folds")
+        print(
+            f"{target}, {str(precision('auto'))[6:]} beside float32, pooled over {len(folds)} folds"
+        )
         for place, label in enumerate(labels):
-            exact, fast, known = (np.concatenate([fold[part][:, place] for fold in folds]) for part in range(3))
+            exact, fast, known = (
+                np.concatenate([fold[part][:, place] for fold in folds]) for part in range(3)
+            )
             first, second = auc_or_nan(exact, known), auc_or_nan(fast, known)
-            print(f"  {label:20} {first:.5f} {second:.5f} {second - first:+.5f}  rank correlation "
-                  f"{spearmanr(exact, fast).statistic:.6f}, n {len(known)}")
+            print(
+                f"  {label:20} {first:.5f} {second:.5f} {second - first:+.5f}  rank correlation "
+                f"{spearmanr(exact, fast).statistic:.6f}, n {len(known)}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Does training in the faster precision end in the same AUC? Short trainings in float32 and in bfloat16.
+"""Does training in the faster precision end in the same AUC? Short trainings in float32 and in
+bfloat16.
 
     python -m tests.bench.training_precision melanoma/resnet10t_96/fold0 [--seeds 3]
 
-Reads what `pretrain` and `finetune` read and runs both stages, in a temporary folder, for every seed and precision.
-Prints each training's last validation AUC, then mean ± standard deviation over seeds, and the paired differences.
+Reads what `pretrain` and `finetune` read and runs both stages, in a temporary folder, for every
+seed and precision. Prints each training's last validation AUC, then mean ± standard deviation over
+seeds, and the paired differences.
 """
+
 import argparse
 import os
 import tempfile
@@ -14,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.core.config.competition import load, parse_target
-from pipeline.core.report.curves import read_log
+from pipeline.core.config.competition import load
+from pipeline.core.config.target import parse_target
+from pipeline.core.report.training_curves import read_log
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.device import precision
 from pipeline.finetune import finetune
@@ -34,14 +38,18 @@ def trained(job: Job, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("target", help="competition/run/fold<k>")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     target = parse_target(args.target)
     competition = load(target.competition)
     if precision("auto") == torch.float32:
-        raise SystemExit("this machine has no faster precision than float32: there is nothing to compare")
+        raise SystemExit(
+            "this machine has no faster precision than float32: there is nothing to compare"
+        )
     found: dict[tuple[str, str], list[float]] = {}
     for seed in range(args.seeds):
         for kind in (EXACT, FAST):
@@ -53,9 +61,11 @@ def main() -> None:
     for phase in ("pretrained", "finetuned"):
         exact, quick = (np.array(found[phase, kind]) for kind in (EXACT, FAST))
         difference = quick - exact
-        print(f"{phase}, {args.seeds} seeds: {EXACT} {exact.mean():.4f} ± {exact.std(ddof=1):.4f}, "
-              f"{FAST} {quick.mean():.4f} ± {quick.std(ddof=1):.4f}, "
-              f"{FAST} - {EXACT} {difference.mean():+.4f} ± {difference.std(ddof=1):.4f}")
+        print(
+            f"{phase}, {args.seeds} seeds: {EXACT} {exact.mean():.4f} ± {exact.std(ddof=1):.4f}, "
+            f"{FAST} {quick.mean():.4f} ± {quick.std(ddof=1):.4f}, "
+            f"{FAST} - {EXACT} {difference.mean():+.4f} ± {difference.std(ddof=1):.4f}"
+        )
 
 
 if __name__ == "__main__":

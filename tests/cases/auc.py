@@ -1,4 +1,6 @@
-"""Batches to test the AUC losses on, and their definitions written out a second time, entry by entry, in numpy."""
+"""Batches to test the AUC losses on, and their definitions written out a second time, entry by
+entry, in numpy."""
+
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 
 @st.composite
 def batches(draw: st.DrawFn, labels: int = 1, most: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """float64 (N, K) scores, with ties and of very different sizes, and labels with both classes in every column."""
+    """float64 (N, K) scores, with ties and of very different sizes, and labels with both classes in
+    every column."""
     n = draw(st.integers(2, most))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scores = rng.normal(size=(n, labels)) * draw(st.sampled_from([0.01, 1.0, 30.0]))
@@ -25,7 +28,9 @@ priors = st.one_of(st.none(), st.floats(0.01, 0.99))
 duals = st.floats(-2.0, 2.0)
 
 
-def equation_8(h: np.ndarray, y: np.ndarray, a: float, b: float, alpha: float, p: float, m: float) -> float:
+def equation_8(
+    h: np.ndarray, y: np.ndarray, a: float, b: float, alpha: float, p: float, m: float
+) -> float:
     """Mean of F over one label's entries, one entry at a time."""
     total = 0.0
     for score, label in zip(h, y):
@@ -37,7 +42,9 @@ def equation_8(h: np.ndarray, y: np.ndarray, a: float, b: float, alpha: float, p
     return total / len(h)
 
 
-def saddle(h: np.ndarray, y: np.ndarray, m: float, hinge: bool = True) -> tuple[float, float, float]:
+def saddle(
+    h: np.ndarray, y: np.ndarray, m: float, hinge: bool = True
+) -> tuple[float, float, float]:
     """a, b, α of Theorem 1."""
     a, b = h[y == 1].mean(), h[y == 0].mean()
     return a, b, max(0.0, m - a + b) if hinge else m - a + b
@@ -51,4 +58,6 @@ def a_m(h: np.ndarray, y: np.ndarray, m: float, hinge: bool = True) -> float:
 
 def double(*values: object) -> list[torch.Tensor]:
     """float64 tensors that require a gradient."""
-    return [torch.tensor(np.asarray(value), dtype=torch.float64, requires_grad=True) for value in values]
+    return [
+        torch.tensor(np.asarray(value), dtype=torch.float64, requires_grad=True) for value in values
+    ]

@@ -1,4 +1,5 @@
 """Twenty kinds of bad picture files, each with the beginning of the true reason."""
+
 import io
 import os
 import struct
@@ -13,7 +14,9 @@ from PIL import Image
 def photograph(seed: int, side: int = 64) -> np.ndarray:
     """A small RGB picture that differs from seed to seed."""
     y, x = np.mgrid[0:side, 0:side]
-    return np.stack([(x * 3 + seed) % 256, (y * 2 + seed // 7) % 256, (x + y + seed) % 256], axis=2).astype(np.uint8)
+    return np.stack(
+        [(x * 3 + seed) % 256, (y * 2 + seed // 7) % 256, (x + y + seed) % 256], axis=2
+    ).astype(np.uint8)
 
 
 def encoded(seed: int, kind: str = "JPEG", **options) -> bytes:
@@ -25,7 +28,7 @@ def encoded(seed: int, kind: str = "JPEG", **options) -> bytes:
 def with_sides(data: bytes, width: int, height: int) -> bytes:
     """A JPEG whose frame header claims other sides."""
     place = data.index(b"\xff\xc0") + 5
-    return data[:place] + struct.pack(">HH", height, width) + data[place + 4:]
+    return data[:place] + struct.pack(">HH", height, width) + data[place + 4 :]
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -55,22 +58,36 @@ CONTENT = {
     "web page": (lambda _: b"<!doctype html><title>403</title>", "not an image"),
     "zeros": (lambda _: bytes(3000), "not an image"),
     "pdf": (lambda _: b"%PDF-1.4\n1 0 obj\n", "not an image"),
-    "cut jpeg": (lambda seed: encoded(seed)[:-len(encoded(seed)) // 3], "truncated"),
+    "cut jpeg": (lambda seed: encoded(seed)[: -len(encoded(seed)) // 3], "truncated"),
     "cut jpeg header": (lambda seed: encoded(seed)[:150], "truncated"),
     "jpeg bomb": (lambda seed: with_sides(encoded(seed), 65000, 65000), "too large"),
     "jpeg without rows": (lambda seed: with_sides(encoded(seed), 64, 0), "no pixels"),
-    "jpeg of 12 bits": (lambda seed: encoded(seed).replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), "a JPEG of"),
-    "cut png": (lambda seed: encoded(seed, "PNG")[:len(encoded(seed, "PNG")) // 2], "truncated"),
-    "changed png": (lambda seed: encoded(seed, "PNG").replace(b"IDAT", b"IDAT\0", 1)[:-1], "damaged"),
+    "jpeg of 12 bits": (
+        lambda seed: encoded(seed).replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"),
+        "a JPEG of",
+    ),
+    "cut png": (lambda seed: encoded(seed, "PNG")[: len(encoded(seed, "PNG")) // 2], "truncated"),
+    "changed png": (
+        lambda seed: encoded(seed, "PNG").replace(b"IDAT", b"IDAT\0", 1)[:-1],
+        "damaged",
+    ),
     "png bomb": (lambda seed: png_header(50000, 50000) + encoded(seed, "PNG")[33:], "too large"),
     "cut tiff": (lambda seed: encoded(seed, "TIFF")[:5000], "truncated"),
-    "gif bomb": (lambda _: b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\0;", "too large"),
+    "gif bomb": (
+        lambda _: b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\0;",
+        "too large",
+    ),
     "dicom without pixels": (lambda _: dicom_without_pixels() + b"\x40\0", "no pixels"),
 }
 ELSEWHERE = ("missing", "folder", "pipe", "broken zip")  # what a file's bytes alone cannot be
 KINDS = (*CONTENT, *ELSEWHERE)
-REASONS = {"missing": "missing", "folder": "not an image: it is a folder", "pipe": "not an image: it is no plain file",
-           "broken zip": "damaged", **{kind: reason for kind, (_, reason) in CONTENT.items()}}
+REASONS = {
+    "missing": "missing",
+    "folder": "not an image: it is a folder",
+    "pipe": "not an image: it is no plain file",
+    "broken zip": "damaged",
+    **{kind: reason for kind, (_, reason) in CONTENT.items()},
+}
 
 
 def make(raw: Path, kind: str, seed: int) -> str:

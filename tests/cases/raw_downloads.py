@@ -1,4 +1,6 @@
-"""Small raw downloads written by hand; every picture's bytes are its own name, so that a locator can be checked."""
+"""Small raw downloads written by hand; every picture's bytes are its own name, so that a locator
+can be checked."""
+
 import os
 import zipfile
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Tables of images for the tests of folds: every image differs from all others unless a test says so."""
+"""Tables of images for the tests of folds: every image differs from all others unless a test says
+so."""
+
 import contextlib
 import io
 import sys
@@ -13,19 +15,33 @@ from pipeline import folds as stage
 from pipeline.core.config.competition import load
 from pipeline.core.config.task import Task
 from pipeline.core.folds.audit import audit
+from pipeline.core.folds.make import split
 from pipeline.core.images.phash import DIGITS
 from pipeline.core.runtime.command import run_stage
 
-TASK = Task(title="made", labels=("melanoma",), numeric=("age",), categorical=("sex",), scored_source="own")
-HASHES = ["".join(np.random.RandomState(i).choice(list("0123456789abcdef"), DIGITS)) for i in range(2000)]
+TASK = Task(
+    title="made", labels=("melanoma",), numeric=("age",), categorical=("sex",), scored_source="own"
+)
+HASHES = [
+    "".join(np.random.RandomState(i).choice(list("0123456789abcdef"), DIGITS)) for i in range(2000)
+]
 
 
-def images_of(patients: list, split: str = "train", source: str = "own", start: int = 0,
-              **columns: object) -> pd.DataFrame:
+def images_of(
+    patients: list, split: str = "train", source: str = "own", start: int = 0, **columns: object
+) -> pd.DataFrame:
     """images.csv with one row per entry of `patients`."""
     count = len(patients)
-    table = pd.DataFrame({"image_id": [f"{source}{split}{start + i}" for i in range(count)], "patient_id": patients,
-                          "split": split, "source": source, "phash": HASHES[start:start + count], "melanoma": 0.0})
+    table = pd.DataFrame(
+        {
+            "image_id": [f"{source}{split}{start + i}" for i in range(count)],
+            "patient_id": patients,
+            "split": split,
+            "source": source,
+            "phash": HASHES[start : start + count],
+            "melanoma": 0.0,
+        }
+    )
     return table.assign(**columns)
 
 
@@ -34,9 +50,11 @@ def twelve() -> pd.DataFrame:
     return images_of([f"p{i // 2:02d}" for i in range(24)])
 
 
-def made(images: pd.DataFrame, task: Task = TASK, **options: object) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+def made(
+    images: pd.DataFrame, task: Task = TASK, **options: object
+) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     """(folds.csv, folds_dropped.csv, how they were made) without files."""
-    return stage.split(Path("data/made"), images, task, **options)
+    return split(Path("data/made"), images, task, **options)
 
 
 def audited(images: pd.DataFrame, task: Task = TASK, **options: object) -> tuple[dict, dict]:
@@ -56,6 +74,7 @@ def load_like(name: str, count: int) -> pd.DataFrame:
 @dataclass
 class Told:
     """What a command said."""
+
     returncode: int
     stdout: str
     stderr: str
@@ -66,7 +85,11 @@ def run(folder: Path, images: pd.DataFrame, *options: str, name: str = "melanoma
     (folder / name).mkdir(parents=True, exist_ok=True)
     images.to_csv(folder / name / "images.csv", index=False)
     out, err, status = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setenv("DATA", str(folder))
         patch.setattr(sys, "argv", ["folds", name, *options])
         try:

@@ -2,6 +2,7 @@
 
 What goes into a package does not depend on how good they are.
 """
+
 import os
 import subprocess
 import sys
@@ -11,11 +12,27 @@ import cv2
 import numpy as np
 import pandas as pd
 
-RUNS = {"melanoma": ("b3_256", "b5_384"), "chexpert": ("densenet121_320", "densenet169_320"),
-        "isic2024": ("b0_128", "b3_160")}
-FINDINGS = ("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-            "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
-            "Fracture", "Support Devices")
+RUNS = {
+    "melanoma": ("b3_256", "b5_384"),
+    "chexpert": ("densenet121_320", "densenet169_320"),
+    "isic2024": ("b0_128", "b3_160"),
+}
+FINDINGS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,35 +48,61 @@ def melanoma(raw: Path, train: int = 40, test: int = 12, seed: int = 0) -> None:
     """SIIM-ISIC's layout."""
     rng = np.random.default_rng(seed)
     names = [f"ISIC_{number:07d}" for number in range(train + test)]
-    table = pd.DataFrame({
-        "image_name": names, "patient_id": [f"IP_{number // 2:07d}" for number in range(train + test)],
-        "sex": rng.choice(["male", "female", None], train + test),
-        "age_approx": rng.integers(4, 18, train + test) * 5.0,
-        "anatom_site_general_challenge": rng.choice(["torso", "head/neck", None], train + test)})
+    table = pd.DataFrame(
+        {
+            "image_name": names,
+            "patient_id": [f"IP_{number // 2:07d}" for number in range(train + test)],
+            "sex": rng.choice(["male", "female", None], train + test),
+            "age_approx": rng.integers(4, 18, train + test) * 5.0,
+            "anatom_site_general_challenge": rng.choice(["torso", "head/neck", None], train + test),
+        }
+    )
     for number, name in enumerate(names):
         picture(raw / "jpeg" / ("train" if number < train else "test") / f"{name}.jpg", rng)
     target = [int(number % 4 == 0) for number in range(train)]
     labels = {"diagnosis": "unknown", "benign_malignant": "benign", "target": target}
     table[:train].assign(**labels).to_csv(raw / "train.csv", index=False)
     table[train:].to_csv(raw / "test.csv", index=False)
-    pd.DataFrame({"image_name": names[train:][::-1], "target": 0}).to_csv(raw / "sample_submission.csv", index=False)
+    pd.DataFrame({"image_name": names[train:][::-1], "target": 0}).to_csv(
+        raw / "sample_submission.csv", index=False
+    )
 
 
 def chexpert(raw: Path, train: int = 40, valid: int = 12, test: int = 9, seed: int = 0) -> None:
-    """CheXpert's layout; the test list has frontals, a study with two views, and one with a lateral only."""
+    """CheXpert's layout; the test list has frontals, a study with two views, and one with a lateral
+    only."""
     rng, base = np.random.default_rng(seed), raw / "CheXpert-v1.0"
     for split, count in (("train", train), ("valid", valid)):
         patients = range(10 * count, 11 * count)
-        paths = [f"CheXpert-v1.0/{split}/patient{one:05d}/study1/view1_frontal.jpg" for one in patients]
+        paths = [
+            f"CheXpert-v1.0/{split}/patient{one:05d}/study1/view1_frontal.jpg" for one in patients
+        ]
         for path in paths:
             picture(raw / path, rng, gray=True)
-        facts = {"Sex": rng.choice(["Male", "Female"], count), "Age": rng.integers(18, 90, count),
-                 "Frontal/Lateral": "Frontal", "AP/PA": rng.choice(["AP", "PA"], count)}
+        facts = {
+            "Sex": rng.choice(["Male", "Female"], count),
+            "Age": rng.integers(18, 90, count),
+            "Frontal/Lateral": "Frontal",
+            "AP/PA": rng.choice(["AP", "PA"], count),
+        }
         labels = {name: rng.choice([0.0, 1.0], count) for name in FINDINGS}
         pd.DataFrame({"Path": paths, **facts, **labels}).to_csv(base / f"{split}.csv", index=False)
-    views = [(number, ["view1_lateral"] if number == 1 else ["view1_frontal", "view2_lateral"] if number % 3 == 0
-              else ["view1_frontal"]) for number in range(test)]
-    paths = [f"CheXpert-v1.0/test/patient{64741 + number}/study1/{view}.jpg" for number, some in views for view in some]
+    views = [
+        (
+            number,
+            ["view1_lateral"]
+            if number == 1
+            else ["view1_frontal", "view2_lateral"]
+            if number % 3 == 0
+            else ["view1_frontal"],
+        )
+        for number in range(test)
+    ]
+    paths = [
+        f"CheXpert-v1.0/test/patient{64741 + number}/study1/{view}.jpg"
+        for number, some in views
+        for view in some
+    ]
     for path in paths:
         picture(raw / path, rng, gray=True)
     pd.DataFrame({"Path": paths}).to_csv(base / "test_image_paths.csv", index=False)
@@ -73,8 +116,15 @@ def variables(folder: Path, **more: str) -> dict[str, str]:
 
 def stage(folder: Path, *arguments: str, status: int = 0, **more: str) -> str:
     """Run a stage in the house and return all it said."""
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, env=variables(folder, **more),
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=variables(folder, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert done.returncode == status, done.stdout
     return done.stdout
 
@@ -83,13 +133,16 @@ UNTRAINED = """
 import sys
 import zlib
 import torch
+
 from pipeline.core.artifacts import tables
+from pipeline.core.artifacts.paths import fold_folder
+from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.config.competition import load
 from pipeline.core.networks.image import build, save_weights
 from pipeline.core.config.run import as_json
 
 name, *runs = sys.argv[1:]
-competition, hashes = load(name), tables.table_hashes(name)
+competition, hashes = load(name), table_hashes(name)
 for run in map(competition.run, runs):
     for fold in tables.fold_numbers(tables.read_folds(name)):
         for phase in ("pretrained", "finetuned"):
@@ -98,12 +151,13 @@ for run in map(competition.run, runs):
                       "resize": as_json(competition.task.resize)}
             network = build(run, len(competition.labels(run)))
             torch.nn.init.normal_(network.classifier.weight, std=0.5)
-            save_weights(tables.fold_folder(name, run.name, fold) / f"{phase}.safetensors", network, header)
+            save_weights(fold_folder(name, run.name, fold) / f"{phase}.safetensors", network, header)
 """
 
 
 def build(folder: Path, name: str) -> None:
-    """Raw files, prepared pictures, folds, untrained networks, predictions, ensemble and submission."""
+    """Raw files, prepared pictures, folds, untrained networks, predictions, ensemble and
+    submission."""
     makers, raw = {"melanoma": melanoma, "chexpert": chexpert}, folder / "data" / name / "raw"
     if name in makers:
         raw.mkdir(parents=True)
@@ -114,8 +168,12 @@ def build(folder: Path, name: str) -> None:
     stage(folder, "pipeline.folds", name, *(["--folds", "2"] if name != "chexpert" else []))
     script = folder / "untrained.py"
     script.write_text(UNTRAINED)
-    subprocess.run([sys.executable, str(script), name, *RUNS[name]], cwd=ROOT, check=True,
-                   env=variables(folder, PYTHONPATH=str(ROOT)))
+    subprocess.run(
+        [sys.executable, str(script), name, *RUNS[name]],
+        cwd=ROOT,
+        check=True,
+        env=variables(folder, PYTHONPATH=str(ROOT)),
+    )
     targets = [f"{name}/{run}" for run in RUNS[name]]
     stage(folder, "pipeline.predict", *targets)
     if name != "chexpert":

@@ -1,21 +1,31 @@
-"""CheXpert's files: every form of the download, what the quirks of its tables mean, a line for each kind of mistake."""
+"""CheXpert's files: every form of the download, what the quirks of its tables mean, a line for each
+kind of mistake."""
+
 import pytest
 
 from pipeline.competitions import chexpert
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from tests.cases.raw_downloads import SHARED, contents, pack, write
 
-HEAD = ("Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,"
-        "Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,"
-        "Support Devices")
+HEAD = (
+    "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung "
+    "Opacity,"
+    "Lung Lesion,Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural "
+    "Other,Fracture,"
+    "Support Devices"
+)
 VIEWS = {  # what follows Path in the tables
     "train/patient00001/study1/view1_frontal.jpg": "Female,68,Frontal,AP,1.0,,,,,,,,,0.0,,,,1.0",
     "train/patient00002/study2/view1_frontal.jpg": "Unknown,0,Frontal,LL,,,-1.0,1.0,,-1.0,0.0,,-1.0,,1.0,,1.0,",
     "train/patient21600/study1/view1_lateral.jpg": "Male,70,Lateral,,,,,,,,,,,,,,,",
-    "valid/patient64541/study1/view1_frontal.jpg": "Male,73,Frontal,PA,0.0,1.0,1.0,1.0" + 10 * ",0.0",
+    "valid/patient64541/study1/view1_frontal.jpg": "Male,73,Frontal,PA,0.0,1.0,1.0,1.0"
+    + 10 * ",0.0",
 }
-TESTS = ("test/patient64742/study1/view2_lateral.jpg", "test/patient64741/study1/view1_frontal.jpg",
-         "test/patient64742/study1/view1_frontal.jpg")
+TESTS = (
+    "test/patient64742/study1/view2_lateral.jpg",
+    "test/patient64741/study1/view1_frontal.jpg",
+    "test/patient64742/study1/view1_frontal.jpg",
+)
 IDS = {path: path.removesuffix(".jpg").replace("/", "_") for path in (*VIEWS, *TESTS)}
 
 
@@ -24,8 +34,12 @@ ORGANISERS = ("train.csv", "valid.csv", "test_image_paths.csv")
 
 def tables(prefix: str, names: tuple[str, str, str] = ORGANISERS) -> dict[str, str]:
     """The three tables with a prefix before every path."""
-    rows = {split: "".join(f"{prefix}{path},{rest}\n" for path, rest in VIEWS.items() if path.startswith(split))
-            for split in ("train", "valid")}
+    rows = {
+        split: "".join(
+            f"{prefix}{path},{rest}\n" for path, rest in VIEWS.items() if path.startswith(split)
+        )
+        for split in ("train", "valid")
+    }
     listed = "Path\n" + "".join(f"{prefix}{path}\n" for path in TESTS)
     return dict(zip(names, (f"{HEAD}\n{rows['train']}", f"{HEAD}\n{rows['valid']}", listed)))
 
@@ -53,11 +67,21 @@ def test_the_two_releases_and_raw_being_the_folder_itself(tmp_path, name):
         assert contents(place, chexpert.read_raw(place)) == {name: name for name in IDS.values()}
 
 
-@pytest.mark.parametrize("zips", [
-    {"archive.zip": tables("CheXpert-v1.0-small/") | pictures()},
-    {"CheXpert-v1.0-small.zip": below("CheXpert-v1.0-small", tables("CheXpert-v1.0-small/") | pictures())},
-    {"tables.zip": tables("CheXpert-v1.0-small/"), "pictures.zip": pictures("somewhere/CheXpert-v1.0-small/")},
-])
+@pytest.mark.parametrize(
+    "zips",
+    [
+        {"archive.zip": tables("CheXpert-v1.0-small/") | pictures()},
+        {
+            "CheXpert-v1.0-small.zip": below(
+                "CheXpert-v1.0-small", tables("CheXpert-v1.0-small/") | pictures()
+            )
+        },
+        {
+            "tables.zip": tables("CheXpert-v1.0-small/"),
+            "pictures.zip": pictures("somewhere/CheXpert-v1.0-small/"),
+        },
+    ],
+)
 def test_zips_are_read_as_they_come(tmp_path, zips):
     for archive, files in zips.items():
         pack(tmp_path, archive, files)
@@ -69,11 +93,14 @@ def test_tables_taken_out_of_a_zip_that_holds_the_pictures(tmp_path):
     assert contents(tmp_path, chexpert.read_raw(tmp_path)) == {name: name for name in IDS.values()}
 
 
-BATCHES = tuple(f"CheXpert-v1.0 batch {name}" for name in ("1 (validate & csv)", "2 (train 1)", "3 (train 2)"))
+BATCHES = tuple(
+    f"CheXpert-v1.0 batch {name}" for name in ("1 (validate & csv)", "2 (train 1)", "3 (train 2)")
+)
 
 
 def batches() -> dict[str, dict[str, str]]:
-    """The full download: tables and validation in batch 1, training patients in the others, without a folder train."""
+    """The full download: tables and validation in batch 1, training patients in the others, without
+    a folder train."""
     made = {folder: {} for folder in BATCHES}
     for path, text in pictures().items():
         number = 0 if not path.startswith("train") else 1 if "patient0" in path else 2
@@ -98,9 +125,14 @@ def test_chexlocalize(tmp_path):
     made["val_labels.csv"] = made["val_labels.csv"].replace("valid/", "val/")
     files = {path.replace("valid/", "val/"): text for path, text in pictures().items()}
     table = chexpert.read_raw(write(tmp_path, below("CheXpert", made | files)))
-    assert contents(tmp_path, table) == {name: name for path, name in IDS.items() if not path.startswith("train")}
+    assert contents(tmp_path, table) == {
+        name: name for path, name in IDS.items() if not path.startswith("train")
+    }
     assert list(table["split"]) == ["valid", "test", "test", "test"]
-    assert list(chexpert.sample(tmp_path)["Study"]) == ["test/patient64742/study1", "test/patient64741/study1"]
+    assert list(chexpert.sample(tmp_path)["Study"]) == [
+        "test/patient64742/study1",
+        "test/patient64741/study1",
+    ]
 
 
 def test_the_organisers_folder_name_for_validation_differs_from_the_tables(tmp_path):
@@ -111,13 +143,27 @@ def test_the_organisers_folder_name_for_validation_differs_from_the_tables(tmp_p
 
 def test_values(tmp_path):
     table = chexpert.read_raw(small(tmp_path)).set_index("image_id")
-    second, lateral = table.loc["train_patient00002_study2_view1_frontal"], table.loc[IDS[list(VIEWS)[2]]]
+    second, lateral = (
+        table.loc["train_patient00002_study2_view1_frontal"],
+        table.loc[IDS[list(VIEWS)[2]]],
+    )
     assert second[list(chexpert.DISEASES)].fillna(9).tolist() == [-1, -1, 0, -1, 1]
-    assert second[["Sex", "Age"]].isna().all() and second["AP/PA"] == "LL" and second["patient_id"] == "patient00002"
+    assert (
+        second[["Sex", "Age"]].isna().all()
+        and second["AP/PA"] == "LL"
+        and second["patient_id"] == "patient00002"
+    )
     assert second["unit_id"] == "CheXpert-v1.0-small/train/patient00002/study2"
-    assert lateral["Frontal/Lateral"] == "Lateral" and lateral[["AP/PA", *chexpert.DISEASES]].isna().all()
+    assert (
+        lateral["Frontal/Lateral"] == "Lateral"
+        and lateral[["AP/PA", *chexpert.DISEASES]].isna().all()
+    )
     tests = table[table["split"] == "test"]
-    assert list(tests["Frontal/Lateral"]) == ["Lateral", "Frontal", "Frontal"]  # told by the file's name alone
+    assert list(tests["Frontal/Lateral"]) == [
+        "Lateral",
+        "Frontal",
+        "Frontal",
+    ]  # told by the file's name alone
     assert tests[["Sex", "Age", "AP/PA", *chexpert.DISEASES]].isna().all(axis=None)
 
 
@@ -127,22 +173,39 @@ def test_the_sample_has_each_study_once_in_the_lists_order(tmp_path, name):
     (raw / "CheXpert-v1.0-small/test_image_paths.csv").rename(raw / name)
     made = chexpert.sample(raw)
     assert list(made.columns) == ["Study", *chexpert.DISEASES]
-    assert list(made["Study"]) == [f"CheXpert-v1.0-small/test/patient{number}/study1" for number in (64742, 64741)]
+    assert list(made["Study"]) == [
+        f"CheXpert-v1.0-small/test/patient{number}/study1" for number in (64742, 64741)
+    ]
     assert set(made["Study"]) == set(chexpert.read_raw(raw).query("split == 'test'")["unit_id"])
 
 
-@pytest.mark.parametrize(("old", "new", "message"), [
-    ("AP,1.0,,,,", "AP,1.0,,2,,", "row 2, column Cardiomegaly: '2' is not 0, 1, -1 or blank"),
-    ("AP,1.0,,,,", "AP,1.0,,maybe,,", "row 2, column Cardiomegaly: 'maybe'"),
-    ("AP,1.0,,,,", "AP,1.0,,nan,,", "row 2, column Cardiomegaly: 'nan'"),
-    ("patient00002/study2", "patient00001/study1", "row 3, column Path: .* stands there twice"),
-    ("small/train/patient00002", "small/train/../../x/train/patient00002", "row 3, column Path: .* is no path inside"),
-    ("CheXpert-v1.0-small/train/patient00002", "/etc/train/patient00002", "row 3, column Path: .* is no path inside"),
-    ("patient00002/", "p/", "row 3, column Path: .* is not <split>/patientN"),
-    ("68,Frontal", "sixty,Frontal", "row 2, column Age: 'sixty' is no number"),
-    ("Edema", "Oedema", "train.csv: the column 'Edema' is missing"),
-    ("CheXpert-v1.0-small/train/patient00002", "CheXpert-v1.0-small/valid/patient64541", "row 3"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("AP,1.0,,,,", "AP,1.0,,2,,", "row 2, column Cardiomegaly: '2' is not 0, 1, -1 or blank"),
+        ("AP,1.0,,,,", "AP,1.0,,maybe,,", "row 2, column Cardiomegaly: 'maybe'"),
+        ("AP,1.0,,,,", "AP,1.0,,nan,,", "row 2, column Cardiomegaly: 'nan'"),
+        ("patient00002/study2", "patient00001/study1", "row 3, column Path: .* stands there twice"),
+        (
+            "small/train/patient00002",
+            "small/train/../../x/train/patient00002",
+            "row 3, column Path: .* is no path inside",
+        ),
+        (
+            "CheXpert-v1.0-small/train/patient00002",
+            "/etc/train/patient00002",
+            "row 3, column Path: .* is no path inside",
+        ),
+        ("patient00002/", "p/", "row 3, column Path: .* is not <split>/patientN"),
+        ("68,Frontal", "sixty,Frontal", "row 2, column Age: 'sixty' is no number"),
+        ("Edema", "Oedema", "train.csv: the column 'Edema' is missing"),
+        (
+            "CheXpert-v1.0-small/train/patient00002",
+            "CheXpert-v1.0-small/valid/patient64541",
+            "row 3",
+        ),
+    ],
+)
 def test_mistakes_are_named(tmp_path, old, new, message):
     if message == "row 3":  # the same picture in training and validation
         old, new = "train/patient00002/study2", "valid/patient64541/study1"

@@ -1,4 +1,6 @@
-"""ISIC 2024's files: pictures by key in HDF5 or in folders, what only training rows tell, test sets of any size."""
+"""ISIC 2024's files: pictures by key in HDF5 or in folders, what only training rows tell, test sets
+of any size."""
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ from pipeline import demo
 from pipeline.competitions import isic2024
 from pipeline.core.images.decode import decode
 from pipeline.core.raw.read import read_source
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from tests.cases.raw_downloads import contents, write
 
 
@@ -31,11 +33,20 @@ def test_pictures_are_found_by_key_and_decode(raw):
         first = table.iloc[0]
         assert bytes(read_source(raw, first["file"])) == file[first["image_id"]][()].tobytes()
     assert decode(read_source(raw, first["file"])).pixels.shape[2] == 3
-    assert list(isic2024.sample(raw)["isic_id"]) == list(table["image_id"][table["split"] == "test"])
+    assert list(isic2024.sample(raw)["isic_id"]) == list(
+        table["image_id"][table["split"] == "test"]
+    )
 
 
 def test_columns_that_tell_the_diagnosis_are_not_read(raw):
-    secret = {"iddx_full", "iddx_1", "mel_thick_mm", "mel_mitotic_index", "tbp_lv_dnn_lesion_confidence", "attribution"}
+    secret = {
+        "iddx_full",
+        "iddx_1",
+        "mel_thick_mm",
+        "mel_mitotic_index",
+        "tbp_lv_dnn_lesion_confidence",
+        "attribution",
+    }
     told = pd.read_csv(raw / "train-metadata.csv", nrows=1)
     assert len(told.columns) == 55 and secret < set(told.columns)
     assert not secret & set(isic2024.read_raw(raw).columns)
@@ -45,8 +56,12 @@ def test_columns_that_tell_the_diagnosis_are_not_read(raw):
 
 def test_folders_instead_of_hdf5(raw, tmp_path):
     copy_tables(raw, tmp_path)
-    ids = {split: pd.read_csv(raw / f"{split}-metadata.csv")["isic_id"] for split in ("train", "test")}
-    write(tmp_path, {f"{split}-image/image/{name}.jpg": name for split in ids for name in ids[split]})
+    ids = {
+        split: pd.read_csv(raw / f"{split}-metadata.csv")["isic_id"] for split in ("train", "test")
+    }
+    write(
+        tmp_path, {f"{split}-image/image/{name}.jpg": name for split in ids for name in ids[split]}
+    )
     table = isic2024.read_raw(tmp_path)
     assert contents(tmp_path, table) == {name: name for name in table["image_id"]}
 
@@ -57,7 +72,9 @@ def test_an_empty_test_set(raw, tmp_path):
         (tmp_path / name).symlink_to(raw / name)
     for name in ("test-metadata.csv", "sample_submission.csv"):
         (tmp_path / name).write_text((raw / name).read_text().splitlines()[0] + "\n")
-    assert set(isic2024.read_raw(tmp_path)["split"]) == {"train"} and not len(isic2024.sample(tmp_path))
+    assert set(isic2024.read_raw(tmp_path)["split"]) == {"train"} and not len(
+        isic2024.sample(tmp_path)
+    )
 
 
 def test_a_test_row_that_is_a_training_row(raw, tmp_path):

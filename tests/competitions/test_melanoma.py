@@ -1,18 +1,20 @@
-"""The SIIM-ISIC files: every layout they come in, the real tables' known counts, one line for each kind of mistake."""
+"""The SIIM-ISIC files: every layout they come in, the real tables' known counts, one line for each
+kind of mistake."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.competitions import melanoma
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from tests.cases.raw_downloads import SHARED, contents, pack, write
 
 HEAD = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge"
 TABLES = {
     "train.csv": f"{HEAD},diagnosis,benign_malignant,target\n"
-                 "ISIC_0000001,IP_1,male,45.0,torso,nevus,benign,0\n"
-                 "ISIC_0000002,IP_1,,,,unknown,malignant,1\n"
-                 "ISIC_0000003,IP_2,female,30.0,head/neck,unknown,benign,0\n",
+    "ISIC_0000001,IP_1,male,45.0,torso,nevus,benign,0\n"
+    "ISIC_0000002,IP_1,,,,unknown,malignant,1\n"
+    "ISIC_0000003,IP_2,female,30.0,head/neck,unknown,benign,0\n",
     "test.csv": f"{HEAD}\nISIC_0000009,IP_3,female,50.0,\nISIC_0000008,IP_4,male,20.0,torso\n",
     "sample_submission.csv": "image_name,target\nISIC_0000009,0\nISIC_0000008,0\n",
 }
@@ -21,7 +23,9 @@ TRAIN, TEST = ("ISIC_0000001", "ISIC_0000002", "ISIC_0000003"), ("ISIC_0000009",
 
 def pictures(train: str, test: str, suffix: str) -> dict[str, str]:
     """The picture files of both splits, each holding its own name."""
-    return {f"{train}{name}{suffix}": name for name in TRAIN} | {f"{test}{name}{suffix}": name for name in TEST}
+    return {f"{train}{name}{suffix}": name for name in TRAIN} | {
+        f"{test}{name}{suffix}": name for name in TEST
+    }
 
 
 def folder(raw, **changed):
@@ -30,23 +34,40 @@ def folder(raw, **changed):
     return write(raw, tables | pictures("jpeg/train/", "jpeg/test/", ".jpg"))
 
 
-@pytest.mark.parametrize(("train", "test", "suffix"), [
-    ("jpeg/train/", "jpeg/test/", ".jpg"), ("train/", "test/", ".dcm"), ("train/", "test/", ".jpg"),
-    ("ISIC_2020_Training_JPEG/", "ISIC_2020_Test_Input/", ".jpg"), ("train/", "test/", ".png"),
-])
+@pytest.mark.parametrize(
+    ("train", "test", "suffix"),
+    [
+        ("jpeg/train/", "jpeg/test/", ".jpg"),
+        ("train/", "test/", ".dcm"),
+        ("train/", "test/", ".jpg"),
+        ("ISIC_2020_Training_JPEG/", "ISIC_2020_Test_Input/", ".jpg"),
+        ("train/", "test/", ".png"),
+    ],
+)
 def test_unpacked_layouts(tmp_path, train, test, suffix):
     raw = write(tmp_path, TABLES | pictures(train, test, suffix))
     assert contents(raw, melanoma.read_raw(raw)) == {name: name for name in TRAIN + TEST}
 
 
-@pytest.mark.parametrize("zips", [
-    {"siim.zip": TABLES | pictures("jpeg/train/", "jpeg/test/", ".jpg")},
-    {"siim.zip": TABLES | pictures("train/", "test/", ".dcm")},
-    {"all.zip": {f"download/{k}": v for k, v in (TABLES | pictures("jpeg/train/", "jpeg/test/", ".jpg")).items()}},
-    {"tables.zip": TABLES, "jpeg.zip": pictures("train/", "test/", ".jpg")},
-    {**{f"{name}.zip": {name: text} for name, text in TABLES.items()},
-     "train.zip": {f"{name}.jpg": name for name in TRAIN}, "test.zip": {f"{name}.jpg": name for name in TEST}},
-])
+@pytest.mark.parametrize(
+    "zips",
+    [
+        {"siim.zip": TABLES | pictures("jpeg/train/", "jpeg/test/", ".jpg")},
+        {"siim.zip": TABLES | pictures("train/", "test/", ".dcm")},
+        {
+            "all.zip": {
+                f"download/{k}": v
+                for k, v in (TABLES | pictures("jpeg/train/", "jpeg/test/", ".jpg")).items()
+            }
+        },
+        {"tables.zip": TABLES, "jpeg.zip": pictures("train/", "test/", ".jpg")},
+        {
+            **{f"{name}.zip": {name: text} for name, text in TABLES.items()},
+            "train.zip": {f"{name}.jpg": name for name in TRAIN},
+            "test.zip": {f"{name}.jpg": name for name in TEST},
+        },
+    ],
+)
 def test_zips_are_read_as_they_come(tmp_path, zips):
     for archive, files in zips.items():
         pack(tmp_path, archive, files)
@@ -78,44 +99,108 @@ def test_lesions_and_both_forms_of_the_list_of_duplicates(tmp_path):
 
 def test_external_sets_in_both_forms(tmp_path):
     folder(tmp_path)
-    write(tmp_path / "external/ISIC 2019", {
-        "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV\nISIC_0000001,1.0,0.0\nISIC_5,0.0,1.0\n",
-        "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,lesion_id,sex\n"
-                                           "ISIC_5,20.0,anterior torso,L1,male\nISIC_0000001,,,,\n",
-        "ISIC_2019_Training_Input/ISIC_0000001.jpg": "isic_2019_ISIC_0000001",
-        "ISIC_2019_Training_Input/ISIC_5.jpg": "isic_2019_ISIC_5"})
+    write(
+        tmp_path / "external/ISIC 2019",
+        {
+            "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV\nISIC_0000001,1.0,0.0\nISIC_5,0.0,1.0\n",
+            "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,lesion_id,sex\n"
+            "ISIC_5,20.0,anterior torso,L1,male\nISIC_0000001,,,,\n",
+            "ISIC_2019_Training_Input/ISIC_0000001.jpg": "isic_2019_ISIC_0000001",
+            "ISIC_2019_Training_Input/ISIC_5.jpg": "isic_2019_ISIC_5",
+        },
+    )
     rows = "ISIC_6,-1,male,60,torso,1,3,6,4\nISIC_7,-1,male,60,torso,0,-1,6,4\n"
     community = f"{HEAD},target,tfrecord,width,height\n{rows}"
-    write(tmp_path / "external/malignant-v2", {"train.csv": community, "train/ISIC_6.jpg": "malignant_v2_ISIC_6"})
+    write(
+        tmp_path / "external/malignant-v2",
+        {"train.csv": community, "train/ISIC_6.jpg": "malignant_v2_ISIC_6"},
+    )
     table = melanoma.read_raw(tmp_path).set_index("image_id")
     rows = table[table["source"] != "siim"]
     assert list(rows.index) == ["isic_2019_ISIC_0000001", "isic_2019_ISIC_5", "malignant_v2_ISIC_6"]
     assert list(rows["target"]) == [1, 0, 1] and list(rows["patient_id"]) == list(rows.index)
-    assert rows.loc["isic_2019_ISIC_5", ["sex", melanoma.SITE, "lesion_id"]].tolist() == ["male", "torso", "L1"]
+    assert rows.loc["isic_2019_ISIC_5", ["sex", melanoma.SITE, "lesion_id"]].tolist() == [
+        "male",
+        "torso",
+        "L1",
+    ]
     assert set(rows["split"]) == {"train"} and rows["log_images"].isna().all()
     read = contents(tmp_path, rows.reset_index())
     assert read == {name: name for name in rows.index}
 
 
-@pytest.mark.parametrize(("file", "text", "message"), [
-    ("train_csv", TABLES["train.csv"].replace("benign,0\nISIC_0000002", "benign,maybe\nISIC_0000002"),
-     r"train.csv: row 2, column target: 'maybe' is not 0, 1 or -1"),
-    ("train_csv", TABLES["train.csv"].replace("malignant,1", "malignant,"), "row 3, column target: '' is not"),
-    ("train_csv", TABLES["train.csv"].replace("IP_2", ""), "row 4, column patient_id: '' is blank"),
-    ("train_csv", TABLES["train.csv"].replace("ISIC_0000003", "ISIC_0000001"),
-     "row 4, column image_name: 'ISIC_0000001' stands there twice"),
-    ("train_csv", TABLES["train.csv"].replace("ISIC_0000003", "../../passwd"), "row 4, column image_name: .* no plain"),
-    ("train_csv", TABLES["train.csv"].replace("45.0", "old"), "row 2, column age_approx: 'old' is no number"),
-    ("train_csv", TABLES["train.csv"].replace("45.0", "inf"), "row 2, column age_approx: 'inf' is no number"),
-    ("train_csv", TABLES["train.csv"].replace("sex", "gender"), "train.csv: the column 'sex' is missing"),
-    ("train_csv", TABLES["train.csv"][:-12], "the last row.* has 6 of 8 columns"),
-    ("train_csv", TABLES["train.csv"].replace("diagnosis", "sex"), "two columns are called 'sex'"),
-    ("train_csv", TABLES["train.csv"].replace("torso,nevus", "torso,a,b"), "rows have more columns than its header"),
-    ("train_csv", TABLES["train.csv"].replace(",,,,unknown", ",,,,,unknown"), "no CSV file: .* line 3, saw 9"),
-    ("train_csv", "", "this is no CSV file"),
-    ("test_csv", TABLES["test.csv"].replace("ISIC_0000009", "ISIC_0000001"), "'ISIC_0000001' stands in train.csv too"),
-    ("test_csv", TABLES["test.csv"].replace("IP_3", " "), "test.csv: row 2, column patient_id: '' is blank"),
-])
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("benign,0\nISIC_0000002", "benign,maybe\nISIC_0000002"),
+            r"train.csv: row 2, column target: 'maybe' is not 0, 1 or -1",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("malignant,1", "malignant,"),
+            "row 3, column target: '' is not",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("IP_2", ""),
+            "row 4, column patient_id: '' is blank",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("ISIC_0000003", "ISIC_0000001"),
+            "row 4, column image_name: 'ISIC_0000001' stands there twice",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("ISIC_0000003", "../../passwd"),
+            "row 4, column image_name: .* no plain",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("45.0", "old"),
+            "row 2, column age_approx: 'old' is no number",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("45.0", "inf"),
+            "row 2, column age_approx: 'inf' is no number",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("sex", "gender"),
+            "train.csv: the column 'sex' is missing",
+        ),
+        ("train_csv", TABLES["train.csv"][:-12], "the last row.* has 6 of 8 columns"),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("diagnosis", "sex"),
+            "two columns are called 'sex'",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace("torso,nevus", "torso,a,b"),
+            "rows have more columns than its header",
+        ),
+        (
+            "train_csv",
+            TABLES["train.csv"].replace(",,,,unknown", ",,,,,unknown"),
+            "no CSV file: .* line 3, saw 9",
+        ),
+        ("train_csv", "", "this is no CSV file"),
+        (
+            "test_csv",
+            TABLES["test.csv"].replace("ISIC_0000009", "ISIC_0000001"),
+            "'ISIC_0000001' stands in train.csv too",
+        ),
+        (
+            "test_csv",
+            TABLES["test.csv"].replace("IP_3", " "),
+            "test.csv: row 2, column patient_id: '' is blank",
+        ),
+    ],
+)
 def test_mistakes_are_named(tmp_path, file, text, message):
     raw = folder(tmp_path, **{file: text})
     with pytest.raises(UserError, match=message) as raised:
@@ -124,7 +209,11 @@ def test_mistakes_are_named(tmp_path, file, text, message):
 
 
 def test_blank_lines_do_not_shift_the_row_that_an_error_names(tmp_path):
-    text = TABLES["train.csv"].replace("ISIC_0000002", "\n\nISIC_0000002").replace("malignant,1", "malignant,7")
+    text = (
+        TABLES["train.csv"]
+        .replace("ISIC_0000002", "\n\nISIC_0000002")
+        .replace("malignant,1", "malignant,7")
+    )
     with pytest.raises(UserError, match="row 5, column target: '7'"):
         melanoma.read_raw(folder(tmp_path, train_csv=text))
 
@@ -142,10 +231,14 @@ def test_ten_runs_as_the_paper_says():
     assert len(melanoma.runs) == 10 and networks == {"b3", "b5", "b6"}
     assert {run.size for run in melanoma.runs} == {256, 384, 512, 768}
     assert {(run.pretrain.epochs, run.finetune.epochs) for run in melanoma.runs} == {(16, 35)}
-    assert {run.finetune.gamma for run in melanoma.runs} == {1 / 500} and {run.views for run in melanoma.runs} == {30}
+    assert {run.finetune.gamma for run in melanoma.runs} == {1 / 500} and {
+        run.views for run in melanoma.runs
+    } == {30}
 
 
-@pytest.mark.skipif(not (SHARED / "siim_isic/train.csv").exists(), reason="the real SIIM-ISIC tables are not here")
+@pytest.mark.skipif(
+    not (SHARED / "siim_isic/train.csv").exists(), reason="the real SIIM-ISIC tables are not here"
+)
 def test_the_real_tables(tmp_path):
     real = SHARED / "siim_isic"
     folds = pd.read_csv(real / "siim_isic_train_tfrecord_folds.csv.gz")

@@ -1,4 +1,6 @@
-"""PESG against a plain reading of Algorithm 1, and against torch's SGD where the two are the same."""
+"""PESG against a plain reading of Algorithm 1, and against torch's SGD where the two are the
+same."""
+
 import copy
 
 import numpy as np
@@ -8,16 +10,9 @@ import torch
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy
 from pipeline.core.metrics import auc
 from pipeline.core.pesg import PESG
+from tests.cases.pesg import X, batch, network
 
-X = np.random.default_rng(0).normal(size=(400, 6))
 Y = (X[:, 0] + X[:, 1] ** 2 + np.random.default_rng(1).normal(size=400) > 2).astype(float)
-
-
-def batch(step: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """The same rows for a step however it is reached; row 0 is positive, row 1 negative."""
-    rows = np.random.default_rng((7, step)).integers(0, len(X), size)
-    rows[0], rows[1] = np.flatnonzero(Y)[step % 40], np.flatnonzero(Y == 0)[step % 40]
-    return X[rows], Y[rows]
 
 
 def algorithm_1(steps, stages, eta, gamma, decay, m, dual_too, hinge=True):
@@ -34,9 +29,16 @@ def algorithm_1(steps, stages, eta, gamma, decay, m, dual_too, hinge=True):
         dh = 2 / n * np.where(y == 1, (1 - p) * (h - a - alpha), p * (h - b + alpha))
         da = -2 / n * np.sum((1 - p) * (h - a) * y)
         db = -2 / n * np.sum(p * (h - b) * (1 - y))
-        dalpha = 2 * (p * (1 - p) * m + np.mean(p * h * (1 - y) - (1 - p) * h * y)) - 2 * p * (1 - p) * alpha
+        dalpha = (
+            2 * (p * (1 - p) * m + np.mean(p * h * (1 - y) - (1 - p) * h * y))
+            - 2 * p * (1 - p) * alpha
+        )
         gradient = np.concatenate([x.T @ dh, [da, db]])
-        v = v - eta * (gradient + gamma * regularized * (v - reference)) - decay * eta * regularized * v
+        v = (
+            v
+            - eta * (gradient + gamma * regularized * (v - reference))
+            - decay * eta * regularized * v
+        )
         alpha = max(0.0, alpha + eta * dalpha) if hinge else alpha + eta * dalpha
         iterates.append(v)
     return np.concatenate([v, [alpha]])
@@ -49,7 +51,9 @@ def test_algorithm_1_for_200_steps(gamma, decay, dual_too, hinge):
     m, stages = 0.7 if hinge else 1.0, (60, 150)
     w = torch.full((6,), 0.1, dtype=torch.float64, requires_grad=True)
     loss = (AUCMargin(margin=m) if hinge else AUCSquare()).double()
-    optimizer = PESG([w], loss=loss, lr=0.3, gamma=gamma, weight_decay=decay, regularize_dual=dual_too)
+    optimizer = PESG(
+        [w], loss=loss, lr=0.3, gamma=gamma, weight_decay=decay, regularize_dual=dual_too
+    )
     lr = 0.3
     for t in range(200):
         if t in stages:
@@ -63,11 +67,6 @@ def test_algorithm_1_for_200_steps(gamma, decay, dual_too, hinge):
     expected = algorithm_1(200, stages, 0.3, gamma, decay, m, dual_too, hinge)
     np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-12)
     assert np.abs(expected[:6] - 0.1).max() > 0.05  # it went somewhere
-
-
-def network(seed: int = 0) -> torch.nn.Sequential:
-    torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ELU(), torch.nn.Linear(8, 1))
 
 
 def run(net, loss, optimizer, steps, scheduler=None):
@@ -124,7 +123,8 @@ def test_momentum_is_torchs_and_takes_in_the_pull():
 
 
 def test_momentum_with_a_gradient_of_another_layout_and_with_several_dtypes():
-    """The same numbers whatever order they lie in, as from a channels_last network with a hand-made gradient."""
+    """The same numbers whatever order they lie in, as from a channels_last network with a hand-made
+    gradient."""
     torch.manual_seed(0)
     start, gradient = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
     plain = torch.nn.Parameter(start.clone())
@@ -146,8 +146,10 @@ def test_many_small_and_some_large_tensors_move_alike():
     parts = [torch.randn(n) for n in (3, 400_000, 5, 1, 300_000, 7)]
     together = [torch.nn.Parameter(p.clone()) for p in parts]
     alone = [torch.nn.Parameter(p.clone()) for p in parts]
-    optimizers = [PESG(together, lr=0.1, gamma=0.1, weight_decay=1e-3),
-                  *(PESG([p], lr=0.1, gamma=0.1, weight_decay=1e-3) for p in alone)]
+    optimizers = [
+        PESG(together, lr=0.1, gamma=0.1, weight_decay=1e-3),
+        *(PESG([p], lr=0.1, gamma=0.1, weight_decay=1e-3) for p in alone),
+    ]
     for t in range(3):
         for one, other in zip(together, alone):
             one.grad = torch.full_like(one, np.sin(t))
@@ -161,7 +163,10 @@ def test_many_small_and_some_large_tensors_move_alike():
 def test_alpha_ascends_and_stays_above_0_only_for_the_margin_loss(make):
     loss = make()
     optimizer = PESG([torch.zeros(1, requires_grad=True)], loss=loss, lr=0.5)
-    scores, y = torch.tensor([5.0, 0.0]), torch.tensor([1.0, 0.0])  # far apart: ∂F/∂α = (1 - 5 - α) / 2 < 0
+    scores, y = (
+        torch.tensor([5.0, 0.0]),
+        torch.tensor([1.0, 0.0]),
+    )  # far apart: ∂F/∂α = (1 - 5 - α) / 2 < 0
     for _ in range(20):
         optimizer.zero_grad()
         loss(scores, y).backward()
@@ -177,7 +182,8 @@ def test_alpha_ascends_and_stays_above_0_only_for_the_margin_loss(make):
 
 
 def frozen_run(frozen, steps, boundaries):
-    """A weight whose gradient is absent at the steps in `frozen`; its reference after every stage, and the reading."""
+    """A weight whose gradient is absent at the steps in `frozen`; its reference after every stage,
+    and the reading."""
     v = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
     other = torch.tensor([0.0], dtype=torch.float64, requires_grad=True)
     optimizer = PESG([v, other], lr=0.1, gamma=0.2)
@@ -196,7 +202,9 @@ def frozen_run(frozen, steps, boundaries):
     return v.item(), value.item()
 
 
-@pytest.mark.parametrize("frozen", [set(), set(range(7)), {3, 4, 5, 8}, set(range(10, 20)), set(range(5, 25)), {0, 29}])
+@pytest.mark.parametrize(
+    "frozen", [set(), set(range(7)), {3, 4, 5, 8}, set(range(10, 20)), set(range(5, 25)), {0, 29}]
+)
 def test_the_mean_counts_the_steps_in_which_a_weight_stood_still(frozen):
     ours, expected = frozen_run(frozen, 30, (10, 20))
     assert ours == pytest.approx(expected, rel=1e-12)
@@ -217,7 +225,10 @@ def test_a_stage_without_steps_changes_no_reference():
 
 def test_next_stage_sets_the_rate_and_keeps_ratios():
     net, loss = network(), AUCMargin()
-    groups = [{"params": net[0].parameters(), "lr": 0.4}, {"params": net[2].parameters(), "lr": 0.1}]
+    groups = [
+        {"params": net[0].parameters(), "lr": 0.4},
+        {"params": net[2].parameters(), "lr": 0.1},
+    ]
     optimizer = PESG(groups, loss=loss, lr=0.2)
     optimizer.next_stage(lr=0.2)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.2, 0.05, 0.1, 0.1])
@@ -267,8 +278,16 @@ def test_closure_and_zero_grad():
     assert loss.alpha.grad is None and loss.a.grad is None
 
 
-@pytest.mark.parametrize("wrong", [dict(lr=-1), dict(gamma=-1), dict(weight_decay=-1), dict(momentum=-0.1),
-                                   dict(lr=float("nan"))])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(lr=-1),
+        dict(gamma=-1),
+        dict(weight_decay=-1),
+        dict(momentum=-0.1),
+        dict(lr=float("nan")),
+    ],
+)
 def test_wrong_values_raise(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PESG([torch.zeros(1, requires_grad=True)], **wrong)
@@ -281,10 +300,20 @@ def test_decay_beyond_1_raises():
         PESG([v], lr=2.0, weight_decay=0.5).step()
 
 
-@pytest.mark.parametrize(("make", "lr"), [
-    (AUCMargin, 0.5), (AUCSquare, 0.5), (lambda: AUCMargin(dual="closed_form"), 0.5),
-    (lambda: AUCMargin(normalize="l2", margin=0.3), 5.0),  # scores of size 1/√32: smaller gradients
-    (lambda: AUCMargin(normalize="l2*sqrt_b"), 0.5), (lambda: AUCMargin(prior=float(Y.mean())), 0.5)])
+@pytest.mark.parametrize(
+    ("make", "lr"),
+    [
+        (AUCMargin, 0.5),
+        (AUCSquare, 0.5),
+        (lambda: AUCMargin(dual="closed_form"), 0.5),
+        (
+            lambda: AUCMargin(normalize="l2", margin=0.3),
+            5.0,
+        ),  # scores of size 1/√32: smaller gradients
+        (lambda: AUCMargin(normalize="l2*sqrt_b"), 0.5),
+        (lambda: AUCMargin(prior=float(Y.mean())), 0.5),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:label .:UserWarning")
 def test_it_learns_to_rank(make, lr):
     net, loss = network(), make()
@@ -302,7 +331,10 @@ def test_it_learns_to_rank(make, lr):
 def test_cuda_is_the_cpu(dual):
     results = []
     for device in ("cpu", "cuda"):
-        net, loss = network().double().to(device), AUCMargin(dual=dual, normalize="l2*sqrt_b").double()
+        net, loss = (
+            network().double().to(device),
+            AUCMargin(dual=dual, normalize="l2*sqrt_b").double(),
+        )
         optimizer = PESG(net.parameters(), loss=loss, lr=0.1, gamma=0.1)
         loss.to(device)  # after the optimizer was made: it still holds the same a, b, α
         for t in range(40):
@@ -312,7 +344,9 @@ def test_cuda_is_the_cpu(dual):
             optimizer.zero_grad()
             loss(net(x)[:, 0], y).backward()
             optimizer.step()
-        results.append([value.detach().cpu() for value in (*net.parameters(), loss.a, loss.b, loss.alpha)])
+        results.append(
+            [value.detach().cpu() for value in (*net.parameters(), loss.a, loss.b, loss.alpha)]
+        )
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-10)
 
 

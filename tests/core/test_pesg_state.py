@@ -1,4 +1,6 @@
-"""A run cut anywhere and resumed is the uncut run, bit for bit; and PESG under mixed precision with a scaler."""
+"""A run cut anywhere and resumed is the uncut run, bit for bit; and PESG under mixed precision with
+a scaler."""
+
 import io
 
 import pytest
@@ -7,20 +9,34 @@ import torch
 from pipeline.core.losses import AUCMargin, AUCSquare
 from pipeline.core.pesg import PESG
 from pipeline.core.training import checkpoint
-from tests.core.test_pesg import batch, network
+from tests.cases.pesg import batch, network
 
 STEPS, BOUNDARIES, UNFREEZE = 36, (11, 25), 17
-MAKES = {"margin": AUCMargin, "square": AUCSquare, "closed form": lambda: AUCMargin(dual="closed_form"),
-         "prior, l2": lambda: AUCMargin(margin=0.3, prior=0.3, normalize="l2")}
+MAKES = {
+    "margin": AUCMargin,
+    "square": AUCSquare,
+    "closed form": lambda: AUCMargin(dual="closed_form"),
+    "prior, l2": lambda: AUCMargin(margin=0.3, prior=0.3, normalize="l2"),
+}
 
 
 def start(make, momentum, dual_too):
     """Network, loss, optimizer with two groups, scheduler; the first layer begins frozen."""
     net, loss = network(), make()
     net[0].weight.requires_grad_(False)
-    groups = [{"params": net[0].parameters(), "gamma": 0.1}, {"params": net[2].parameters(), "lr": 0.05}]
-    optimizer = PESG(groups, loss=loss, lr=0.1, gamma=0.3, weight_decay=1e-3, momentum=momentum,
-                     regularize_dual=dual_too)
+    groups = [
+        {"params": net[0].parameters(), "gamma": 0.1},
+        {"params": net[2].parameters(), "lr": 0.05},
+    ]
+    optimizer = PESG(
+        groups,
+        loss=loss,
+        lr=0.1,
+        gamma=0.3,
+        weight_decay=1e-3,
+        momentum=momentum,
+        regularize_dual=dual_too,
+    )
     return net, loss, optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
 
 
@@ -42,7 +58,12 @@ def everything(net, loss, optimizer):
     tensors = [*net.state_dict().values(), *loss.state_dict().values()]
     for entry in state["state"].values():
         tensors += [torch.as_tensor(value) for _, value in sorted(entry.items())]
-    return [*tensors, torch.tensor([[g["lr"], g["stage_step"]] for g in state["param_groups"]], dtype=torch.float64)]
+    return [
+        *tensors,
+        torch.tensor(
+            [[g["lr"], g["stage_step"]] for g in state["param_groups"]], dtype=torch.float64
+        ),
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:label .:UserWarning")
@@ -55,7 +76,14 @@ def test_cut_anywhere_and_resumed(make, momentum, dual_too):
         first = start(make, momentum, dual_too)
         go_on(*first, range(cut))
         file = io.BytesIO()
-        torch.save({"net": first[0].state_dict(), "pesg": first[2].state_dict(), "rate": first[3].state_dict()}, file)
+        torch.save(
+            {
+                "net": first[0].state_dict(),
+                "pesg": first[2].state_dict(),
+                "rate": first[3].state_dict(),
+            },
+            file,
+        )
         file.seek(0)
         saved = torch.load(file, weights_only=True)
         torch.manual_seed(99)
@@ -73,7 +101,10 @@ def test_cut_anywhere_and_resumed(make, momentum, dual_too):
 def test_a_saved_state_is_a_snapshot_and_survives_loading():
     first = start(AUCMargin, 0.5, False)
     go_on(*first, range(20))
-    saved, weights = first[2].state_dict(), {name: value.clone() for name, value in first[0].state_dict().items()}
+    saved, weights = (
+        first[2].state_dict(),
+        {name: value.clone() for name, value in first[0].state_dict().items()},
+    )
     go_on(*first, range(20, 30))
     for _ in range(2):  # the second load finds what the first found
         other = start(AUCMargin, 0.5, False)
@@ -105,7 +136,8 @@ def scaled_run(scaler, autocast=None, steps=25, poison=()):
 
 
 def test_a_scaler_changes_nothing_and_skips_alpha_too():
-    """The scale is a power of two, so unscaled gradients are exact, those of a, b and α included."""
+    """The scale is a power of two, so unscaled gradients are exact, those of a, b and α
+    included."""
     plain = scaled_run(torch.amp.GradScaler("cpu", enabled=False))
     scaled = scaled_run(torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=5))
     assert all(torch.equal(u, v) for u, v in zip(plain, scaled))
@@ -131,7 +163,9 @@ def test_unscaling_by_hand_first_is_the_same():
 @pytest.mark.parametrize("scaled", [False, True])
 def test_half_precision_stays_near_single(dtype, scaled):
     single = scaled_run(torch.amp.GradScaler("cpu", enabled=False))
-    half = scaled_run(torch.amp.GradScaler("cpu", enabled=scaled, init_scale=2.0**10), autocast=dtype)
+    half = scaled_run(
+        torch.amp.GradScaler("cpu", enabled=scaled, init_scale=2.0**10), autocast=dtype
+    )
     for u, v in zip(single, half):
         torch.testing.assert_close(u, v, rtol=0.05, atol=0.02)
 
@@ -155,12 +189,21 @@ def test_accumulated_micro_batches_add_up():
     torch.testing.assert_close(loss.alpha.grad, sum(gradients) / 2)
 
 
-def test_cut_through_a_checkpoint_on_disk_with_momentum_and_weights_in_channels_last_order(tmp_path):
-    """A file holds its tensors row by row; the buffers must come back in the order of the weights."""
+def test_cut_through_a_checkpoint_on_disk_with_momentum_and_weights_in_channels_last_order(
+    tmp_path,
+):
+    """A file holds its tensors row by row; the buffers must come back in the order of the
+    weights."""
+
     def made() -> tuple:
         torch.manual_seed(0)
-        net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ELU(), torch.nn.Conv2d(8, 4, 3),
-                                  torch.nn.Flatten(), torch.nn.Linear(64, 1)).to(memory_format=torch.channels_last)
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3),
+            torch.nn.ELU(),
+            torch.nn.Conv2d(8, 4, 3),
+            torch.nn.Flatten(),
+            torch.nn.Linear(64, 1),
+        ).to(memory_format=torch.channels_last)
         loss = AUCMargin()
         return net, loss, PESG(net.parameters(), loss=loss, lr=0.1, gamma=0.01, momentum=0.9)
 
@@ -168,13 +211,18 @@ def test_cut_through_a_checkpoint_on_disk_with_momentum_and_weights_in_channels_
         for step in steps:
             x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(step))
             optimizer.zero_grad()
-            loss(net(x.to(memory_format=torch.channels_last))[:, 0], (torch.arange(16) % 4 == 0).float()).backward()
+            loss(
+                net(x.to(memory_format=torch.channels_last))[:, 0],
+                (torch.arange(16) % 4 == 0).float(),
+            ).backward()
             optimizer.step()
 
     whole, first, second = made(), made(), made()
     go(*whole, range(10))
     go(*first, range(5))
-    checkpoint.save(tmp_path, "finetuned", {"net": first[0].state_dict(), "pesg": first[2].state_dict()})
+    checkpoint.save(
+        tmp_path, "finetuned", {"net": first[0].state_dict(), "pesg": first[2].state_dict()}
+    )
     saved = checkpoint.load(tmp_path, "finetuned")
     second[0].load_state_dict(saved["net"])
     second[2].load_state_dict(saved["pesg"])

@@ -1,4 +1,6 @@
-"""Notebooks and metadata, held against Kaggle's own client and nbformat; the cells, run where things fail."""
+"""Notebooks and metadata, held against Kaggle's own client and nbformat; the cells, run where
+things fail."""
+
 import json
 import os
 import re
@@ -15,7 +17,7 @@ import pytest
 from kaggle.api.kaggle_api_extended import KaggleApi
 from requests.exceptions import HTTPError
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.deploy import notebook as made
 from pipeline.deploy.kaggle import SOURCES, write_kernel
 from pipeline.deploy.wheels import repack
@@ -25,7 +27,8 @@ SLUG = "findings-2026"
 
 @pytest.fixture
 def client(monkeypatch):
-    """Kaggle's client with everything but the network: what it would upload and save is kept in its `seen`."""
+    """Kaggle's client with everything but the network: what it would upload and save is kept in its
+    `seen`."""
     api, api.seen = (one := KaggleApi()), {}
     one.config_values = {"username": "me"}
 
@@ -35,9 +38,13 @@ def client(monkeypatch):
 
     @contextmanager
     def build_kaggle_client():
-        datasets = SimpleNamespace(create_dataset=lambda request: SimpleNamespace(error="", request=request))
-        yield SimpleNamespace(kernels=SimpleNamespace(kernels_api_client=SimpleNamespace(save_kernel=save)),
-                              datasets=SimpleNamespace(dataset_api_client=datasets))
+        datasets = SimpleNamespace(
+            create_dataset=lambda request: SimpleNamespace(error="", request=request)
+        )
+        yield SimpleNamespace(
+            kernels=SimpleNamespace(kernels_api_client=SimpleNamespace(save_kernel=save)),
+            datasets=SimpleNamespace(dataset_api_client=datasets),
+        )
 
     def upload_blob(path, *_):
         api.seen.setdefault("files", []).append(Path(path).name)
@@ -54,14 +61,24 @@ def client(monkeypatch):
 
 @pytest.mark.parametrize("script", ["notebook_predict.py", "notebook_train.py"])
 def test_the_client_pushes_the_kernel_as_it_is(tmp_path, client, capsys, script):
-    metadata = made.kernel_metadata("me", "melanoma predict", SLUG, "me/melanoma-package", ("me/melanoma-train",))
+    metadata = made.kernel_metadata(
+        "me", "melanoma predict", SLUG, "me/melanoma-package", ("me/melanoma-train",)
+    )
     write_kernel(tmp_path, script, {"SLUG": SLUG, "HOURS": 8.5}, metadata)
     client.kernels_push(str(tmp_path))
     request = client.seen["kernel"]
-    assert "does not resolve" not in capsys.readouterr().out  # the client's warning about titles and ids
+    assert (
+        "does not resolve" not in capsys.readouterr().out
+    )  # the client's warning about titles and ids
     assert (request.slug, request.new_title) == ("me/melanoma-predict", "melanoma predict")
-    assert request.enable_internet is False and request.is_private is True and request.enable_gpu is True
-    assert request.dataset_data_sources == ["me/melanoma-package"] and request.competition_data_sources == [SLUG]
+    assert (
+        request.enable_internet is False
+        and request.is_private is True
+        and request.enable_gpu is True
+    )
+    assert request.dataset_data_sources == [
+        "me/melanoma-package"
+    ] and request.competition_data_sources == [SLUG]
     assert f"SLUG = '{SLUG}'" in request.text
     nbformat.validate(nbformat.read(tmp_path / "notebook.ipynb", as_version=4))
 
@@ -72,18 +89,30 @@ def test_the_client_creates_the_dataset_and_skips_nothing(tmp_path, client, caps
     for name in ("package.json", "code.zip", "b5_384-fold0.safetensors"):
         (tmp_path / name).write_text("x")
     result = client.dataset_create_new(str(tmp_path))
-    assert result.error is None and result.request.slug == "melanoma-package" and result.request.is_private
+    assert (
+        result.error is None
+        and result.request.slug == "melanoma-package"
+        and result.request.is_private
+    )
     assert sorted(client.seen["files"]) == ["b5_384-fold0.safetensors", "code.zip", "package.json"]
     assert "Skipping" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("call, part", [
-    (lambda: made.kernel_metadata("me", "m p", SLUG, "me/melanoma-package"), "5 to 50"),
-    (lambda: made.kernel_metadata("me", "m" * 51, SLUG, "me/melanoma-package"), "5 to 50"),
-    (lambda: made.kernel_metadata("My Name", "melanoma predict", SLUG, "me/melanoma-package"), "no Kaggle user name"),
-    (lambda: made.dataset_metadata("me", "m pac", "Networks and code for melanoma"), "6 to 50"),
-    (lambda: made.dataset_metadata("me", "melanoma package", "too short"), "20 to 80"),
-])
+@pytest.mark.parametrize(
+    "call, part",
+    [
+        (lambda: made.kernel_metadata("me", "m p", SLUG, "me/melanoma-package"), "5 to 50"),
+        (lambda: made.kernel_metadata("me", "m" * 51, SLUG, "me/melanoma-package"), "5 to 50"),
+        (
+            lambda: made.kernel_metadata(
+                "My Name", "melanoma predict", SLUG, "me/melanoma-package"
+            ),
+            "no Kaggle user name",
+        ),
+        (lambda: made.dataset_metadata("me", "m pac", "Networks and code for melanoma"), "6 to 50"),
+        (lambda: made.dataset_metadata("me", "melanoma package", "too short"), "20 to 80"),
+    ],
+)
 def test_what_kaggle_refuses_is_refused_here(call, part):
     with pytest.raises(UserError, match=part):
         call()
@@ -91,6 +120,7 @@ def test_what_kaggle_refuses_is_refused_here(call, part):
 
 def test_slugs_are_the_clients():
     from slugify import slugify
+
     for title in ("melanoma package", "ISIC 2024: predict!", "a_b  c--d", " x "):
         assert made.slug(title) == slugify(title)
 
@@ -104,16 +134,33 @@ IDS = ["0015719", "b", "c"]
 def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = None, **about) -> None:
     """Mounts with a sample, an answer, and a package whose code is `program`."""
     rows = IDS if rows is None else rows
-    raw, package = root / "input" / "competitions" / SLUG, root / "input" / "datasets" / "me" / "findings-package"
+    raw, package = (
+        root / "input" / "competitions" / SLUG,
+        root / "input" / "datasets" / "me" / "findings-package",
+    )
     raw.mkdir(parents=True)
     package.mkdir(parents=True)
     pd.DataFrame({"id": rows, "A": 0}).to_csv(raw / "sample_submission.csv", index=False)
     answer = pd.DataFrame({"id": rows, "A": [0.1 * number for number in range(len(rows))]})
     answer.to_csv(raw / "answer.csv", index=False)
-    (package / "package.json").write_text(json.dumps({
-        "competition": "findings", "file": "submission.csv", "id_column": "id", "columns": {"a": "A"},
-        "prior": {"a": 0.25}, "wheels": {}, **about}))
-    code = {"pipeline/__init__.py": "", "pipeline/deploy/__init__.py": "", "pipeline/deploy/away/kaggle.py": program}
+    (package / "package.json").write_text(
+        json.dumps(
+            {
+                "competition": "findings",
+                "file": "submission.csv",
+                "id_column": "id",
+                "columns": {"a": "A"},
+                "prior": {"a": 0.25},
+                "wheels": {},
+                **about,
+            }
+        )
+    )
+    code = {
+        "pipeline/__init__.py": "",
+        "pipeline/deploy/__init__.py": "",
+        "pipeline/deploy/away/kaggle.py": program,
+    }
     if zipped:
         with zipfile.ZipFile(package / "code.zip", "w") as archive:
             for name, text in code.items():
@@ -126,11 +173,21 @@ def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = Non
 
 def run_cells(root: Path, hours: float = 1.0) -> tuple[pd.DataFrame, str]:
     """The submission that the notebook's cells leave, and what they printed."""
-    book = made.notebook(SOURCES / "notebook_predict.py", {"SLUG": SLUG, "PACKAGE": "findings", "HOURS": hours})
+    book = made.notebook(
+        SOURCES / "notebook_predict.py", {"SLUG": SLUG, "PACKAGE": "findings", "HOURS": hours}
+    )
     script = root / "cells.py"
-    script.write_text("\n\n".join(cell["source"] for cell in book["cells"] if cell["cell_type"] == "code"))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=root,
-                          env={**os.environ, "KAGGLE_ROOT": str(root)})
+    script.write_text(
+        "\n\n".join(cell["source"] for cell in book["cells"] if cell["cell_type"] == "code")
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+        env={**os.environ, "KAGGLE_ROOT": str(root)},
+    )
     assert done.returncode == 0, done.stderr
     return pd.read_csv(root / "working" / "submission.csv", dtype={"id": "str"}), done.stdout
 
@@ -143,14 +200,20 @@ def test_the_notebook_takes_what_the_program_wrote(tmp_path, zipped):
     assert "ended with status 0" in said
 
 
-@pytest.mark.parametrize("program", [
-    "raise SystemExit(2)", "import os; os.kill(os.getpid(), 9)", "import a_package_that_is_not_there",
-    GOOD.replace("answer", "sample_submission") + "; open(sys.argv[3], 'a').write('d,nan\\n')",
-    "import sys; open(sys.argv[3], 'w').write('id,A\\nb,0.5\\n')",
-    "import sys; open(sys.argv[3], 'w').write('id,A\\n0015719,0.5\\nb,\\nc,inf\\n')",
-    "import sys; open(sys.argv[3], 'w').write('')", "import os, sys; os.remove(sys.argv[3])",
-    "import sys; open(sys.argv[3], 'wb').write(b'\\xff\\xfe')",
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "raise SystemExit(2)",
+        "import os; os.kill(os.getpid(), 9)",
+        "import a_package_that_is_not_there",
+        GOOD.replace("answer", "sample_submission") + "; open(sys.argv[3], 'a').write('d,nan\\n')",
+        "import sys; open(sys.argv[3], 'w').write('id,A\\nb,0.5\\n')",
+        "import sys; open(sys.argv[3], 'w').write('id,A\\n0015719,0.5\\nb,\\nc,inf\\n')",
+        "import sys; open(sys.argv[3], 'w').write('')",
+        "import os, sys; os.remove(sys.argv[3])",
+        "import sys; open(sys.argv[3], 'wb').write(b'\\xff\\xfe')",
+    ],
+)
 def test_a_failing_program_leaves_the_fallback(tmp_path, program):
     lay_out(tmp_path, program, zipped=False)
     table, _ = run_cells(tmp_path)
@@ -165,10 +228,17 @@ def test_a_program_that_hangs_is_ended_in_time(tmp_path):
 
 def test_packages_that_are_missing_or_too_old_come_from_the_dataset(tmp_path):
     """Only they are asked of pip; what the program imports is then the dataset's."""
-    wheels = {"tqdm": "tqdm", "iterstrat": "iterative-stratification>=99", "nothing": "nothing-like-it"}
+    wheels = {
+        "tqdm": "tqdm",
+        "iterstrat": "iterative-stratification>=99",
+        "nothing": "nothing-like-it",
+    }
     lay_out(tmp_path, GOOD, zipped=False, wheels=wheels)
     _, said = run_cells(tmp_path)
-    assert "pip install iterative-stratification>=99 nothing-like-it: status 1" in said and "status 0" in said
+    assert (
+        "pip install iterative-stratification>=99 nothing-like-it: status 1" in said
+        and "status 0" in said
+    )
     repack("tqdm", tmp_path / "input/datasets/me/findings-package")
     about = tmp_path / "input/datasets/me/findings-package/package.json"
     content = json.loads(about.read_text()) | {"wheels": {"a_module_of_tqdm": "tqdm"}}
@@ -203,4 +273,6 @@ def test_many_pictures_in_a_folder_do_not_hide_the_mounts(tmp_path):
 
 def test_nothing_in_a_notebook_reaches_out():
     for script in SOURCES.glob("notebook_*.py"):
-        assert not re.search(r"https?://|pip install(?! \{)|!pip|requests|urllib", script.read_text()), script
+        assert not re.search(
+            r"https?://|pip install(?! \{)|!pip|requests|urllib", script.read_text()
+        ), script

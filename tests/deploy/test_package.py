@@ -1,4 +1,5 @@
 """What travels: which networks, in which order, which code; and what refuses to."""
+
 import json
 import sys
 import zipfile
@@ -9,9 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 import pipeline.competitions
-from pipeline.core.artifacts import tables
+from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.config.competition import load
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.deploy import codalab, kaggle
 from pipeline.deploy.package import modules, write_package
 
@@ -33,26 +35,53 @@ def house(tmp_path, monkeypatch):
     for name in ("DATA", "MODELS", "SUBMISSIONS"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     (tmp_path / "findings.py").write_text(COMPETITION.format(column="age"))
-    monkeypatch.setattr(pipeline.competitions, "__path__", [*pipeline.competitions.__path__, str(tmp_path)])
+    monkeypatch.setattr(
+        pipeline.competitions, "__path__", [*pipeline.competitions.__path__, str(tmp_path)]
+    )
     data, models = tmp_path / "data/findings", tmp_path / "models/findings"
     data.mkdir(parents=True)
-    pd.DataFrame({"image_id": ["i", "j", "k", "t"], "patient_id": "p", "split": ["train"] * 3 + ["test"],
-                  "a": [1, 0, 0, None], "b": [1, 1, 0, None]}).to_csv(data / "images.csv", index=False)
+    pd.DataFrame(
+        {
+            "image_id": ["i", "j", "k", "t"],
+            "patient_id": "p",
+            "split": ["train"] * 3 + ["test"],
+            "a": [1, 0, 0, None],
+            "b": [1, 1, 0, None],
+        }
+    ).to_csv(data / "images.csv", index=False)
     (data / "folds.csv").write_text("patient_id,fold\np,0\n")
-    hashes = tables.table_hashes("findings")
+    hashes = table_hashes("findings")
     for name in MEMBERS:
         for fold in (0, 1):
             (models / name / f"fold{fold}").mkdir(parents=True)
-            save_file({"w": np.zeros(3, np.float32)}, models / name / f"fold{fold}/finetuned.safetensors",
-                      {"pipeline": json.dumps({"hashes": hashes})})
+            save_file(
+                {"w": np.zeros(3, np.float32)},
+                models / name / f"fold{fold}/finetuned.safetensors",
+                {"pipeline": json.dumps({"hashes": hashes})},
+            )
     weights = {"x": {"a": 0.5, "b": 0.5}, "y": {"a": 0.5, "b": 0.5}, "twin": {"a": 0.0, "b": 0.0}}
-    tables.write_json(models / "ensemble.json", {
-        "members": list(MEMBERS), "folds": [0, 1], "labels": ["a", "b"], "method": "mean", "metadata": 0.5,
-        "weights": weights, "hashes": hashes})
+    write_json(
+        models / "ensemble.json",
+        {
+            "members": list(MEMBERS),
+            "folds": [0, 1],
+            "labels": ["a", "b"],
+            "method": "mean",
+            "metadata": 0.5,
+            "weights": weights,
+            "hashes": hashes,
+        },
+    )
     (models / "quantiles.json").write_text("{}")
-    rows = [(name, stage, label, auc) for name, auc in (("x", 0.8), ("y", 0.9), ("twin", 0.7), ("metadata", 0.6))
-            for stage in ("CE", "AUC-M") for label in ("a", "b", "mean")]
-    pd.DataFrame(rows, columns=["member", "stage", "label", "auc"]).to_csv(models / "scores.csv", index=False)
+    rows = [
+        (name, stage, label, auc)
+        for name, auc in (("x", 0.8), ("y", 0.9), ("twin", 0.7), ("metadata", 0.6))
+        for stage in ("CE", "AUC-M")
+        for label in ("a", "b", "mean")
+    ]
+    pd.DataFrame(rows, columns=["member", "stage", "label", "auc"]).to_csv(
+        models / "scores.csv", index=False
+    )
     yield tmp_path
     sys.modules.pop("pipeline.competitions.findings", None)
 
@@ -60,11 +89,20 @@ def house(tmp_path, monkeypatch):
 def test_networks_are_listed_in_order_of_value_and_those_of_no_weight_stay(house):
     about = write_package(load("findings"), house / "out", zipped=True)
     assert [one["file"] for one in about["networks"]] == [
-        "y-fold0.safetensors", "x-fold0.safetensors", "y-fold1.safetensors", "x-fold1.safetensors",
-        "metadata-fold0.safetensors", "metadata-fold1.safetensors"]
+        "y-fold0.safetensors",
+        "x-fold0.safetensors",
+        "y-fold1.safetensors",
+        "x-fold1.safetensors",
+        "metadata-fold0.safetensors",
+        "metadata-fold1.safetensors",
+    ]
     assert sorted(path.name for path in (house / "out").iterdir()) == sorted(
-        [one["file"] for one in about["networks"]] + ["code.zip", "package.json", "quantiles.json"])
-    assert about["prior"] == {"a": pytest.approx(1 / 3, abs=1e-6), "b": pytest.approx(2 / 3, abs=1e-6)}
+        [one["file"] for one in about["networks"]] + ["code.zip", "package.json", "quantiles.json"]
+    )
+    assert about["prior"] == {
+        "a": pytest.approx(1 / 3, abs=1e-6),
+        "b": pytest.approx(2 / 3, abs=1e-6),
+    }
     assert about["resize"]["fit"] == "square" and about["columns"] == {"a": "A", "b": "B"}
     with zipfile.ZipFile(house / "out/code.zip") as archive:
         assert "pipeline/deploy/away/kaggle.py" in archive.namelist()
@@ -72,9 +110,12 @@ def test_networks_are_listed_in_order_of_value_and_those_of_no_weight_stay(house
 
 def test_the_code_that_travels_is_all_but_other_competitions_and_the_paper():
     names = set(modules("melanoma"))
-    assert {"pipeline/competitions/melanoma.py", "pipeline/competitions/__init__.py",
-            "pipeline/core/ensemble/averages.py",
-            "pipeline/finetune.py"} <= names
+    assert {
+        "pipeline/competitions/melanoma.py",
+        "pipeline/competitions/__init__.py",
+        "pipeline/core/ensemble/averages.py",
+        "pipeline/finetune.py",
+    } <= names
     assert not any("/paper/" in name or name.endswith("competitions/chexpert.py") for name in names)
 
 
@@ -102,11 +143,21 @@ def test_patient_columns_that_only_prepare_knows_are_refused(house):
 def test_the_kaggle_folder(house):
     kaggle.main(kaggle.parser().parse_args(["findings", "--owner", "me", "--time-limit", "30m"]))
     folder = house / "submissions/findings/kaggle"
-    assert json.loads((folder / "dataset/dataset-metadata.json").read_text())["id"] == "me/findings-package"
+    assert (
+        json.loads((folder / "dataset/dataset-metadata.json").read_text())["id"]
+        == "me/findings-package"
+    )
     metadata = json.loads((folder / "predict/kernel-metadata.json").read_text())
-    assert metadata["enable_internet"] is False and metadata["dataset_sources"] == ["me/findings-package"]
-    assert "HOURS = 0.5" in (folder / "predict/notebook.ipynb").read_text() and not (folder / "train").exists()
-    assert not any(path.is_dir() for path in (folder / "dataset").iterdir())  # the client would leave them out
+    assert metadata["enable_internet"] is False and metadata["dataset_sources"] == [
+        "me/findings-package"
+    ]
+    assert (
+        "HOURS = 0.5" in (folder / "predict/notebook.ipynb").read_text()
+        and not (folder / "train").exists()
+    )
+    assert not any(
+        path.is_dir() for path in (folder / "dataset").iterdir()
+    )  # the client would leave them out
 
 
 def test_training_notebooks_need_no_ensemble(house):

@@ -1,4 +1,5 @@
 """`make paper`: which programs run, on the data that are there."""
+
 from importlib import import_module
 
 import pytest
@@ -8,8 +9,10 @@ from pipeline.paper.everything import parser, present, steps
 from pipeline.paper.published import TABLE_1_AND_8
 
 
-@pytest.mark.parametrize("arguments", [[], ["--epochs", "2", "--seeds", "1", "--jobs", "3", "--tune"],
-                                       ["--networks", "resnet20"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--epochs", "2", "--seeds", "1", "--jobs", "3", "--tune"], ["--networks", "resnet20"]],
+)
 def test_every_program_understands_its_arguments(arguments):
     options = parser().parse_args(arguments)
     todo = steps(options, ["cats_dogs", "cifar10"], ["ddsm"])
@@ -18,7 +21,9 @@ def test_every_program_understands_its_arguments(arguments):
         module = import_module(f"pipeline.paper.{program}")
         parsed = module.parser().parse_args(given) if given else None
         for name in ("epochs", "seeds", "jobs"):
-            assert not hasattr(parsed, name) or getattr(parsed, name) == getattr(options, name), program
+            assert not hasattr(parsed, name) or getattr(parsed, name) == getattr(options, name), (
+                program
+            )
 
 
 def test_all_data_and_no_argument_are_all_cells_of_tables_1_and_8():

@@ -1,4 +1,5 @@
 """Table 6, Appendix E and the toy of Figure 1: answers known by hand."""
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,9 @@ from pipeline.core.metrics import auc
 from pipeline.paper import appendix_e, figure1, plots, table6
 
 
-@pytest.mark.parametrize(("name", "pairs"), [("Example 1", 66), ("Example 2", 59), ("Example 3", 52)])
+@pytest.mark.parametrize(
+    ("name", "pairs"), [("Example 1", 66), ("Example 2", 59), ("Example 3", 52)]
+)
 def test_table6(name, pairs):
     scores, labels = table6.example(name)
     assert len(labels) == 25
@@ -27,7 +30,10 @@ def test_appendix_e_by_hand(case):
 
 
 def test_a_smaller_margin_than_three_quarters_changes_nothing_in_e4():
-    slopes = [appendix_e.slopes(torch.tensor([0.25]), 0, 0.25, -0.5, m).item() for m in (0.1, 0.3, 0.75, 0.9, 1.0)]
+    slopes = [
+        appendix_e.slopes(torch.tensor([0.25]), 0, 0.25, -0.5, m).item()
+        for m in (0.1, 0.3, 0.75, 0.9, 1.0)
+    ]
     assert slopes == pytest.approx([0.75, 0.75, 0.75, 0.9, 1.0], abs=1e-6)
 
 

@@ -1,4 +1,6 @@
-"""Figures 2 to 5 and Table 5 from records and tables already there: what is drawn is what was recorded."""
+"""Figures 2 to 5 and Table 5 from records and tables already there: what is drawn is what was
+recorded."""
+
 import argparse
 
 import numpy as np
@@ -8,10 +10,10 @@ import torch
 
 from pipeline.core.metrics import auc
 from pipeline.core.runs.predictions import write_predictions
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.paper import figure2, figure3, figure4, made, plots, table5
 from pipeline.paper.benchmark import store as results
-from tests.paper.benchmark.test_store import made_record
+from tests.cases.records import made_record
 
 
 @pytest.fixture
@@ -23,8 +25,21 @@ def drawn(tmp_path, monkeypatch):
 
 
 def test_figure3_draws_a_bar_for_each_normaliser(drawn):
-    figure3.main(figure3.parser().parse_args(
-        ["--datasets", "cifar10", "stl10", "--epochs", "2", "--seeds", "2", "--out", str(drawn / "f.jsonl")]))
+    figure3.main(
+        figure3.parser().parse_args(
+            [
+                "--datasets",
+                "cifar10",
+                "stl10",
+                "--epochs",
+                "2",
+                "--seeds",
+                "2",
+                "--out",
+                str(drawn / "f.jsonl"),
+            ]
+        )
+    )
     assert (drawn / "figure3.png").is_file()
     found = results.read_lines(drawn / "f.jsonl")
     assert len(found) == 2 * 2 * 2 * 2
@@ -33,11 +48,20 @@ def test_figure3_draws_a_bar_for_each_normaliser(drawn):
 
 
 def test_figure4_uses_the_papers_margins_and_parts(drawn):
-    figure4.main(figure4.parser().parse_args(["--epochs", "2", "--seeds", "1", "--out", str(drawn / "f.jsonl")]))
+    figure4.main(
+        figure4.parser().parse_args(
+            ["--epochs", "2", "--seeds", "1", "--out", str(drawn / "f.jsonl")]
+        )
+    )
     found = results.read_lines(drawn / "f.jsonl")
     assert {(r["loss"], r["margin"], r["noisy"], r["easy"], r["constrained"]) for r in found} == {
-        ("aucm", 0.3, 0.01, 0.0, True), ("aucs", 1.0, 0.01, 0.0, True), ("aucm", 0.3, 0.0, 0.1, True),
-        ("aucs", 1.0, 0.0, 0.1, True), ("aucm", 0.1, 0.01, 0.4, True), ("aucm", 0.1, 0.01, 0.4, False)}
+        ("aucm", 0.3, 0.01, 0.0, True),
+        ("aucs", 1.0, 0.01, 0.0, True),
+        ("aucm", 0.3, 0.0, 0.1, True),
+        ("aucs", 1.0, 0.0, 0.1, True),
+        ("aucm", 0.1, 0.01, 0.4, True),
+        ("aucm", 0.1, 0.01, 0.4, False),
+    }
     assert (drawn / "figure4.png").is_file()
 
 
@@ -47,14 +71,25 @@ def predicted(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MODELS", str(tmp_path / "models"))
     ids = [f"p{i}" for i in range(60)]
-    images = pd.DataFrame({"image_id": ids, "file": ids, "patient_id": ids, "unit_id": ids,
-                           "split": ["train"] * 20 + ["test"] * 40, "source": "x", "tumor": np.arange(60) % 2})
+    images = pd.DataFrame(
+        {
+            "image_id": ids,
+            "file": ids,
+            "patient_id": ids,
+            "unit_id": ids,
+            "split": ["train"] * 20 + ["test"] * 40,
+            "source": "x",
+            "tumor": np.arange(60) % 2,
+        }
+    )
     (tmp_path / "data/patchcamelyon").mkdir(parents=True)
     images.to_csv(tmp_path / "data/patchcamelyon/images.csv", index=False)
     random, tables = np.random.default_rng(0), []
     for fold in range(2):
         rows = images.iloc[[*range(fold * 10, fold * 10 + 10), *range(20, 60)]]
-        table = rows[["image_id", "split"]].assign(fold=fold, tumor=rows["tumor"] * 0.3 + random.random(50) * 0.5)
+        table = rows[["image_id", "split"]].assign(
+            fold=fold, tumor=rows["tumor"] * 0.3 + random.random(50) * 0.5
+        )
         tables.append(table.sample(frac=1, random_state=fold))
         path = tmp_path / f"models/patchcamelyon/densenet121_96_aucm/fold{fold}/predictions.csv"
         write_predictions(path, tables[-1], {})
@@ -64,11 +99,16 @@ def predicted(tmp_path, monkeypatch):
 def test_table5_averages_the_folds_by_id(predicted, capsys):
     images, tables = predicted
     table5.main(argparse.Namespace(competitions=["patchcamelyon"]))
-    scores = sum(t[t["split"] == "test"].set_index("image_id")["tumor"].sort_index() for t in tables) / 2
+    scores = (
+        sum(t[t["split"] == "test"].set_index("image_id")["tumor"].sort_index() for t in tables) / 2
+    )
     truth = images.set_index("image_id")["tumor"][scores.index]
     out = capsys.readouterr().out
     assert f"AUC-M  paper 0.8896  ours {auc(scores.to_numpy(), truth.to_numpy()):.4f} [" in out
-    assert "not run: make prepare folds pretrain finetune predict COMP=patchcamelyon RUN=densenet121_96_ce" in out
+    assert (
+        "not run: make prepare folds pretrain finetune predict COMP=patchcamelyon "
+        "RUN=densenet121_96_ce" in out
+    )
 
 
 def test_figure2_shows_out_of_fold_rows_only(predicted):
@@ -90,6 +130,12 @@ def test_made_data_can_be_learnt_better_than_chance(monkeypatch):
 
 def test_histograms_of_a_panel():
     _, axes = plots.panels(1, 1)
-    figure2.draw(axes[0, 0], ("x", np.r_[np.zeros(50), np.ones(50)] + torch.rand(100).numpy() / 10,
-                              np.repeat([0, 1], 50)))
+    figure2.draw(
+        axes[0, 0],
+        (
+            "x",
+            np.r_[np.zeros(50), np.ones(50)] + torch.rand(100).numpy() / 10,
+            np.repeat([0, 1], 50),
+        ),
+    )
     assert "AUC 1.000" in axes[0, 0].get_title()

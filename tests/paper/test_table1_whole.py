@@ -1,4 +1,5 @@
 """Table 1's program from files to lines, real processes, several at once."""
+
 import subprocess
 import sys
 
@@ -6,13 +7,29 @@ import numpy as np
 import pytest
 
 from pipeline.paper.benchmark.store import read_lines
-from tests.paper.benchmark.test_datasets import write_cifar
+from tests.cases.benchmarks import write_cifar
 
 
 def table1(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "ignore", "-m", "pipeline.paper.table1", "--device", "cpu", *arguments]
-    environment = {"DATA": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "pipeline.paper.table1",
+        "--device",
+        "cpu",
+        *arguments,
+    ]
+    environment = {
+        "DATA": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+    }
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.fixture
@@ -31,14 +48,28 @@ def tiny(tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_a_second_call_has_nothing_to_do(tiny):
     out = tiny / "results/table1.jsonl"
-    arguments = ("--imratio", "0.1", "--epochs", "2", "--seeds", "2", "--losses", "ce", "aucm", "--jobs", "2",
-                 "--out", str(out))
+    arguments = (
+        "--imratio",
+        "0.1",
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+        "--losses",
+        "ce",
+        "aucm",
+        "--jobs",
+        "2",
+        "--out",
+        str(out),
+    )
     first = table1(tiny, *arguments)
     assert first.returncode == 0, first.stderr
     assert "cifar10 resnet20 10% aucm: test AUC after 2 epochs 0." in first.stdout
     lines = out.read_text()
     assert {(r["loss"], r["seed"], r["trained_on_positives"]) for r in read_lines(out)} == {
-        (loss, seed, 17) for loss in ("ce", "aucm") for seed in (0, 1)}
+        (loss, seed, 17) for loss in ("ce", "aucm") for seed in (0, 1)
+    }
     assert table1(tiny, *arguments).stdout == first.stdout
     assert out.read_text() == lines
 
@@ -47,4 +78,8 @@ def test_two_processes_share_the_work_and_a_second_call_has_nothing_to_do(tiny):
 def test_a_missing_data_set_is_one_line_and_exit_2(tmp_path):
     done = table1(tmp_path, "--dataset", "stl10")
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/stl10/raw: there is no such folder")
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith(f"error: {tmp_path}/stl10/raw: there is no such folder")
+    )

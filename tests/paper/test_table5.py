@@ -1,12 +1,14 @@
-"""DDSM+ and PatchCamelyon in their public layouts, made small, through read_raw and down to the pixels."""
+"""DDSM+ and PatchCamelyon in their public layouts, made small, through read_raw and down to the
+pixels."""
+
 import h5py
 import numpy as np
 import pytest
 
 from pipeline.competitions import ddsm, patchcamelyon
 from pipeline.core.raw.read import read_source
-from pipeline.core.runtime.command import UserError
-from tests.core.raw.test_packed import example, tfrecord
+from pipeline.core.runtime.errors import UserError
+from tests.cases.tfrecords import example, tfrecord
 
 
 @pytest.fixture
@@ -14,13 +16,18 @@ def tiles(tmp_path):
     """Two TFRecord files (one in a folder of its own) and the two halves of the test data."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (7, 299, 299), dtype=np.uint8)
-    made = [example({"label": [i % 5], "label_normal": [int(i % 5 > 0)], "image": [p.tobytes()]})
-            for i, p in enumerate(pixels)]
+    made = [
+        example({"label": [i % 5], "label_normal": [int(i % 5 > 0)], "image": [p.tobytes()]})
+        for i, p in enumerate(pixels)
+    ]
     (tmp_path / "training10_1").mkdir()
     (tmp_path / "training10_0.tfrecords").write_bytes(tfrecord(*made[:4]))
     (tmp_path / "training10_1/training10_1.tfrecords").write_bytes(tfrecord(*made[4:]))
     for part, count in (("test10", 3), ("cv10", 2)):
-        np.save(tmp_path / f"{part}_data.npy", random.integers(0, 256, (count, 299, 299, 1), dtype=np.uint8))
+        np.save(
+            tmp_path / f"{part}_data.npy",
+            random.integers(0, 256, (count, 299, 299, 1), dtype=np.uint8),
+        )
         np.save(tmp_path / f"{part}_labels.npy", np.arange(count) * 2)
     return tmp_path, pixels
 

@@ -1,23 +1,20 @@
-"""The tables that stages hand to each other: where they are, how they are read, checked and written.
+"""The tables that stages hand to each other: where they are, how they are read, checked and
+written.
 
-Roots are the environment variables DATA, MODELS and SUBMISSIONS, by default the folders of those names. Ids are strings
-everywhere (`0015719` stays so). Whatever is written goes to a temporary name first and is renamed when whole.
+Roots are the environment variables DATA, MODELS and SUBMISSIONS, by default the folders of those
+names. Ids are strings everywhere (`0015719` stays so). Whatever is written goes to a temporary name
+first and is renamed when whole.
 """
-import hashlib
-import json
-import os
-import platform
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.artifacts.files import atomic
+from pipeline.core.artifacts.paths import data_folder
+from pipeline.core.runtime.errors import UserError
 
 # What every read_raw gives first; patient columns and labels follow.
 IMAGE_COLUMNS = ("image_id", "file", "patient_id", "unit_id", "split", "source")
@@ -25,70 +22,9 @@ ID_COLUMNS = (*IMAGE_COLUMNS, "phash", "lesion_id", "duplicate_of", "decoded")
 SPLITS = ("train", "valid", "test")
 
 
-def root(name: str) -> Path:
-    """The folder that the environment variable DATA, MODELS or SUBMISSIONS names."""
-    return Path(os.environ.get(name) or name.lower())
-
-
-def data_folder(competition: str) -> Path:
-    return root("DATA") / competition
-
-
-def raw_folder(competition: str) -> Path:
-    """The raw download, which must be there; nothing is ever written in it."""
-    raw = data_folder(competition) / "raw"
-    if not raw.is_dir():
-        raise UserError(f"{raw}: there is no such folder; put (or link) the download of {competition} there")
-    return raw
-
-
-def image_path(competition: str, size: int, image_id: str) -> Path:
-    """Where prepare puts an image of that size."""
-    return data_folder(competition) / "images" / str(size) / f"{image_id}.jpg"
-
-
-def models_folder(competition: str) -> Path:
-    return root("MODELS") / competition
-
-
-def fold_folder(competition: str, run: str, fold: int) -> Path:
-    return models_folder(competition) / run / f"fold{fold}"
-
-
-def submissions_folder(competition: str) -> Path:
-    return root("SUBMISSIONS") / competition
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; renamed to `path` when the block ends well, removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON atomically, indented, keys in the order given."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table atomically; floats with 9 significant digits, enough to give a float32 back exactly."""
+    """Write a table atomically; floats with 9 significant digits, enough to give a float32 back
+    exactly."""
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
 
@@ -96,14 +32,18 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 def read_csv(path: Path, needed: tuple[str, ...] = (), made_by: str = "") -> pd.DataFrame:
     """A table with every id column as string; a UserError names a missing file or column."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file" + (f"; `{made_by}` makes it" if made_by else ""))
+        raise UserError(
+            f"{path}: there is no such file" + (f"; `{made_by}` makes it" if made_by else "")
+        )
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(ID_COLUMNS, "str"))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: this is no CSV file: {error}") from None
     for column in needed:
         if column not in table.columns:
-            raise UserError(f"{path}: the column {column!r} is missing; there are {', '.join(table.columns)}")
+            raise UserError(
+                f"{path}: the column {column!r} is missing; there are {', '.join(table.columns)}"
+            )
     return table
 
 
@@ -114,18 +54,23 @@ def read_images(competition: str) -> pd.DataFrame:
     check_ids(path, table)
     for row, split in enumerate(table["split"]):
         if split not in SPLITS:
-            raise UserError(f"{path}: row {row + 2}, column split: {split!r} is none of {', '.join(SPLITS)}")
+            raise UserError(
+                f"{path}: row {row + 2}, column split: {split!r} is none of {', '.join(SPLITS)}"
+            )
     return table
 
 
 def check_ids(path: Path, table: pd.DataFrame, column: str = "image_id") -> None:
-    """Raise a UserError that names the first blank or repeated id; rows count as an editor shows them, header = 1."""
+    """Raise a UserError that names the first blank or repeated id; rows count as an editor shows
+    them, header = 1."""
     ids = table[column]
     if ids.isna().any():
         raise UserError(f"{path}: row {ids.isna().to_numpy().argmax() + 2}, column {column}: blank")
     if ids.duplicated().any():
         row = ids.duplicated().to_numpy().argmax()
-        raise UserError(f"{path}: row {row + 2}, column {column}: {ids.iloc[row]!r} stands there twice")
+        raise UserError(
+            f"{path}: row {row + 2}, column {column}: {ids.iloc[row]!r} stands there twice"
+        )
 
 
 def read_folds(competition: str) -> pd.DataFrame:
@@ -143,61 +88,35 @@ def fold_numbers(folds: pd.DataFrame) -> list[int]:
     return sorted(int(fold) for fold in folds["fold"].unique() if fold >= 0)
 
 
-@lru_cache(maxsize=64)
-def _hash(path: str, _size: int, _mtime: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:  # noqa: PTH123  # str is what the cache keys on
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+IDS_SHOWN = 3  # ids that an error lists
 
 
-def file_hash(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    status = path.stat()
-    return _hash(str(path), status.st_size, status.st_mtime_ns)
+def align(
+    where: object, table: pd.DataFrame, ids: pd.Series, what: str, column: str = "image_id"
+) -> np.ndarray:
+    """Positions in `table` of each id; UserError naming ids that are missing, extra or there
+    twice."""
+    found = pd.Index(table[column])
+    if found.has_duplicates:
+        raise UserError(
+            f"{where}: column {column}: {listed(found[found.duplicated()])} more than once"
+        )
+    missing, extra = (
+        pd.Index(ids).difference(found, sort=False),
+        found.difference(pd.Index(ids), sort=False),
+    )
+    if len(missing):
+        raise UserError(
+            f"{where}: {len(missing)} of the {len(ids)} rows {what} are missing: {listed(missing)}"
+        )
+    if len(extra):
+        raise UserError(
+            f"{where}: {len(extra)} rows are not among the {len(ids)} {what}: {listed(extra)}"
+        )
+    return found.get_indexer(pd.Index(ids))
 
 
-def table_hashes(competition: str) -> dict[str, str]:
-    """The sha256 of images.csv and folds.csv, which weights and predictions carry."""
-    folder = data_folder(competition)
-    return {name: file_hash(folder / f"{name}.csv") for name in ("images", "folds")}
-
-
-def require_hashes(path: Path, found: dict, expected: dict) -> None:
-    """Raise a UserError when `path` was made from other tables than those of today, saying what to delete."""
-    for name, value in expected.items():
-        if found.get(name) != value:
-            was = str(found.get(name))[:12]
-            raise UserError(f"{path}: made from another {name}.csv ({was}…) than today's ({value[:12]}…); "
-                            f"delete {path.parent} and make it again, or restore that {name}.csv")
-
-
-@lru_cache(maxsize=1)
-def commit() -> str:
-    """The commit of this code, with '+' when files differ from it; 'unknown' outside a checkout."""
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide a number."""
-    found = {"python": platform.python_version()}
-    for package in ("torch", "timm", "albumentations", "opencv-python-headless", "opencv-python", "pandas",
-                    "scikit-learn", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def provenance(**facts: object) -> dict:
-    """What made an artifact: the facts given, the commit, and the versions."""
-    return {**facts, "commit": commit(), "versions": versions()}
+def listed(ids: Sequence) -> str:
+    """The first ids, and how many more."""
+    shown = ", ".join(map(str, ids[:IDS_SHOWN]))
+    return shown + (f" and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else "")

@@ -4,8 +4,20 @@
 
 Frozen dataclasses, checked when they are made. What such a file holds: `config/task.py`.
 """
+
 from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
 
-__all__ = ["OFFICIAL", "Augment", "Blend", "Finetune", "Metadata", "Pretrain", "Resize", "Run", "Submission", "Task",
-           "Uncertain"]
+__all__ = [
+    "OFFICIAL",
+    "Augment",
+    "Blend",
+    "Finetune",
+    "Metadata",
+    "Pretrain",
+    "Resize",
+    "Run",
+    "Submission",
+    "Task",
+    "Uncertain",
+]

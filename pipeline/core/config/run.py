@@ -1,4 +1,6 @@
-"""Recipes: what one run trains, and how. Frozen values like those of `core.config`, checked when they are made."""
+"""Recipes: what one run trains, and how. Frozen values like those of `core.config`, checked when
+they are made."""
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -10,8 +12,10 @@ from pipeline.core.config.task import Resize, require, require_between, require_
 class Augment:
     """Random views in training. Angles in degrees; shifts and hole sizes as parts of the side.
 
-    probability  of the geometric part and of the holes; photometric: of each change of colour, blur and noise
+    probability  of the geometric part and of the holes; photometric: of each change of colour, blur
+                 and noise
     """
+
     flip: bool = False
     rotate: float = 0.0
     translate: float = 0.0
@@ -34,8 +38,10 @@ class Augment:
 class Pretrain:
     """Stage 1: cross-entropy on all layers with Adam.
 
-    lr is the constant rate, or the bottom of a triangle up to `lr_max` and back every `cycle_epochs`.
+    lr is the constant rate, or the bottom of a triangle up to `lr_max` and back every
+    `cycle_epochs`.
     """
+
     lr: float
     lr_max: float | None = None
     cycle_epochs: int | None = None
@@ -48,7 +54,11 @@ class Pretrain:
         require_between(self, "weight_decay", 0)
         require_between(self, "epochs", 0)
         require_between(self, "batch_size", 1)
-        require((self.lr_max is None) == (self.cycle_epochs is None), self, "lr_max and cycle_epochs go together")
+        require(
+            (self.lr_max is None) == (self.cycle_epochs is None),
+            self,
+            "lr_max and cycle_epochs go together",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +70,12 @@ class Finetune:
     normalize     scores before the loss: "none", "l2" (the paper's BSN), "l2*sqrt_b", "sigmoid"
     dual          "sgd" (the paper) or "closed_form"
     gamma         weight of the proximal term, 1/500 in the paper; weight_decay is lambda
-    milestones    where the rate is divided by `divide` and the reference restarts; in `milestone_unit`s
-    positives     at least this many positives in each batch (class-aware sampling); 0 = plain shuffling (the paper)
+    milestones    where the rate is divided by `divide` and the reference restarts; in
+                  `milestone_unit`s
+    positives     at least this many positives in each batch (class-aware sampling); 0 = plain
+                  shuffling (the paper)
     """
+
     loss: str = "aucm"
     lr: float = 0.1
     gamma: float = 1 / 500
@@ -92,7 +105,11 @@ class Finetune:
         require_between(self, "divide", 1)
         increasing = list(self.milestones) == sorted(set(self.milestones))
         require(increasing, self, f"milestones={self.milestones!r} do not increase")
-        require(self.positives < self.batch_size, self, f"positives={self.positives} leaves no room for negatives")
+        require(
+            self.positives < self.batch_size,
+            self,
+            f"positives={self.positives} leaves no room for negatives",
+        )
 
 
 METADATA = "metadata"
@@ -108,13 +125,15 @@ class Run:
     network    a timm model name; size: side of the square input in pixels
     labels     which labels it predicts; () = all the task's
     weights    "imagenet" (timm downloads them), a path to a .safetensors file, or "random"
-    precision  "auto" (bf16 where the machine computes in it), "fp32", "bf16" or "fp16" (with a scaler)
+    precision  "auto" (bf16 where the machine computes in it), "fp32", "bf16" or "fp16" (with a
+               scaler)
     accumulate micro-batches per step; the AUC losses still see the whole batch
     checkpointing  recompute activations backward, for sizes that do not fit otherwise
     ema        decay of an exponential moving average of the weights, 0 = none
     views      test-time views per image
     tag        ends the name where two runs share network and size
     """
+
     network: str
     size: int
     pretrain: Pretrain
@@ -139,15 +158,22 @@ class Run:
         require_in(self, "precision", ("auto", "fp32", "bf16", "fp16"))
         for name in ("ema", "dropout"):
             require_between(self, name, 0, 0.99999)
-        require(self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors"), self,
-                f"weights={self.weights!r} is none of 'imagenet', 'random', or a .safetensors file")
+        require(
+            self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors"),
+            self,
+            f"weights={self.weights!r} is none of 'imagenet', 'random', or a .safetensors file",
+        )
 
     @property
     def name(self) -> str:
         """`tf_efficientnet_b5.ns_jft_in1k` at 384 is `b5_384`."""
         if self.named:
             return self.named
-        short = self.network.split(".")[0].removeprefix("tf_efficientnet_").removeprefix("efficientnet_")
+        short = (
+            self.network.split(".")[0]
+            .removeprefix("tf_efficientnet_")
+            .removeprefix("efficientnet_")
+        )
         return "_".join(part for part in (short, str(self.size), self.tag) if part)
 
     def smoke(self) -> "Run":
@@ -155,17 +181,28 @@ class Run:
         tiny = max(32, self.size // 8 // 16 * 16)
         # A few dozen steps want a high rate; scores that no normaliser bounds run away at it.
         lr = 1.0 if self.finetune.normalize in ("l2", "sigmoid") else 0.1
-        return replace(self, named=self.name, network=SMOKE_NETWORK, size=tiny, weights="random",
-                       views=min(self.views, 4), dropout=0.0, pretrain=replace(self.pretrain, **SMOKE_PRETRAIN),
-                       finetune=replace(self.finetune, lr=lr, **SMOKE_FINETUNE))
+        return replace(
+            self,
+            named=self.name,
+            network=SMOKE_NETWORK,
+            size=tiny,
+            weights="random",
+            views=min(self.views, 4),
+            dropout=0.0,
+            pretrain=replace(self.pretrain, **SMOKE_PRETRAIN),
+            finetune=replace(self.finetune, lr=lr, **SMOKE_FINETUNE),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """The two-layer network on patient columns (the paper's 256 x 128), with stage 2's loss and schedule.
+    """The two-layer network on patient columns (the paper's 256 x 128), with stage 2's loss and
+    schedule.
 
-    through  "" trains it on its own; the name of a run trains it through 0.5 cnn + 0.5 mlp with that network frozen
+    through  "" trains it on its own; the name of a run trains it through 0.5 cnn + 0.5 mlp with
+             that network frozen
     """
+
     hidden: tuple[int, int] = (256, 128)
     finetune: Finetune = Finetune()
     through: str = ""
@@ -193,6 +230,10 @@ def from_json(cls: type, values: Mapping) -> Any:
     for item in fields(cls):
         if item.name in values:
             value = values[item.name]
-            value = from_json(nested[item.name], value) if item.name in nested and isinstance(value, Mapping) else value
+            value = (
+                from_json(nested[item.name], value)
+                if item.name in nested and isinstance(value, Mapping)
+                else value
+            )
             made[item.name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)

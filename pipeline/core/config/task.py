@@ -8,19 +8,24 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
     metadata    Metadata, or None: the network on patient columns; may be left out
     blend       Blend: how runs and metadata are averaged
     submission  Submission: the organiser's file
-    published   (stage, AUC, what of) of the paper, for the report, stage "final" for what is submitted; may be left out
+    published   (stage, AUC, what of) of the paper, for the report, stage "final" for what is
+                submitted; may be left out
     read_raw(raw)  -> DataFrame, a row an image (columns in `core.tables.IMAGE_COLUMNS`)
     sample(raw)    -> DataFrame, the organiser's file to fill in: its ids, in its order
 
-`dataclasses.replace` makes variants; a misspelt field is a TypeError; a wrong value is a UserError that names it.
-Nothing is overridden from the command line, so an experiment is a line in that file and hence in git.
+`dataclasses.replace` makes variants; a misspelt field is a TypeError; a wrong value is a UserError
+that names it. Nothing is overridden from the command line, so an experiment is a line in that file
+and hence in git.
 """
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
-OFFICIAL = "official"  # folds: the organiser's validation set is fold 0, everyone else always trains
+OFFICIAL = (
+    "official"  # folds: the organiser's validation set is fold 0, everyone else always trains
+)
 
 
 def require(condition: bool, owner: object, message: str) -> None:
@@ -46,14 +51,17 @@ class Resize:
     """How a picture becomes size x size, in training and at inference alike.
 
     fit       "square": both sides to size, the aspect ratio changes (the paper's CheXpert);
-              "short": the short side to size, the centre cut out square; "long": the long side to size, the rest padded
+              "short": the short side to size, the centre cut out square; "long": the long side to
+              size, the rest padded
     channels  1 or 3: gray pictures stay one channel on disk and until the device
     exact     decode in full before averaging; otherwise at the smallest JPEG scale that keeps 55 dB
     quality   JPEG quality of what is stored
     pad       gray level of padding, 0 to 255
-    largest   sizes up to this one come from one decode, whichever of them are prepared, so that inference at one size
-              sees the pixels that training saw; set it to the largest run's size where that is smaller
+    largest   sizes up to this one come from one decode, whichever of them are prepared, so that
+              inference at one size sees the pixels that training saw; set it to the largest run's
+              size where that is smaller
     """
+
     fit: str = "square"
     channels: int = 3
     exact: bool = False
@@ -74,9 +82,11 @@ class Uncertain:
     """What a label of -1 becomes in one phase.
 
     policy    "ones", "zeros" or "ignore"
-    low, high the label is drawn uniformly from [low, high] once per image (label smoothing, Pham et al.);
+    low, high the label is drawn uniformly from [low, high] once per image (label smoothing, Pham et
+    al.);
               None keeps the hard 1 or 0
     """
+
     policy: str = "ignore"
     low: float | None = None
     high: float | None = None
@@ -85,7 +95,11 @@ class Uncertain:
         require_in(self, "policy", ("ones", "zeros", "ignore"))
         require((self.low is None) == (self.high is None), self, "low and high go together")
         if self.low is not None:
-            require(0 <= self.low <= self.high <= 1, self, f"low={self.low}, high={self.high} is no part of [0, 1]")
+            require(
+                0 <= self.low <= self.high <= 1,
+                self,
+                f"low={self.low}, high={self.high} is no part of [0, 1]",
+            )
             require(self.policy != "ignore", self, "an ignored label has no range")
 
     @property
@@ -97,20 +111,25 @@ class Uncertain:
 class Task:
     """What is predicted, for whom, and what the rows mean.
 
-    labels            columns of 1, 0, -1 (uncertain) and blank, in the order of every prediction file
+    labels            columns of 1, 0, -1 (uncertain) and blank, in the order of every prediction
+                      file
     numeric           patient columns that hold numbers; `categorical`: those that hold categories
     unit              what the organiser scores: "image" or "study" (rows of one unit_id)
     aggregate         image scores to a unit's score: "max", "mean" or "frontal_first"
     view              patient column that says Frontal or Lateral (needed by frontal_first)
     blank             what a blank label means: "negative", "ignore" or "error"
-    uncertain_pretrain, uncertain_finetune   label -> Uncertain; labels not named are ignored where uncertain
+    uncertain_pretrain, uncertain_finetune   label -> Uncertain; labels not named are ignored where
+                                             uncertain
     folds             number of patient-grouped folds, or "official"
-    scored_source     the value of `source` that is validated and scored; rows of other sources always train; "" = all
+    scored_source     the value of `source` that is validated and scored; rows of other sources
+                      always train; "" = all
     patient_missing   "error", or "own_group": an image without patient id is a patient of its own
-    test_patients     training patients who are also in the test set: "report" or "drop" (from training)
+    test_patients     training patients who are also in the test set: "report" or "drop" (from
+                      training)
     metric            "auc" or "partial_auc" (above 80 % sensitivity)
     slug              the competition's name on Kaggle, "" when it is not there
     """
+
     title: str
     labels: tuple[str, ...]
     numeric: tuple[str, ...] = ()
@@ -131,7 +150,9 @@ class Task:
 
     def __post_init__(self) -> None:
         require(bool(self.labels), self, "labels is empty")
-        require(len(set(self.labels)) == len(self.labels), self, f"labels={self.labels!r} repeats one")
+        require(
+            len(set(self.labels)) == len(self.labels), self, f"labels={self.labels!r} repeats one"
+        )
         require_in(self, "unit", ("image", "study"))
         require_in(self, "aggregate", ("max", "mean", "frontal_first"))
         require_in(self, "blank", ("negative", "ignore", "error"))
@@ -140,10 +161,20 @@ class Task:
         require_in(self, "metric", ("auc", "partial_auc"))
         if self.folds != OFFICIAL:
             whole = isinstance(self.folds, int) and self.folds >= 2
-            require(whole, self, f"folds={self.folds!r} is neither a number of 2 or more nor 'official'")
-        require(self.aggregate != "frontal_first" or bool(self.view), self, "aggregate='frontal_first' needs view")
+            require(
+                whole, self, f"folds={self.folds!r} is neither a number of 2 or more nor 'official'"
+            )
+        require(
+            self.aggregate != "frontal_first" or bool(self.view),
+            self,
+            "aggregate='frontal_first' needs view",
+        )
         for name in (*self.uncertain_pretrain, *self.uncertain_finetune):
-            require(name in self.labels, self, f"an uncertainty policy names {name!r}, which is not in labels")
+            require(
+                name in self.labels,
+                self,
+                f"an uncertainty policy names {name!r}, which is not in labels",
+            )
         for name, policy in self.uncertain_finetune.items():
             hard = "AUC losses take hard labels, so no low and high in uncertain_finetune"
             require(not policy.smooth, self, f"{name}: {hard}")
@@ -151,11 +182,15 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """How members are averaged: `metadata` is the weight of the metadata network beside the images' mean.
+    """How members are averaged: `metadata` is the weight of the metadata network beside the images'
+    mean.
 
-    method   "mean" of scores, "rank" within fold, or "quantile": ranks by maps frozen from the out-of-fold scores
-    weights  "uniform", or "selected": Caruana's selection, used where the interval of its nested gain excludes 0
+    method   "mean" of scores, "rank" within fold, or "quantile": ranks by maps frozen from the
+             out-of-fold scores
+    weights  "uniform", or "selected": Caruana's selection, used where the interval of its nested
+             gain excludes 0
     """
+
     metadata: float = 0.5
     method: str = "mean"
     weights: str = "uniform"
@@ -172,6 +207,7 @@ class Submission:
 
     probability  scores must lie in [0, 1]
     """
+
     file: str
     id_column: str
     columns: Mapping[str, str]

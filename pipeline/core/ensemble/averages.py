@@ -1,20 +1,26 @@
-"""One way to average views, folds, runs and the metadata network, the same at home and where a submission is made.
+"""One way to average views, folds, runs and the metadata network, the same at home and where a
+submission is made.
 
 Needs numpy and pandas only, so that inference on another machine imports nothing more.
 
 A member's scores are first made comparable:
     "mean"      as they are
-    "rank"      ranks within the rows that one network scored (a fold's validation images, or the test set), over n
-    "quantile"  by a map from score to quantile, frozen from the fold's own out-of-fold scores: as good as ranks, and a
-                test set of one row, or one fed row by row, gives the same values as the whole
+    "rank"      ranks within the rows that one network scored (a fold's validation images, or the
+                test set), over n
+    "quantile"  by a map from score to quantile, frozen from the fold's own out-of-fold scores: as
+                good as ranks, and a test set of one row, or one fed row by row, gives the same
+                values as the whole
 and then averaged with weights, label by label, over the members that have that label.
 """
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 
-ENDS, MIDDLE = 256, 1024  # knots of a frozen map: every score near both ends, where AUC is decided; even steps between
+ENDS, MIDDLE = (
+    256,
+    1024,
+)  # knots of a frozen map: every score near both ends, where AUC is decided; even steps between
 
 
 def normalised_ranks(scores: np.ndarray) -> np.ndarray:
@@ -25,7 +31,8 @@ def normalised_ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def ranks_within(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Normalised ranks of each column of (n, K) within each group (n,) of rows, a fold say; NaN columns stay NaN."""
+    """Normalised ranks of each column of (n, K) within each group (n,) of rows, a fold say; NaN
+    columns stay NaN."""
     ranks = np.full(scores.shape, np.nan)
     for group in np.unique(groups):
         rows = groups == group
@@ -36,35 +43,44 @@ def ranks_within(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def quantile_map(scores: np.ndarray) -> dict[str, list[float]]:
-    """The frozen map of scores (n,), n >= 1: increasing `values` and their `quantiles` in (0, 1); lists, for JSON."""
+    """The frozen map of scores (n,), n >= 1: increasing `values` and their `quantiles` in (0, 1);
+    lists, for JSON."""
     values, counts = np.unique(np.asarray(scores, np.float64), return_counts=True)
     quantiles = (np.cumsum(counts) - counts / 2) / counts.sum()
     last = len(values) - 1
     middle = np.round(np.linspace(0, last, MIDDLE)).astype(int)
-    knots = np.unique(np.concatenate([np.arange(ENDS), last - np.arange(ENDS), middle]).clip(0, last))
+    knots = np.unique(
+        np.concatenate([np.arange(ENDS), last - np.arange(ENDS), middle]).clip(0, last)
+    )
     return {"values": values[knots].tolist(), "quantiles": quantiles[knots].tolist()}
 
 
 def apply_map(scores: np.ndarray, frozen: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """Quantiles in (0, 1) of scores (n,) by a frozen map. Between knots straight lines; beyond them the remaining
-    quantile shrinks with the distance, so that scores higher than any seen keep their order."""
+    """Quantiles in (0, 1) of scores (n,) by a frozen map. Between knots straight lines; beyond them
+    the remaining quantile shrinks with the distance, so that scores higher than any seen keep their
+    order."""
     values, quantiles = (np.asarray(frozen[key], np.float64) for key in ("values", "quantiles"))
     scores = np.asarray(scores, np.float64)
     spread = (values[-1] - values[0]) or 1.0
     above = spread / (spread + np.maximum(scores - values[-1], 0))
     below = spread / (spread + np.maximum(values[0] - scores, 0))
     inside = np.interp(scores, values, quantiles)
-    return np.where(scores > values[-1], 1 - (1 - quantiles[-1]) * above,
-                    np.where(scores < values[0], quantiles[0] * below, inside))
+    return np.where(
+        scores > values[-1],
+        1 - (1 - quantiles[-1]) * above,
+        np.where(scores < values[0], quantiles[0] * below, inside),
+    )
 
 
-def weighted_mean(members: Sequence[np.ndarray], weights: np.ndarray | None = None,
-                  method: str = "mean") -> np.ndarray:
-    """Mean over members of (n, K) scores, each column over the members that have it (NaN columns are left out).
+def weighted_mean(
+    members: Sequence[np.ndarray], weights: np.ndarray | None = None, method: str = "mean"
+) -> np.ndarray:
+    """Mean over members of (n, K) scores, each column over the members that have it (NaN columns
+    are left out).
 
-    weights: (M,) or (M, K); uniform when None. A column that no member has, or only members of weight 0, is NaN.
-    method: ranks and quantiles are rounded to 12 decimals, so that sums of ranks that are equal stay tied: on the real
-    CheXpert test set pairs were decided by the 16th digit.
+    weights: (M,) or (M, K); uniform when None. A column that no member has, or only members of
+    weight 0, is NaN. method: ranks and quantiles are rounded to 12 decimals, so that sums of ranks
+    that are equal stay tied: on the real CheXpert test set pairs were decided by the 16th digit.
     """
     stacked = np.stack(members)
     present = ~np.isnan(stacked).all(axis=1)
@@ -76,34 +92,9 @@ def weighted_mean(members: Sequence[np.ndarray], weights: np.ndarray | None = No
     return mean if method == "mean" else np.round(mean, 12)
 
 
-def blend_metadata(images: np.ndarray, metadata: np.ndarray, share: float, method: str = "mean") -> np.ndarray:
-    """(1 - share) of the images' mean and `share` of the metadata network, (n, K) each; a label that only one of them
-    has is taken from that one."""
+def blend_metadata(
+    images: np.ndarray, metadata: np.ndarray, share: float, method: str = "mean"
+) -> np.ndarray:
+    """(1 - share) of the images' mean and `share` of the metadata network, (n, K) each; a label
+    that only one of them has is taken from that one."""
     return weighted_mean([images, metadata], np.array([1 - share, share]), method)
-
-
-def aggregate(scores: np.ndarray, unit: np.ndarray, how: str, frontal: np.ndarray | None = None) -> np.ndarray:
-    """Image scores (n, K) to unit scores (U, K), units in order of first appearance.
-
-    unit: (n,) ids. how: "max", "mean", or "frontal_first": the mean of a unit's frontal images, of all its images where
-    it has none; frontal: (n,) bool, needed for that.
-    """
-    columns = pd.DataFrame(scores)
-    if how == "frontal_first":
-        if frontal is None:
-            raise ValueError("frontal_first needs to know which images are frontal")
-        has_frontal = pd.Series(frontal).groupby(unit, sort=False).transform("any").to_numpy()
-        kept = np.asarray(frontal) | ~has_frontal
-        order = pd.unique(pd.Series(unit))
-        return columns[kept].groupby(np.asarray(unit)[kept], sort=False).mean().reindex(order).to_numpy()
-    grouped = columns.groupby(np.asarray(unit), sort=False)
-    return (grouped.max() if how == "max" else grouped.mean()).to_numpy()
-
-
-def unit_scores(images: pd.DataFrame, scores: np.ndarray, task) -> np.ndarray:
-    """Image scores (n, K) of the rows of images.csv `images` to the task's unit: (n, K) itself for images, else (U, K)
-    with units in order of first appearance of unit_id."""
-    if task.unit == "image":
-        return scores
-    frontal = (images[task.view].astype("str").str.lower() == "frontal").to_numpy() if task.view else None
-    return aggregate(scores, images["unit_id"].to_numpy(), task.aggregate, frontal)

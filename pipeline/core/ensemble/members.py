@@ -1,8 +1,11 @@
-"""Members of an ensemble: read from every fold, aligned by id, made comparable, brought to what the organiser scores.
+"""Members of an ensemble: read from every fold, aligned by id, made comparable, brought to what the
+organiser scores.
 
-A member is one run's (or the metadata network's) scores. Its out-of-fold rows are pooled over the folds: each image is
-scored by the network that did not train on its patient. Its test rows are scored by every fold's network.
+A member is one run's (or the metadata network's) scores. Its out-of-fold rows are pooled over the
+folds: each image is scored by the network that did not train on its patient. Its test rows are
+scored by every fold's network.
 """
+
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,29 +14,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.tables import (
-    file_hash,
-    fold_folder,
-    fold_numbers,
-    require_hashes,
-    table_hashes,
-)
+from pipeline.core.artifacts.files import file_hash
+from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS, fold_folder
+from pipeline.core.artifacts.provenance import require_hashes, table_hashes
+from pipeline.core.artifacts.tables import align, fold_numbers
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.task import Task
-from pipeline.core.ensemble.averages import apply_map, quantile_map, ranks_within, unit_scores
+from pipeline.core.ensemble.averages import apply_map, quantile_map, ranks_within
 from pipeline.core.folds.audit import checked_tables
-from pipeline.core.folds.split import patient_keys, validation_rows
-from pipeline.core.runs.predictions import PRETRAINED, read_predictions
-from pipeline.core.runtime.command import UserError
-
-SHOWN = 3  # ids that an error lists
+from pipeline.core.folds.split import validation_rows
+from pipeline.core.runs.predictions import read_predictions
+from pipeline.core.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The images to be aligned to, and today's tables: `validated` and `test` are rows of images.csv, the first with
-    the column `fold` of the fold that validates them."""
+    """The images to be aligned to, and today's tables: `validated` and `test` are rows of
+    images.csv, the first with the column `fold` of the fold that validates them."""
+
     validated: pd.DataFrame
     test: pd.DataFrame
     folds: tuple[int, ...]
@@ -44,9 +41,10 @@ class Rows:
 class Member:
     """Scores aligned to Rows; columns of labels that the member does not predict are NaN.
 
-    out_of_fold: (n, K); test: (folds, t, K), or (folds, 0, K) where the test images were not scored;
-    views: test-time views per image; digest: the sha256 of its prediction files.
+    out_of_fold: (n, K); test: (folds, t, K), or (folds, 0, K) where the test images were not
+    scored; views: test-time views per image; digest: the sha256 of its prediction files.
     """
+
     name: str
     stage: str
     out_of_fold: np.ndarray
@@ -56,24 +54,42 @@ class Member:
 
 
 def read_rows(competition: Competition, folds: Sequence[int] | None = None) -> Rows:
-    """The rows that the given folds (all of folds.csv when None) validate, and the test rows; a leak stops here too."""
+    """The rows that the given folds (all of folds.csv when None) validate, and the test rows; a
+    leak stops here too."""
     name, (images, table, dropped) = competition.name, checked_tables(competition)
     known = fold_numbers(table)
     for fold in folds or ():
         if fold not in known:
-            raise UserError(f"fold {fold}: folds.csv of {name} has the folds {', '.join(map(str, known))}")
+            raise UserError(
+                f"fold {fold}: folds.csv of {name} has the folds {', '.join(map(str, known))}"
+            )
     chosen = tuple(known if folds is None else sorted(set(folds)))
-    parts = [validation_rows(images, table, dropped, fold, competition.task).assign(fold=fold) for fold in chosen]
+    parts = [
+        validation_rows(images, table, dropped, fold, competition.task).assign(fold=fold)
+        for fold in chosen
+    ]
     if not parts:
         raise UserError(f"folds.csv of {name} validates no patient: every fold is -1")
-    return Rows(pd.concat(parts, ignore_index=True), images[images["split"] == "test"].reset_index(drop=True), chosen,
-                table_hashes(name))
+    return Rows(
+        pd.concat(parts, ignore_index=True),
+        images[images["split"] == "test"].reset_index(drop=True),
+        chosen,
+        table_hashes(name),
+    )
 
 
-def read_member(competition: str, name: str, stage: str, file: str, rows: Rows, labels: Sequence[str],
-                made_by: str) -> Member:
-    """One member's predictions of every fold. UserError for a fold that is missing, was made from other tables, or has
-    other rows than folds.csv says. `predictions_pretrained.csv` may leave the test rows out."""
+def read_member(
+    competition: str,
+    name: str,
+    stage: str,
+    file: str,
+    rows: Rows,
+    labels: Sequence[str],
+    made_by: str,
+) -> Member:
+    """One member's predictions of every fold. UserError for a fold that is missing, was made from
+    other tables, or has other rows than folds.csv says. `predictions_pretrained.csv` may leave the
+    test rows out."""
     parts, tests, digest, views = [], [], hashlib.sha256(), set()
     for fold in rows.folds:
         path = fold_folder(competition, name, fold) / file
@@ -82,16 +98,23 @@ def read_member(competition: str, name: str, stage: str, file: str, rows: Rows, 
         validated, test = table[table["split"] != "test"], table[table["split"] == "test"]
         check_fold(path, validated, fold)
         ids = rows.validated["image_id"][rows.validated["fold"] == fold]
-        parts.append(columns(validated, align(path, validated, ids, f"that fold {fold} validates"), labels))
-        left_out = file == PRETRAINED and not len(test)
+        parts.append(
+            columns(validated, align(path, validated, ids, f"that fold {fold} validates"), labels)
+        )
+        left_out = file == STAGE_1_PREDICTIONS and not len(test)
         wanted = rows.test["image_id"][:0] if left_out else rows.test["image_id"]
         tests.append(columns(test, align(path, test, wanted, "of the test set"), labels))
         digest.update(file_hash(path).encode())
         views.add(int(sidecar.get("views", 1)))
     if len({len(test) for test in tests}) > 1:
-        raise UserError(f"{path.parent.parent}: some folds scored the test images and some did not; delete {path.name} "
-                        "of those that did not and predict again")
-    return Member(name, stage, np.concatenate(parts), np.stack(tests), min(views), digest.hexdigest())
+        raise UserError(
+            f"{path.parent.parent}: some folds scored the test images and some did not; delete "
+            f"{path.name} "
+            "of those that did not and predict again"
+        )
+    return Member(
+        name, stage, np.concatenate(parts), np.stack(tests), min(views), digest.hexdigest()
+    )
 
 
 def check_fold(path: Path, table: pd.DataFrame, fold: int) -> None:
@@ -99,26 +122,10 @@ def check_fold(path: Path, table: pd.DataFrame, fold: int) -> None:
     wrong = (table["fold"] != fold).to_numpy()
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise UserError(f"{path}: row {table.index[row] + 2}, column fold: {table['fold'].iloc[row]}, not {fold}")
-
-
-def align(where: object, table: pd.DataFrame, ids: pd.Series, what: str, column: str = "image_id") -> np.ndarray:
-    """Positions in `table` of each id; UserError naming ids that are missing, extra or there twice."""
-    found = pd.Index(table[column])
-    if found.has_duplicates:
-        raise UserError(f"{where}: column {column}: {listed(found[found.duplicated()])} more than once")
-    missing, extra = pd.Index(ids).difference(found, sort=False), found.difference(pd.Index(ids), sort=False)
-    if len(missing):
-        raise UserError(f"{where}: {len(missing)} of the {len(ids)} rows {what} are missing: {listed(missing)}")
-    if len(extra):
-        raise UserError(f"{where}: {len(extra)} rows are not among the {len(ids)} {what}: {listed(extra)}")
-    return found.get_indexer(pd.Index(ids))
-
-
-def listed(ids: Sequence) -> str:
-    """The first ids, and how many more."""
-    shown = ", ".join(map(str, ids[:SHOWN]))
-    return shown + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+        raise UserError(
+            f"{path}: row {table.index[row] + 2}, column fold: {table['fold'].iloc[row]}, not "
+            f"{fold}"
+        )
 
 
 def columns(table: pd.DataFrame, positions: np.ndarray, labels: Sequence[str]) -> np.ndarray:
@@ -127,13 +134,15 @@ def columns(table: pd.DataFrame, positions: np.ndarray, labels: Sequence[str]) -
 
 
 def comparable(member: Member, method: str, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """(out-of-fold (n, K), test (t, K)) on the scale of `method`, the test scores averaged over the folds' networks."""
+    """(out-of-fold (n, K), test (t, K)) on the scale of `method`, the test scores averaged over the
+    folds' networks."""
     if method == "mean":
         return member.out_of_fold, member.test.mean(axis=0)
     fold = rows.validated["fold"].to_numpy()
     if method == "rank":
-        return ranks_within(member.out_of_fold, fold), np.mean([ranks_within(test, np.zeros(len(test)))
-                                                                for test in member.test], axis=0)
+        return ranks_within(member.out_of_fold, fold), np.mean(
+            [ranks_within(test, np.zeros(len(test))) for test in member.test], axis=0
+        )
     quantiles, tests = np.full(member.out_of_fold.shape, np.nan), np.full(member.test.shape, np.nan)
     for position, number in enumerate(rows.folds):
         inside = fold == number
@@ -146,41 +155,21 @@ def comparable(member: Member, method: str, rows: Rows) -> tuple[np.ndarray, np.
 
 def frozen_maps(scores: np.ndarray) -> list[dict | None]:
     """A quantile map for each column of (n, K), None for a column of NaN."""
-    return [None if np.isnan(column).any() or not len(column) else quantile_map(column) for column in scores.T]
+    return [
+        None if np.isnan(column).any() or not len(column) else quantile_map(column)
+        for column in scores.T
+    ]
 
 
 def member_maps(member: Member, rows: Rows, labels: Sequence[str]) -> dict[str, dict]:
-    """{"fold0": {label: map}}: what `comparable` applies for "quantile", to be kept for inference elsewhere."""
+    """{"fold0": {label: map}}: what `comparable` applies for "quantile", to be kept for inference
+    elsewhere."""
     fold = rows.validated["fold"].to_numpy()
-    return {f"fold{number}": {label: frozen for label, frozen in
-                              zip(labels, frozen_maps(member.out_of_fold[fold == number])) if frozen}
-            for number in rows.folds}
-
-
-@dataclass(frozen=True)
-class Units:
-    """What the organiser scores, one row each in order of first appearance.
-
-    keys: unit_id, image_id (the unit's first), split, fold, patient_id; truth: (U, K) of 1, 0, NaN = not scored.
-    """
-    keys: pd.DataFrame
-    truth: np.ndarray
-
-
-def units_of(images: pd.DataFrame, task: Task) -> Units:
-    """The units of some rows of images.csv. A unit is positive when one of its images is; test rows have no truth."""
-    unit = images["unit_id"] if "unit_id" in images else images["image_id"]
-    keys = pd.DataFrame({"unit_id": unit.to_numpy(), "image_id": images["image_id"].to_numpy(),
-                         "split": images["split"].to_numpy(), "patient_id": patient_keys(images).to_numpy(),
-                         "fold": images["fold"].to_numpy() if "fold" in images else -1})
-    known = truth(images, task.labels, task) if len(images) else np.empty((0, len(task.labels)), np.float32)
-    known = np.where((images["split"] == "test").to_numpy()[:, None], np.nan, known)
-    if task.unit == "study":
-        known = pd.DataFrame(known).groupby(unit.to_numpy(), sort=False).max().to_numpy()
-        keys = keys.drop_duplicates("unit_id").reset_index(drop=True)
-    return Units(keys, known)
-
-
-def to_units(images: pd.DataFrame, scores: np.ndarray, task: Task) -> np.ndarray:
-    """Image scores (n, K) of these rows to unit scores (U, K), the rows of `units_of`."""
-    return unit_scores(images, scores, task) if len(images) else scores
+    return {
+        f"fold{number}": {
+            label: frozen
+            for label, frozen in zip(labels, frozen_maps(member.out_of_fold[fold == number]))
+            if frozen
+        }
+        for number in rows.folds
+    }

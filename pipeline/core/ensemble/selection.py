@@ -1,9 +1,11 @@
-"""Which members to average: near-duplicates found, and ensemble selection (Caruana et al. 2004), bagged and nested.
+"""Which members to average: near-duplicates found, and ensemble selection (Caruana et al. 2004),
+bagged and nested.
 
-Measured on the real CheXpert test: weights fitted on one half and scored on the other lose .0016 to the uniform mean.
-So the uniform mean is the default, and fitted weights are used only where their gain, estimated on rows they were not
-fitted on, has an interval that excludes 0.
+Measured on the real CheXpert test: weights fitted on one half and scored on the other lose .0016 to
+the uniform mean. So the uniform mean is the default, and fitted weights are used only where their
+gain, estimated on rows they were not fitted on, has an interval that excludes 0.
 """
+
 import numpy as np
 
 from pipeline.core.ensemble.averages import weighted_mean
@@ -15,12 +17,14 @@ STEPS, BAGS, PART = 50, 20, 0.5
 
 
 def rank_correlations(members: np.ndarray) -> np.ndarray:
-    """Spearman's rho of each pair of members, per label: (K, M, M) of scores (M, n, K); NaN where one lacks the label
-    or is constant."""
+    """Spearman's rho of each pair of members, per label: (K, M, M) of scores (M, n, K); NaN where
+    one lacks the label or is constant."""
     _, _, labels = members.shape
     result = np.full((labels, len(members), len(members)), np.nan)
     for label in range(labels):
-        ranks = np.stack([midranks(member[:, label]) - (members.shape[1] + 1) / 2 for member in members])
+        ranks = np.stack(
+            [midranks(member[:, label]) - (members.shape[1] + 1) / 2 for member in members]
+        )
         ranks[np.isnan(members[:, :, label]).any(axis=1)] = np.nan
         norms = np.sqrt((ranks**2).sum(axis=1))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -28,34 +32,44 @@ def rank_correlations(members: np.ndarray) -> np.ndarray:
     return result
 
 
-def near_duplicates(members: np.ndarray, limit: float = NEAR) -> list[tuple[int, int, int, float]]:
-    """(label, first, second, rho) of every pair of members with |rho| > limit; a rho near -1 is an inverted member."""
+def nearly_equal_members(
+    members: np.ndarray, limit: float = NEAR
+) -> list[tuple[int, int, int, float]]:
+    """(label, first, second, rho) of every pair of members with |rho| > limit; a rho near -1 is an
+    inverted member."""
     rho = rank_correlations(members)
     labels, first, second = np.nonzero(np.abs(np.nan_to_num(rho)) > limit)
-    return [(int(k), int(i), int(j), float(rho[k, i, j])) for k, i, j in zip(labels, first, second) if i < j]
+    return [
+        (int(k), int(i), int(j), float(rho[k, i, j]))
+        for k, i, j in zip(labels, first, second)
+        if i < j
+    ]
 
 
 def without_duplicates(members: np.ndarray, limit: float = NEAR) -> np.ndarray:
     """Weights (M, K) of 1 and 0: of the members that rank a label alike only the first counts."""
     weights = (~np.isnan(members).any(axis=1)).astype(float)
-    for label, first, second, rho in near_duplicates(members, limit):
+    for label, first, second, rho in nearly_equal_members(members, limit):
         if rho > 0 and weights[first, label]:
             weights[second, label] = 0
     return weights
 
 
 class Climber:
-    """The members of one label, split by class, so that a step tries every member with one addition and one sort each.
+    """The members of one label, split by class, so that a step tries every member with one addition
+    and one sort each.
 
-    scores: (M, n), comparable between members and folds (quantiles or ranks within fold); labels: (n,) of 0, 1, NaN.
-    singles: the AUC of each member (M,).
+    scores: (M, n), comparable between members and folds (quantiles or ranks within fold); labels:
+    (n,) of 0, 1, NaN. singles: the AUC of each member (M,).
     """
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
         _, positive, negative = checked(scores[0], labels)
         self.positives = np.ascontiguousarray(scores[:, positive])
         self.negatives = np.ascontiguousarray(scores[:, negative])
-        self.singles = np.array([auc_of_classes(one, other) for one, other in zip(self.positives, self.negatives)])
+        self.singles = np.array(
+            [auc_of_classes(one, other) for one, other in zip(self.positives, self.negatives)]
+        )
 
     def auc(self, counts: np.ndarray) -> float:
         """AUC of the sum in which member m stands counts[m] times."""
@@ -64,13 +78,15 @@ class Climber:
     def best_step(self, counts: np.ndarray, allowed: np.ndarray) -> tuple[int, float]:
         """(member, AUC) of the best single addition to the sum; the earliest of equals."""
         one, other = counts @ self.positives, counts @ self.negatives
-        areas = [auc_of_classes(one + self.positives[m], other + self.negatives[m]) for m in allowed]
+        areas = [
+            auc_of_classes(one + self.positives[m], other + self.negatives[m]) for m in allowed
+        ]
         best = int(np.argmax(areas))
         return int(allowed[best]), areas[best]
 
     def climb(self, allowed: np.ndarray, steps: int) -> np.ndarray:
-        """How often each member (M,) was added: sorted start, then `steps` additions with replacement, cut back to the
-        best sum on the way."""
+        """How often each member (M,) was added: sorted start, then `steps` additions with
+        replacement, cut back to the best sum on the way."""
         counts = self.sorted_start(allowed)
         best_counts, best_area = counts.copy(), self.auc(counts)
         for _ in range(steps):
@@ -93,10 +109,14 @@ class Climber:
         return counts
 
 
-def select(scores: np.ndarray, labels: np.ndarray, steps: int = STEPS, bags: int = BAGS, seed: int = 0) -> np.ndarray:
-    """Weights (M,), summing to 1: the mean over `bags` climbs, each among a random half of the members.
+def select(
+    scores: np.ndarray, labels: np.ndarray, steps: int = STEPS, bags: int = BAGS, seed: int = 0
+) -> np.ndarray:
+    """Weights (M,), summing to 1: the mean over `bags` climbs, each among a random half of the
+    members.
 
-    scores: (M, n) comparable between members; labels: (n,) of 0, 1, NaN. With one class only: uniform.
+    scores: (M, n) comparable between members; labels: (n,) of 0, 1, NaN. With one class only:
+    uniform.
     """
     members, generator = len(scores), np.random.default_rng(seed)
     climber = Climber(scores, labels)
@@ -104,15 +124,17 @@ def select(scores: np.ndarray, labels: np.ndarray, steps: int = STEPS, bags: int
         return np.full(members, 1 / members)
     weights = np.zeros(members)
     for _ in range(bags):
-        half = np.sort(generator.permutation(members)[:max(1, round(PART * members))])
+        half = np.sort(generator.permutation(members)[: max(1, round(PART * members))])
         counts = climber.climb(half, steps)
         weights += counts / counts.sum()
     return weights / bags
 
 
-def select_columns(members: np.ndarray, truth: np.ndarray, candidates: np.ndarray, rows: np.ndarray,
-                   seed: int = 0) -> np.ndarray:
-    """Weights (M, K) fitted per label on the given rows, among the candidates (M, K) of weight > 0."""
+def select_columns(
+    members: np.ndarray, truth: np.ndarray, candidates: np.ndarray, rows: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """Weights (M, K) fitted per label on the given rows, among the candidates (M, K) of weight >
+    0."""
     weights = np.zeros(candidates.shape)
     for label in range(truth.shape[1]):
         of = np.flatnonzero(candidates[:, label] > 0)
@@ -121,8 +143,9 @@ def select_columns(members: np.ndarray, truth: np.ndarray, candidates: np.ndarra
     return weights
 
 
-def nested_scores(members: np.ndarray, truth: np.ndarray, candidates: np.ndarray, folds: np.ndarray,
-                  seed: int = 0) -> np.ndarray:
+def nested_scores(
+    members: np.ndarray, truth: np.ndarray, candidates: np.ndarray, folds: np.ndarray, seed: int = 0
+) -> np.ndarray:
     """(n, K): each fold's rows averaged with weights fitted on the other folds' rows."""
     result = np.full(truth.shape, np.nan)
     for fold in np.unique(folds):
@@ -132,22 +155,36 @@ def nested_scores(members: np.ndarray, truth: np.ndarray, candidates: np.ndarray
     return result
 
 
-def nested_gain(members: np.ndarray, truth: np.ndarray, candidates: np.ndarray, folds: np.ndarray, groups: np.ndarray,
-                seed: int = 0) -> dict[str, float | bool]:
-    """Gain in mean AUC of fitted weights over uniform ones on rows that they were not fitted on, with its interval.
+def nested_gain(
+    members: np.ndarray,
+    truth: np.ndarray,
+    candidates: np.ndarray,
+    folds: np.ndarray,
+    groups: np.ndarray,
+    seed: int = 0,
+) -> dict[str, float | bool]:
+    """Gain in mean AUC of fitted weights over uniform ones on rows that they were not fitted on,
+    with its interval.
 
-    members: (M, n, K) units; truth: (n, K); candidates: (M, K) 1 and 0; folds: (n,) of at least two values, no patient
-    in two; groups: (n,) patients. `accepted` only where the interval excludes 0.
+    members: (M, n, K) units; truth: (n, K); candidates: (M, K) 1 and 0; folds: (n,) of at least two
+    values, no patient in two; groups: (n,) patients. `accepted` only where the interval excludes 0.
     """
     fitted = nested_scores(members, truth, candidates, folds, seed)
     uniform = weighted_mean(list(members), candidates)
-    scored = [k for k in range(truth.shape[1]) if len(np.unique(truth[~np.isnan(truth[:, k]), k])) == 2]
-    gain, low, high, p = auc_difference(fitted[:, scored], uniform[:, scored], truth[:, scored], groups)
+    scored = [
+        k for k in range(truth.shape[1]) if len(np.unique(truth[~np.isnan(truth[:, k]), k])) == 2
+    ]
+    gain, low, high, p = auc_difference(
+        fitted[:, scored], uniform[:, scored], truth[:, scored], groups
+    )
     return {"gain": gain, "low": low, "high": high, "p": p, "accepted": bool(low > 0)}
 
 
 def patient_folds(groups: np.ndarray, folds: int = 5) -> np.ndarray:
-    """A fold for each row (n,) by its patient, where there is one official validation set only; fixed, not seeded."""
+    """A fold for each row (n,) by its patient, where there is one official validation set only;
+    fixed, not seeded."""
     names = np.unique(np.asarray(groups).astype(str))
-    order = dict(zip(names[np.random.default_rng(0).permutation(len(names))], np.arange(len(names)) % folds))
+    order = dict(
+        zip(names[np.random.default_rng(0).permutation(len(names))], np.arange(len(names)) % folds)
+    )
     return np.array([order[str(group)] for group in groups])

@@ -1,1 +1,2 @@
-"""Leak-free folds: groups that belong together, the search for balanced splits, imported maps, the audit."""
+"""Leak-free folds: groups that belong together, the search for balanced splits, imported maps, the
+audit."""

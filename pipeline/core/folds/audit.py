@@ -1,33 +1,47 @@
-"""The audit of folds.csv: what each fold holds, and whether anything leaks from training into validation.
+"""The audit of folds.csv: what each fold holds, and whether anything leaks from training into
+validation.
 
-`checked_tables` is how a later stage reads images.csv, folds.csv and folds_dropped.csv: it raises a UserError naming
-the pair when an image trains in a fold that validates its twin. data/<competition>/folds_audit.json holds the audit
-for the report, with the hashes of the tables it was made from; as long as they match, the search for twins is not
-repeated.
+`checked_tables` is how a later stage reads images.csv, folds.csv and folds_dropped.csv: it raises a
+UserError naming the pair when an image trains in a fold that validates its twin.
+data/<competition>/folds_audit.json holds the audit for the report, with the hashes of the tables it
+was made from; as long as they match, the search for twins is not repeated.
 """
+
 import json
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.tables import data_folder, file_hash, fold_numbers, read_folds, read_images
+from pipeline.core.artifacts.files import file_hash
+from pipeline.core.artifacts.paths import data_folder
+from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.task import Task
 from pipeline.core.folds.balance import describe, fold_rows, warnings, worst
 from pipeline.core.folds.groups import check_patients, links, patient_groups
-from pipeline.core.folds.split import fold_of, patient_keys, read_dropped, scored, shared_with_test, taking_part
-from pipeline.core.runtime.command import UserError
+from pipeline.core.folds.split import (
+    fold_of,
+    patient_keys,
+    read_dropped,
+    scored,
+    shared_with_test,
+    taking_part,
+)
+from pipeline.core.runtime.errors import UserError
 
 SHOWN = 5  # pairs that an error or the printed audit names; the JSON has all
 
 
 def checked_tables(competition: Competition) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """(images, folds, dropped) of a competition, after the leak check; UserError where anything leaks."""
+    """(images, folds, dropped) of a competition, after the leak check; UserError where anything
+    leaks."""
     images, folds = read_images(competition.name), read_folds(competition.name)
     dropped = read_dropped(competition.name)
     check_labels(data_folder(competition.name) / "images.csv", images, competition.task)
     if not audited(competition.name):
-        require_no_leak(data_folder(competition.name) / "folds.csv", images, folds, dropped, competition.task)
+        require_no_leak(
+            data_folder(competition.name) / "folds.csv", images, folds, dropped, competition.task
+        )
     return images, folds, dropped
 
 
@@ -42,38 +56,53 @@ def audited(name: str) -> bool:
 
 def audit_hashes(name: str) -> dict[str, str]:
     """The sha256 of the three tables that an audit is about; "" for a file that is not there."""
-    paths = {part: data_folder(name) / f"{part}.csv" for part in ("images", "folds", "folds_dropped")}
+    paths = {
+        part: data_folder(name) / f"{part}.csv" for part in ("images", "folds", "folds_dropped")
+    }
     return {part: file_hash(path) if path.is_file() else "" for part, path in paths.items()}
 
 
 def check_labels(where: object, images: pd.DataFrame, task: Task) -> None:
-    """Raise a UserError that names the first label of a train or valid image that is not 1, 0, -1 or blank."""
+    """Raise a UserError that names the first label of a train or valid image that is not 1, 0, -1
+    or blank."""
     for label in task.labels:
         if label not in images:
-            raise UserError(f"{where}: the label column {label!r} is missing; there are {', '.join(images.columns)}")
+            raise UserError(
+                f"{where}: the label column {label!r} is missing; there are "
+                f"{', '.join(images.columns)}"
+            )
         value = images[label].where(images["split"] != "test")
         wrong = (value.notna() & ~pd.to_numeric(value, errors="coerce").isin([1, 0, -1])).to_numpy()
         if wrong.any():
             row = wrong.argmax()
-            raise UserError(f"{where}: row {row + 2}, column {label}: {value.iloc[row]!r} is not 1, 0, -1 or blank")
+            raise UserError(
+                f"{where}: row {row + 2}, column {label}: {value.iloc[row]!r} is not 1, 0, -1 or "
+                "blank"
+            )
 
 
-def require_no_leak(where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame,
-                    task: Task) -> None:
-    """Raise a UserError naming the first pair of images, one training where the other is validated."""
-    refuse(where, leaks(where, images, folds, dropped, task))
+def require_no_leak(
+    where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, task: Task
+) -> None:
+    """Raise a UserError naming the first pair of images, one training where the other is
+    validated."""
+    refuse_leaks(where, leaks(where, images, folds, dropped, task))
 
 
-def refuse(where: object, found: list[dict]) -> None:
+def refuse_leaks(where: object, found: list[dict]) -> None:
     """Raise a UserError that names the leaking pairs, if there are any."""
     if found:
-        raise UserError(f"{where}: {len(found)} leak(s): " + "; ".join(map(leak_text, found[:SHOWN])))
+        raise UserError(
+            f"{where}: {len(found)} leak(s): " + "; ".join(map(leak_text, found[:SHOWN]))
+        )
 
 
 def leak_text(leak: dict) -> str:
     """One leak in words."""
-    places = [f"{leak[side]} (patient {leak[side + '_patient']}, {place_text(leak[side + '_fold'])})"
-              for side in ("first", "second")]
+    places = [
+        f"{leak[side]} (patient {leak[side + '_patient']}, {place_text(leak[side + '_fold'])})"
+        for side in ("first", "second")
+    ]
     return f"{places[0]} and {places[1]} belong together by {leak['reason']}"
 
 
@@ -81,24 +110,42 @@ def place_text(fold: int | None) -> str:
     return "test" if fold is None else f"fold {fold}" if fold >= 0 else "always trains"
 
 
-def leaks(where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, task: Task,
-          linked: pd.DataFrame | None = None) -> list[dict]:
-    """Every linked pair of images of which one is validated in a fold, or tested, while the other trains for it.
+def leaks(
+    where: object,
+    images: pd.DataFrame,
+    folds: pd.DataFrame,
+    dropped: pd.DataFrame,
+    task: Task,
+    linked: pd.DataFrame | None = None,
+) -> list[dict]:
+    """Every linked pair of images of which one is validated in a fold, or tested, while the other
+    trains for it.
 
-    Patients cannot leak between the folds of a table with one row a patient; that, and that every patient has a row,
-    is checked first. Scored images with a twin in the test set are no leak of the folds: the audit counts them.
-    linked: the pairs among images that take part, where they are known already.
+    Patients cannot leak between the folds of a table with one row a patient; that, and that every
+    patient has a row, is checked first. Scored images with a twin in the test set are no leak of
+    the folds: the audit counts them. linked: the pairs among images that take part, where they are
+    known already.
     """
     check_patients(data_name(where), images, task)
     check_rows(where, images, folds)
-    linked = links(images, task, taking_part(images, dropped, test=True)) if linked is None else linked
-    fold, own, test = fold_of(images, folds).to_numpy(), scored(images, task), (images["split"] == "test").to_numpy()
+    linked = (
+        links(images, task, taking_part(images, dropped, test=True)) if linked is None else linked
+    )
+    fold, own, test = (
+        fold_of(images, folds).to_numpy(),
+        scored(images, task),
+        (images["split"] == "test").to_numpy(),
+    )
     a, b = linked["first"].to_numpy(), linked["second"].to_numpy()
     validated = own & (fold >= 0)
     across = ~test[a] & ~test[b] & (fold[a] != fold[b]) & (validated[a] | validated[b])
     external = ~test & ~own
-    into_test = (linked["reason"] != "lesion_id").to_numpy() & ((test[a] & external[b]) | (test[b] & external[a]))
-    return [pair(images, fold, *found) for found in linked[across | into_test].itertuples(index=False)]
+    into_test = (linked["reason"] != "lesion_id").to_numpy() & (
+        (test[a] & external[b]) | (test[b] & external[a])
+    )
+    return [
+        pair(images, fold, *found) for found in linked[across | into_test].itertuples(index=False)
+    ]
 
 
 def pair(images: pd.DataFrame, fold: np.ndarray, first: int, second: int, reason: str) -> dict:
@@ -121,21 +168,34 @@ def check_rows(where: object, images: pd.DataFrame, folds: pd.DataFrame) -> None
     twice = folds["patient_id"].duplicated().to_numpy()
     if twice.any():
         patient = folds["patient_id"][twice].iloc[0]
-        raise UserError(f"{where}: patient {patient} stands there twice, in folds "
-                        f"{', '.join(map(str, folds['fold'][folds['patient_id'] == patient]))}")
+        raise UserError(
+            f"{where}: patient {patient} stands there twice, in folds "
+            f"{', '.join(map(str, folds['fold'][folds['patient_id'] == patient]))}"
+        )
     lost = ((images["split"] != "test") & fold_of(images, folds).isna()).to_numpy()
     if lost.any():
-        raise UserError(f"{where}: patient {patient_keys(images)[lost].iloc[0]} of image "
-                        f"{images['image_id'][lost].iloc[0]} has no fold ({lost.sum()} such images): images.csv has "
-                        "changed since; `make clean-folds` removes these folds (what was trained on them is stale)")
+        raise UserError(
+            f"{where}: patient {patient_keys(images)[lost].iloc[0]} of image "
+            f"{images['image_id'][lost].iloc[0]} has no fold ({lost.sum()} such images): "
+            "images.csv has "
+            "changed since; `make clean-folds` removes these folds (what was trained on them is "
+            "stale)"
+        )
 
 
-def audit(where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, task: Task,
-          made: dict) -> dict:
+def audit(
+    where: object,
+    images: pd.DataFrame,
+    folds: pd.DataFrame,
+    dropped: pd.DataFrame,
+    task: Task,
+    made: dict,
+) -> dict:
     """The audit of the folds.csv at `where` as plain values, as folds_audit.json holds it.
 
-    "made" (as given), "folds" (a `balance.describe` per fold with its "deviation"), "all" (the scored images together),
-    "always_trains", "worst" deviations, "groups", "test", "dropped" (reason -> images), "leaks", "warnings".
+    "made" (as given), "folds" (a `balance.describe` per fold with its "deviation"), "all" (the
+    scored images together), "always_trains", "worst" deviations, "groups", "test", "dropped"
+    (reason -> images), "leaks", "warnings".
     """
     part = taking_part(images, dropped)
     linked = links(images, task, taking_part(images, dropped, test=True))
@@ -144,17 +204,30 @@ def audit(where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.
     own = part & scored(images, task)
     total = describe(images[own & (fold >= 0)], task)
     rows = fold_rows(images, fold, own, fold_numbers(folds), task)
-    return {"made": made, "folds": rows, "all": total, "always_trains": describe(images[part & (fold < 0)], task),
-            "worst": worst(rows), "groups": group_facts(images, linked), "test": test_facts(images, dropped, linked),
-            "dropped": dropped["reason"].value_counts().to_dict(), "leaks": found,
-            "warnings": warnings(images, rows, total, task)}
+    return {
+        "made": made,
+        "folds": rows,
+        "all": total,
+        "always_trains": describe(images[part & (fold < 0)], task),
+        "worst": worst(rows),
+        "groups": group_facts(images, linked),
+        "test": test_facts(images, dropped, linked),
+        "dropped": dropped["reason"].value_counts().to_dict(),
+        "leaks": found,
+        "warnings": warnings(images, rows, total, task),
+    }
 
 
 def group_facts(images: pd.DataFrame, linked: pd.DataFrame) -> dict:
     """How many groups there are, and what joined patients."""
     size = patient_groups(images, linked).value_counts()
-    return {"groups": len(size), "patients": int(size.sum()), "largest_patients": int(size.max()) if len(size) else 0,
-            "patients_joined": int(size[size > 1].sum()), "links": linked["reason"].value_counts().to_dict()}
+    return {
+        "groups": len(size),
+        "patients": int(size.sum()),
+        "largest_patients": int(size.max()) if len(size) else 0,
+        "patients_joined": int(size[size > 1].sum()),
+        "links": linked["reason"].value_counts().to_dict(),
+    }
 
 
 def test_facts(images: pd.DataFrame, dropped: pd.DataFrame, linked: pd.DataFrame) -> dict:
@@ -162,6 +235,12 @@ def test_facts(images: pd.DataFrame, dropped: pd.DataFrame, linked: pd.DataFrame
     test, ids = (images["split"] == "test").to_numpy(), images["image_id"].to_numpy()
     across = linked[test[linked["first"]] != test[linked["second"]]]
     shared = sorted(shared_with_test(images[taking_part(images, dropped, test=True)]))
-    return {"images": int(test.sum()), "patients_in_training": len(shared), "first_patients": shared[:SHOWN],
-            "linked_to_training": len(across), "first_linked": [[ids[i], ids[j], reason] for i, j, reason
-                                                               in across.head(SHOWN).itertuples(index=False)]}
+    return {
+        "images": int(test.sum()),
+        "patients_in_training": len(shared),
+        "first_patients": shared[:SHOWN],
+        "linked_to_training": len(across),
+        "first_linked": [
+            [ids[i], ids[j], reason] for i, j, reason in across.head(SHOWN).itertuples(index=False)
+        ],
+    }

@@ -1,8 +1,10 @@
 """Which images belong together: same patient, same lesion, known duplicates, near-identical pixels.
 
-A pair of images is an edge, a patient is a node, and a group is a connected component, so that no chain of duplicates
-can cross a fold. Test images link nothing: adding test rows leaves every group as it was.
+A pair of images is an edge, a patient is a node, and a group is a connected component, so that no
+chain of duplicates can cross a fold. Test images link nothing: adding test rows leaves every group
+as it was.
 """
+
 from functools import lru_cache
 
 import numpy as np
@@ -13,39 +15,52 @@ from scipy.sparse.csgraph import connected_components
 from pipeline.core.config.task import Task
 from pipeline.core.folds.split import patient_keys, scored
 from pipeline.core.images.phash import DIGITS
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 
 def check_patients(where: object, images: pd.DataFrame, task: Task) -> None:
-    """Raise a UserError for a train or valid image without patient, unless each such image may be its own."""
+    """Raise a UserError for a train or valid image without patient, unless each such image may be
+    its own."""
     blank = (images["patient_id"].isna() & (images["split"] != "test")).to_numpy()
     if blank.any() and task.patient_missing != "own_group":
         row = blank.argmax()
-        raise UserError(f"{where}: row {row + 2}, column patient_id: blank, so image {images['image_id'].iloc[row]} "
-                        f"cannot be kept out of its patient's validation fold ({blank.sum()} such rows); "
-                        "patient_missing='own_group' in the competition's task makes each a patient of its own")
+        raise UserError(
+            f"{where}: row {row + 2}, column patient_id: blank, so image "
+            f"{images['image_id'].iloc[row]} "
+            f"cannot be kept out of its patient's validation fold ({blank.sum()} such rows); "
+            "patient_missing='own_group' in the competition's task makes each a patient of its own"
+        )
 
 
 def links(images: pd.DataFrame, task: Task, part: np.ndarray | None = None) -> pd.DataFrame:
-    """Pairs of images that belong together beyond their patient: columns first, second (row positions), reason.
+    """Pairs of images that belong together beyond their patient: columns first, second (row
+    positions), reason.
 
-    reason is "lesion_id", "duplicate_of" or "phash"; part: (rows,) bool, the rows that may be in a pair. A lesion,
-    chain of duplicates or hash that n images share is a star around a scored image (else one of another source), and
-    where test images are among them a second star around one of those.
+    reason is "lesion_id", "duplicate_of" or "phash"; part: (rows,) bool, the rows that may be in a
+    pair. A lesion, chain of duplicates or hash that n images share is a star around a scored image
+    (else one of another source), and where test images are among them a second star around one of
+    those.
     """
     part = np.ones(len(images), dtype=bool) if part is None else part
     test = (images["split"] == "test").to_numpy()
-    parts = [pd.DataFrame({"first": [], "second": [], "reason": []}).astype({"first": int, "second": int})]
+    parts = [
+        pd.DataFrame({"first": [], "second": [], "reason": []}).astype(
+            {"first": int, "second": int}
+        )
+    ]
     rank = np.where(scored(images, task), 0, 1)
     for reason, told, all_told in tags(images, test):
         same = near_hashes(hashes_of(images)) if reason == "phash" else None
-        parts += [stars(images, told, rank, part & ~test, ~test, same).assign(reason=reason),
-                  stars(images, all_told, rank, part, test, same).assign(reason=reason)]
+        parts += [
+            stars(images, told, rank, part & ~test, ~test, same).assign(reason=reason),
+            stars(images, all_told, rank, part, test, same).assign(reason=reason),
+        ]
     return pd.concat(parts, ignore_index=True)
 
 
 def tags(images: pd.DataFrame, test: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(reason, tags, tags) for each column that may join images; the first are told by rows outside the test set."""
+    """(reason, tags, tags) for each column that may join images; the first are told by rows outside
+    the test set."""
     found = []
     for reason in ("lesion_id", "phash"):
         if reason in images and images[reason].notna().any():
@@ -56,10 +71,13 @@ def tags(images: pd.DataFrame, test: np.ndarray) -> list[tuple[str, np.ndarray, 
 
 
 def duplicate_chains(images: pd.DataFrame, told: np.ndarray | None = None) -> np.ndarray:
-    """A tag per image, shared by all that the rows `told` say are duplicates, over any chain, also of absent images."""
-    named = images["duplicate_of"].where(images["duplicate_of"].notna() & (True if told is None else told))
+    """A tag per image, shared by all that the rows `told` say are duplicates, over any chain, also
+    of absent images."""
+    named = images["duplicate_of"].where(
+        images["duplicate_of"].notna() & (True if told is None else told)
+    )
     code, ids = pd.factorize(pd.concat([images["image_id"], named]), use_na_sentinel=True)
-    first, second = code[:len(images)], code[len(images):]
+    first, second = code[: len(images)], code[len(images) :]
     return components(len(ids), first[second >= 0], second[second >= 0])[first]
 
 
@@ -69,29 +87,44 @@ def components(nodes: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return connected_components(edges, directed=False)[1]
 
 
-def stars(images: pd.DataFrame, tag: np.ndarray, rank: np.ndarray, part: np.ndarray, centres: np.ndarray,
-          same: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Pairs (centre, other) of rows of `part` that share a tag, or have tags that are the `same` (tag, other).
+def stars(
+    images: pd.DataFrame,
+    tag: np.ndarray,
+    rank: np.ndarray,
+    part: np.ndarray,
+    centres: np.ndarray,
+    same: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Pairs (centre, other) of rows of `part` that share a tag, or have tags that are the `same`
+    (tag, other).
 
-    The centre of a tag is its row of `centres` with the least rank, then image_id. Where test rows are the centres,
-    only pairs with rows outside the test set are given.
+    The centre of a tag is its row of `centres` with the least rank, then image_id. Where test rows
+    are the centres, only pairs with rows outside the test set are given.
     """
-    rows = pd.DataFrame({"tag": tag, "rank": rank, "image_id": images["image_id"].to_numpy(),
-                         "row": np.arange(len(images))})[part].dropna(subset="tag")
+    rows = pd.DataFrame(
+        {
+            "tag": tag,
+            "rank": rank,
+            "image_id": images["image_id"].to_numpy(),
+            "row": np.arange(len(images)),
+        }
+    )[part].dropna(subset="tag")
     may = rows[centres[rows["row"]]].sort_values(["tag", "rank", "image_id"]).drop_duplicates("tag")
     centre = may.set_index("tag")["row"]
     rows = rows[~centres[rows["row"]] | ~(images["split"] == "test").to_numpy()[rows["row"]]]
     pairs = pd.DataFrame({"first": rows["tag"].map(centre), "second": rows["row"]})
     if same is not None:
         across = rows[["tag", "row"]].merge(same, on="tag")
-        pairs = pd.concat([pairs, pd.DataFrame({"first": across["other"].map(centre), "second": across["row"]})])
+        pairs = pd.concat(
+            [pairs, pd.DataFrame({"first": across["other"].map(centre), "second": across["row"]})]
+        )
     pairs = pairs.dropna().astype(int)
     return pairs[pairs["first"] != pairs["second"]]
 
 
 def hashes_of(images: pd.DataFrame) -> tuple[str, ...]:
-    """The different perceptual hashes, ascending. Hashes in another form than `core.hashing` gives are left out: they
-    are compared for equality only."""
+    """The different perceptual hashes, ascending. Hashes in another form than `core.hashing` gives
+    are left out: they are compared for equality only."""
     known = images["phash"].dropna().astype("str").drop_duplicates()
     return tuple(sorted(known[known.str.fullmatch(f"[0-9a-f]{{{DIGITS}}}")]))
 
@@ -100,7 +133,8 @@ def hashes_of(images: pd.DataFrame) -> tuple[str, ...]:
 def near_hashes(hashes: tuple[str, ...]) -> pd.DataFrame:
     """Those of different hashes that are near, each pair both ways, as columns tag and other.
 
-    Kept for the next call: folds and audit ask about the same table, and 223,414 hashes take a minute.
+    Kept for the next call: folds and audit ask about the same table, and 223,414 hashes take a
+    minute.
     """
     from pipeline.core.images.near_duplicates import (
         near_duplicates,  # numba: half a second that reading folds.csv need not wait
@@ -112,7 +146,8 @@ def near_hashes(hashes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def patient_groups(images: pd.DataFrame, linked: pd.DataFrame) -> pd.Series:
-    """The group of every train and valid patient: patient key -> 0..groups-1, numbered by each group's first key.
+    """The group of every train and valid patient: patient key -> 0..groups-1, numbered by each
+    group's first key.
 
     linked: pairs of row positions in `images`, as `links` gives them.
     """

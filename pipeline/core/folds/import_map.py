@@ -1,22 +1,26 @@
-"""A fold map made elsewhere: the community's `tfrecord` shards, or any table of patients or images and folds."""
+"""A fold map made elsewhere: the community's `tfrecord` shards, or any table of patients or images
+and folds."""
+
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.core.config.task import Task
 from pipeline.core.folds.split import patient_keys, scored
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 IDS = ("image_name", "image_id", "patient_id")  # the first that is there says what a row is about
 NUMBERS = ("fold", "tfrecord")
 
 
-def imported_folds(path: Path, images: pd.DataFrame, task: Task,
-                   modulo: int | None) -> tuple[pd.Series, pd.DataFrame]:
-    """(patient -> fold for every train and valid patient, rows of folds_dropped.csv for images the map removed).
+def imported_folds(
+    path: Path, images: pd.DataFrame, task: Task, modulo: int | None
+) -> tuple[pd.Series, pd.DataFrame]:
+    """(patient -> fold for every train and valid patient, rows of folds_dropped.csv for images the
+    map removed).
 
-    A patient in two folds, or a scored patient who is not in the map, is a UserError; other sources' patients who are
-    not in it always train.
+    A patient in two folds, or a scored patient who is not in the map, is a UserError; other
+    sources' patients who are not in it always train.
     """
     column, number, table = read_map(path)
     removed = table[number] == -1 if number == "tfrecord" else pd.Series(False, index=table.index)
@@ -28,12 +32,21 @@ def imported_folds(path: Path, images: pd.DataFrame, task: Task,
         patient = table[column].map(keys.set_axis(known["image_id"]))
     here = patient.isin(keys) & ~removed
     fold = one_fold(path, patient[here], table.loc[here, number], modulo)
-    gone = known["image_id"].isin(table.loc[removed, column]) if column != "patient_id" else known["image_id"].isna()
+    gone = (
+        known["image_id"].isin(table.loc[removed, column])
+        if column != "patient_id"
+        else known["image_id"].isna()
+    )
     need = keys[scored(known, task) & ~gone.to_numpy()]
     lost = need[~need.isin(fold.index)]
     if len(lost):
-        raise UserError(f"{path}: patient {lost.iloc[0]} of images.csv is not in it ({lost.nunique()} such patients)")
-    dropped = pd.DataFrame({"image_id": known["image_id"][gone], "reason": f"removed by {path.name}", "twin": ""})
+        raise UserError(
+            f"{path}: patient {lost.iloc[0]} of images.csv is not in it ({lost.nunique()} such "
+            "patients)"
+        )
+    dropped = pd.DataFrame(
+        {"image_id": known["image_id"][gone], "reason": f"removed by {path.name}", "twin": ""}
+    )
     return fold.reindex(sorted(keys.unique()), fill_value=-1), dropped
 
 
@@ -45,26 +58,40 @@ def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
         table = pd.read_csv(path, dtype=dict.fromkeys(IDS, "str"))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: this is no CSV file: {error}") from None
-    column, number = (next((name for name in names if name in table), None) for names in (IDS, NUMBERS))
+    column, number = (
+        next((name for name in names if name in table), None) for names in (IDS, NUMBERS)
+    )
     if column is None or number is None:
-        raise UserError(f"{path}: columns {', '.join(table.columns)}; a fold map has {' or '.join(IDS)}, "
-                        f"and {' or '.join(NUMBERS)}")
+        raise UserError(
+            f"{path}: columns {', '.join(table.columns)}; a fold map has {' or '.join(IDS)}, "
+            f"and {' or '.join(NUMBERS)}"
+        )
     value = pd.to_numeric(table[number], errors="coerce")
     wrong = (value.isna() | (value % 1 != 0) | (value < -1)).to_numpy()
     if wrong.any():
         row = wrong.argmax()
-        raise UserError(f"{path}: row {row + 2}, column {number}: {table[number].iloc[row]!r} is no whole number "
-                        "from -1 on")
+        raise UserError(
+            f"{path}: row {row + 2}, column {number}: {table[number].iloc[row]!r} is no whole "
+            "number "
+            "from -1 on"
+        )
     return column, number, table.assign(**{number: value.astype(int)})
 
 
 def one_fold(path: Path, patient: pd.Series, fold: pd.Series, modulo: int | None) -> pd.Series:
     """patient -> fold; a UserError names a patient who has two."""
     fold = fold.where(fold < 0, fold % modulo) if modulo else fold
-    pairs = pd.DataFrame({"patient": patient, "fold": fold}).drop_duplicates().sort_values(["patient", "fold"])
+    pairs = (
+        pd.DataFrame({"patient": patient, "fold": fold})
+        .drop_duplicates()
+        .sort_values(["patient", "fold"])
+    )
     twice = pairs["patient"].duplicated(keep=False)
     if twice.any():
         name = pairs["patient"][twice].iloc[0]
         both = ", ".join(map(str, pairs["fold"][pairs["patient"] == name]))
-        raise UserError(f"{path}: patient {name} is in folds {both}: images of one patient would train and validate")
+        raise UserError(
+            f"{path}: patient {name} is in folds {both}: images of one patient would train and "
+            "validate"
+        )
     return pairs.set_index("patient")["fold"]

@@ -1,47 +1,63 @@
-"""Patient groups to folds: iterative stratification, then an exchange search that goes on where it stops.
+"""Patient groups to folds: iterative stratification, then an exchange search that goes on where it
+stops.
 
-A fold is judged by totals: images, patients, values of every label, patients with a positive, sources, categories such
-as sex, and how many patients have at most s images. Each total should be one K-th of the whole. The search lowers
+A fold is judged by totals: images, patients, values of every label, patients with a positive,
+sources, categories such as sex, and how many patients have at most s images. Each total should be
+one K-th of the whole. The search lowers
 
     J = sum over folds k and totals f of w_f (S_kf - T_f)^2,    T_f = whole / K,    w_f = 1 / T_f^2,
 
-by the best single move or swap of groups between two folds. With g leaving fold a, h leaving fold b, x = g - h and
-gap = S_a - S_b, J changes by 2 (|x|^2 - x.gap) in the norm of w, so all swaps of two folds are one matrix product.
-Where no exchange lowers J, exchanges that lower the worst deviations follow.
+by the best single move or swap of groups between two folds. With g leaving fold a, h leaving fold
+b, x = g - h and gap = S_a - S_b, J changes by 2 (|x|^2 - x.gap) in the norm of w, so all swaps of
+two folds are one matrix product. Where no exchange lowers J, exchanges that lower the worst
+deviations follow.
 
-Bound: where no move lowers J, J <= (1 - 1/K) sum over groups of |g|^2, the mean over random splits. (Add
-|g|^2 >= g.(S_a - S_b) over the groups g of a, then over b and a.) The search never ends above it.
+Bound: where no move lowers J, J <= (1 - 1/K) sum over groups of |g|^2, the mean over random splits.
+(Add |g|^2 >= g.(S_a - S_b) over the groups g of a, then over b and a.) The search never ends above
+it.
 
-All totals are whole numbers and the weights are rounded to whole numbers, so that float64 sums are exact in any order:
-the folds do not depend on the machine's linear algebra. Random numbers are numpy's frozen RandomState stream.
+All totals are whole numbers and the weights are rounded to whole numbers, so that float64 sums are
+exact in any order: the folds do not depend on the machine's linear algebra. Random numbers are
+numpy's frozen RandomState stream.
 """
+
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import IterativeStratification
 
-SIZE_STEPS = 128   # at most so many counts of images per patient are balanced; SIIM has 84 different ones
-SAMPLE = 1500      # groups of a fold that one matrix of swaps looks at: 18 MB; SIIM's folds (411 patients) fit whole
-STRICTER = 2       # of images, the one total that all others pull at
-LOOSER = 3         # of sizes and categories: of the one there are 84 in SIIM, of the other 10
-PATIENCE = 3       # rounds over all pairs of folds without a gain before a sampled search ends
+SIZE_STEPS = (
+    128  # at most so many counts of images per patient are balanced; SIIM has 84 different ones
+)
+# groups of a fold that one matrix of swaps looks at: 18 MB; SIIM's folds (411 patients) fit whole
+SAMPLE = 1500
+STRICTER = 2  # of images, the one total that all others pull at
+LOOSER = 3  # of sizes and categories: of the one there are 84 in SIIM, of the other 10
+PATIENCE = 3  # rounds over all pairs of folds without a gain before a sampled search ends
 CANDIDATES = 5_000
-POWER = 8          # the worst deviation rules, those behind it still count
-GAIN = 1e-3        # in that power, relative; an eighth of it off the worst. 0 would exchange rounding errors for ever
-ENOUGH = 1e-3      # a worst deviation of sampled folds that is not worked on; hundreds of others are as large
-EXACT = 2.0**53    # whole numbers below it are exact in float64
+POWER = 8  # the worst deviation rules, those behind it still count
+# in that power, relative; an eighth of it off the worst. 0 would exchange rounding errors for ever
+GAIN = 1e-3
+# a worst deviation of sampled folds that is not worked on; hundreds of others are as large
+ENOUGH = 1e-3
+EXACT = 2.0**53  # whole numbers below it are exact in float64
 
 
-def group_table(rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...],
-                categorical: tuple[str, ...] = ()) -> pd.DataFrame:
+def group_table(
+    rows: pd.DataFrame,
+    group: np.ndarray,
+    patient: np.ndarray,
+    labels: tuple[str, ...],
+    categorical: tuple[str, ...] = (),
+) -> pd.DataFrame:
     """What each group brings to a fold.
 
-    rows: the scored images, with the label columns (1, 0, -1, blank), perhaps `source` and the categorical columns;
-    group, patient: (rows,).
-    Returns whole numbers as float64, a row a group in ascending order, columns (kind, value):
-    ("images", ""), ("patients", ""), ("label", "melanoma=1"), ("positive patients", "melanoma"),
-    ("source", "isic2020"), ("category", "sex=female"), ("at most", 5) = patients with at most 5 images.
+    rows: the scored images, with the label columns (1, 0, -1, blank), perhaps `source` and the
+    categorical columns; group, patient: (rows,). Returns whole numbers as float64, a row a group in
+    ascending order, columns (kind, value): ("images", ""), ("patients", ""), ("label",
+    "melanoma=1"), ("positive patients", "melanoma"), ("source", "isic2020"), ("category",
+    "sex=female"), ("at most", 5) = patients with at most 5 images.
     """
     columns = {("images", ""): np.ones(len(rows))}
     for label in labels:
@@ -60,25 +76,34 @@ def group_table(rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labe
     return table.loc[:, varies]
 
 
-def patient_table(rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...]) -> pd.DataFrame:
+def patient_table(
+    rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...]
+) -> pd.DataFrame:
     """The columns of group_table that count patients rather than images."""
     frame = pd.DataFrame({label: rows[label].to_numpy(dtype=float) == 1 for label in labels})
-    patients = frame.assign(group=group, images=1).groupby(patient).agg(
-        {**dict.fromkeys(labels, "max"), "group": "first", "images": "sum"})
+    patients = (
+        frame.assign(group=group, images=1)
+        .groupby(patient)
+        .agg({**dict.fromkeys(labels, "max"), "group": "first", "images": "sum"})
+    )
     columns = {("patients", ""): np.ones(len(patients))}
     for label in labels:
         columns["positive patients", label] = patients[label].to_numpy()
     steps = np.unique(patients["images"])
     if len(steps) > SIZE_STEPS:
-        steps = np.unique(np.quantile(patients["images"], np.arange(1, SIZE_STEPS + 1) / SIZE_STEPS,
-                                      method="inverted_cdf"))
+        steps = np.unique(
+            np.quantile(
+                patients["images"], np.arange(1, SIZE_STEPS + 1) / SIZE_STEPS, method="inverted_cdf"
+            )
+        )
     for step in steps:
         columns["at most", int(step)] = patients["images"].to_numpy() <= step
     return pd.DataFrame(columns).astype(float).groupby(patients["group"].to_numpy()).sum()
 
 
 def split_groups(table: pd.DataFrame, folds: int, seed: int = 0) -> np.ndarray:
-    """The fold of every group, (groups,) int64 in 0..folds-1, none empty. Needs 2 <= folds <= groups."""
+    """The fold of every group, (groups,) int64 in 0..folds-1, none empty. Needs 2 <= folds <=
+    groups."""
     assert 2 <= folds <= len(table), f"{folds} folds of {len(table)} groups"
     x, scale = table.to_numpy(), scales(table, folds)
     random = np.random.RandomState(seed)
@@ -88,8 +113,11 @@ def split_groups(table: pd.DataFrame, folds: int, seed: int = 0) -> np.ndarray:
     return fold
 
 
-def iterative_stratification(table: pd.DataFrame, folds: int, random: np.random.RandomState) -> np.ndarray:
-    """The baseline and the start: Sechidis et al. 2011 on has-a-positive, source, and tenths of group size."""
+def iterative_stratification(
+    table: pd.DataFrame, folds: int, random: np.random.RandomState
+) -> np.ndarray:
+    """The baseline and the start: Sechidis et al. 2011 on has-a-positive, source, and tenths of
+    group size."""
     size = table["images", ""].to_numpy()
     tenths = np.searchsorted(np.unique(np.quantile(size, np.arange(1, 10) / 10)), size)
     kinds = table.columns.get_level_values(0)
@@ -109,9 +137,10 @@ def fill_empty(fold: np.ndarray, x: np.ndarray, folds: int) -> np.ndarray:
 
 
 def scales(table: pd.DataFrame, folds: int) -> np.ndarray:
-    """What a deviation is divided by: the fold's fair share; for "at most", LOOSER x all its patients (1 / LOOSER
-    of the Kolmogorov-Smirnov distance); for categories, LOOSER x all its images; for images, their share / STRICTER.
-    At least 1, so that a label with a single positive does not rule the rest."""
+    """What a deviation is divided by: the fold's fair share; for "at most", LOOSER x all its
+    patients (1 / LOOSER of the Kolmogorov-Smirnov distance); for categories, LOOSER x all its
+    images; for images, their share / STRICTER. At least 1, so that a label with a single positive
+    does not rule the rest."""
     share, kinds = table.sum().to_numpy() / folds, table.columns.get_level_values(0)
     share[kinds == "at most"] = LOOSER * table["patients", ""].sum() / folds
     share[kinds == "category"] = LOOSER * table["images", ""].sum() / folds
@@ -130,11 +159,13 @@ def totals(x: np.ndarray, fold: np.ndarray, folds: int) -> np.ndarray:
     return np.stack([x[fold == k].sum(axis=0) for k in range(folds)])
 
 
-def lower_sum(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int, random: np.random.RandomState) -> None:
+def lower_sum(
+    x: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int, random: np.random.RandomState
+) -> None:
     """Exchange groups between one pair of folds after another, in place, until nothing lowers J.
 
-    Folds of more than SAMPLE groups are sampled; then the end is: no single move of any group, and no swap found in
-    PATIENCE rounds over all pairs.
+    Folds of more than SAMPLE groups are sampled; then the end is: no single move of any group, and
+    no swap found in PATIENCE rounds over all pairs.
     """
     sums, pairs = totals(x, fold, folds), list(combinations(range(folds), 2))
     rounds = 1 if np.bincount(fold).max() <= SAMPLE else PATIENCE
@@ -146,9 +177,17 @@ def lower_sum(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int, r
             idle = 0
 
 
-def exchange_pair(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: np.ndarray, a: int, b: int,
-                  random: np.random.RandomState) -> int:
-    """Apply the best exchanges between folds a and b (sampled), in place, until none lowers J; returns how many."""
+def exchange_pair(
+    x: np.ndarray,
+    weight: np.ndarray,
+    fold: np.ndarray,
+    sums: np.ndarray,
+    a: int,
+    b: int,
+    random: np.random.RandomState,
+) -> int:
+    """Apply the best exchanges between folds a and b (sampled), in place, until none lowers J;
+    returns how many."""
     leaving, entering = (np.append(sample(fold, k, random), -1) for k in (a, b))
     change, count = changes(x, weight, leaving, entering, sums[a] - sums[b]), 0
     while change.flat[best := change.argmin()] < 0:
@@ -156,7 +195,8 @@ def exchange_pair(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: np.
         step = sums[a].copy()
         exchange(x, fold, sums, a, b, leaving[i], entering[j])
         step -= sums[a]
-        # gap falls by 2 step, so every -x.gap rises by 2 x.step; what was exchanged rests until the next matrix
+        # gap falls by 2 step, so every -x.gap rises by 2 x.step; what was exchanged rests until the
+        # next matrix
         change += 2 * (rows(x, leaving) @ (weight * step))[:, None]
         change -= 2 * (rows(x, entering) @ (weight * step))
         if leaving[i] >= 0:
@@ -182,7 +222,11 @@ def apply_best_move(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: n
 def sample(fold: np.ndarray, k: int, random: np.random.RandomState) -> np.ndarray:
     """The groups of fold k, or SAMPLE of them drawn at random, ascending."""
     members = np.flatnonzero(fold == k)
-    return members if len(members) <= SAMPLE else np.sort(random.choice(members, SAMPLE, replace=False))
+    return (
+        members
+        if len(members) <= SAMPLE
+        else np.sort(random.choice(members, SAMPLE, replace=False))
+    )
 
 
 def rows(x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -190,9 +234,11 @@ def rows(x: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.where(index[:, None] >= 0, x[index], 0.0)
 
 
-def changes(x: np.ndarray, weight: np.ndarray, leaving: np.ndarray, entering: np.ndarray,
-            gap: np.ndarray) -> np.ndarray:
-    """Half the change in J for every pair (g leaves a, h enters it), (leaving, entering); index -1 stands for none."""
+def changes(
+    x: np.ndarray, weight: np.ndarray, leaving: np.ndarray, entering: np.ndarray, gap: np.ndarray
+) -> np.ndarray:
+    """Half the change in J for every pair (g leaves a, h enters it), (leaving, entering); index -1
+    stands for none."""
     g, h = rows(x, leaving), rows(x, entering)
     wg, wh = g * weight, h * weight
     change = -2.0 * (wg @ h.T)
@@ -201,7 +247,9 @@ def changes(x: np.ndarray, weight: np.ndarray, leaving: np.ndarray, entering: np
     return change
 
 
-def exchange(x: np.ndarray, fold: np.ndarray, sums: np.ndarray, a: int, b: int, g: int, h: int) -> None:
+def exchange(
+    x: np.ndarray, fold: np.ndarray, sums: np.ndarray, a: int, b: int, g: int, h: int
+) -> None:
     """Move group g from fold a to b and h from b to a, in place; -1 = none."""
     for group, source, target in ((g, a, b), (h, b, a)):
         if group >= 0:
@@ -211,14 +259,19 @@ def exchange(x: np.ndarray, fold: np.ndarray, sums: np.ndarray, a: int, b: int, 
 
 
 def excess(sums: np.ndarray, share: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """How far totals are beyond what whole numbers allow, relative (116 or 117 of 584 in five folds are both 0)."""
+    """How far totals are beyond what whole numbers allow, relative (116 or 117 of 584 in five folds
+    are both 0)."""
     return np.maximum(np.maximum(sums - np.ceil(share), np.floor(share) - sums), 0) / scale
 
 
-def lower_worst(x: np.ndarray, scale: np.ndarray, fold: np.ndarray, folds: int, random: np.random.RandomState) -> None:
-    """Apply exchanges that lower the sum of POWER-th powers of `excess`, in place, until no pair of folds has one.
+def lower_worst(
+    x: np.ndarray, scale: np.ndarray, fold: np.ndarray, folds: int, random: np.random.RandomState
+) -> None:
+    """Apply exchanges that lower the sum of POWER-th powers of `excess`, in place, until no pair of
+    folds has one.
 
-    None raises the worst excess of its two folds, nor J above the bound. The CANDIDATES with the least J are tried.
+    None raises the worst excess of its two folds, nor J above the bound. The CANDIDATES with the
+    least J are tried.
     """
     sums, weight, share = totals(x, fold, folds), whole_weights(scale, folds), x.sum(axis=0) / folds
     bound = (1 - 1 / folds) * (weight * x * x).sum()
@@ -232,9 +285,19 @@ def lower_worst(x: np.ndarray, scale: np.ndarray, fold: np.ndarray, folds: int, 
         turn, idle = turn + 1, 0 if found else idle + 1
 
 
-def best_levelling(x: np.ndarray, weight: np.ndarray, scale: np.ndarray, fold: np.ndarray, sums: np.ndarray,
-                   a: int, b: int, room: float, random: np.random.RandomState) -> tuple[int, int] | None:
-    """(g, h): the exchange between folds a and b that lowers the powers of their excess most; None where none does."""
+def best_levelling(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    fold: np.ndarray,
+    sums: np.ndarray,
+    a: int,
+    b: int,
+    room: float,
+    random: np.random.RandomState,
+) -> tuple[int, int] | None:
+    """(g, h): the exchange between folds a and b that lowers the powers of their excess most; None
+    where none does."""
     share = sums.sum(axis=0) / len(sums)
     before = excess(sums[[a, b]], share, scale)
     leaving, entering = (np.append(sample(fold, k, random), -1) for k in (a, b))
@@ -244,9 +307,11 @@ def best_levelling(x: np.ndarray, weight: np.ndarray, scale: np.ndarray, fold: n
     change[-1, -1] = np.inf
     change[-1, :] = np.inf if len(entering) == 2 else change[-1, :]  # a fold's last group stays
     change[:, -1] = np.inf if len(leaving) == 2 else change[:, -1]
-    last = np.partition(change.ravel(), min(CANDIDATES, change.size) - 1)[min(CANDIDATES, change.size) - 1]
+    last = np.partition(change.ravel(), min(CANDIDATES, change.size) - 1)[
+        min(CANDIDATES, change.size) - 1
+    ]
     i, j = np.nonzero(change <= min(last, room))
-    g, h = leaving[i[:2 * CANDIDATES]], entering[j[:2 * CANDIDATES]]
+    g, h = leaving[i[: 2 * CANDIDATES]], entering[j[: 2 * CANDIDATES]]
     step = rows(x, g) - rows(x, h)
     after = np.hstack([excess(sums[a] - step, share, scale), excess(sums[b] + step, share, scale)])
     power = np.where(after.max(axis=1) <= before.max(), (after**POWER).sum(axis=1), np.inf)

@@ -1,13 +1,15 @@
 """Who trains and who validates: the one home of that rule, for every stage that asks.
 
-folds.csv gives a patient's fold; -1 always trains. folds_dropped.csv (image_id, reason, twin) lists images that take no
-part: twins of a validation or test image, and duplicates removed by an imported map. Rows of other sources than the
-task's scored one train but are never validated.
+folds.csv gives a patient's fold; -1 always trains. folds_dropped.csv (image_id, reason, twin) lists
+images that take no part: twins of a validation or test image, and duplicates removed by an imported
+map. Rows of other sources than the task's scored one train but are never validated.
 """
+
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.tables import data_folder, read_csv
+from pipeline.core.artifacts.paths import data_folder
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.task import Task
 
 # Reasons that say two pictures show the same; a lesion may be photographed twice.
@@ -17,12 +19,14 @@ DROPPED_COLUMNS = ("image_id", "reason", "twin")
 
 
 def patient_keys(images: pd.DataFrame) -> pd.Series:
-    """The patient of every image, as folds.csv names it: patient_id, or "image:<image_id>" where that is blank."""
+    """The patient of every image, as folds.csv names it: patient_id, or "image:<image_id>" where
+    that is blank."""
     return images["patient_id"].fillna("image:" + images["image_id"].astype(str)).astype(str)
 
 
 def scored(images: pd.DataFrame, task: Task) -> np.ndarray:
-    """True for the images that may be validated, (rows,): not test, and from the task's scored source.
+    """True for the images that may be validated, (rows,): not test, and from the task's scored
+    source.
 
     A table without that source (all of one origin, named otherwise) counts as scored throughout.
     """
@@ -42,48 +46,72 @@ def read_dropped(competition: str) -> pd.DataFrame:
 
 
 def fold_of(images: pd.DataFrame, folds: pd.DataFrame) -> pd.Series:
-    """The fold of every image's patient, float; NaN for test images and for patients folds.csv does not name."""
-    fold = patient_keys(images).map(folds.set_index(folds["patient_id"].astype(str))["fold"]).astype(float)
+    """The fold of every image's patient, float; NaN for test images and for patients folds.csv does
+    not name."""
+    fold = (
+        patient_keys(images)
+        .map(folds.set_index(folds["patient_id"].astype(str))["fold"])
+        .astype(float)
+    )
     return fold.where(images["split"] != "test")
 
 
 def taking_part(images: pd.DataFrame, dropped: pd.DataFrame, test: bool = False) -> np.ndarray:
-    """True for train and valid images that are not dropped, (rows,); with `test`, for test images too."""
+    """True for train and valid images that are not dropped, (rows,); with `test`, for test images
+    too."""
     here = (test | (images["split"] != "test")).to_numpy()
     return here & ~images["image_id"].isin(dropped["image_id"]).to_numpy()
 
 
-def training_rows(images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """The images that train when `fold` validates: all that take part and whose patient is not in that fold."""
+def training_rows(
+    images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int
+) -> pd.DataFrame:
+    """The images that train when `fold` validates: all that take part and whose patient is not in
+    that fold."""
     own = fold_of(images, folds)
     return images[taking_part(images, dropped) & own.notna().to_numpy() & (own != fold).to_numpy()]
 
 
-def validation_rows(images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int,
-                    task: Task) -> pd.DataFrame:
+def validation_rows(
+    images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int, task: Task
+) -> pd.DataFrame:
     """The images that `fold` validates: the scored images of its patients that take part."""
     own = (fold_of(images, folds) == fold).to_numpy()
     return images[own & taking_part(images, dropped) & scored(images, task)]
 
 
 def external_twins(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Images of other sources that show the same picture as a scored or test image, as rows of folds_dropped.csv."""
+    """Images of other sources that show the same picture as a scored or test image, as rows of
+    folds_dropped.csv."""
     same = linked[linked["reason"].isin(SAME_PICTURE)]
-    both = pd.DataFrame({"row": np.append(same["first"], same["second"]).astype(int),
-                         "twin": np.append(same["second"], same["first"]).astype(int),
-                         "by": np.tile(same["reason"].to_numpy(), 2)})
+    both = pd.DataFrame(
+        {
+            "row": np.append(same["first"], same["second"]).astype(int),
+            "twin": np.append(same["second"], same["first"]).astype(int),
+            "by": np.tile(same["reason"].to_numpy(), 2),
+        }
+    )
     test, own = (images["split"] == "test").to_numpy(), scored(images, task)
     hit = both[~test[both["row"]] & ~own[both["row"]] & (test | own)[both["twin"]]]
     kind = pd.Series(np.where(test[hit["twin"]], TEST_TWIN, SCORED_TWIN), index=hit.index)
     ids = images["image_id"].to_numpy()
-    return first_reasons(pd.DataFrame({"image_id": ids[hit["row"]], "reason": kind + " (" + hit["by"] + ")",
-                                       "twin": ids[hit["twin"]]}))
+    return first_reasons(
+        pd.DataFrame(
+            {
+                "image_id": ids[hit["row"]],
+                "reason": kind + " (" + hit["by"] + ")",
+                "twin": ids[hit["twin"]],
+            }
+        )
+    )
 
 
 def first_reasons(*tables: pd.DataFrame) -> pd.DataFrame:
     """Rows of folds_dropped.csv from several tables, one per image, in the order of image_id."""
     table = pd.concat([pd.DataFrame(columns=list(DROPPED_COLUMNS), dtype="str"), *tables])
-    return table.sort_values(list(DROPPED_COLUMNS)).drop_duplicates("image_id").reset_index(drop=True)
+    return (
+        table.sort_values(list(DROPPED_COLUMNS)).drop_duplicates("image_id").reset_index(drop=True)
+    )
 
 
 def shared_with_test(images: pd.DataFrame) -> set[str]:

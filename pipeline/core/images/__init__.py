@@ -1,1 +1,2 @@
-"""An image on its way: decoded, resized and stored once; then views of it, in batches, for training and scoring."""
+"""An image on its way: decoded, resized and stored once; then views of it, in batches, for training
+and scoring."""

@@ -1,24 +1,30 @@
 """Area averaging in whole numbers: the same bytes with numba, which is fast, and without it.
 
-An output pixel is the mean of the source pixels that its cell covers, each weighted by the part that is covered,
-rounded half up. Cell edges are fractions, so every weight and sum is a whole number (below 2**53) and nothing depends
-on the order of summation: numpy and numba agree bit for bit, on any machine. cv2.INTER_AREA differs by at most one gray
-level and takes two to seven times as long.
+An output pixel is the mean of the source pixels that its cell covers, each weighted by the part
+that is covered, rounded half up. Cell edges are fractions, so every weight and sum is a whole
+number (below 2**53) and nothing depends on the order of summation: numpy and numba agree bit for
+bit, on any machine. cv2.INTER_AREA differs by at most one gray level and takes two to seven times
+as long.
 """
+
 import math
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-MAX_SIDE = 1 << 20  # 255 * 2 * MAX_SIDE fits 32 bits, and the square of 2 * MAX_SIDE times 255 fits 53
+MAX_SIDE = (
+    1 << 20
+)  # 255 * 2 * MAX_SIDE fits 32 bits, and the square of 2 * MAX_SIDE times 255 fits 53
 
 
 class Cells(NamedTuple):
-    """Where cells begin and end along one axis of the decoded picture: edge i at index[i] + part[i] / whole pixels.
+    """Where cells begin and end along one axis of the decoded picture: edge i at index[i] + part[i]
+    / whole pixels.
 
     index, part: (cells + 1,) int64; whole: int; width: a cell's width in units of 1 / whole pixel.
     """
+
     index: np.ndarray
     part: np.ndarray
     whole: int
@@ -26,7 +32,8 @@ class Cells(NamedTuple):
 
 
 def cells(count: int, length: int, margin: int = 0, scale: int = 1) -> Cells:
-    """`count` equal cells over `length` original pixels, margin / 2 left out before, in a picture at 1 / scale."""
+    """`count` equal cells over `length` original pixels, margin / 2 left out before, in a picture
+    at 1 / scale."""
     edges = margin * count + 2 * length * np.arange(count + 1, dtype=np.int64)
     whole = 2 * count * scale
     common = math.gcd(margin * count, 2 * length, whole)
@@ -35,7 +42,8 @@ def cells(count: int, length: int, margin: int = 0, scale: int = 1) -> Cells:
 
 
 def area_mean(pixels: np.ndarray, rows: Cells, columns: Cells) -> np.ndarray:
-    """Mean of every cell, rounded half up; pixels uint8 (H, W) or (H, W, 3), the result likewise."""
+    """Mean of every cell, rounded half up; pixels uint8 (H, W) or (H, W, 3), the result
+    likewise."""
     channels = pixels[0, 0].size
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     out = np.empty((len(rows.index) - 1, (len(columns.index) - 1) * channels), np.uint8)
@@ -43,8 +51,18 @@ def area_mean(pixels: np.ndarray, rows: Cells, columns: Cells) -> np.ndarray:
     if compiled is None:
         mean_numpy(flat, out, channels, rows, columns)
     else:
-        compiled(flat, out, channels, rows.index, rows.part, rows.whole, columns.index, columns.part, columns.whole,
-                 rows.width * columns.width)
+        compiled(
+            flat,
+            out,
+            channels,
+            rows.index,
+            rows.part,
+            rows.whole,
+            columns.index,
+            columns.part,
+            columns.whole,
+            rows.width * columns.width,
+        )
     return out.reshape(len(out), -1, *pixels.shape[2:])
 
 
@@ -54,7 +72,9 @@ def warm_up() -> None:
         area_mean(np.zeros(shape, np.uint8), cells(1, 2), cells(1, 2))
 
 
-def mean_numpy(flat: np.ndarray, out: np.ndarray, channels: int, rows: Cells, columns: Cells) -> None:
+def mean_numpy(
+    flat: np.ndarray, out: np.ndarray, channels: int, rows: Cells, columns: Cells
+) -> None:
     """The same in numpy, a row at a time so that sums stay in the cache; about ten times slower."""
     total, width = rows.width * columns.width, flat.shape[1] // channels
     before = np.zeros((width + 1, channels), np.int64)
@@ -67,15 +87,19 @@ def mean_numpy(flat: np.ndarray, out: np.ndarray, channels: int, rows: Cells, co
 
 
 def cell_rows(flat: np.ndarray, rows: Cells, i: int) -> np.ndarray:
-    """The rows of cell i summed, each times the part of it that the cell covers: (W * channels,) int64."""
+    """The rows of cell i summed, each times the part of it that the cell covers: (W * channels,)
+    int64."""
     first, last = rows.index[i], rows.index[i + 1]
-    acc = rows.whole * flat[first:last].sum(axis=0, dtype=np.int64) - rows.part[i] * flat[first].astype(np.int64)
+    acc = rows.whole * flat[first:last].sum(axis=0, dtype=np.int64) - rows.part[i] * flat[
+        first
+    ].astype(np.int64)
     return acc + rows.part[i + 1] * flat[last] if rows.part[i + 1] else acc
 
 
 @lru_cache(maxsize=1)
 def kernel():
-    """The compiled form, or None where numba is not installed, or finds no folder to keep what it compiles in."""
+    """The compiled form, or None where numba is not installed, or finds no folder to keep what it
+    compiles in."""
     try:
         from pipeline.core.images.area_numba import mean_compiled
     except (ImportError, RuntimeError):

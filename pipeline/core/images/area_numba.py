@@ -1,8 +1,10 @@
-"""Area averaging compiled by numba; `area.py` says what it computes and gives the same bytes without it.
+"""Area averaging compiled by numba; `area.py` says what it computes and gives the same bytes
+without it.
 
-Rows are summed first, in 16 and 32 bits, whole vectors at a time; then one cumulative sum per channel runs along each
-output row, and cells are differences of it.
+Rows are summed first, in 16 and 32 bits, whole vectors at a time; then one cumulative sum per
+channel runs along each output row, and cells are differences of it.
 """
+
 import numba
 import numpy as np
 
@@ -60,9 +62,11 @@ def sum_rows(acc, sums, flat, first, first_part, last, last_part, whole):
     if first == last:
         weigh_two(acc, flat[first], u32(last_part - first_part), flat[first], u32(0))
         return
-    weigh_two(acc, flat[first], u32(whole - first_part), flat[min(last, len(flat) - 1)], u32(last_part))
+    weigh_two(
+        acc, flat[first], u32(whole - first_part), flat[min(last, len(flat) - 1)], u32(last_part)
+    )
     for r in range(first + 1, last, BLOCK):
-        block = flat[r:min(last, r + BLOCK)]
+        block = flat[r : min(last, r + BLOCK)]
         if len(block) < 4:
             add_few(acc, block, u32(whole))
         else:
@@ -83,7 +87,8 @@ def edges_gray(edges, before, acc, index, part, whole):
 
 @numba.njit(nogil=True, cache=True)
 def edges_colour(edges, before, acc, index, part, whole):
-    """The same for three interleaved channels. A counter over pixels, not a stride: that is five times faster."""
+    """The same for three interleaved channels. A counter over pixels, not a stride: that is five
+    times faster."""
     blue, green, red = i64(0), i64(0), i64(0)
     for pixel in range(acc.size // 3 - 1):
         x = 3 * pixel
@@ -100,9 +105,11 @@ def edges_colour(edges, before, acc, index, part, whole):
 
 @numba.njit(nogil=True, cache=True)
 def divide(out, edges, channels, total):
-    """out = differences of edges / total, rounded half up: a float quotient, put right by its remainder.
+    """out = differences of edges / total, rounded half up: a float quotient, put right by its
+    remainder.
 
-    Called with a literal number of channels, without which the loop is compiled for any stride: three times slower.
+    Called with a literal number of channels, without which the loop is compiled for any stride:
+    three times slower.
     """
     half, inverse = total // 2, 1.0 / total
     for x in range(out.size):
@@ -113,15 +120,21 @@ def divide(out, edges, channels, total):
 
 
 @numba.njit(nogil=True, cache=True)
-def mean_compiled(flat, out, channels, row, row_part, row_whole, column, column_part, column_whole, total):
+def mean_compiled(
+    flat, out, channels, row, row_part, row_whole, column, column_part, column_whole, total
+):
     """flat (H, W * channels) uint8 -> out (cells, cells * channels) uint8."""
     width = flat.shape[1]
-    acc = np.zeros(width + channels, np.uint32)  # one pixel more: the last edge looks at it, with weight 0
+    acc = np.zeros(
+        width + channels, np.uint32
+    )  # one pixel more: the last edge looks at it, with weight 0
     sums = np.empty(width, np.uint16)
     before = np.zeros(width + channels, np.int64)
     edges = np.empty(column.size * channels, np.int64)
     for i in range(out.shape[0]):
-        sum_rows(acc[:width], sums, flat, row[i], row_part[i], row[i + 1], row_part[i + 1], row_whole)
+        sum_rows(
+            acc[:width], sums, flat, row[i], row_part[i], row[i + 1], row_part[i + 1], row_whole
+        )
         if channels == 1:
             edges_gray(edges, before, acc, column, column_part, column_whole)
             divide(out[i], edges, 1, total)

@@ -1,16 +1,19 @@
 """Any picture file as a uint8 array, or UnreadableImage with the reason.
 
-What comes out, whatever goes in: gray (h, w) or colour (h, w, 3) in OpenCV's order (blue, green, red), 8 bits, turned
-upright by EXIF. Where files leave a choice:
+What comes out, whatever goes in: gray (h, w) or colour (h, w, 3) in OpenCV's order (blue, green,
+red), 8 bits, turned upright by EXIF. Where files leave a choice:
     alpha                   dropped: the colours as stored
     several frames, pages   the first
-    16 bits                 taken for 8, 12 or 16, whichever is the least that holds the largest value; 0 to 255 then
+    16 bits                 taken for 8, 12 or 16, whichever is the least that holds the largest
+                            value; 0 to 255 then
     floating point          smallest to largest value becomes 0 to 255
     CMYK                    converted without a colour profile; profiles are ignored throughout
     DICOM                   `dicom.py`
-JPEG, by far the most common, is decoded at a reduced scale where the caller allows it. OpenCV and numpy read JPEG, PNG
-and 16-bit TIFF; Pillow (which timm needs anyway) the rest; pydicom and h5py are imported only when such a file comes.
+JPEG, by far the most common, is decoded at a reduced scale where the caller allows it. OpenCV and
+numpy read JPEG, PNG and 16-bit TIFF; Pillow (which timm needs anyway) the rest; pydicom and h5py
+are imported only when such a file comes.
 """
+
 import io
 import struct
 import warnings
@@ -21,22 +24,32 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.core.images.jpeg import START, Header, decode_jpeg, read_header, tiff_tags
+from pipeline.core.images.jpeg import START, Header, decode_jpeg, read_jpeg_header, tiff_tags
+from pipeline.core.images.pixels import eight_bit, upright
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_size
 
 PNG = b"\x89PNG\r\n\x1a\n"
-BY_PILLOW = {"GIF": b"GIF8", "BMP": b"BM", "PNM": b"P", "JPEG 2000": b"\x00\x00\x00\x0cjP  ",
-             "JPEG 2000 codestream": b"\xff\x4f\xff\x51", "WebP": b"RIFF", "QOI": b"qoif"}
+BY_PILLOW = {
+    "GIF": b"GIF8",
+    "BMP": b"BM",
+    "PNM": b"P",
+    "JPEG 2000": b"\x00\x00\x00\x0cjP  ",
+    "JPEG 2000 codestream": b"\xff\x4f\xff\x51",
+    "WebP": b"RIFF",
+    "QOI": b"qoif",
+}
 PILLOW_NAMES = ("PNG", "GIF", "BMP", "PPM", "JPEG2000", "WEBP", "QOI", "TIFF", "JPEG")
 GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class Picture(NamedTuple):
-    """An upright picture: pixels at 1 / scale of width x height (its sides rounded up), and how it was decoded.
+    """An upright picture: pixels at 1 / scale of width x height (its sides rounded up), and how it
+    was decoded.
 
     pixels: uint8 (h, w) or (h, w, 3) BGR. note: e.g. "jpeg 1/2", "png 16 bit", "dicom window".
     """
+
     pixels: np.ndarray
     width: int
     height: int
@@ -49,11 +62,14 @@ def full_scale(_header: Header, _size: int) -> int:
     return 1
 
 
-def decode(data: bytes | np.ndarray, gray: bool = False, choose: Callable[[Header, int], int] = full_scale) -> Picture:
+def decode(
+    data: bytes | np.ndarray, gray: bool = False, choose: Callable[[Header, int], int] = full_scale
+) -> Picture:
     """The picture in an encoded file, or in an array (h, w[, c]) as HDF5 sets hold it.
 
-    gray: give one channel (luma of ITU-R BT.601); otherwise gray files stay gray and others become BGR.
-    choose(header, bytes): the scale, 1, 2, 4 or 8, at which a JPEG may be decoded. UnreadableImage says what is wrong.
+    gray: give one channel (luma of ITU-R BT.601); otherwise gray files stay gray and others become
+    BGR. choose(header, bytes): the scale, 1, 2, 4 or 8, at which a JPEG may be decoded.
+    UnreadableImage says what is wrong.
     """
     if isinstance(data, np.ndarray):
         return finished(eight_bit(data, "array"), "array", gray)
@@ -72,21 +88,34 @@ def decode(data: bytes | np.ndarray, gray: bool = False, choose: Callable[[Heade
 
 
 def decode_any_jpeg(data: bytes, gray: bool, choose: Callable[[Header, int], int]) -> Picture:
-    header = read_header(data)
+    header = read_jpeg_header(data)
     check_size(header.width, header.height)
     if header.components == 4:
-        return finished(*decode_pillow(data), gray)  # OpenCV takes every CMYK for Adobe's inverted one
+        return finished(
+            *decode_pillow(data), gray
+        )  # OpenCV takes every CMYK for Adobe's inverted one
     scale = choose(header, len(data))
-    pixels = upright(decode_jpeg(data, header, gray or header.components == 1, scale), header.orientation)
-    sides = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
-    note = ("jpeg" if scale == 1 else f"jpeg 1/{scale}") + (f" exif {header.orientation}" * (header.orientation > 1))
+    pixels = upright(
+        decode_jpeg(data, header, gray or header.components == 1, scale), header.orientation
+    )
+    sides = (
+        (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+    )
+    note = ("jpeg" if scale == 1 else f"jpeg 1/{scale}") + (
+        f" exif {header.orientation}" * (header.orientation > 1)
+    )
     return Picture(pixels, *sides, scale, note)
 
 
 def decode_other(data: bytes, gray: bool) -> Picture:
-    """Everything that is no JPEG, by its first bytes; DICOM first, whose preamble may pass for a TIFF."""
-    if data[128:132] == b"DICM" or (data[:2] in (b"\x08\x00", b"\x02\x00") and data[3:4] == b"\x00"):
-        from pipeline.core.images.dicom import decode_dicom  # pydicom is imported only where DICOM comes
+    """Everything that is no JPEG, by its first bytes; DICOM first, whose preamble may pass for a
+    TIFF."""
+    if data[128:132] == b"DICM" or (
+        data[:2] in (b"\x08\x00", b"\x02\x00") and data[3:4] == b"\x00"
+    ):
+        from pipeline.core.images.dicom import (
+            decode_dicom,
+        )  # pydicom is imported only where DICOM comes
 
         return finished(*decode_dicom(data), gray)
     if data[:8] == PNG:
@@ -106,73 +135,9 @@ def finished(pixels: np.ndarray, note: str, gray: bool) -> Picture:
     return Picture(pixels, width, height, 1, note)
 
 
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture that EXIF orientation 1 to 8 means: mirrored where even in pairs, transposed from 5 on."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels if orientation == 1 else np.ascontiguousarray(pixels)
-
-
-def eight_bit(values: np.ndarray, kind: str) -> np.ndarray:
-    """Samples of any type as uint8 (h, w) or (h, w, 3), the channel order kept as BGR for arrays of RGB.
-
-    values: (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); alpha is dropped.
-    """
-    if values.ndim == 3 and values.shape[2] in (1, 2):
-        values = values[:, :, 0]
-    if values.ndim == 3 and values.shape[2] in (3, 4):
-        values = values[:, :, 2::-1]
-    elif values.ndim != 2:
-        raise UnreadableImage(f"not an image: {kind} of shape {values.shape}")
-    check_size(values.shape[1], values.shape[0])
-    if values.dtype == np.uint8:
-        return np.ascontiguousarray(values)
-    if values.dtype == bool:
-        return values.astype(np.uint8) * 255
-    if values.dtype == np.uint16:
-        return narrow(values)
-    return stretch(values)
-
-
-def narrow(values: np.ndarray) -> np.ndarray:
-    """uint16 to uint8: the range of 8, 12 or 16 bits, the least that holds the largest value, becomes 0 to 255."""
-    full = next(top for top in (255, 4095, 65535) if values.max() <= top)
-    return looked_up(values, np.minimum((np.arange(65536) * 255 + full // 2) // full, 255).astype(np.uint8))
-
-
-def looked_up(values: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """table[values], uint8, some rows at a time: numpy widens what it indexes by to eight bytes."""
-    out = np.empty(values.shape, np.uint8)
-    for rows in blocks(values):
-        out[rows] = table[values[rows]]
-    return out
-
-
-def blocks(values: np.ndarray):
-    """Slices of rows of about a million samples each, which bound the memory of what is computed on the way."""
-    step = max(1, (1 << 20) * len(values) // max(1, values.size))
-    return [slice(start, start + step) for start in range(0, len(values), step)]
-
-
-def stretch(values: np.ndarray) -> np.ndarray:
-    """Smallest to largest value become 0 to 255; a constant picture becomes 0. Values must be finite numbers."""
-    if values.dtype.kind not in "iuf":
-        raise UnreadableImage(f"not an image: samples of type {values.dtype}")
-    low, high = float(values.min()), float(values.max())  # NaN if there is one
-    if not np.isfinite((low, high)).all():
-        raise UnreadableImage("damaged: samples that are no finite numbers")
-    out, span = np.empty(values.shape, np.uint8), high - low if high > low else 1.0
-    for rows in blocks(values):
-        out[rows] = np.floor((values[rows].astype(np.float64) - low) / span * 255 + 0.5)
-    return out
-
-
 def decode_png(data: bytes) -> tuple[np.ndarray, str]:
-    """PNG of any depth and colour type, the whole file checked; the first picture of an animated one."""
+    """PNG of any depth and colour type, the whole file checked; the first picture of an animated
+    one."""
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise UnreadableImage("truncated: the PNG ends within its header")
     width, height, depth = struct.unpack_from(">IIB", data, 16)
@@ -190,9 +155,11 @@ def decode_png(data: bytes) -> tuple[np.ndarray, str]:
 
 
 def check_png(data: bytes) -> int | None:
-    """Walk the chunks to the end, checking the sums of those that make the picture; gives the EXIF orientation.
+    """Walk the chunks to the end, checking the sums of those that make the picture; gives the EXIF
+    orientation.
 
-    None for what OpenCV has another opinion on: an animation, or a file cut short after its picture.
+    None for what OpenCV has another opinion on: an animation, or a file cut short after its
+    picture.
     """
     position, orientation, pixels = 8, 1, False
     while position + 12 <= len(data):
@@ -204,9 +171,10 @@ def check_png(data: bytes) -> int | None:
             if not pixels:
                 raise UnreadableImage("no pixels: the PNG has no picture data")
             return orientation
-        body = data[position + 8:end - 4]
-        if kind in (b"IHDR", b"PLTE", b"IDAT") and zlib.crc32(body, zlib.crc32(kind)) != \
-                int.from_bytes(data[end - 4:end], "big"):
+        body = data[position + 8 : end - 4]
+        if kind in (b"IHDR", b"PLTE", b"IDAT") and zlib.crc32(
+            body, zlib.crc32(kind)
+        ) != int.from_bytes(data[end - 4 : end], "big"):
             raise UnreadableImage(f"damaged: the checksum of the PNG's {kind.decode()} is wrong")
         if kind == b"acTL":
             return None
@@ -245,7 +213,9 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
                 image.load()
                 return pillow_pixels(ImageOps.exif_transpose(image)), note
     except UnidentifiedImageError:
-        raise UnreadableImage(f"damaged: its header makes no sense (begins with {data[:8]!r})") from None
+        raise UnreadableImage(
+            f"damaged: its header makes no sense (begins with {data[:8]!r})"
+        ) from None
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"too large: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as error:
@@ -259,6 +229,8 @@ def pillow_pixels(image) -> np.ndarray:
         return np.asarray(image.convert("L"))
     if image.mode in WIDE_MODES:
         values = np.asarray(image)
-        narrow_enough = values.dtype.kind != "f" and values.size and values.min() >= 0 and values.max() <= 65535
+        narrow_enough = (
+            values.dtype.kind != "f" and values.size and values.min() >= 0 and values.max() <= 65535
+        )
         return eight_bit(values.astype(np.uint16) if narrow_enough else values, "image")
     return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])

@@ -1,9 +1,11 @@
 """DICOM pixels as a display would show them, in 8 bits.
 
-Rescale (modality LUT), then the first VOI LUT or window, then MONOCHROME1 inverted. The window maps to 0..255 (PS3.3
-C.11.2). Without one, 8-bit values stay as they are and deeper ones are stretched from the smallest to the largest,
-padding values apart. YBR and palette colours become BGR. Several frames: the first.
+Rescale (modality LUT), then the first VOI LUT or window, then MONOCHROME1 inverted. The window maps
+to 0..255 (PS3.3 C.11.2). Without one, 8-bit values stay as they are and deeper ones are stretched
+from the smallest to the largest, padding values apart. YBR and palette colours become BGR. Several
+frames: the first.
 """
+
 import io
 import logging
 import warnings
@@ -11,11 +13,13 @@ import zlib
 
 import numpy as np
 
-from pipeline.core.images.decode import blocks, looked_up, narrow, stretch
+from pipeline.core.images.pixels import blocks, looked_up, narrow, stretch
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_size
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings go into the reason, not to the terminal
+logging.getLogger("pydicom").setLevel(
+    logging.ERROR
+)  # its warnings go into the reason, not to the terminal
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -34,15 +38,31 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
                 raise UnreadableImage("truncated: the DICOM ends early")
             check_dicom(dataset)
             return displayed(dataset, pixel_array(dataset, index=0))
-    except (InvalidDicomError, BytesLengthException, AttributeError, KeyError, ValueError, TypeError, RuntimeError,
-            NotImplementedError, IndexError, EOFError, OSError, zlib.error) as error:
+    except (
+        InvalidDicomError,
+        BytesLengthException,
+        AttributeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+        IndexError,
+        EOFError,
+        OSError,
+        zlib.error,
+    ) as error:
         text = " ".join(str(error).split())
-        cut = any(word in text for word in ("less than expected", "Unexpected end", "truncated", "No bytes"))
+        cut = any(
+            word in text
+            for word in ("less than expected", "Unexpected end", "truncated", "No bytes")
+        )
         raise UnreadableImage(f"{'truncated' if cut else 'damaged'}: DICOM: {text[:160]}") from None
 
 
 def check_deflated(data: bytes) -> None:
-    """Refuse a deflated file that unpacks to more than is ever opened; pydicom would unpack all of it."""
+    """Refuse a deflated file that unpacks to more than is ever opened; pydicom would unpack all of
+    it."""
     if DEFLATED.encode() not in data[:1024]:
         return
     from pydicom.filereader import read_preamble, _read_file_meta_info  # noqa: I001
@@ -80,7 +100,8 @@ def displayed(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def gray_levels(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """One channel as 0..255, before MONOCHROME1 is inverted. Integers of up to 16 bits go through a table."""
+    """One channel as 0..255, before MONOCHROME1 is inverted. Integers of up to 16 bits go through a
+    table."""
     if values.dtype.kind not in "ui" or values.dtype.itemsize > 2:
         return windowed(dataset, values, values)
     limits = np.iinfo(values.dtype)
@@ -94,7 +115,8 @@ def gray_levels(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def windowed(dataset, values: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, str]:
-    """0..255 for stored values, by VOI LUT, window, as they are, or from the smallest to the largest `present`."""
+    """0..255 for stored values, by VOI LUT, window, as they are, or from the smallest to the
+    largest `present`."""
     from pydicom.pixels import apply_modality_lut
 
     levels = apply_modality_lut(values, dataset)
@@ -102,7 +124,9 @@ def windowed(dataset, values: np.ndarray, present: np.ndarray) -> tuple[np.ndarr
         return voi_table(dataset, levels), "dicom voi lut"
     centre, width = first(dataset.get("WindowCenter")), first(dataset.get("WindowWidth"))
     if centre is not None and width is not None and width > 0:
-        return window(levels, centre, width, str(dataset.get("VOILUTFunction", "LINEAR"))), "dicom window"
+        return window(
+            levels, centre, width, str(dataset.get("VOILUTFunction", "LINEAR"))
+        ), "dicom window"
     if int(dataset.get("BitsStored", 16)) == 8 and not rescaled(dataset):
         return np.clip(levels, 0, 255).astype(np.uint8), "dicom 8 bit"
     padding = dataset.get("PixelPaddingValue")

@@ -1,9 +1,10 @@
 """JPEG: what the header says, and decoding at 1, 1/2, 1/4 or 1/8 of the size.
 
-A scaled decode leaves out the finer DCT coefficients, so it costs little more than reading the file: 29 ms instead of
-50 for 6000 x 4000. simplejpeg is used where it is installed, since it says when data are damaged; OpenCV's decoder,
-used otherwise, gives the same pixels and keeps quiet.
+A scaled decode leaves out the finer DCT coefficients, so it costs little more than reading the
+file: 29 ms instead of 50 for 6000 x 4000. simplejpeg is used where it is installed, since it says
+when data are damaged; OpenCV's decoder, used otherwise, gives the same pixels and keeps quiet.
 """
+
 import re
 import struct
 from functools import lru_cache
@@ -15,20 +16,36 @@ import numpy as np
 from pipeline.core.raw.unreadable import UnreadableImage
 
 START, END = b"\xff\xd8", b"\xff\xd9"
-FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: SOF0 to SOF15 without DHT, JPG and DAC
-DECODED_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; not lossless, hierarchical or arithmetic
-PROGRESSIVE, SCANS = 0xC2, 100  # a scan costs a pass over the picture whatever its bytes; encoders write about ten
-REDUCED = {1: (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR),
-           2: (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
-           4: (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
-           8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8)}
+FRAMES = {*range(0xC0, 0xD0)} - {
+    0xC4,
+    0xC8,
+    0xCC,
+}  # start of frame: SOF0 to SOF15 without DHT, JPG and DAC
+DECODED_FRAMES = {
+    0xC0,
+    0xC1,
+    0xC2,
+}  # baseline, extended, progressive; not lossless, hierarchical or arithmetic
+PROGRESSIVE, SCANS = (
+    0xC2,
+    100,
+)  # a scan costs a pass over the picture whatever its bytes; encoders write about ten
+REDUCED = {
+    1: (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR),
+    2: (cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_COLOR_2),
+    4: (cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_COLOR_4),
+    8: (cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_COLOR_8),
+}
 HARMLESS = ("bad ICC marker", "Unknown Adobe color transform")
 EXTRA = re.compile(r"(\d+) extraneous bytes before marker 0xd9")  # after the picture
-PADDING = 16  # bytes of it that may be some encoder's habit; more are picture data that a fault made unreadable
+# bytes of it that may be some encoder's habit; more are picture data that a fault made unreadable
+PADDING = 16
 
 
 class Header(NamedTuple):
-    """Sides in pixels as stored, components (1 gray, 3, 4), EXIF orientation 1 to 8, where the first scan begins."""
+    """Sides in pixels as stored, components (1 gray, 3, 4), EXIF orientation 1 to 8, where the
+    first scan begins."""
+
     height: int
     width: int
     components: int
@@ -36,12 +53,13 @@ class Header(NamedTuple):
     scan: int
 
 
-def read_header(data: bytes) -> Header:
-    """Walk the markers up to the first scan. UnreadableImage when there is no picture, or one no decoder here reads."""
+def read_jpeg_header(data: bytes) -> Header:
+    """Walk the markers up to the first scan. UnreadableImage when there is no picture, or one no
+    decoder here reads."""
     position, frame, orientation = 2, None, 1
     while True:
         position = data.find(b"\xff", position)
-        while position >= 0 and data[position:position + 2] == b"\xff\xff":
+        while position >= 0 and data[position : position + 2] == b"\xff\xff":
             position += 1
         if position < 0 or position + 4 > len(data):
             raise UnreadableImage("truncated: the JPEG ends within its header")
@@ -54,8 +72,8 @@ def read_header(data: bytes) -> Header:
             raise UnreadableImage("no pixels: the JPEG ends before any picture data")
         if marker in FRAMES:
             frame = read_frame(data, body, marker)
-        elif marker == 0xE1 and data[body:body + 6] == b"Exif\0\0":
-            orientation = exif_orientation(data[body + 6:position + 2 + length]) or orientation
+        elif marker == 0xE1 and data[body : body + 6] == b"Exif\0\0":
+            orientation = exif_orientation(data[body + 6 : position + 2 + length]) or orientation
         elif marker == 0xDA:
             return checked(data, frame, orientation, body)
         position += 2 + length
@@ -94,7 +112,8 @@ def exif_orientation(exif: bytes) -> int:
 
 
 def tiff_tags(data: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
-    """The first value of some whole-number tags of the first directory of a TIFF, which is what EXIF is too."""
+    """The first value of some whole-number tags of the first directory of a TIFF, which is what
+    EXIF is too."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
         return {}
@@ -108,7 +127,9 @@ def tiff_tags(data: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
         size = {1: 1, 3: 2, 4: 4}.get(kind)
         if tag not in wanted or size is None or number < 1:
             continue
-        place = entry + 8 if number * size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+        place = (
+            entry + 8 if number * size <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+        )
         if place + size <= len(data):
             found[tag] = struct.unpack_from(order + {1: "B", 2: "H", 4: "I"}[size], data, place)[0]
     return found
@@ -125,10 +146,11 @@ def strict_decoder():
 
 
 def decode_jpeg(data: bytes, header: Header, gray: bool, scale: int = 1) -> np.ndarray:
-    """Pixels as stored (no EXIF turn) at 1 / scale: uint8 (h, w) where gray, else (h, w, 3) BGR; sides rounded up.
+    """Pixels as stored (no EXIF turn) at 1 / scale: uint8 (h, w) where gray, else (h, w, 3) BGR;
+    sides rounded up.
 
-    UnreadableImage when data are damaged; without simplejpeg, damage within the picture goes unseen. A file that lacks
-    nothing but its end marker is whole.
+    UnreadableImage when data are damaged; without simplejpeg, damage within the picture goes
+    unseen. A file that lacks nothing but its end marker is whole.
     """
     ended = data.find(END, header.scan) >= 0
     data = data if ended else data + END
@@ -141,14 +163,24 @@ def decode_jpeg(data: bytes, header: Header, gray: bool, scale: int = 1) -> np.n
     return pixels
 
 
-def decode_strict(data: bytes, header: Header, gray: bool, scale: int, ended: bool) -> np.ndarray | None:
+def decode_strict(
+    data: bytes, header: Header, gray: bool, scale: int, ended: bool
+) -> np.ndarray | None:
     """What simplejpeg makes of it; None after a complaint that leaves the picture whole."""
-    least = {} if scale == 1 else {"min_height": -(-header.height // scale), "min_width": -(-header.width // scale)}
+    least = (
+        {}
+        if scale == 1
+        else {"min_height": -(-header.height // scale), "min_width": -(-header.width // scale)}
+    )
     try:
         pixels = strict_decoder()(data, "GRAY" if gray else "BGR", strict=True, **least)
     except ValueError as error:
         extra = EXTRA.search(str(error))
-        if any(harmless in str(error) for harmless in HARMLESS) or (extra and int(extra[1]) <= PADDING):
+        if any(harmless in str(error) for harmless in HARMLESS) or (
+            extra and int(extra[1]) <= PADDING
+        ):
             return None
-        raise UnreadableImage(f"damaged: {error}" if ended else "truncated: the JPEG data end early") from None
+        raise UnreadableImage(
+            f"damaged: {error}" if ended else "truncated: the JPEG data end early"
+        ) from None
     return pixels[:, :, 0] if gray else pixels

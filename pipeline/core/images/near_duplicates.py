@@ -1,9 +1,12 @@
-"""Near-duplicate pictures among hundreds of thousands, by hash: re-encoded, resized, turned, mirrored.
+"""Near-duplicate pictures among hundreds of thousands, by hash: re-encoded, resized, turned,
+mirrored.
 
-Two hashes of 256 bits are near when, in one of the eight turns, they differ in at most NEAR bits. The search is exact:
-256 bits in 16 bands of 16, and of two hashes that differ in at most 31 bits some band differs in at most one, so that
-looking up each band and its 16 one-bit changes finds every near pair (pigeonhole).
+Two hashes of 256 bits are near when, in one of the eight turns, they differ in at most NEAR bits.
+The search is exact: 256 bits in 16 bands of 16, and of two hashes that differ in at most 31 bits
+some band differs in at most one, so that looking up each band and its 16 one-bit changes finds
+every near pair (pigeonhole).
 """
+
 from collections.abc import Sequence
 
 import numba
@@ -11,7 +14,9 @@ import numpy as np
 
 from pipeline.core.images.phash import KEPT
 
-NEAR = 24  # bits: copies at JPEG quality 50 or half the size differ in up to 19, X-rays of two patients in 48 or more
+# bits: copies at JPEG quality 50 or half the size differ in up to 19, X-rays of two patients in 48
+# or more
+NEAR = 24
 BANDS, WIDTH = 16, 16
 
 
@@ -35,7 +40,9 @@ def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, 
 
 def near_pairs(unique: np.ndarray, near: int) -> list[tuple[int, int]]:
     """Pairs of rows of (n, 32) uint8 that are near in some turn."""
-    shuffle = np.random.default_rng(0).permutation(KEPT * KEPT)  # so that each band has fine and coarse frequencies
+    shuffle = np.random.default_rng(0).permutation(
+        KEPT * KEPT
+    )  # so that each band has fine and coarse frequencies
     bits = np.unpackbits(unique, axis=1).reshape(-1, KEPT, KEPT)
     keys, words = bands(bits, shuffle)
     views = [bands(turned, shuffle) for turned in turns(bits)]
@@ -44,7 +51,9 @@ def near_pairs(unique: np.ndarray, near: int) -> list[tuple[int, int]]:
         order = np.argsort(keys[band], kind="stable")
         starts = np.searchsorted(keys[band], np.arange((1 << WIDTH) + 1), sorter=order)
         for turned_keys, turned in views:
-            asking = np.argsort(turned_keys[band], kind="stable")  # neighbours ask for the same buckets: half the time
+            asking = np.argsort(
+                turned_keys[band], kind="stable"
+            )  # neighbours ask for the same buckets: half the time
             found += search(asking, turned_keys[band], turned, order, words[order], starts, near)
     return found
 
@@ -56,7 +65,8 @@ def bands(bits: np.ndarray, shuffle: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def turns(bits: np.ndarray):
-    """The bits of a picture's eight turns: mirrored, odd frequencies change sign; transposed, they change places."""
+    """The bits of a picture's eight turns: mirrored, odd frequencies change sign; transposed, they
+    change places."""
     odd = np.arange(KEPT) % 2
     for across in (0, odd[None, :]):
         for down in (0, odd[:, None]):
@@ -69,7 +79,9 @@ def turns(bits: np.ndarray):
 def ones(word):
     """The number of bits set; compiled to one instruction."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word & np.uint64(0x3333333333333333)) + (
+        (word >> np.uint64(2)) & np.uint64(0x3333333333333333)
+    )
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
@@ -87,7 +99,8 @@ def far(first, second, near):
 
 @numba.njit(cache=True)
 def search(asking, turned_keys, turned, order, ordered, starts, near):
-    """Pairs (i, j), i < j, where hash i turned is near hash j, by one band; ordered: the hashes in `order`."""
+    """Pairs (i, j), i < j, where hash i turned is near hash j, by one band; ordered: the hashes in
+    `order`."""
     found = []
     for i in asking:
         for flip in range(-1, 16):

@@ -1,26 +1,33 @@
 """Preparing one picture, and the journal of what was prepared.
 
-A journal holds one JSON object a line, appended as each picture ends, so that a killed run loses the pictures in hand
-and no more:
+A journal holds one JSON object a line, appended as each picture ends, so that a killed run loses
+the pictures in hand and no more:
     image_id, file, stamp [bytes, mtime in ns of the file or its archive], and either
     width, height, phash, decoded       or
     reason                              why there is no picture
 """
+
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
+from pipeline.core.artifacts.paths import data_folder
+from pipeline.core.config.competition import Competition
+from pipeline.core.config.target import parse_target, runs_of
 from pipeline.core.config.task import Resize
 from pipeline.core.images.phash import perceptual_hash
-from pipeline.core.images.resize import encode, resized
+from pipeline.core.images.resize import resized, to_jpeg
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 
-Task = tuple[str, str, list[int]]  # image_id, locator, stamp
+ImageTask = tuple[str, str, list[int]]  # image_id, locator, stamp
 
 
-def prepare_one(task: Task, raw: Path, images: Path, sizes: tuple[int, ...], resize: Resize) -> dict:
+def prepare_one(
+    task: ImageTask, raw: Path, images: Path, sizes: tuple[int, ...], resize: Resize
+) -> dict:
     """Decode once, write every size to images/<size>/<image_id>.jpg; the journal's line.
 
     A disk that cannot be written to is no fault of the picture's: {"failed": why}.
@@ -29,7 +36,7 @@ def prepare_one(task: Task, raw: Path, images: Path, sizes: tuple[int, ...], res
     line = {"image_id": image_id, "file": file, "stamp": stamp}
     try:
         made, picture = resized(read_source(raw, file), sizes, resize)
-        encoded = {size: encode(pixels, resize) for size, pixels in made.items()}
+        encoded = {size: to_jpeg(pixels, resize) for size, pixels in made.items()}
         phash = perceptual_hash(picture.pixels)
     except UnreadableImage as unreadable:
         return line | {"reason": str(unreadable)}
@@ -40,11 +47,17 @@ def prepare_one(task: Task, raw: Path, images: Path, sizes: tuple[int, ...], res
             put(images / str(size), f"{image_id}.jpg", content)
     except OSError as error:
         return {"failed": f"{images}: {error.strerror}"}
-    return line | {"width": picture.width, "height": picture.height, "phash": phash, "decoded": picture.note}
+    return line | {
+        "width": picture.width,
+        "height": picture.height,
+        "phash": phash,
+        "decoded": picture.note,
+    }
 
 
 def put(folder: Path, name: str, content: bytes) -> None:
-    """Write a file under a temporary name and rename it. No fsync, which would take longer than everything else."""
+    """Write a file under a temporary name and rename it. No fsync, which would take longer than
+    everything else."""
     temporary = folder / f".{name}.part"
     temporary.write_bytes(content)
     os.replace(temporary, folder / name)  # noqa: PTH105  # a third of the cost of Path.replace
@@ -67,3 +80,21 @@ def read_journal(path: Path) -> Iterable[dict]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def needed_sizes(competition: Competition, targets: Iterable[str]) -> set[int]:
+    """The sizes of the runs that the targets mean; those of other competitions are passed over."""
+    parsed = [
+        target for target in map(parse_target, targets) if target.competition == competition.name
+    ]
+    return {run.size for target in parsed for run in runs_of(competition, target)}
+
+
+def prepared_sizes(competition: Competition) -> set[int]:
+    """The sizes that prepare.json says stand, made by today's resize specification; none without
+    images.csv."""
+    folder = data_folder(competition.name)
+    if not (folder / "images.csv").is_file() or not (folder / "prepare.json").is_file():
+        return set()
+    made = json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
+    return set(made["sizes"]) if made["resize"] == asdict(competition.task.resize) else set()

@@ -1,16 +1,20 @@
 """From any picture file to size x size pixels, by one path in training and at inference.
 
-    decode (JPEG at a scale that depends on the picture, the size and the specification only)
-    -> cells of the specification -> mean of each cell (`area.py`) -> JPEG at the specification's quality
+    decode (JPEG at a scale that depends on the picture, the size and the specification only) ->
+    cells of the specification -> mean of each cell (`area.py`) -> JPEG at the specification's
+    quality
 
-Training reads that JPEG back. Inference on raw files makes it too, in memory, and reads it back, so both see the same
-pixels; it costs 1.5 ms at 384. A picture smaller than `size` is enlarged bilinearly.
+Training reads that JPEG back. Inference on raw files makes it too, in memory, and reads it back, so
+both see the same pixels; it costs 1.5 ms at 384. A picture smaller than `size` is enlarged
+bilinearly.
 
-Scale: the smallest of 1, 1/2, 1/4, 1/8 that leaves at least 2.5 decoded pixels an output pixel, at `largest` or at the
-size asked for if that is more; so all sizes up to `largest` come from one decode, whichever of them are asked for.
-Files of more than 2 bits a pixel are decoded in full: there the detail that a scaled decode leaves out is most of the
-file, so little time is saved, and much of it would alias into the mean.
+Scale: the smallest of 1, 1/2, 1/4, 1/8 that leaves at least 2.5 decoded pixels an output pixel, at
+`largest` or at the size asked for if that is more; so all sizes up to `largest` come from one
+decode, whichever of them are asked for. Files of more than 2 bits a pixel are decoded in full:
+there the detail that a scaled decode leaves out is most of the file, so little time is saved, and
+much of it would alias into the mean.
 """
+
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -25,7 +29,8 @@ from pipeline.core.images.jpeg import Header
 from pipeline.core.raw.unreadable import UnreadableImage
 
 METHOD = 1  # to be raised by whoever changes a prepared pixel: pictures are then made again
-RATIO = 2.5  # decoded pixels an output pixel: at least 57 dB to the full decode on pictures of 1 bit a pixel
+# decoded pixels an output pixel: at least 57 dB to the full decode on pictures of 1 bit a pixel
+RATIO = 2.5
 DETAILED = 2.0  # bits a pixel
 Source = bytes | Path | np.ndarray
 
@@ -33,17 +38,21 @@ cv2.setNumThreads(0)  # its own threads gain nothing on one picture and fight th
 
 
 def load_resized(source: Source, size: int, resize: Resize) -> np.ndarray:
-    """The picture as a network gets it: uint8 (size, size, resize.channels), RGB order, as if prepared and read back.
+    """The picture as a network gets it: uint8 (size, size, resize.channels), RGB order, as if
+    prepared and read back.
 
-    source: an encoded file's bytes or path, or an array (h, w[, 3]) of RGB. UnreadableImage says why there is none.
+    source: an encoded file's bytes or path, or an array (h, w[, 3]) of RGB. UnreadableImage says
+    why there is none.
     """
     return load_sizes(source, (size,), resize)[size]
 
 
 def load_sizes(source: Source, sizes: Iterable[int], resize: Resize) -> dict[int, np.ndarray]:
     """The same at several sizes."""
-    return {size: read_back(encode(pixels, resize), resize.channels)
-            for size, pixels in resized(read(source), sizes, resize)[0].items()}
+    return {
+        size: read_back(to_jpeg(pixels, resize), resize.channels)
+        for size, pixels in resized(read(source), sizes, resize)[0].items()
+    }
 
 
 def read(source: Source) -> bytes | np.ndarray:
@@ -55,10 +64,14 @@ def read(source: Source) -> bytes | np.ndarray:
     return read_file(source)
 
 
-def resized(data: bytes | np.ndarray, sizes: Iterable[int], resize: Resize) -> tuple[dict[int, np.ndarray], Picture]:
-    """Pixels at each size, before JPEG: uint8 (size, size) for gray, (size, size, 3) BGR; and the picture they are of.
+def resized(
+    data: bytes | np.ndarray, sizes: Iterable[int], resize: Resize
+) -> tuple[dict[int, np.ndarray], Picture]:
+    """Pixels at each size, before JPEG: uint8 (size, size) for gray, (size, size, 3) BGR; and the
+    picture they are of.
 
-    A gray file stays one channel where the specification has three: its JPEG reads back as three equal ones.
+    A gray file stays one channel where the specification has three: its JPEG reads back as three
+    equal ones.
     """
     made, picture, chosen = {}, None, None
     for size in sorted(sizes, reverse=True):
@@ -71,7 +84,8 @@ def resized(data: bytes | np.ndarray, sizes: Iterable[int], resize: Resize) -> t
 
 
 def scale_for(header: Header, file_bytes: int, target: int, resize: Resize) -> int:
-    """The denominator of a JPEG's scale for outputs of up to `target` pixels a side; a target of 0 wants all of it."""
+    """The denominator of a JPEG's scale for outputs of up to `target` pixels a side; a target of 0
+    wants all of it."""
     sides = sorted((header.width, header.height))
     if target == 0 or file_bytes * 8 > DETAILED * sides[0] * sides[1]:
         return 1
@@ -93,12 +107,15 @@ def fitted(picture: Picture, size: int, resize: Resize) -> np.ndarray:
     inner = scaled(picture, (0, height, rows), (0, width, columns))
     out = np.full((size, size, *inner.shape[2:]), resize.pad, np.uint8)
     top, left = (size - rows) // 2, (size - columns) // 2
-    out[top:top + rows, left:left + columns] = inner
+    out[top : top + rows, left : left + columns] = inner
     return out
 
 
-def scaled(picture: Picture, down: tuple[int, int, int], across: tuple[int, int, int]) -> np.ndarray:
-    """Part of a picture at rows x columns. down, across: (twice the margin left out at the start, pixels, cells).
+def scaled(
+    picture: Picture, down: tuple[int, int, int], across: tuple[int, int, int]
+) -> np.ndarray:
+    """Part of a picture at rows x columns. down, across: (twice the margin left out at the start,
+    pixels, cells).
 
     Sides that shrink are averaged; sides that grow are interpolated afterwards.
     """
@@ -111,7 +128,7 @@ def scaled(picture: Picture, down: tuple[int, int, int], across: tuple[int, int,
     return pixels
 
 
-def encode(pixels: np.ndarray, resize: Resize) -> bytes:
+def to_jpeg(pixels: np.ndarray, resize: Resize) -> bytes:
     """JPEG, 4:2:0, at the specification's quality; pixels gray or BGR."""
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, resize.quality])[1].tobytes()
 

@@ -1,39 +1,45 @@
-"""Prepared pictures on their way to a network: random views in training, fixed views at test time, uint8 batches.
+"""Prepared pictures on their way to a network: random views in training, fixed views at test time,
+uint8 batches.
 
-All randomness is a function of (seed, epoch, image), so a batch is the same whichever worker makes it and whether or
-not the run was interrupted before it; there is no random state to save. Geometry (flip, rotation, shear, scale, shift)
-is one affine warp; pictures stay uint8, and gray ones one channel, until the device, where they are normalised.
-Photometric changes are albumentations'.
+All randomness is a function of (seed, epoch, image), so a batch is the same whichever worker makes
+it and whether or not the run was interrupted before it; there is no random state to save. Geometry
+(flip, rotation, shear, scale, shift) is one affine warp; pictures stay uint8, and gray ones one
+channel, until the device, where they are normalised. Photometric changes are albumentations'.
 """
+
 import math
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from pipeline.core.config.run import Augment
 from pipeline.core.images.jpeg import strict_decoder
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 cv2.setNumThreads(0)  # its own threads gain nothing on one picture and fight the loader's workers
 
 
 def read_picture(path: Path, channels: int) -> np.ndarray:
-    """A prepared picture as uint8 (H, W, channels), RGB order. UserError when it is missing or no picture."""
+    """A prepared picture as uint8 (H, W, channels), RGB order. UserError when it is missing or no
+    picture."""
     try:
         picture = decoded(Path(path).read_bytes(), channels)
     except OSError:
         picture = None
     if picture is None:
-        raise UserError(f"{path}: missing or no picture; delete images.csv beside its folder and run prepare again")
+        raise UserError(
+            f"{path}: missing or no picture; delete images.csv beside its folder and run prepare "
+            "again"
+        )
     return picture.reshape(*picture.shape[:2], channels)
 
 
 def decoded(data: bytes, channels: int) -> np.ndarray | None:
-    """Pixels, or None for what is no whole picture. JPEGs by simplejpeg where it is installed: the same pixels as
-    OpenCV's in 0.85 of its time, and no gray band instead of an error where data are cut off."""
+    """Pixels, or None for what is no whole picture. JPEGs by simplejpeg where it is installed: the
+    same pixels as OpenCV's in 0.85 of its time, and no gray band instead of an error where data are
+    cut off."""
     if data.startswith(b"\xff\xd8") and strict_decoder():
         try:
             return strict_decoder()(data, "GRAY" if channels == 1 else "RGB")
@@ -43,15 +49,27 @@ def decoded(data: bytes, channels: int) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(data, np.uint8), flag) if data else None
 
 
-def affine(size: int, angle: float = 0.0, scale: float = 1.0, shear: float = 0.0,
-           shift: tuple[float, float] = (0.0, 0.0), flip: bool = False) -> np.ndarray:
-    """The (2, 3) matrix that flips, shears, scales and rotates about the centre of a size x size picture, then shifts.
+def affine(
+    size: int,
+    angle: float = 0.0,
+    scale: float = 1.0,
+    shear: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    flip: bool = False,
+) -> np.ndarray:
+    """The (2, 3) matrix that flips, shears, scales and rotates about the centre of a size x size
+    picture, then shifts.
 
     Angles in degrees, shift (x, y) as parts of the side. Maps source to destination pixels.
     """
     turn, slope = math.radians(angle), math.tan(math.radians(shear))
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    linear = scale * rotation @ np.array([[1.0, slope], [0.0, 1.0]]) @ np.diag([-1.0 if flip else 1.0, 1.0])
+    linear = (
+        scale
+        * rotation
+        @ np.array([[1.0, slope], [0.0, 1.0]])
+        @ np.diag([-1.0 if flip else 1.0, 1.0])
+    )
     centre = np.full(2, (size - 1) / 2)
     return np.column_stack([linear, centre - linear @ centre + np.asarray(shift) * size])
 
@@ -59,15 +77,21 @@ def affine(size: int, angle: float = 0.0, scale: float = 1.0, shear: float = 0.0
 def warp(picture: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
     """Write the warped picture into `out`, uint8 (S, S, C); what lies outside is mirrored in.
 
-    OpenCV warps four channels in 0.55 times the time of three, to the same values, so colour goes there and back; and
-    it is slow wherever it has to look outside, so the mirror images are put there first.
+    OpenCV warps four channels in 0.55 times the time of three, to the same values, so colour goes
+    there and back; and it is slow wherever it has to look outside, so the mirror images are put
+    there first.
     """
     colour, size = out.shape[2] == 3, out.shape[0]
-    source, edge = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA) if colour else picture, outside(size, matrix)
+    source, edge = (
+        cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA) if colour else picture,
+        outside(size, matrix),
+    )
     if 0 < edge <= size:  # a view from far away would need a border of many pictures
         source = cv2.copyMakeBorder(source, edge, edge, edge, edge, cv2.BORDER_REFLECT_101)
         matrix = np.column_stack([matrix[:, :2], matrix @ (-edge, -edge, 1)])
-    warped = cv2.warpAffine(source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    warped = cv2.warpAffine(
+        source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
     if colour:
         cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out)
     else:
@@ -75,9 +99,13 @@ def warp(picture: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
 
 
 def outside(size: int, matrix: np.ndarray) -> int:
-    """Pixels by which a view of a size x size picture reaches beyond its edges, with 2 to spare; 0 if it does not."""
+    """Pixels by which a view of a size x size picture reaches beyond its edges, with 2 to spare; 0
+    if it does not."""
     last = size - 1
-    corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]]) @ cv2.invertAffineTransform(matrix).T
+    corners = (
+        np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]])
+        @ cv2.invertAffineTransform(matrix).T
+    )
     beyond = max(-corners.min(), corners.max() - last)
     return math.ceil(beyond) + 2 if beyond > 1e-6 else 0
 
@@ -89,7 +117,9 @@ def random_affine(size: int, augment: Augment, rng: np.random.Generator) -> np.n
         return affine(size, flip=flip) if flip else None
     angle, shear = (rng.uniform(-bound, bound) for bound in (augment.rotate, augment.shear))
     shift = tuple(rng.uniform(-augment.translate, augment.translate, 2))
-    return affine(size, angle, rng.uniform(1 - augment.scale, 1 + augment.scale), shear, shift, flip)
+    return affine(
+        size, angle, rng.uniform(1 - augment.scale, 1 + augment.scale), shear, shift, flip
+    )
 
 
 def cut_holes(picture: np.ndarray, augment: Augment, rng: np.random.Generator) -> None:
@@ -97,24 +127,29 @@ def cut_holes(picture: np.ndarray, augment: Augment, rng: np.random.Generator) -
     size = picture.shape[0]
     side = max(1, round(augment.hole_size * size))
     for top, left in rng.integers(0, size - side + 1, (augment.holes, 2)):
-        picture[top:top + side, left:left + side] = 0
+        picture[top : top + side, left : left + side] = 0
 
 
 @lru_cache(maxsize=8)
 def photometric(probability: float, channels: int):
-    """Brightness, contrast, colour, blur or noise, and local contrast, each with this probability (albumentations)."""
+    """Brightness, contrast, colour, blur or noise, and local contrast, each with this probability
+    (albumentations)."""
     import albumentations as A  # here since it takes 1.3 s to import and most runs do without
 
     colour = [A.HueSaturationValue(10, 20, 10, p=probability)] if channels == 3 else []
-    return A.Compose([
-        A.RandomBrightnessContrast(0.2, 0.2, p=probability),
-        *colour,
-        A.OneOf([A.GaussianBlur((3, 5)), A.GaussNoise((0.02, 0.1))], p=probability),
-        A.CLAHE(clip_limit=4.0, p=probability),
-    ])
+    return A.Compose(
+        [
+            A.RandomBrightnessContrast(0.2, 0.2, p=probability),
+            *colour,
+            A.OneOf([A.GaussianBlur((3, 5)), A.GaussNoise((0.02, 0.1))], p=probability),
+            A.CLAHE(clip_limit=4.0, p=probability),
+        ]
+    )
 
 
-def augmented(picture: np.ndarray, augment: Augment, rng: np.random.Generator, out: np.ndarray) -> None:
+def augmented(
+    picture: np.ndarray, augment: Augment, rng: np.random.Generator, out: np.ndarray
+) -> None:
     """Write a random view of a picture into `out`."""
     matrix = random_affine(out.shape[0], augment, rng)
     if matrix is None:
@@ -130,7 +165,8 @@ def augmented(picture: np.ndarray, augment: Augment, rng: np.random.Generator, o
 
 
 def halton(index: int, base: int) -> float:
-    """The index-th number of the van der Corput sequence in [0, 1): evenly spread however many are taken.
+    """The index-th number of the van der Corput sequence in [0, 1): evenly spread however many are
+    taken.
 
     >>> [halton(i, 2) for i in range(1, 4)]
     [0.5, 0.25, 0.75]
@@ -146,12 +182,14 @@ def halton(index: int, base: int) -> float:
 def view_matrices(count: int, size: int, augment: Augment) -> list[np.ndarray]:
     """The first `count` test-time views as (2, 3) matrices; view 0 is the picture itself.
 
-    First the symmetries that training used (all eight where it flips and turns by 90 degrees or more, the mirror
-    image where it only flips), then the same under small turns, scales and shifts, spread over half the training
-    ranges by a Halton sequence.
+    First the symmetries that training used (all eight where it flips and turns by 90 degrees or
+    more, the mirror image where it only flips), then the same under small turns, scales and shifts,
+    spread over half the training ranges by a Halton sequence.
     """
     turns = (0, 90, 180, 270) if augment.flip and augment.rotate >= 90 else (0,)
-    symmetries = [(turn, flip) for flip in ((False, True) if augment.flip else (False,)) for turn in turns]
+    symmetries = [
+        (turn, flip) for flip in ((False, True) if augment.flip else (False,)) for turn in turns
+    ]
     views = []
     for view in range(count):
         (turn, flip), jitter = symmetries[view % len(symmetries)], view // len(symmetries)
@@ -166,7 +204,8 @@ def view_matrices(count: int, size: int, augment: Augment) -> list[np.ndarray]:
 
 
 def all_views(picture: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
-    """Every view of one decoded picture, uint8 (V, S, S, C); one that leaves it as it is copies it."""
+    """Every view of one decoded picture, uint8 (V, S, S, C); one that leaves it as it is copies
+    it."""
     identity = np.eye(2, 3)
     views = np.empty((len(matrices), *picture.shape), np.uint8)
     for out, matrix in zip(views, matrices, strict=True):
@@ -175,39 +214,3 @@ def all_views(picture: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
         else:
             warp(picture, matrix, out)
     return views
-
-
-class TrainingBatches(torch.utils.data.Dataset):
-    """Random views of prepared pictures; the item (epoch, indices) is a uint8 tensor (B, S, S, C) and the indices."""
-
-    def __init__(self, paths: list[Path], size: int, channels: int, augment: Augment, seed: int) -> None:
-        self.paths, self.size, self.channels, self.augment, self.seed = paths, size, channels, augment, seed
-
-    def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        epoch, indices = key
-        batch = np.empty((len(indices), self.size, self.size, self.channels), np.uint8)
-        for out, index in zip(batch, indices, strict=True):
-            rng = np.random.default_rng((self.seed, epoch, int(index)))
-            augmented(read_picture(self.paths[index], self.channels), self.augment, rng, out)
-        return torch.from_numpy(batch), torch.from_numpy(np.asarray(indices))
-
-
-class ViewBatches(torch.utils.data.Dataset):
-    """Test-time views; the item `indices` is a uint8 tensor (B * V, S, S, C), the views of one image together.
-
-    Each picture is decoded once. `read(index)` gives a picture as uint8 (S, S, C).
-    """
-
-    def __init__(self, read, matrices: list[np.ndarray]) -> None:
-        self.read, self.matrices = read, matrices
-
-    def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        views = np.concatenate([all_views(self.read(int(index)), self.matrices) for index in indices])
-        return torch.from_numpy(views), torch.from_numpy(np.asarray(indices))
-
-
-def loader(dataset: torch.utils.data.Dataset, keys: list, workers: int, pin: bool) -> torch.utils.data.DataLoader:
-    """The dataset's items for these keys, in order, made ahead of time by `workers` processes."""
-    ahead = {"prefetch_factor": 4} if workers else {}
-    return torch.utils.data.DataLoader(dataset, sampler=keys, batch_size=None, num_workers=workers,
-                                       pin_memory=pin, **ahead)

@@ -5,10 +5,12 @@
     loss(network(images), labels).backward()
     optimizer.step()
 
-Each is called as loss(scores, labels, mask=None): scores are logits, (B,) or (B, K), of any floating dtype; labels have
-their shape; a label of NaN, or a False (0) in the mask, leaves that entry out of every sum and every count. Computed in
-float32, or float64 if the scores are; returned as a float32 scalar.
+Each is called as loss(scores, labels, mask=None): scores are logits, (B,) or (B, K), of any
+floating dtype; labels have their shape; a label of NaN, or a False (0) in the mask, leaves that
+entry out of every sum and every count. Computed in float32, or float64 if the scores are; returned
+as a float32 scalar.
 """
+
 from pipeline.core.losses.auc import AUCMargin, AUCSquare
 from pipeline.core.losses.pointwise import CrossEntropy, Focal
 

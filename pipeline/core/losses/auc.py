@@ -1,11 +1,13 @@
-"""The AUC losses: AUC margin (paper eq. 8) and AUC square (eq. 4). How they are called: `core.losses`."""
+"""The AUC losses: AUC margin (paper eq. 8) and AUC square (eq. 4). How they are called:
+`core.losses`."""
+
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.losses import checks as guards
-from pipeline.core.losses.global_batch import global_batch, world
+from pipeline.core.losses.global_batch import global_batch, process_count
 from pipeline.core.losses.minmax import Batch, MinMax, class_means, make_batch, margin_loss
 from pipeline.core.losses.normalize import normalize, normalizer, reach
 from pipeline.core.losses.pointwise import CrossEntropy, Focal
@@ -14,31 +16,43 @@ __all__ = ["AUCMargin", "AUCSquare", "CrossEntropy", "Focal"]
 
 
 class AUCMargin(nn.Module):
-    """The AUC margin loss in min-max form: min over (w, a, b), max over α ≥ 0 of the mean of F (paper eq. 7, 8).
+    """The AUC margin loss in min-max form: min over (w, a, b), max over α ≥ 0 of the mean of F
+    (paper eq. 7, 8).
 
-    num_labels  K; every label has its own a, b, α, m and p, and the loss is the mean of F over the K labels. The
-                divisor is always K: a label without positives or without negatives in the batch adds an exact 0, is
-                warned of once, counted in `last`, and does not change what the other labels weigh.
+    num_labels  K; every label has its own a, b, α, m and p, and the loss is the mean of F over the
+                K labels. The divisor is always K: a label without positives or without negatives in
+                the batch adds an exact 0, is warned of once, counted in `last`, and does not change
+                what the other labels weigh.
     margin      m > 0, one value or one per label
-    prior       p = Pr(y = 1): "batch" (N+/N of each batch; in expectation (1 - 1/B) times the true-prior gradient), one
-                value or one per label
-    normalize   "none", "l2" (the paper's batch score normalisation), "l2*sqrt_b", "sigmoid": see `core.normalize`
-    dual        "sgd": a, b, α are variables, moved by PESG (Algorithm 1)
-                "closed_form": a, b are running class means and α = max(0, m - a + b), their optimum (Theorem 1)
-    memory      closed form only: how much of the class sums outlives a batch; 0.9 averages about ten batches
+    prior       p = Pr(y = 1): "batch" (N+/N of each batch; in expectation (1 - 1/B) times the
+                true-prior gradient), one value or one per label
+    normalize   "none", "l2" (the paper's batch score normalisation), "l2*sqrt_b", "sigmoid": see
+                `core.normalize`
+    dual        "sgd": a, b, α are variables, moved by PESG (Algorithm 1) "closed_form": a, b are
+                running class means and α = max(0, m - a + b), their optimum (Theorem 1)
+    memory      closed form only: how much of the class sums outlives a batch; 0.9 averages about
+                ten batches
 
-    In several processes the loss is that of the global batch (in training mode; every process must call it).
-    α is a buffer: it is in `state_dict` and moves with `.to()`, but `parameters()` does not yield it, and an optimizer
-    other than PESG that is given it raises at its first step. After backward, `a.grad`, `b.grad` and `alpha.grad` are
-    the partial derivatives of the loss, none of them negated.
-    Cost: some thirty small operations; on a CPU 4 to 5 times binary cross-entropy for 32 to 4,096 entries, where
-    passing four gradients through autograd is already once (tests/bench/bench_losses.py).
+    In several processes the loss is that of the global batch (in training mode; every process must
+    call it). α is a buffer: it is in `state_dict` and moves with `.to()`, but `parameters()` does
+    not yield it, and an optimizer other than PESG that is given it raises at its first step. After
+    backward, `a.grad`, `b.grad` and `alpha.grad` are the partial derivatives of the loss, none of
+    them negated. Cost: some thirty small operations; on a CPU 4 to 5 times binary cross-entropy for
+    32 to 4,096 entries, where passing four gradients through autograd is already once
+    (tests/bench/bench_losses.py).
     """
+
     hinge = True  # α ≥ 0
 
-    def __init__(self, num_labels: int = 1, margin: float | Sequence[float] | Tensor = 1.0,
-                 prior: str | float | Sequence[float] | Tensor = "batch", normalize: str = "none", dual: str = "sgd",
-                 memory: float = 0.9) -> None:
+    def __init__(
+        self,
+        num_labels: int = 1,
+        margin: float | Sequence[float] | Tensor = 1.0,
+        prior: str | float | Sequence[float] | Tensor = "batch",
+        normalize: str = "none",
+        dual: str = "sgd",
+        memory: float = 0.9,
+    ) -> None:
         super().__init__()
         if dual not in ("sgd", "closed_form"):
             raise ValueError(f"dual={dual!r} is neither 'sgd' nor 'closed_form'")
@@ -46,9 +60,20 @@ class AUCMargin(nn.Module):
             raise ValueError(f"num_labels={num_labels} is less than 1")
         if not 0 <= memory < 1:
             raise ValueError(f"memory={memory} is not in [0, 1)")
-        self.num_labels, self.normalize, self.dual, self.memory = num_labels, normalizer(normalize), dual, memory
-        self.register_buffer("margin", per_label("margin", margin, num_labels, torch.inf), persistent=False)
-        p = None if isinstance(prior, str) and prior == "batch" else per_label("prior", prior, num_labels, 1.0)
+        self.num_labels, self.normalize, self.dual, self.memory = (
+            num_labels,
+            normalizer(normalize),
+            dual,
+            memory,
+        )
+        self.register_buffer(
+            "margin", per_label("margin", margin, num_labels, torch.inf), persistent=False
+        )
+        p = (
+            None
+            if isinstance(prior, str) and prior == "batch"
+            else per_label("prior", prior, num_labels, 1.0)
+        )
         self.register_buffer("prior", p, persistent=False)
         self.make_dual()
         self.register_buffer("one_class", torch.zeros(2, num_labels, dtype=torch.int64))
@@ -66,7 +91,9 @@ class AUCMargin(nn.Module):
             return
         for name, value in zip(("a", "b", "alpha"), zeros):
             self.register_buffer(name, value)
-        self.register_buffer("remembered", torch.zeros(2, self.num_labels))  # weight of a and of b, in entries
+        self.register_buffer(
+            "remembered", torch.zeros(2, self.num_labels)
+        )  # weight of a and of b, in entries
 
     def _apply(self, fn, recurse: bool = True):
         """Move α in place: PESG holds this very tensor, and a moved copy would be no leaf."""
@@ -84,8 +111,13 @@ class AUCMargin(nn.Module):
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean over labels of the mean of F over entries, a float32 scalar."""
         h, y, mask = guards.as_columns(scores, labels, mask, self.num_labels)
-        if self.training and world() > 1:
-            h, y, mask = *global_batch(h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)), None
+        if self.training and process_count() > 1:
+            h, y, mask = (
+                *global_batch(
+                    h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)
+                ),
+                None,
+            )
         raw = h
         admitted, batch = self.admit(h, y, mask)
         h = normalize(admitted, batch.n, self.normalize)
@@ -94,7 +126,11 @@ class AUCMargin(nn.Module):
         a, b, alpha, margin, prior = self.variables(h.dtype)
         value = MinMax.apply(h, a, b, alpha, batch, prior, margin)
         # A sigmoid turns an infinite score into a finite one; 0 · inf is NaN.
-        self.judge(raw, batch, value if self.normalize != "sigmoid" else value + 0 * admitted.detach().sum())
+        self.judge(
+            raw,
+            batch,
+            value if self.normalize != "sigmoid" else value + 0 * admitted.detach().sum(),
+        )
         self.seen = h.detach(), batch
         return value
 
@@ -107,9 +143,12 @@ class AUCMargin(nn.Module):
 
     @torch.compiler.disable
     def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
-        """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on the CPU."""
+        """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on
+        the CPU."""
         on_host = guards.read_at_once(h)
-        if on_host and mask is None and torch.equal(y * y, y):  # neither NaN nor a wrong label, but for an infinite one
+        if (
+            on_host and mask is None and torch.equal(y * y, y)
+        ):  # neither NaN nor a wrong label, but for an infinite one
             batch = make_batch(y)
             if batch.live is not None:  # … which no label with both classes can have
                 guards.check_labels(y, soft=False)
@@ -122,9 +161,11 @@ class AUCMargin(nn.Module):
 
     @torch.compiler.disable
     def judge(self, h: Tensor, batch: Batch, value: Tensor) -> None:
-        """Refuse scores that are not finite; count, and name once, labels of one class and a margin out of reach.
+        """Refuse scores that are not finite; count, and name once, labels of one class and a margin
+        out of reach.
 
-        On an accelerator the counts are judged, with wrong labels, when they have reached the host: at a later call.
+        On an accelerator the counts are judged, with wrong labels, when they have reached the host:
+        at a later call.
         """
         if self.training and batch.live is not None:
             self.one_class += torch.stack([batch.positives == 0, batch.negatives == 0])
@@ -138,30 +179,46 @@ class AUCMargin(nn.Module):
             self.tally = guards.Tally(3 * self.num_labels + 3, h.device)
         *counts, lowest, minus_highest, finite = self.tally.read()
         guards.judge_extremes(lowest, minus_highest, finite, soft=False)
-        self.judge_counts(*(counts[k:k + self.num_labels] for k in range(0, len(counts), self.num_labels)))
+        self.judge_counts(
+            *(counts[k : k + self.num_labels] for k in range(0, len(counts), self.num_labels))
+        )
         noted = self.counts(batch).flatten(), guards.extremes(batch.y, value.detach(), soft=False)
         self.tally.note(torch.cat(noted))
 
     def counts(self, batch: Batch) -> Tensor:
-        """(3, K) float64: N+, N-, and how far the margin lies within reach (negative: it cannot be met)."""
+        """(3, K) float64: N+, N-, and how far the margin lies within reach (negative: it cannot be
+        met)."""
         room = reach(batch.positives, batch.negatives, self.normalize) - self.margin
         return torch.stack([batch.positives.double(), batch.negatives.double(), room.double()])
 
-    def judge_counts(self, positives: list[float], negatives: list[float], rooms: list[float]) -> None:
-        """Warn, once each, of the labels that had no positive or no negative, and of margins out of reach."""
+    def judge_counts(
+        self, positives: list[float], negatives: list[float], rooms: list[float]
+    ) -> None:
+        """Warn, once each, of the labels that had no positive or no negative, and of margins out of
+        reach."""
         for label, (n_pos, n_neg, room) in enumerate(zip(positives, negatives, rooms)):
             for kind, entries in (("positive", n_pos), ("negative", n_neg)):
                 if entries == 0:
-                    guards.warn_once(self.told, f"{kind} {label}", f"label {label} had no {kind} in a batch: it adds 0 "
-                                     "to the loss there (told once; loss.last['one_class'] counts such batches)")
+                    guards.warn_once(
+                        self.told,
+                        f"{kind} {label}",
+                        f"label {label} had no {kind} in a batch: it adds 0 "
+                        "to the loss there (told once; loss.last['one_class'] counts such batches)",
+                    )
             if self.hinge and (room < 0 or (room == 0 and self.normalize == "sigmoid")):
-                guards.warn_once(self.told, "margin", f"label {label}: the margin is out of reach, {abs(room):.4g} "
-                                 f"above the largest distance that normalize={self.normalize!r} leaves between the "
-                                 "class means of a batch: α never gets to 0 and the hinge never acts")
+                guards.warn_once(
+                    self.told,
+                    "margin",
+                    f"label {label}: the margin is out of reach, {abs(room):.4g} "
+                    f"above the largest distance that normalize={self.normalize!r} leaves between "
+                    "the "
+                    "class means of a batch: α never gets to 0 and the hinge never acts",
+                )
 
     @torch.no_grad()
     def remember(self, h: Tensor, batch: Batch) -> None:
-        """a, b <- class means over the batches remembered, α <- max(0, m - a + b): the saddle of Theorem 1."""
+        """a, b <- class means over the batches remembered, α <- max(0, m - a + b): the saddle of
+        Theorem 1."""
         if guards.read_at_once(h):
             guards.check_scores(h, h.sum())  # before a NaN gets into what is remembered
         now = class_means(h, batch)
@@ -183,28 +240,46 @@ class AUCMargin(nn.Module):
             raise RuntimeError("loss.last before the first batch")
         h, batch = self.seen
         mean_pos, mean_neg = class_means(h, batch)
-        return {"a_m": margin_loss(h, batch, self.margin, self.hinge).float(), "gap": mean_pos - mean_neg,
-                "reach": reach(batch.positives, batch.negatives, self.normalize), "a": self.a.detach().clone(),
-                "b": self.b.detach().clone(), "alpha": self.alpha.detach().clone(), "positives": batch.positives,
-                "negatives": batch.negatives, "one_class": self.one_class.sum(0)}
+        return {
+            "a_m": margin_loss(h, batch, self.margin, self.hinge).float(),
+            "gap": mean_pos - mean_neg,
+            "reach": reach(batch.positives, batch.negatives, self.normalize),
+            "a": self.a.detach().clone(),
+            "b": self.b.detach().clone(),
+            "alpha": self.alpha.detach().clone(),
+            "positives": batch.positives,
+            "negatives": batch.negatives,
+            "one_class": self.one_class.sum(0),
+        }
 
     def extra_repr(self) -> str:
         prior = "batch" if self.prior is None else self.prior.tolist()
-        return (f"num_labels={self.num_labels}, margin={self.margin.tolist()}, prior={prior}, "
-                f"normalize={self.normalize!r}, dual={self.dual!r}")
+        return (
+            f"num_labels={self.num_labels}, margin={self.margin.tolist()}, prior={prior}, "
+            f"normalize={self.normalize!r}, dual={self.dual!r}"
+        )
 
 
 class AUCSquare(AUCMargin):
-    """The AUC square loss in min-max form (paper eq. 3, 4): m = 1 and α free of sign. Arguments as AUCMargin."""
+    """The AUC square loss in min-max form (paper eq. 3, 4): m = 1 and α free of sign. Arguments as
+    AUCMargin."""
+
     hinge = False
 
-    def __init__(self, num_labels: int = 1, prior: str | float | Sequence[float] | Tensor = "batch",
-                 normalize: str = "none") -> None:
+    def __init__(
+        self,
+        num_labels: int = 1,
+        prior: str | float | Sequence[float] | Tensor = "batch",
+        normalize: str = "none",
+    ) -> None:
         super().__init__(num_labels, margin=1.0, prior=prior, normalize=normalize)
 
 
-def per_label(name: str, value: float | Sequence[float] | Tensor, num_labels: int, top: float) -> Tensor:
-    """One value or one per label as float64 (K,), each above 0 and below `top`; ValueError otherwise."""
+def per_label(
+    name: str, value: float | Sequence[float] | Tensor, num_labels: int, top: float
+) -> Tensor:
+    """One value or one per label as float64 (K,), each above 0 and below `top`; ValueError
+    otherwise."""
     values = torch.as_tensor(value, dtype=torch.float64).reshape(-1)
     if len(values) not in (1, num_labels):
         raise ValueError(f"{name} has {len(values)} values for {num_labels} labels")

@@ -1,27 +1,30 @@
 """The global batch: scores and labels of every process, with gradients to this process's own part.
 
-Convention: as DistributedDataParallel, which averages parameter gradients over processes. Every process computes the
-same loss of the same global batch, so each has its own part of ∂loss/∂scores already; times the number of processes,
-the average over processes is the gradient that one process would have had. No communication backward.
+Convention: as DistributedDataParallel, which averages parameter gradients over processes. Every
+process computes the same loss of the same global batch, so each has its own part of ∂loss/∂scores
+already; times the number of processes, the average over processes is the gradient that one process
+would have had. No communication backward.
 """
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 
-def world() -> int:
+def process_count() -> int:
     """Number of processes, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather(local: Tensor) -> tuple[Tensor, int]:
-    """Rows of all processes in rank order, and where this process's begin. The number of rows may differ."""
-    sizes = torch.empty(world(), dtype=torch.int64, device=local.device)
+    """Rows of all processes in rank order, and where this process's begin. The number of rows may
+    differ."""
+    sizes = torch.empty(process_count(), dtype=torch.int64, device=local.device)
     dist.all_gather_into_tensor(sizes, torch.tensor([len(local)], device=local.device))
     sizes = sizes.tolist()
-    longest, start = max(sizes), sum(sizes[:dist.get_rank()])
+    longest, start = max(sizes), sum(sizes[: dist.get_rank()])
     padded = local.new_zeros(longest, *local.shape[1:])
-    padded[:len(local)] = local
+    padded[: len(local)] = local
     parts = local.new_empty(len(sizes) * longest, *local.shape[1:])
     dist.all_gather_into_tensor(parts, padded)
     if min(sizes) == longest:
@@ -30,21 +33,23 @@ def gather(local: Tensor) -> tuple[Tensor, int]:
 
 
 class GlobalScores(torch.autograd.Function):
-    """Scores of every process, whose gradient goes to the rows from `start` that are this process's."""
+    """Scores of every process, whose gradient goes to the rows from `start` that are this
+    process's."""
 
     @staticmethod
     def forward(ctx, local, everyone, start):
-        ctx.start, ctx.size, ctx.world = start, len(local), world()
+        ctx.start, ctx.size, ctx.world = start, len(local), process_count()
         return everyone.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        return grad[ctx.start:ctx.start + ctx.size] * ctx.world, None, None
+        return grad[ctx.start : ctx.start + ctx.size] * ctx.world, None, None
 
 
 def global_batch(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, K) scores and labels of this process -> (N, K) of all, in the dtype of the scores; NaN labels stay NaN."""
+    """(n, K) scores and labels of this process -> (N, K) of all, in the dtype of the scores; NaN
+    labels stay NaN."""
     everyone, start = gather(torch.cat([scores.detach(), labels.to(scores.dtype)], dim=1))
     everyones_scores, everyones_labels = everyone.chunk(2, dim=1)
     return GlobalScores.apply(scores, everyones_scores, start), everyones_labels

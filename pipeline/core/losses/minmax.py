@@ -1,16 +1,20 @@
-"""The min-max form of the AUC losses (paper eq. 4 and 8): its value and, in closed form, all its gradients.
+"""The min-max form of the AUC losses (paper eq. 4 and 8): its value and, in closed form, all its
+gradients.
 
 With y in {0, 1}, the mean over the N entries of one label of
 
     F = (1-p)(h-a)² 1[y=1] + p(h-b)² 1[y=0] - p(1-p)α² + 2α(p(1-p)m + p h 1[y=0] - (1-p) h 1[y=1])
 
-Writing d = h - a for positives and h - b for negatives, e = p - y, and c = |e| (1-p for positives, p for negatives):
+Writing d = h - a for positives and h - b for negatives, e = p - y, and c = |e| (1-p for positives,
+p for negatives):
 
     mean F = mean(c d²) + 2α t + p(1-p)α²     with  t = mean(e h) + p(1-p)(m - α)
     ∂/∂h = (2/N)(c d + α e)    ∂/∂a = -(2/N) Σ_{y=1} c d    ∂/∂b = -(2/N) Σ_{y=0} c d    ∂/∂α = 2t
 
-Value and gradients come from one pass over the scores, so that autograd records one node instead of thirty.
+Value and gradients come from one pass over the scores, so that autograd records one node instead of
+thirty.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -26,6 +30,7 @@ class Batch(NamedTuple):
     n          N+ + N-, at least 1: a number when every entry counts, else (K,)
     live       (K,) of 0 and 1: 1 for labels with both classes; None when all have
     """
+
     y: Tensor
     valid: Tensor | None
     positives: Tensor
@@ -40,6 +45,7 @@ class Batch(NamedTuple):
 
 class Gradients(NamedTuple):
     """∂/∂h (N, K); ∂/∂a, ∂/∂b, ∂/∂α (K,)."""
+
     h: Tensor
     a: Tensor
     b: Tensor
@@ -47,7 +53,8 @@ class Gradients(NamedTuple):
 
 
 def make_batch(y: Tensor, valid: Tensor | None = None) -> Batch:
-    """Counts of (N, K) labels in {0, 1}. Nothing is read back from an accelerator: there `live` is never None."""
+    """Counts of (N, K) labels in {0, 1}. Nothing is read back from an accelerator: there `live` is
+    never None."""
     positives = y.sum(0)
     if valid is None:
         n = entries = len(y)
@@ -60,13 +67,23 @@ def make_batch(y: Tensor, valid: Tensor | None = None) -> Batch:
     return Batch(y, valid, positives, n, ((positives > 0) & (entries - positives > 0)).to(y.dtype))
 
 
-def min_max(h: Tensor, batch: Batch, a: Tensor, b: Tensor, alpha: Tensor, prior: Tensor | None, margin: Tensor,
-            weight: float = 1.0) -> tuple[Tensor, Gradients]:
-    """weight · F of each label, (K,), and the gradients of their sum over labels, in the dtype of h.
+def min_max(
+    h: Tensor,
+    batch: Batch,
+    a: Tensor,
+    b: Tensor,
+    alpha: Tensor,
+    prior: Tensor | None,
+    margin: Tensor,
+    weight: float = 1.0,
+) -> tuple[Tensor, Gradients]:
+    """weight · F of each label, (K,), and the gradients of their sum over labels, in the dtype of
+    h.
 
     h       (N, K) scores, finite (also where they do not count)
     a, b, alpha, margin  (K,) in the dtype of h
-    prior   p, (K,), or None for p = N+/N of these entries (in expectation (1 - 1/N) times the true prior's gradient)
+    prior   p, (K,), or None for p = N+/N of these entries (in expectation (1 - 1/N) times the true
+            prior's gradient)
     A label with no positive or no negative has value 0 and gradients 0, exactly.
     """
     y, n, scale = batch.y, batch.n, 2 * weight / batch.n
@@ -74,20 +91,27 @@ def min_max(h: Tensor, batch: Batch, a: Tensor, b: Tensor, alpha: Tensor, prior:
     pq = torch.addcmul(p, p, p, value=-1)
     pq = pq if batch.live is None else pq * batch.live
     d = h - torch.lerp(b, a, y)  # exactly h - b at y = 0 and h - a at y = 1
-    e = (p - y).mul_(scale)  # from here on everything is 2 weight / n times what the module's docstring calls it
+    e = (p - y).mul_(
+        scale
+    )  # from here on everything is 2 weight / n times what the module's docstring calls it
     for part in (batch.valid, batch.live):
         e = e if part is None else e.mul_(part)
     cd = e.abs().mul_(d)
     positive_cd = (cd * y).sum(0)
     negative_cd = cd.sum(0) - positive_cd
-    # mean(e h) by way of d: the same number, without its cancellation when all scores lie far from 0.
+    # mean(e h) by way of d: the same number, without its cancellation when all scores lie far from
+    # 0.
     if prior is None:
-        two_t = torch.addcmul(negative_cd - positive_cd, pq, (margin - a).add_(b).sub_(alpha), value=2 * weight)
+        two_t = torch.addcmul(
+            negative_cd - positive_cd, pq, (margin - a).add_(b).sub_(alpha), value=2 * weight
+        )
     else:
         mean_e_centre = scale * (p * batch.negatives * b - (1 - p) * batch.positives * a)
         mean_e_centre = mean_e_centre if batch.live is None else mean_e_centre * batch.live
         two_t = negative_cd - positive_cd + mean_e_centre + 2 * weight * pq * (margin - alpha)
-    value = torch.add(alpha * torch.add(two_t, pq * alpha, alpha=weight), (cd * d).sum(0), alpha=0.5)
+    value = torch.add(
+        alpha * torch.add(two_t, pq * alpha, alpha=weight), (cd * d).sum(0), alpha=0.5
+    )
     return value, Gradients(cd.addcmul_(alpha, e), positive_cd.neg_(), negative_cd.neg_(), two_t)
 
 
@@ -104,19 +128,24 @@ class MinMax(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         # a, b and α need no gradient when they are given in closed form.
-        given = (grad * g if need else None for g, need in zip(ctx.saved_tensors, ctx.needs_input_grad))
+        given = (
+            grad * g if need else None for g, need in zip(ctx.saved_tensors, ctx.needs_input_grad)
+        )
         return *given, None, None, None
 
 
 def class_means(h: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """μ+ and μ- of each label, (K,) each; a mean over nothing is 0."""
     negative = 1 - batch.y if batch.valid is None else batch.valid - batch.y
-    return ((h * batch.y).sum(0) / batch.positives.clamp(min=1),
-            (h * negative).sum(0) / batch.negatives.clamp(min=1))
+    return (
+        (h * batch.y).sum(0) / batch.positives.clamp(min=1),
+        (h * negative).sum(0) / batch.negatives.clamp(min=1),
+    )
 
 
 def margin_loss(h: Tensor, batch: Batch, margin: Tensor | float, hinge: bool = True) -> Tensor:
-    """A_M = V+ + V- + max(0, m - μ+ + μ-)² of each label (eq. 6); without the hinge A_S (eq. 5). (K,)"""
+    """A_M = V+ + V- + max(0, m - μ+ + μ-)² of each label (eq. 6); without the hinge A_S (eq. 5).
+    (K,)"""
     mean_pos, mean_neg = class_means(h, batch)
     squares = (h - torch.lerp(mean_neg, mean_pos, batch.y)) ** 2
     variance_pos, variance_neg = class_means(squares, batch)

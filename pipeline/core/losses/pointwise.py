@@ -1,34 +1,48 @@
-"""Losses that are a mean over entries: focal loss and cross-entropy, of logits. Called as those of `core.losses`."""
+"""Losses that are a mean over entries: focal loss and cross-entropy, of logits. Called as those of
+`core.losses`."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.core.losses import checks as guards
-from pipeline.core.losses.global_batch import global_batch, world
+from pipeline.core.losses.global_batch import global_batch, process_count
 
 
 class EntryLoss(nn.Module):
-    """What focal loss and cross-entropy share: labels in [0, 1], the mean over the entries that count."""
+    """What focal loss and cross-entropy share: labels in [0, 1], the mean over the entries that
+    count."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tally: guards.Tally | None = None
 
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A float32 scalar; 0 if no entry counts. In several processes, in training mode, that of the global batch."""
+        """A float32 scalar; 0 if no entry counts. In several processes, in training mode, that of
+        the global batch."""
         h, y, mask = guards.as_columns(scores, labels, mask)
-        if self.training and world() > 1:
-            h, y, mask = *global_batch(h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)), None
+        if self.training and process_count() > 1:
+            h, y, mask = (
+                *global_batch(
+                    h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)
+                ),
+                None,
+            )
         h, y, valid = self.admit(h, y, mask)
         value = self.reduce(h, y, valid)
         self.judge(h, y, value)
         return value.float()
 
     @torch.compiler.disable
-    def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Scores and labels with 0 where they do not count, and which do (None: all); wrong labels raise on the CPU."""
+    def admit(
+        self, h: Tensor, y: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scores and labels with 0 where they do not count, and which do (None: all); wrong labels
+        raise on the CPU."""
         on_host = guards.read_at_once(h)
-        if on_host and mask is None and len(y) and y.min().item() >= 0 and y.max().item() <= 1:  # NaN passes neither
+        if (
+            on_host and mask is None and len(y) and y.min().item() >= 0 and y.max().item() <= 1
+        ):  # NaN passes neither
             return h, y, None
         valid = guards.entries(y, mask)
         h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
@@ -38,7 +52,8 @@ class EntryLoss(nn.Module):
 
     @torch.compiler.disable
     def judge(self, h: Tensor, y: Tensor, value: Tensor) -> None:
-        """Refuse scores that are not finite; on an accelerator, at a later call, wrong labels too."""
+        """Refuse scores that are not finite; on an accelerator, at a later call, wrong labels
+        too."""
         if guards.read_at_once(h):
             guards.check_scores(h, value)
             return
@@ -49,7 +64,8 @@ class EntryLoss(nn.Module):
 
 
 class Focal(EntryLoss):
-    """Focal loss -α̂_t (1 - p_t)^γ̂ log p_t of logits (paper §4.1), mean over the entries that count.
+    """Focal loss -α̂_t (1 - p_t)^γ̂ log p_t of logits (paper §4.1), mean over the entries that
+    count.
 
     alpha  α̂ in [0, 1]: weight of positives; negatives weigh 1 - α̂
     gamma  γ̂ ≥ 0
@@ -76,7 +92,8 @@ class Focal(EntryLoss):
 
 
 class CrossEntropy(EntryLoss):
-    """Binary cross-entropy of logits, mean over the entries that count; labels in [0, 1] (smoothed ones too)."""
+    """Binary cross-entropy of logits, mean over the entries that count; labels in [0, 1] (smoothed
+    ones too)."""
 
     def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
         if valid is None:

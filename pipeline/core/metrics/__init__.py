@@ -1,5 +1,5 @@
-"""Metrics, in one place to import from: ROC measures (core/roc.py), DeLong (core/delong.py), bootstrap
-(core/bootstrap.py).
+"""Metrics, in one place to import from: ROC measures (core/roc.py), DeLong (core/delong.py),
+bootstrap (core/bootstrap.py).
 
     auc(scores, labels)                     exact, ties 1/2, NaN labels left out, NaN with one class
     mean_auc(scores, labels)                mean over columns
@@ -9,6 +9,7 @@
     delong, delong_interval, delong_test, permutation_test
     roc_points, roc_band                    for drawing
 """
+
 from pipeline.core.metrics.bootstrap import (
     auc_difference,
     auc_interval,
@@ -23,10 +24,33 @@ from pipeline.core.metrics.bootstrap import (
     two_sided,
 )
 from pipeline.core.metrics.delong import delong, delong_interval, delong_test, group_codes
-from pipeline.core.metrics.roc import auc, partial_auc, reader_point, readers_below_curve, roc_points
+from pipeline.core.metrics.roc import (
+    auc,
+    partial_auc,
+    reader_point,
+    readers_below_curve,
+    roc_points,
+)
 
 __all__ = [
-    "auc", "auc_difference", "auc_interval", "bootstrap_aucs", "bootstrap_metric", "delong", "delong_interval",
-    "delong_test", "group_codes", "mean_auc", "mean_auc_interval", "midranks", "partial_auc", "percentiles",
-    "permutation_test", "reader_point", "readers_below_curve", "roc_band", "roc_points", "two_sided",
+    "auc",
+    "auc_difference",
+    "auc_interval",
+    "bootstrap_aucs",
+    "bootstrap_metric",
+    "delong",
+    "delong_interval",
+    "delong_test",
+    "group_codes",
+    "mean_auc",
+    "mean_auc_interval",
+    "midranks",
+    "partial_auc",
+    "percentiles",
+    "permutation_test",
+    "reader_point",
+    "readers_below_curve",
+    "roc_band",
+    "roc_points",
+    "two_sided",
 ]

@@ -1,10 +1,11 @@
-"""Variance of an AUC and the paired test of two, without resampling: DeLong et al. 1988, Obuchowski 1997 for
-clusters; O(n log n).
+"""Variance of an AUC and the paired test of two, without resampling: DeLong et al. 1988, Obuchowski
+1997 for clusters; O(n log n).
 
-An AUC is a mean over (positive, negative) pairs, so its variance follows from each row's placement: the share of the
-other class that it beats. Rows of one patient are not independent; with `groups` their placements are summed per
-patient before squaring.
+An AUC is a mean over (positive, negative) pairs, so its variance follows from each row's placement:
+the share of the other class that it beats. Rows of one patient are not independent; with `groups`
+their placements are summed per patient before squaring.
 """
+
 import math
 
 import numpy as np
@@ -14,8 +15,8 @@ from pipeline.core.metrics.roc import checked
 
 
 def group_codes(groups, rows: int) -> np.ndarray:
-    """Consecutive integers (n,) for group names (n,) of any type; every row its own group when None. A missing name
-    is a ValueError."""
+    """Consecutive integers (n,) for group names (n,) of any type; every row its own group when
+    None. A missing name is a ValueError."""
     if groups is None:
         return np.arange(rows)
     groups = np.asarray(groups)
@@ -23,10 +24,14 @@ def group_codes(groups, rows: int) -> np.ndarray:
         raise ValueError(f"groups of shape {groups.shape} for {rows} rows")
     if groups.dtype == object:
         codes: dict = {}
-        numbers = np.fromiter((codes.setdefault(group, len(codes)) for group in groups), np.int64, rows)
+        numbers = np.fromiter(
+            (codes.setdefault(group, len(codes)) for group in groups), np.int64, rows
+        )
         missing = [group for group in codes if group is None or group != group]
         if missing:
-            raise ValueError(f"row {int(np.argmax(numbers == codes[missing[0]]))}: the group is missing")
+            raise ValueError(
+                f"row {int(np.argmax(numbers == codes[missing[0]]))}: the group is missing"
+            )
         return numbers
     if groups.dtype.kind == "f" and np.isnan(groups).any():
         raise ValueError(f"row {int(np.argmax(np.isnan(groups)))}: the group is missing")
@@ -47,8 +52,8 @@ def placements(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
 def delong(scores, labels, groups=None) -> tuple[np.ndarray, np.ndarray]:
     """(AUCs (K,), covariance (K, K)) of K score columns on the same rows.
 
-    scores: (n,) or (n, K); labels (n,) of 0, 1, NaN; groups: (n,) patient or study of each row, None = independent
-    rows. All NaN when a class has fewer than two rows (or groups).
+    scores: (n,) or (n, K); labels (n,) of 0, 1, NaN; groups: (n,) patient or study of each row,
+    None = independent rows. All NaN when a class has fewer than two rows (or groups).
     """
     columns = np.asarray(scores)
     columns = columns[:, None] if columns.ndim == 1 else columns
@@ -63,15 +68,17 @@ def delong(scores, labels, groups=None) -> tuple[np.ndarray, np.ndarray]:
     of_positives, of_negatives = (np.stack([part[i] for part in parts]) for i in (1, 2))
     G10, G01, G = groups_of
     cross = of_positives @ of_negatives.T
-    covariance = (G10 / (G10 - 1) / P**2 * of_positives @ of_positives.T
-                  + G01 / (G01 - 1) / N**2 * of_negatives @ of_negatives.T
-                  + G / (G - 1) / (P * N) * (cross + cross.T))
+    covariance = (
+        G10 / (G10 - 1) / P**2 * of_positives @ of_positives.T
+        + G01 / (G01 - 1) / N**2 * of_negatives @ of_negatives.T
+        + G / (G - 1) / (P * N) * (cross + cross.T)
+    )
     return aucs, covariance
 
 
 def class_parts(scores, labels, codes: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """(AUC, sums per group of the positives' placements less the AUC, the same of the negatives'): the terms that are
-    squared."""
+    """(AUC, sums per group of the positives' placements less the AUC, the same of the negatives'):
+    the terms that are squared."""
     scores, positive, negative = checked(scores, labels)
     if not positive.any() or not negative.any():
         return float("nan"), np.full(1, np.nan), np.full(1, np.nan)
@@ -79,12 +86,16 @@ def class_parts(scores, labels, codes: np.ndarray) -> tuple[float, np.ndarray, n
     of_negatives = 1 - placements(scores[negative], scores[positive])
     area = float(of_positives.mean())
     size = int(codes.max()) + 1
-    return (area, np.bincount(codes[positive], of_positives - area, size),
-            np.bincount(codes[negative], of_negatives - area, size))
+    return (
+        area,
+        np.bincount(codes[positive], of_positives - area, size),
+        np.bincount(codes[negative], of_negatives - area, size),
+    )
 
 
 def delong_interval(scores, labels, groups=None, level: float = 0.95) -> tuple[float, float]:
-    """(low, high) of one AUC on the logit scale, which keeps it inside (0, 1); (AUC, AUC) when the variance is 0."""
+    """(low, high) of one AUC on the logit scale, which keeps it inside (0, 1); (AUC, AUC) when the
+    variance is 0."""
     aucs, covariance = delong(scores, labels, groups)
     area, variance = float(aucs[0]), float(covariance[0, 0])
     if math.isnan(variance) or variance <= 0 or not 0 < area < 1:
@@ -94,9 +105,11 @@ def delong_interval(scores, labels, groups=None, level: float = 0.95) -> tuple[f
     return 1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit))
 
 
-def delong_test(first, second, labels, groups=None, level: float = 0.95) -> tuple[float, float, float, float]:
-    """(difference, low, high, p) of AUC(first) - AUC(second) on the same rows; p is two-sided. Equal rankings give
-    (0, 0, 0, 1)."""
+def delong_test(
+    first, second, labels, groups=None, level: float = 0.95
+) -> tuple[float, float, float, float]:
+    """(difference, low, high, p) of AUC(first) - AUC(second) on the same rows; p is two-sided.
+    Equal rankings give (0, 0, 0, 1)."""
     aucs, covariance = delong(np.column_stack([first, second]), labels, groups)
     difference = float(aucs[0] - aucs[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])

@@ -1,15 +1,17 @@
-"""AUC, partial AUC, the ROC curve and the organiser's count of readers below it: exact, ties included.
+"""AUC, partial AUC, the ROC curve and the organiser's count of readers below it: exact, ties
+included.
 
-Rows whose label is NaN are left out. Any other label than 0 and 1, and a NaN score of a labelled row, is a ValueError
-that names the row. Scores may be any real numbers, infinities included; -0.0 equals 0.0. With one class only, an AUC
-is undefined: NaN.
+Rows whose label is NaN are left out. Any other label than 0 and 1, and a NaN score of a labelled
+row, is a ValueError that names the row. Scores may be any real numbers, infinities included; -0.0
+equals 0.0. With one class only, an AUC is undefined: NaN.
 """
+
 import numpy as np
 
 
 def checked(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(scores, positive, negative): scores as a flat array, and the boolean masks of the two classes; NaN labels are
-    in neither."""
+    """(scores, positive, negative): scores as a flat array, and the boolean masks of the two
+    classes; NaN labels are in neither."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.dtype == object:
         scores = scores.astype(np.float64)
@@ -41,25 +43,30 @@ def check_scores(scores: np.ndarray, known: np.ndarray) -> None:
     """Raise for the first labelled row whose score is NaN."""
     wrong = known & np.isnan(scores)
     if wrong.any():
-        raise ValueError(f"row {int(np.argmax(wrong))}: the score is NaN ({np.count_nonzero(wrong)} such rows)")
+        raise ValueError(
+            f"row {int(np.argmax(wrong))}: the score is NaN ({np.count_nonzero(wrong)} such rows)"
+        )
 
 
 def auc(scores, labels) -> float:
-    """Area under the ROC curve: the share of (positive, negative) pairs in order, a tied pair counting 1/2.
+    """Area under the ROC curve: the share of (positive, negative) pairs in order, a tied pair
+    counting 1/2.
 
-    scores, labels: (n,). Equal to the O(n^2) definition to the last bit, since pairs are counted in integers. NaN
-    with one class only.
+    scores, labels: (n,). Equal to the O(n^2) definition to the last bit, since pairs are counted in
+    integers. NaN with one class only.
     """
     scores, positive, negative = checked(scores, labels)
     # take(flatnonzero) is 6 times faster than a boolean index where the classes are mixed evenly.
-    return auc_of_classes(scores.take(np.flatnonzero(positive)), scores.take(np.flatnonzero(negative)))
+    return auc_of_classes(
+        scores.take(np.flatnonzero(positive)), scores.take(np.flatnonzero(negative))
+    )
 
 
 def auc_of_classes(positives: np.ndarray, negatives: np.ndarray) -> float:
     """AUC from the scores of the two classes, in any order.
 
-    Two sorts and one search of sorted keys, no argsort: numpy sorts plain floats with vector instructions, and sorted
-    keys are looked up in cache.
+    Two sorts and one search of sorted keys, no argsort: numpy sorts plain floats with vector
+    instructions, and sorted keys are looked up in cache.
     """
     if not len(positives) or not len(negatives):
         return float("nan")
@@ -79,51 +86,68 @@ def twice_below(keys: np.ndarray, others: np.ndarray) -> int:
     return 2 * int(below.sum()) + int((others.searchsorted(tied_keys, "right") - below[tied]).sum())
 
 
-def roc_points(scores, labels, drop_collinear: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(false positive rate, true positive rate, threshold), from (0, 0) at threshold inf to (1, 1); a row counts when
-    score >= threshold.
+def roc_points(
+    scores, labels, drop_collinear: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(false positive rate, true positive rate, threshold), from (0, 0) at threshold inf to (1, 1);
+    a row counts when score >= threshold.
 
-    With drop_collinear the points inside a straight piece are left out, as scikit-learn's roc_curve does and the
-    organiser's readers' rule therefore assumes. One class only: ValueError.
+    With drop_collinear the points inside a straight piece are left out, as scikit-learn's roc_curve
+    does and the organiser's readers' rule therefore assumes. One class only: ValueError.
     """
     scores, positive, negative = checked(scores, labels)
     known = positive | negative
     scores, positive = scores[known].astype(np.float64), positive[known]
     if positive.all() or not positive.any():
-        raise ValueError(f"{np.count_nonzero(positive)} positives in {len(positive)} rows: a curve needs both classes")
+        raise ValueError(
+            f"{np.count_nonzero(positive)} positives in {len(positive)} rows: a curve needs both "
+            "classes"
+        )
     order = np.argsort(-scores, kind="stable")
     scores = scores[order]
-    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)  # the last row of each distinct score
+    last = np.append(
+        np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1
+    )  # the last row of each distinct score
     true_positives = np.cumsum(positive[order])[last]
     false_positives = 1 + last - true_positives
     if drop_collinear and len(last) > 2:
         corner = (np.diff(false_positives, 2) != 0) | (np.diff(true_positives, 2) != 0)
         kept = np.flatnonzero(np.concatenate([[True], corner, [True]]))
-        last, true_positives, false_positives = last[kept], true_positives[kept], false_positives[kept]
-    rates = (np.concatenate([[0], counts]) / counts[-1] for counts in (false_positives, true_positives))
+        last, true_positives, false_positives = (
+            last[kept],
+            true_positives[kept],
+            false_positives[kept],
+        )
+    rates = (
+        np.concatenate([[0], counts]) / counts[-1] for counts in (false_positives, true_positives)
+    )
     return *rates, np.concatenate([[np.inf], scores[last]])
 
 
 def readers_below_curve(scores, labels, points) -> int:
     """How many readers lie on or below the ROC curve, by the CheXpert organiser's rule.
 
-    points: a (specificity, sensitivity) pair per reader, each in [0, 1]. For a reader at x = 1 - specificity the
-    curve is read at the point before the first one with false positive rate >= x, the step on the left; the reader
-    counts when the true positive rate there is at least the sensitivity. At x = 0 there is no point before, and the
-    organiser's program reads the last one, (1, 1): such a reader always counts.
+    points: a (specificity, sensitivity) pair per reader, each in [0, 1]. For a reader at x = 1 -
+    specificity the curve is read at the point before the first one with false positive rate >= x,
+    the step on the left; the reader counts when the true positive rate there is at least the
+    sensitivity. At x = 0 there is no point before, and the organiser's program reads the last one,
+    (1, 1): such a reader always counts.
     """
     false_positive, true_positive, _ = roc_points(scores, labels)
     count = 0
     for specificity, sensitivity in points:
         if not (0 <= specificity <= 1 and 0 <= sensitivity <= 1):
-            raise ValueError(f"reader (specificity {specificity}, sensitivity {sensitivity}) is outside [0, 1]")
+            raise ValueError(
+                f"reader (specificity {specificity}, sensitivity {sensitivity}) is outside [0, 1]"
+            )
         first = int(np.argmax(false_positive >= 1 - specificity))
         count += bool(true_positive[first - 1] >= sensitivity)
     return count
 
 
 def reader_point(calls, labels) -> tuple[float, float]:
-    """(specificity, sensitivity) of a reader's 0/1 calls (n,) against 0/1 labels (n,); NaN labels are left out."""
+    """(specificity, sensitivity) of a reader's 0/1 calls (n,) against 0/1 labels (n,); NaN labels
+    are left out."""
     calls, positive, negative = checked(calls, labels)
     wrong = ~np.isin(calls, (0, 1)) & (positive | negative)
     if wrong.any():
@@ -131,27 +155,47 @@ def reader_point(calls, labels) -> tuple[float, float]:
         raise ValueError(f"row {row}: the reader's call {calls[row]} is not 0 or 1")
     if not positive.any() or not negative.any():
         raise ValueError("a reader's point needs both classes")
-    return (float(np.count_nonzero(negative & (calls == 0)) / np.count_nonzero(negative)),
-            float(np.count_nonzero(positive & (calls == 1)) / np.count_nonzero(positive)))
+    return (
+        float(np.count_nonzero(negative & (calls == 0)) / np.count_nonzero(negative)),
+        float(np.count_nonzero(positive & (calls == 1)) / np.count_nonzero(positive)),
+    )
 
 
 def partial_auc(scores, labels, min_tpr: float = 0.8) -> float:
-    """Area between the ROC curve and the line true positive rate = min_tpr: ISIC 2024's score, from 0 to 1 - min_tpr.
+    """Area between the ROC curve and the line true positive rate = min_tpr: ISIC 2024's score, from
+    0 to 1 - min_tpr.
 
-    The organiser computes it from scikit-learn's standardised partial AUC s of the swapped problem (labels 1 - y,
-    scores -s, max_fpr 1 - min_tpr) and undoes the standardisation; both together are this plain area. min_tpr = 0 is
-    the AUC. NaN with one class.
+    The organiser computes it from scikit-learn's standardised partial AUC s of the swapped problem
+    (labels 1 - y, scores -s, max_fpr 1 - min_tpr) and undoes the standardisation; both together are
+    this plain area. min_tpr = 0 is the AUC. NaN with one class.
     """
     if not 0 <= min_tpr < 1:
         raise ValueError(f"min_tpr={min_tpr} is not in [0, 1)")
     scores, positive, negative = checked(scores, labels)
     if not positive.any() or not negative.any():
         return float("nan")
-    false_positive, true_positive, _ = roc_points(scores, np.where(positive, 1.0, np.where(negative, 0.0, np.nan)))
-    # Mirrored, the curve is specificity over false negative rate, and the area is where that rate is <= 1 - min_tpr.
+    false_positive, true_positive, _ = roc_points(
+        scores, np.where(positive, 1.0, np.where(negative, 0.0, np.nan))
+    )
+    # Mirrored, the curve is specificity over false negative rate, and the area is where that rate
+    # is <= 1 - min_tpr.
     missed, specificity = (1 - true_positive)[::-1], (1 - false_positive)[::-1]
     limit = 1 - min_tpr
     inside = np.searchsorted(missed, limit, "right")
     x = np.append(missed[:inside], limit)
-    y = np.append(specificity[:inside], np.interp(limit, missed[inside - 1:], specificity[inside - 1:]))
+    y = np.append(
+        specificity[:inside], np.interp(limit, missed[inside - 1 :], specificity[inside - 1 :])
+    )
     return float(np.trapezoid(y, x))
+
+
+def auc_or_nan(scores: np.ndarray, labels: np.ndarray) -> float:
+    """AUC of one label on the buffer, NaN until both classes are in it."""
+    known = ~np.isnan(labels)
+    hard = labels[known] > 0.5
+    return auc(scores[known], hard) if 0 < hard.sum() < hard.size else float("nan")
+
+
+def classes(truth: np.ndarray) -> np.ndarray:
+    """(K,) True for the labels that have both classes; truth (n, K) of 1, 0, NaN."""
+    return (truth == 1).any(axis=0) & (truth == 0).any(axis=0)

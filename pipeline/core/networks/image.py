@@ -1,8 +1,9 @@
 """A timm backbone under one linear classifier, uint8 pictures in, float32 scores out.
 
-Weights are safetensors files whose header holds the run, the labels, the resize specification, and what made them;
-nothing is unpickled.
+Weights are safetensors files whose header holds the run, the labels, the resize specification, and
+what made them; nothing is unpickled.
 """
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +13,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline.core.artifacts.tables import atomic
+from pipeline.core.artifacts.files import atomic
 from pipeline.core.config.run import Run
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 
 def import_timm():
-    """timm, also where torchvision's compiled operators cannot load (a CPU build of torch beside the usual wheel).
+    """timm, also where torchvision's compiled operators cannot load (a CPU build of torch beside
+    the usual wheel).
 
-    There `import torchvision` fails with "operator torchvision::nms does not exist"; declaring the two schemas first is
-    enough for all that timm uses of it (pytorch/vision#9085).
+    There `import torchvision` fails with "operator torchvision::nms does not exist"; declaring the
+    two schemas first is enough for all that timm uses of it (pytorch/vision#9085).
     """
     try:
         import torchvision  # noqa: F401
@@ -38,7 +40,8 @@ def import_timm():
 
 
 class Network(nn.Module):
-    """Backbone and classifier. Normalises on the device, in the backbone's own mean and deviation."""
+    """Backbone and classifier. Normalises on the device, in the backbone's own mean and
+    deviation."""
 
     def __init__(self, backbone: nn.Module, labels: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -47,12 +50,16 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features, labels)
         cfg = backbone.pretrained_cfg
-        mean, std = torch.tensor(cfg.get("mean", (0.5,) * 3)), torch.tensor(cfg.get("std", (0.5,) * 3))
+        mean, std = (
+            torch.tensor(cfg.get("mean", (0.5,) * 3)),
+            torch.tensor(cfg.get("std", (0.5,) * 3)),
+        )
         self.register_buffer("mean", (255 * mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", (255 * std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, S, S, 1 or 3) -> float32 scores (B, K); the classifier is float32 whatever autocast says."""
+        """uint8 (B, S, S, 1 or 3) -> float32 scores (B, K); the classifier is float32 whatever
+        autocast says."""
         # A (B, H, W, C) batch seen as (B, C, H, W) is channels_last in memory already: no copy.
         x = pictures.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1)
         features = self.backbone((x - self.mean).div_(self.std))
@@ -61,14 +68,19 @@ class Network(nn.Module):
 
 
 def build(run: Run, labels: int, weights: str | None = None) -> Network:
-    """The network of a run with `labels` outputs. `weights` overrides the run's own ("random" when a file follows).
+    """The network of a run with `labels` outputs. `weights` overrides the run's own ("random" when
+    a file follows).
 
-    Raises UserError for a name timm does not know, weights that cannot be had, or a size the network does not take.
+    Raises UserError for a name timm does not know, weights that cannot be had, or a size the
+    network does not take.
     """
     timm = import_timm()
     weights = weights or run.weights
     if not timm.is_model(run.network):
-        close = ", ".join(timm.list_models(f"*{run.network.split('.')[0]}*")[:5]) or "see timm.list_models()"
+        close = (
+            ", ".join(timm.list_models(f"*{run.network.split('.')[0]}*")[:5])
+            or "see timm.list_models()"
+        )
         raise UserError(f"run {run.name}: timm knows no network {run.network!r}; near it: {close}")
     if weights == "imagenet":
         backbone = imagenet_backbone(timm, run)
@@ -89,8 +101,11 @@ def imagenet_backbone(timm, run: Run) -> nn.Module:
         return timm.create_model(run.network, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"run {run.name}: weights='imagenet' of {run.network} cannot be had ({type(error).__name__}: "
-                        f"{reason}); give weights='path.safetensors', or 'random' to start from nothing") from None
+        raise UserError(
+            f"run {run.name}: weights='imagenet' of {run.network} cannot be had "
+            f"({type(error).__name__}: "
+            f"{reason}); give weights='path.safetensors', or 'random' to start from nothing"
+        ) from None
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
@@ -98,15 +113,22 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     tensors = read_tensors(path)
     head = backbone.pretrained_cfg.get("classifier", "classifier")
     heads = (head,) if isinstance(head, str) else tuple(head)
-    tensors = {name: value for name, value in tensors.items() if not name.startswith(tuple(f"{h}." for h in heads))}
+    tensors = {
+        name: value
+        for name, value in tensors.items()
+        if not name.startswith(tuple(f"{h}." for h in heads))
+    }
     wrong = backbone.load_state_dict(tensors, strict=False)
     if wrong.missing_keys or wrong.unexpected_keys:
-        raise UserError(f"{path}: not the weights of this network; missing {wrong.missing_keys[:3]}, "
-                        f"unexpected {wrong.unexpected_keys[:3]}")
+        raise UserError(
+            f"{path}: not the weights of this network; missing {wrong.missing_keys[:3]}, "
+            f"unexpected {wrong.unexpected_keys[:3]}"
+        )
 
 
 def check_size(network: Network, run: Run) -> None:
-    """Pass one picture through, so that a size the network does not take is an error before any training."""
+    """Pass one picture through, so that a size the network does not take is an error before any
+    training."""
     training = network.training
     network.eval()
     try:
@@ -114,25 +136,33 @@ def check_size(network: Network, run: Run) -> None:
             network(torch.zeros(1, run.size, run.size, 3, dtype=torch.uint8))
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"run {run.name}: {run.network} does not take size={run.size} ({reason})") from None
+        raise UserError(
+            f"run {run.name}: {run.network} does not take size={run.size} ({reason})"
+        ) from None
     network.train(training)
 
 
 def restart_classifier(network: Network, seed: int) -> None:
-    """Draw the classifier anew from torch's own initial distribution, as stage 2 begins (paper, section 4)."""
+    """Draw the classifier anew from torch's own initial distribution, as stage 2 begins (paper,
+    section 4)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network.classifier.reset_parameters()
 
 
 def save_weights(path: Path, network: nn.Module, header: dict) -> None:
-    """Write all weights and buffers as one safetensors file with `header` (JSON values). UserError on a full disk."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    """Write all weights and buffers as one safetensors file with `header` (JSON values). UserError
+    on a full disk."""
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
     try:
         with atomic(path) as temporary:
             save_file(tensors, temporary, {"pipeline": json.dumps(header)})
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: could not be written ({error}); make room and run the same command again") from None
+        raise UserError(
+            f"{path}: could not be written ({error}); make room and run the same command again"
+        ) from None
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

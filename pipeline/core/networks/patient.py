@@ -1,4 +1,6 @@
-"""The network on patient columns: two hidden layers, 256 and 128 in the paper; weights carry its encoder."""
+"""The network on patient columns: two hidden layers, 256 and 128 in the paper; weights carry its
+encoder."""
+
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +8,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.core.artifacts.headers import read_header
+from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.networks.image import read_tensors
-from pipeline.core.networks.patient_columns import encode, width
+from pipeline.core.networks.patient_columns import encode_columns, width
 from pipeline.core.networks.scoring import sigmoid
 
 
@@ -18,7 +20,9 @@ class PatientNetwork(nn.Module):
     def __init__(self, columns: int, hidden: tuple[int, int], labels: int) -> None:
         super().__init__()
         first, second = hidden
-        self.layers = nn.Sequential(nn.Linear(columns, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU())
+        self.layers = nn.Sequential(
+            nn.Linear(columns, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU()
+        )
         self.classifier = nn.Linear(second, labels)
 
     def forward(self, columns: torch.Tensor) -> torch.Tensor:
@@ -26,10 +30,11 @@ class PatientNetwork(nn.Module):
 
 
 class Blended(nn.Module):
-    """The score of 0.5 p + 0.5 q: p the patient network's, q a frozen image network's probability (paper, figure 9).
+    """The score of 0.5 p + 0.5 q: p the patient network's, q a frozen image network's probability
+    (paper, figure 9).
 
-    Input (B, width + K), the last K columns being q. Returns the logit of the mean, so that a loss that takes the
-    sigmoid of scores sees the mean itself.
+    Input (B, width + K), the last K columns being q. Returns the logit of the mean, so that a loss
+    that takes the sigmoid of scores sees the mean itself.
     """
 
     def __init__(self, patients: PatientNetwork) -> None:
@@ -53,14 +58,18 @@ class Columns(torch.utils.data.Dataset):
 
 
 def load_patient_network(path: Path) -> tuple[PatientNetwork, dict]:
-    """The network of a weights file, in eval mode, and its header (with "encoder", "hidden", "labels")."""
-    header = read_header(path)
-    network = PatientNetwork(width(header["encoder"]), tuple(header["hidden"]), len(header["labels"]))
+    """The network of a weights file, in eval mode, and its header (with "encoder", "hidden",
+    "labels")."""
+    header = read_weights_header(path)
+    network = PatientNetwork(
+        width(header["encoder"]), tuple(header["hidden"]), len(header["labels"])
+    )
     network.load_state_dict(read_tensors(path))
     return network.eval(), header
 
 
 @torch.inference_mode()
 def score_patients(network: PatientNetwork, rows: pd.DataFrame, encoder: dict) -> np.ndarray:
-    """float64 (N, K) scores in [0, 1], computed on the CPU row by row alike whatever the number of rows."""
-    return sigmoid(network.cpu()(torch.from_numpy(encode(rows, encoder))).numpy())
+    """float64 (N, K) scores in [0, 1], computed on the CPU row by row alike whatever the number of
+    rows."""
+    return sigmoid(network.cpu()(torch.from_numpy(encode_columns(rows, encoder))).numpy())

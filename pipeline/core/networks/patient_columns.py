@@ -1,13 +1,17 @@
-"""Patient columns as numbers: standardised values, one column per category, and "missing" as a value of its own."""
+"""Patient columns as numbers: standardised values, one column per category, and "missing" as a
+value of its own."""
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core.config.task import Task
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
-Encoder = Mapping[str, Mapping]  # {"numeric": {name: [mean, deviation]}, "categorical": {name: [value, ...]}}, as JSON
+Encoder = Mapping[
+    str, Mapping
+]  # {"numeric": {name: [mean, deviation]}, "categorical": {name: [value, ...]}}, as JSON
 
 
 def fit_encoder(rows: pd.DataFrame, task: Task) -> dict:
@@ -15,33 +19,51 @@ def fit_encoder(rows: pd.DataFrame, task: Task) -> dict:
     for column in (*task.numeric, *task.categorical):
         if column not in rows.columns:
             there = ", ".join(rows.columns)
-            raise UserError(f"images.csv: the patient column {column!r} is missing; there are {there}")
+            raise UserError(
+                f"images.csv: the patient column {column!r} is missing; there are {there}"
+            )
     numbers = {name: rows[name].astype(float) for name in task.numeric}
     return {
-        "numeric": {name: [float(x.mean()) if x.notna().any() else 0.0, spread(x)] for name, x in numbers.items()},
-        "categorical": {name: sorted(rows[name].dropna().astype(str).unique()) for name in task.categorical}}
+        "numeric": {
+            name: [float(x.mean()) if x.notna().any() else 0.0, spread(x)]
+            for name, x in numbers.items()
+        },
+        "categorical": {
+            name: sorted(rows[name].dropna().astype(str).unique()) for name in task.categorical
+        },
+    }
 
 
 def spread(values: pd.Series) -> float:
-    """The standard deviation, or 1 for a constant column, whose rounding errors would else be blown up to noise."""
+    """The standard deviation, or 1 for a constant column, whose rounding errors would else be blown
+    up to noise."""
     deviation, size = float(values.std(ddof=0)), float(values.abs().max())
     return deviation if deviation > 1e-6 * size else 1.0
 
 
-def encode(rows: pd.DataFrame, encoder: Encoder) -> np.ndarray:
-    """float32 (N, width): value and "missing" for each number; "missing" and each known category for the others.
+def encode_columns(rows: pd.DataFrame, encoder: Encoder) -> np.ndarray:
+    """float32 (N, width): value and "missing" for each number; "missing" and each known category
+    for the others.
 
-    A column that is not there is missing in every row; a category that training never saw is all zeros.
+    A column that is not there is missing in every row; a category that training never saw is all
+    zeros.
     """
     blank = pd.Series([None] * len(rows), index=rows.index, dtype=object)
     parts = []
     for name, (mean, deviation) in encoder["numeric"].items():
         x = pd.to_numeric(rows.get(name, blank), errors="coerce").to_numpy(np.float64)
-        parts += [np.nan_to_num((x - mean) / (deviation if deviation == deviation else 1.0)), np.isnan(x)]
+        parts += [
+            np.nan_to_num((x - mean) / (deviation if deviation == deviation else 1.0)),
+            np.isnan(x),
+        ]
     for name, known in encoder["categorical"].items():
         values = rows.get(name, blank)
         parts += [values.isna().to_numpy(), *(one_hot(values, known).T)]
-    return np.stack(parts, axis=1).astype(np.float32) if parts else np.zeros((len(rows), 0), np.float32)
+    return (
+        np.stack(parts, axis=1).astype(np.float32)
+        if parts
+        else np.zeros((len(rows), 0), np.float32)
+    )
 
 
 def one_hot(values: pd.Series, known: Sequence[str]) -> np.ndarray:
@@ -50,5 +72,7 @@ def one_hot(values: pd.Series, known: Sequence[str]) -> np.ndarray:
 
 
 def width(encoder: Encoder) -> int:
-    """The number of columns that `encode` makes."""
-    return 2 * len(encoder["numeric"]) + sum(1 + len(known) for known in encoder["categorical"].values())
+    """The number of columns that `encode_columns` makes."""
+    return 2 * len(encoder["numeric"]) + sum(
+        1 + len(known) for known in encoder["categorical"].values()
+    )

@@ -5,6 +5,7 @@ A competition file reads its download with these:
     from pipeline.core import raw as source
     table = source.read_table(raw, source.need_table(raw, "train.csv"), ("image_name", "target"))
 """
+
 from pipeline.core.raw.tables import (
     archives,
     categories,
@@ -23,5 +24,20 @@ from pipeline.core.raw.tables import (
     refuse,
 )
 
-__all__ = ["archives", "categories", "clean_name", "find_pictures", "find_table", "has_picture", "labels", "names",
-           "need_table", "numbers", "paths", "prefix", "present", "read_table", "refuse"]
+__all__ = [
+    "archives",
+    "categories",
+    "clean_name",
+    "find_pictures",
+    "find_table",
+    "has_picture",
+    "labels",
+    "names",
+    "need_table",
+    "numbers",
+    "paths",
+    "prefix",
+    "present",
+    "read_table",
+    "refuse",
+]

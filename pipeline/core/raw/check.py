@@ -1,17 +1,19 @@
 """The table that a competition's read_raw gives, checked before anything is written."""
+
 import pandas as pd
 
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, SPLITS
 from pipeline.core.config.task import Task
 from pipeline.core.raw.read import outside
 from pipeline.core.raw.tables import LABELS, SAFE_NAME, refuse
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 LONGEST = 200  # bytes of an image_id: file systems take names of 255
 
 
 def check_raw_table(competition: str, table: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """The table with a fresh index, when every row can be prepared; else a UserError names the first that cannot."""
+    """The table with a fresh index, when every row can be prepared; else a UserError names the
+    first that cannot."""
     where = f"{competition}: read_raw"
     for column in (*IMAGE_COLUMNS, *task.labels, *task.numeric, *task.categorical):
         if column not in table.columns:
@@ -40,9 +42,17 @@ def blank(values: pd.Series) -> pd.Series:
 def check_ids(where: str, table: pd.DataFrame) -> None:
     """image_id: present, unique, a plain file name."""
     if blank(table["image_id"]).any():
-        raise UserError(f"{where}: row {int(blank(table['image_id']).argmax())}, column image_id: blank")
+        raise UserError(
+            f"{where}: row {int(blank(table['image_id']).argmax())}, column image_id: blank"
+        )
     ids = table["image_id"].astype("str")
-    refuse(where, "image_id", ids, ~ids.str.fullmatch(SAFE_NAME), "is no plain name (letters, digits, _ - .)")
+    refuse(
+        where,
+        "image_id",
+        ids,
+        ~ids.str.fullmatch(SAFE_NAME),
+        "is no plain name (letters, digits, _ - .)",
+    )
     refuse(where, "image_id", ids, ids.str.len() > LONGEST, f"is longer than {LONGEST} characters")
     refuse(where, "image_id", ids, ids.duplicated(), "stands there twice")
 
@@ -56,10 +66,17 @@ def check_files(where: str, table: pd.DataFrame) -> None:
 
 
 def check_label(where: str, table: pd.DataFrame, name: str, task: Task) -> None:
-    """A label: 1, 0, -1 or blank; blank outside the test set only where the task says what that means."""
+    """A label: 1, 0, -1 or blank; blank outside the test set only where the task says what that
+    means."""
     numbers = pd.to_numeric(table[name], errors="coerce")
     present = ~blank(table[name])
     refuse(where, name, table[name], present & ~numbers.isin(LABELS), "is not 0, 1, -1 or blank")
     if task.blank == "error":
         missing = ~present & (table["split"] != "test")
-        refuse(where, name, table[name].astype("str"), missing, "is blank, and the task's `blank` is 'error'")
+        refuse(
+            where,
+            name,
+            table[name].astype("str"),
+            missing,
+            "is blank, and the task's `blank` is 'error'",
+        )

@@ -1,10 +1,13 @@
-"""Pictures and labels packed in TFRecord and .npy files, read without TensorFlow and without pickle.
+"""Pictures and labels packed in TFRecord and .npy files, read without TensorFlow and without
+pickle.
 
-A TFRecord file is a row of records: length (8 bytes, little endian), its checksum (4), the data, their checksum (4).
-The data are a protobuf `Example`: features (1) > entries (1) > key (1), value (2) > bytes (1), floats (2), int64s (3).
-Records are named by the byte they begin at, so one is found without reading those before it. Checksums are not
-verified: lengths that do not fit the file are errors.
+A TFRecord file is a row of records: length (8 bytes, little endian), its checksum (4), the data,
+their checksum (4). The data are a protobuf `Example`: features (1) > entries (1) > key (1), value
+(2) > bytes (1), floats (2), int64s (3). Records are named by the byte they begin at, so one is
+found without reading those before it. Checksums are not verified: lengths that do not fit the file
+are errors.
 """
+
 import mmap
 import struct
 from collections.abc import Iterator
@@ -26,13 +29,17 @@ def mapped(path: Path) -> mmap.mmap:
 
 
 def record(data: mmap.mmap, start: int) -> tuple[int, int]:
-    """(first byte, end) of the data of the record that begins at byte `start`; ValueError when it leaves the file."""
+    """(first byte, end) of the data of the record that begins at byte `start`; ValueError when it
+    leaves the file."""
     if start < 0 or start + HEADER + FOOTER > len(data):
         raise ValueError(f"no record begins at byte {start}")
-    length, = struct.unpack_from("<Q", data, start)
+    (length,) = struct.unpack_from("<Q", data, start)
     end = start + HEADER + length
     if end + FOOTER > len(data):
-        raise ValueError(f"the record at byte {start} of {length} bytes leaves the file: no TFRecord, or cut short")
+        raise ValueError(
+            f"the record at byte {start} of {length} bytes leaves the file: no TFRecord, or cut "
+            "short"
+        )
     return start + HEADER, end
 
 
@@ -69,13 +76,17 @@ def messages(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         length, at = varint(data, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, -1), at)
         if length < 0 or at + length > len(data):
             raise ValueError(f"field {number} of kind {kind} does not fit: no tf.train.Example")
-        yield number, data[at:at + length]
+        yield number, data[at : at + length]
         at += length
 
 
 def only(data: memoryview, number: int) -> Iterator[memoryview]:
     """The sub-messages of one field number."""
-    return (value for found, value in messages(data) if found == number and isinstance(value, memoryview))
+    return (
+        value
+        for found, value in messages(data)
+        if found == number and isinstance(value, memoryview)
+    )
 
 
 def int64s(data: memoryview) -> list[int]:
@@ -92,7 +103,8 @@ def int64s(data: memoryview) -> list[int]:
 
 
 def example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values]:
-    """The wanted features of the Example at byte `start`: lists of bytes or of int64. Floats are left out."""
+    """The wanted features of the Example at byte `start`: lists of bytes or of int64. Floats are
+    left out."""
     first, end = record(mapped(path), start)
     found: dict[str, Values] = {}
     for features in only(memoryview(mapped(path))[first:end], 1):
@@ -103,7 +115,9 @@ def example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values
             for value in only(entry, 2):
                 for kind, items in messages(value):
                     if isinstance(items, memoryview) and kind in (1, 3):
-                        found[name] = int64s(items) if kind == 3 else [bytes(item) for item in only(items, 1)]
+                        found[name] = (
+                            int64s(items) if kind == 3 else [bytes(item) for item in only(items, 1)]
+                        )
     return found
 
 
@@ -111,7 +125,11 @@ def square(data: bytes) -> np.ndarray | bytes:
     """Raw gray pixels of a square picture as (S, S) uint8; anything else (a JPEG, say) as it is."""
     side = round(len(data) ** 0.5)
     known = data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG"
-    return data if known or side * side != len(data) else np.frombuffer(data, np.uint8).reshape(side, side)
+    return (
+        data
+        if known or side * side != len(data)
+        else np.frombuffer(data, np.uint8).reshape(side, side)
+    )
 
 
 def tfrecord_picture(path: Path, start: int) -> np.ndarray | bytes:

@@ -2,14 +2,16 @@
 
     jpeg/train/ISIC_0015719.jpg              a file, relative to the raw folder
     archive.zip::jpeg/train/ISIC_0015719.jpg a member of a zip
-    train-image.hdf5::ISIC_0015670           a dataset of an HDF5 file (encoded bytes, or an array of pixels)
+    train-image.hdf5::ISIC_0015670           a dataset of an HDF5 file (encoded bytes, or an array
+                                             of pixels)
     train_x.h5::x/17                         row 17 of such a dataset
     training10_0.tfrecords::89765            the TFRecord that begins at that byte
     test10_data.npy::17                      row 17 of an array of pictures
 
-A locator comes from a CSV, so it is checked: nothing outside the raw folder is ever opened. What a raw folder itself
-links to is the user's own choice.
+A locator comes from a CSV, so it is checked: nothing outside the raw folder is ever opened. What a
+raw folder itself links to is the user's own choice.
 """
+
 import os
 import re
 import stat
@@ -24,12 +26,17 @@ from pipeline.core.raw import packed as records
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage
 
 HDF5 = (".hdf5", ".h5")
-NUMBERED = {".tfrecords": records.tfrecord_picture, ".tfrecord": records.tfrecord_picture, ".npy": records.npy_picture}
+NUMBERED = {
+    ".tfrecords": records.tfrecord_picture,
+    ".tfrecord": records.tfrecord_picture,
+    ".npy": records.npy_picture,
+}
 OPEN_ARCHIVES = 8  # kept open by each worker
 
 
 def outside(locator: str) -> bool:
-    """True when a locator's file is not below the raw folder: absolute, with '..', a drive, a backslash or NUL."""
+    """True when a locator's file is not below the raw folder: absolute, with '..', a drive, a
+    backslash or NUL."""
     path = locator.partition("::")[0]
     if not path or "\0" in locator or "\\" in path or re.match(r"[A-Za-z]:", path):
         return True
@@ -38,7 +45,8 @@ def outside(locator: str) -> bool:
 
 
 def read_source(raw: Path, locator: str) -> bytes | np.ndarray:
-    """The encoded bytes, or the pixels of an HDF5 row as an array. UnreadableImage says why there are none."""
+    """The encoded bytes, or the pixels of an HDF5 row as an array. UnreadableImage says why there
+    are none."""
     if outside(locator):
         raise UnreadableImage("refused: its path leads out of the raw folder")
     file, inside, member = locator.partition("::")
@@ -52,7 +60,8 @@ def read_source(raw: Path, locator: str) -> bytes | np.ndarray:
 
 
 def read_numbered(path: Path, number: str) -> bytes | np.ndarray:
-    """One picture of a TFRecord file (by the byte its record begins at) or of an .npy file (by its row)."""
+    """One picture of a TFRecord file (by the byte its record begins at) or of an .npy file (by its
+    row)."""
     if not number.isdecimal():
         raise UnreadableImage(f"missing: {number!r} is no number of a picture in {path.name}")
     try:
@@ -137,7 +146,9 @@ def read_hdf5(path: Path, key: str) -> bytes | np.ndarray:
         if node is None and last.isdecimal() and isinstance(file.get(parent), h5py.Dataset):
             stack = file[parent]
             if not stack.shape or int(last) >= stack.shape[0]:
-                raise UnreadableImage(f"missing: {parent} of {path.name} has {stack.shape[:1]} rows")
+                raise UnreadableImage(
+                    f"missing: {parent} of {path.name} has {stack.shape[:1]} rows"
+                )
             return hdf5_value(stack, int(last))
         if not isinstance(node, h5py.Dataset):
             raise UnreadableImage(f"missing: {path.name} has no dataset of that key")

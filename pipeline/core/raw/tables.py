@@ -1,11 +1,13 @@
 """Raw downloads as they come: tables and images in folders, or in zips that nobody has unpacked.
 
-A locator says where a file lies, relative to the raw folder: `train.csv`, `jpeg/train/ISIC_0015719.jpg`, or
-`archive.zip::jpeg/train/ISIC_0015719.jpg`. A table is read as text, every cell as the organiser wrote it, so that an
-error can name the file, the row (as an editor counts them, the header is 1), the column and the value; its index is
-that row. Images are located from folder listings, never by asking the disk for each: a table of 223,414 rows takes
+A locator says where a file lies, relative to the raw folder: `train.csv`,
+`jpeg/train/ISIC_0015719.jpg`, or `archive.zip::jpeg/train/ISIC_0015719.jpg`. A table is read as
+text, every cell as the organiser wrote it, so that an error can name the file, the row (as an
+editor counts them, the header is 1), the column and the value; its index is that row. Images are
+located from folder listings, never by asking the disk for each: a table of 223,414 rows takes
 seconds, and what is missing or unreadable is for `prepare` to report.
 """
+
 import csv
 import itertools
 import os
@@ -19,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".dcm")
 LABELS = (1.0, 0.0, -1.0)
@@ -41,18 +43,24 @@ def archives(raw: Path, folder: str = "") -> dict[str, tuple[str, ...]]:
     found = {}
     for path in sorted((raw / folder).glob("*.zip")):
         status = path.stat()
-        found[path.relative_to(raw).as_posix()] = _members(str(path), status.st_size, status.st_mtime_ns)
+        found[path.relative_to(raw).as_posix()] = _members(
+            str(path), status.st_size, status.st_mtime_ns
+        )
     return found
 
 
 def find_table(raw: Path, names: Iterable[str], folders: Iterable[str] = ("",)) -> str | None:
-    """The locator of the first CSV there is: in one of the folders of `raw`, else in a zip there (the least deep)."""
+    """The locator of the first CSV there is: in one of the folders of `raw`, else in a zip there
+    (the least deep)."""
     names, folders = tuple(names), tuple(folders)
     for name, folder in itertools.product(names, folders):
         if (raw / folder / name).is_file():
             return (PurePosixPath(folder) / name).as_posix()
-    zipped = [(archive, [member for member in members if member.endswith(".csv")])
-              for folder in folders for archive, members in archives(raw, folder).items()]
+    zipped = [
+        (archive, [member for member in members if member.endswith(".csv")])
+        for folder in folders
+        for archive, members in archives(raw, folder).items()
+    ]
     for name, (archive, members) in itertools.product(names, zipped):
         inside = [member for member in members if PurePosixPath(member).name == name]
         if inside:
@@ -64,12 +72,15 @@ def need_table(raw: Path, name: str, folders: Iterable[str] = ("",)) -> str:
     """The locator of a CSV that has to be there."""
     locator = find_table(raw, (name,), folders)
     if locator is None:
-        raise UserError(f"{raw / name}: there is no such file, nor one of that name in a zip beside it")
+        raise UserError(
+            f"{raw / name}: there is no such file, nor one of that name in a zip beside it"
+        )
     return locator
 
 
 def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFrame:
-    """A CSV as text: every cell a stripped string, "" where blank; index = row in the file, 2 for the first.
+    """A CSV as text: every cell a stripped string, "" where blank; index = row in the file, 2 for
+    the first.
 
     A UserError says what is wrong with the file: no CSV, cut short, a needed column missing.
     """
@@ -82,19 +93,27 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
         else:
             table = pd.read_csv(where, **options)
             check_last_row(where, len(table.columns))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(f"{where}: this is no CSV file: {error}") from None
     check_header(where, table)
     for column in needed:
         if column not in table.columns:
-            raise UserError(f"{where}: the column {column!r} is missing; there are {', '.join(table.columns)}")
+            raise UserError(
+                f"{where}: the column {column!r} is missing; there are {', '.join(table.columns)}"
+            )
     table.index = pd.RangeIndex(2, len(table) + 2)
     table = table.fillna("").apply(lambda cells: cells.str.strip())
     return table[(table != "").any(axis=1)]
 
 
 def check_header(where: object, table: pd.DataFrame) -> None:
-    """Raise a UserError when rows are longer than the header, or two columns have one name (pandas writes `name.1`)."""
+    """Raise a UserError when rows are longer than the header, or two columns have one name (pandas
+    writes `name.1`)."""
     if not isinstance(table.index, pd.RangeIndex):
         raise UserError(f"{where}: its rows have more columns than its header")
     for column in table.columns:
@@ -104,30 +123,47 @@ def check_header(where: object, table: pd.DataFrame) -> None:
 
 
 def check_last_row(path: Path, columns: int) -> None:
-    """Raise a UserError when the last row has fewer cells than the header: the mark of a download cut short."""
+    """Raise a UserError when the last row has fewer cells than the header: the mark of a download
+    cut short."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 65536))
         lines = file.read().decode("utf-8-sig", "replace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "")
     cells = len(next(csv.reader([last]), []))
     if cells < columns:
-        raise UserError(f"{path}: the last row, {last[:60]!r}, has {cells} of {columns} columns; is it cut short?")
+        raise UserError(
+            f"{path}: the last row, {last[:60]!r}, has {cells} of {columns} columns; is it cut "
+            "short?"
+        )
 
 
-def refuse(where: object, column: str, values: pd.Series, bad: np.ndarray | pd.Series, reason: str) -> None:
-    """Raise a UserError that names the first row where `bad` holds; nothing where it holds nowhere."""
+def refuse(
+    where: object, column: str, values: pd.Series, bad: np.ndarray | pd.Series, reason: str
+) -> None:
+    """Raise a UserError that names the first row where `bad` holds; nothing where it holds
+    nowhere."""
     bad = np.asarray(bad, bool)
     if bad.any():
         first, more = int(bad.argmax()), int(bad.sum()) - 1
         rest = f" (and {more:,} more rows)" if more else ""
-        raise UserError(f"{where}: row {values.index[first]}, column {column}: {values.iloc[first]!r} {reason}{rest}")
+        raise UserError(
+            f"{where}: row {values.index[first]}, column {column}: {values.iloc[first]!r} "
+            f"{reason}{rest}"
+        )
 
 
 def names(where: object, table: pd.DataFrame, column: str) -> pd.Series:
-    """A column of ids that become file names: present, unique, and made of letters, digits, `_`, `-` and `.` only."""
+    """A column of ids that become file names: present, unique, and made of letters, digits, `_`,
+    `-` and `.` only."""
     values = table[column]
     refuse(where, column, values, values == "", "is blank")
-    refuse(where, column, values, ~values.str.fullmatch(SAFE_NAME), "is no plain name (letters, digits, _ - .)")
+    refuse(
+        where,
+        column,
+        values,
+        ~values.str.fullmatch(SAFE_NAME),
+        "is no plain name (letters, digits, _ - .)",
+    )
     refuse(where, column, values, values.duplicated(), "stands there twice")
     return values
 
@@ -141,13 +177,16 @@ def present(where: object, table: pd.DataFrame, column: str) -> pd.Series:
 def paths(where: object, table: pd.DataFrame, column: str) -> pd.Series:
     """A column of relative paths, unique, none of which leaves the folder it is relative to."""
     values = present(where, table, column)
-    refuse(where, column, values, ~values.str.fullmatch(SAFE_PATH), "is no path inside the download")
+    refuse(
+        where, column, values, ~values.str.fullmatch(SAFE_PATH), "is no path inside the download"
+    )
     refuse(where, column, values, values.duplicated(), "stands there twice")
     return values
 
 
 def labels(where: object, table: pd.DataFrame, column: str, blank: bool = True) -> pd.Series:
-    """A label column as float: 1, 0, -1 (uncertain) or NaN (blank); anything else is a UserError."""
+    """A label column as float: 1, 0, -1 (uncertain) or NaN (blank); anything else is a
+    UserError."""
     values = table[column]
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     allowed, wanted = numbers.isin(LABELS), "is not 0, 1 or -1"
@@ -158,16 +197,20 @@ def labels(where: object, table: pd.DataFrame, column: str, blank: bool = True) 
 
 
 def numbers(where: object, table: pd.DataFrame, column: str) -> pd.Series:
-    """A numeric patient column as float, NaN where blank; anything but a finite number is a UserError."""
+    """A numeric patient column as float, NaN where blank; anything but a finite number is a
+    UserError."""
     values = table[column]
-    parsed = pd.to_numeric(values.mask(values.str.lower().isin(("nan", "na"))), errors="coerce").astype("float64")
+    parsed = pd.to_numeric(
+        values.mask(values.str.lower().isin(("nan", "na"))), errors="coerce"
+    ).astype("float64")
     finite = np.isfinite(parsed) | values.str.lower().isin(("", "nan", "na"))
     refuse(where, column, values, ~finite, "is no number")
     return parsed
 
 
 def categories(table: pd.DataFrame, column: str) -> pd.Series:
-    """A categorical patient column, None where blank; a column that the file does not have is all blank."""
+    """A categorical patient column, None where blank; a column that the file does not have is all
+    blank."""
     if column not in table.columns:
         return pd.Series(None, index=table.index, dtype=object)
     values = table[column].astype(object)
@@ -183,10 +226,12 @@ def has_picture(folder: Path, suffix: str) -> bool:
 
 
 def find_pictures(raw: Path, folders: Iterable[str], inside: str = "") -> tuple[str, str]:
-    """Where a split's pictures lie: (prefix, suffix), so that prefix + name + suffix is the locator of a picture.
+    """Where a split's pictures lie: (prefix, suffix), so that prefix + name + suffix is the locator
+    of a picture.
 
-    Folders are tried in the order given, on disk (below `inside`) first, then in the zips there. In a zip, the folder
-    may lie below others, and the zip's own name counts as one: `jpeg.zip::train/x.jpg` and `train.zip::x.jpg` do.
+    Folders are tried in the order given, on disk (below `inside`) first, then in the zips there. In
+    a zip, the folder may lie below others, and the zip's own name counts as one:
+    `jpeg.zip::train/x.jpg` and `train.zip::x.jpg` do.
     """
     folders = tuple(folders)
     for folder in folders:
@@ -199,7 +244,10 @@ def find_pictures(raw: Path, folders: Iterable[str], inside: str = "") -> tuple[
             for (path, ending), locator in kept.items():
                 if ending == suffix and f"/{path}".endswith(f"/{folder}"):
                     return locator, suffix
-    raise UserError(f"{raw / inside}: no folder {', '.join(folders)} with pictures ({', '.join(PICTURES)}), nor a zip")
+    raise UserError(
+        f"{raw / inside}: no folder {', '.join(folders)} with pictures ({', '.join(PICTURES)}), "
+        "nor a zip"
+    )
 
 
 def prefix(folder: str) -> str:
@@ -208,10 +256,13 @@ def prefix(folder: str) -> str:
 
 
 def zipped_folders(raw: Path, folder: str = "") -> dict[tuple[str, str], str]:
-    """The folders in the zips of a folder of `raw`: (zip's name/path inside, suffix) -> start of the locator."""
+    """The folders in the zips of a folder of `raw`: (zip's name/path inside, suffix) -> start of
+    the locator."""
     kept = {}
     for archive, members in archives(raw, folder).items():
-        for parent, suffix in sorted({(posixpath.dirname(m), posixpath.splitext(m)[1]) for m in members}):
+        for parent, suffix in sorted(
+            {(posixpath.dirname(m), posixpath.splitext(m)[1]) for m in members}
+        ):
             if suffix in PICTURES:
                 path = "/".join(part for part in (PurePosixPath(archive).stem, parent) if part)
                 kept[path, suffix] = f"{archive}::{prefix(parent)}"

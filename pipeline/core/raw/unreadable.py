@@ -1,7 +1,9 @@
 """The one way in which a file is no picture, and the limits beyond which none is opened."""
 
 MAX_BYTES = 1 << 30  # of an encoded file
-MAX_PIXELS = 1 << 27  # 134 million: 403 MB in colour; the largest cameras in use give 60 to 100 million
+MAX_PIXELS = (
+    1 << 27
+)  # 134 million: 403 MB in colour; the largest cameras in use give 60 to 100 million
 MAX_SIDE = 1 << 20
 
 

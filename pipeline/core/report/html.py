@@ -1,12 +1,15 @@
-"""One self-contained HTML page: no script, no font, no request; light, dark, print; a phone or a desk.
+"""One self-contained HTML page: no script, no font, no request; light, dark, print; a phone or a
+desk.
 
-Text is escaped by whoever makes it into HTML here (`table`, `section`, `figure`); strings called `html` are taken as
-they are.
+Text is escaped by whoever makes it into HTML here (`table`, `section`, `figure`); strings called
+`html` are taken as they are.
 """
+
 from collections.abc import Sequence
 from html import escape
 
-# Colours: dark enough for 4.5 : 1 as text in both themes, and apart for red-green colour-blind eyes.
+# Colours: dark enough for 4.5 : 1 as text in both themes, and apart for red-green colour-blind
+# eyes.
 STYLE = """
 :root { color-scheme: light dark;
   --page: #fff; --text: #1d2228; --soft: #59616b; --line: #dde1e6; --panel: #f5f6f8; --grid: #e6e9ed;
@@ -88,16 +91,20 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
 def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]]) -> str:
     """The page. lead: HTML under the title; sections: (id, heading, HTML)."""
     links = "".join(f'<a href="#{name}">{escape(heading)}</a> ' for name, heading, _ in sections)
-    body = "".join(f'<section id="{name}"><h2>{escape(heading)}</h2>{html}</section>\n'
-                   for name, heading, html in sections)
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-            f'<body><header><h1>{escape(title)}</h1>{lead}<nav aria-label="Sections">{links}</nav></header>\n'
-            f'<main>{body}</main></body></html>\n')
+    body = "".join(
+        f'<section id="{name}"><h2>{escape(heading)}</h2>{html}</section>\n'
+        for name, heading, html in sections
+    )
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
+        f'<body><header><h1>{escape(title)}</h1>{lead}<nav aria-label="Sections">{links}</nav></header>\n'
+        f"<main>{body}</main></body></html>\n"
+    )
 
 
 def paragraph(text: str, style: str = "") -> str:
-    return f'<p{attribute("class", style)}>{escape(text)}</p>'
+    return f"<p{attribute('class', style)}>{escape(text)}</p>"
 
 
 def attribute(name: str, value: str) -> str:
@@ -112,21 +119,31 @@ class Html(str):
     """A cell that is HTML already."""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", strong: Sequence[int] = (),
-          style: str = "") -> str:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    caption: str = "",
+    strong: Sequence[int] = (),
+    style: str = "",
+) -> str:
     """A table that scrolls sideways where it is too wide; the first cell of a row is its heading.
 
-    strong: rows in bold. Cells are escaped unless they are `Html`; one that begins with <td is a whole cell.
+    strong: rows in bold. Cells are escaped unless they are `Html`; one that begins with <td is a
+    whole cell.
     """
     top = "".join(f'<th scope="col">{shown(name)}</th>' for name in head)
     body = []
     for place, (name, *cells) in enumerate(rows):
         bold = ' class="strong"' if place in strong else ""
-        body.append(f'<tr{bold}><th scope="row">{shown(name)}</th>' + "".join(map(cell, cells)) + "</tr>")
+        body.append(
+            f'<tr{bold}><th scope="row">{shown(name)}</th>' + "".join(map(cell, cells)) + "</tr>"
+        )
     told = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return (f'<div class="wide" tabindex="0" role="region" '
-            f'aria-label="{escape(caption or "table of " + head[0])}"><table{attribute("class", style)}>{told}'
-            f'<thead><tr>{top}</tr></thead><tbody>{"".join(body)}</tbody></table></div>')
+    return (
+        f'<div class="wide" tabindex="0" role="region" '
+        f'aria-label="{escape(caption or "table of " + head[0])}"><table{attribute("class", style)}>{told}'
+        f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
 
 
 def shown(value: object) -> str:
@@ -134,7 +151,11 @@ def shown(value: object) -> str:
 
 
 def cell(value: object) -> str:
-    return str(value) if isinstance(value, Html) and value.startswith("<td") else f"<td>{shown(value)}</td>"
+    return (
+        str(value)
+        if isinstance(value, Html) and value.startswith("<td")
+        else f"<td>{shown(value)}</td>"
+    )
 
 
 def drawn(svg: str) -> Html:
@@ -159,15 +180,22 @@ def figure(svg: str, name: str, text: str = "") -> str:
 
 
 def panels(figures: Sequence[str], pairs: bool = False) -> str:
-    """Figures side by side, as many as fit; pairs: two at most, so that what belongs together stays together."""
+    """Figures side by side, as many as fit; pairs: two at most, so that what belongs together stays
+    together."""
     return f'<div class="panels{" pairs" if pairs else ""}">{"".join(figures)}</div>'
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """(style, name) pairs: `c-ce`, or `c-ce thin`, `c-ce dashed`."""
-    return "<p>" + "".join(
-        f'<span class="key {style.split()[0]}"><i class="{" ".join(style.split()[1:])}"></i><span>{escape(name)}</span>'
-        "</span>" for style, name in entries) + "</p>"
+    return (
+        "<p>"
+        + "".join(
+            f'<span class="key {style.split()[0]}"><i class="{" ".join(style.split()[1:])}"></i><span>{escape(name)}</span>'
+            "</span>"
+            for style, name in entries
+        )
+        + "</p>"
+    )
 
 
 def source(files: str, command: str) -> str:

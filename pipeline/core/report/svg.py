@@ -1,9 +1,11 @@
-"""Figures as inline SVG, drawn by hand: light, sharp at any size, and coloured by the page's CSS variables, so that one
-drawing serves light, dark and print.
+"""Figures as inline SVG, drawn by hand: light, sharp at any size, and coloured by the page's CSS
+variables, so that one drawing serves light, dark and print.
 
-A `Plot` maps data to a fixed box of WIDTH x HEIGHT user units, about the CSS pixels of a phone's column, where text of
-11 units stays readable. Everything returned is a string of SVG or HTML; nothing is read or written.
+A `Plot` maps data to a fixed box of WIDTH x HEIGHT user units, about the CSS pixels of a phone's
+column, where text of 11 units stays readable. Everything returned is a string of SVG or HTML;
+nothing is read or written.
 """
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +33,9 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
         return [low]
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
-    step = min((s * power for s in (1, 2, 2.5, 5, 10)), key=lambda size: abs(math.log(size / rough)))
+    step = min(
+        (s * power for s in (1, 2, 2.5, 5, 10)), key=lambda size: abs(math.log(size / rough))
+    )
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 12) for k in range(first, last + 1)]
 
@@ -47,6 +51,7 @@ def tick_text(value: float) -> str:
 @dataclass
 class Plot:
     """One pair of axes. x, y: the data ranges; root: draw y on a square-root scale."""
+
     x: tuple[float, float]
     y: tuple[float, float]
     x_label: str
@@ -65,7 +70,9 @@ class Plot:
 
     def path(self, x, y) -> str:
         """`M..L..` through the points, those that are NaN left out."""
-        pairs = [(a, b) for a, b in zip(self.at_x(x), self.at_y(y)) if np.isfinite(a) and np.isfinite(b)]
+        pairs = [
+            (a, b) for a, b in zip(self.at_x(x), self.at_y(y)) if np.isfinite(a) and np.isfinite(b)
+        ]
         return "M" + "L".join(f"{number(a)} {number(b)}" for a, b in pairs) if pairs else ""
 
     def line(self, x, y, style: str, title: str = "") -> None:
@@ -80,7 +87,10 @@ class Plot:
         self.add(f'<path class="area {style}" d="{outline}Z"/>', title)
 
     def dot(self, x: float, y: float, style: str, title: str = "") -> None:
-        self.add(f'<circle class="dot {style}" cx="{number(self.at_x(x))}" cy="{number(self.at_y(y))}" r="3"/>', title)
+        self.add(
+            f'<circle class="dot {style}" cx="{number(self.at_x(x))}" cy="{number(self.at_y(y))}" r="3"/>',
+            title,
+        )
 
     def whisker(self, x: float, low: float, high: float, style: str) -> None:
         """A vertical interval."""
@@ -88,7 +98,11 @@ class Plot:
 
     def add(self, mark: str, title: str = "") -> None:
         """One SVG element, with a tooltip."""
-        named = mark.replace("/>", f"><title>{escape(title)}</title></{mark[1:mark.index(' ')]}>") if title else mark
+        named = (
+            mark.replace("/>", f"><title>{escape(title)}</title></{mark[1 : mark.index(' ')]}>")
+            if title
+            else mark
+        )
         self.marks.append(named)
 
     def axes(self, x_ticks: Sequence[float] | None, y_ticks: Sequence[float] | None) -> list[str]:
@@ -96,33 +110,48 @@ class Plot:
         made, bottom, right = [], HEIGHT - BOTTOM, WIDTH - RIGHT
         for value in nice_ticks(*self.y) if y_ticks is None else y_ticks:
             y = number(self.at_y(value))
-            made.append(f'<path class="grid" d="M{LEFT} {y}H{right}"/>'
-                        f'<text x="{LEFT - 5}" y="{number(self.at_y(value) + 3.5)}" text-anchor="end">'
-                        f'{tick_text(value)}</text>')
+            made.append(
+                f'<path class="grid" d="M{LEFT} {y}H{right}"/>'
+                f'<text x="{LEFT - 5}" y="{number(self.at_y(value) + 3.5)}" text-anchor="end">'
+                f"{tick_text(value)}</text>"
+            )
         for value in nice_ticks(*self.x) if x_ticks is None else x_ticks:
             x = number(self.at_x(value))
-            made.append(f'<path class="grid" d="M{x} {TOP}V{bottom}"/>'
-                        f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{tick_text(value)}</text>')
-        made.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.x_label)}'
-                    f'</text><text transform="translate(11 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
-                    f'{escape(self.y_label)}</text>')
+            made.append(
+                f'<path class="grid" d="M{x} {TOP}V{bottom}"/>'
+                f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{tick_text(value)}</text>'
+            )
+        made.append(
+            f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(self.x_label)}'
+            f'</text><text transform="translate(11 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
+            f"{escape(self.y_label)}</text>"
+        )
         return made
 
-    def svg(self, described: str, x_ticks: Sequence[float] | None = None, y_ticks: Sequence[float] | None = None,
-            clip: str = "") -> str:
-        """The whole drawing; `described` is read aloud in its place. clip: an id, where curves leave the box."""
+    def svg(
+        self,
+        described: str,
+        x_ticks: Sequence[float] | None = None,
+        y_ticks: Sequence[float] | None = None,
+        clip: str = "",
+    ) -> str:
+        """The whole drawing; `described` is read aloud in its place. clip: an id, where curves
+        leave the box."""
         marks, inside = "".join(self.marks), ""
         if clip:
             box = f'x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"'
             inside = f'<clipPath id="{clip}"><rect {box}/></clipPath>'
             marks = f'<g clip-path="url(#{clip})">{marks}</g>'
         axes = "".join(self.axes(x_ticks, y_ticks))
-        return (f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(described)}">'
-                f'{inside}{axes}{marks}</svg>')
+        return (
+            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(described)}">'
+            f"{inside}{axes}{marks}</svg>"
+        )
 
 
 def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most about so many of a monotone curve's points, those that lie furthest along it; both ends stay."""
+    """At most about so many of a monotone curve's points, those that lie furthest along it; both
+    ends stay."""
     if len(x) <= points:
         return x, y
     along = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
@@ -135,9 +164,18 @@ def steps(edges: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.repeat(edges, 2)[1:-1], np.repeat(heights, 2)
 
 
-def interval_bar(value: float, low: float, high: float, limits: tuple[float, float], style: str = "",
-                 mark: float | None = None, zero: float | None = None) -> str:
-    """A dot with its interval, as wide as its table cell; mark: a hollow diamond, zero: a reference line."""
+def interval_bar(
+    value: float,
+    low: float,
+    high: float,
+    limits: tuple[float, float],
+    style: str = "",
+    mark: float | None = None,
+    zero: float | None = None,
+) -> str:
+    """A dot with its interval, as wide as its table cell; mark: a hollow diamond, zero: a reference
+    line."""
+
     def place(x: float) -> str:
         return f"{np.clip((x - limits[0]) / (limits[1] - limits[0]) * 96 + 2, 0, 100):.1f}%"
 
@@ -145,8 +183,10 @@ def interval_bar(value: float, low: float, high: float, limits: tuple[float, flo
     if zero is not None:
         parts.append(f'<line class="zero" x1="{place(zero)}" x2="{place(zero)}" y1="0" y2="20"/>')
     if np.isfinite([value, low, high]).all():
-        parts.append(f'<line class="line {style}" x1="{place(low)}" x2="{place(high)}" y1="10" y2="10"/>'
-                     f'<circle class="dot {style}" cx="{place(value)}" cy="10" r="3.5"/>')
+        parts.append(
+            f'<line class="line {style}" x1="{place(low)}" x2="{place(high)}" y1="10" y2="10"/>'
+            f'<circle class="dot {style}" cx="{place(value)}" cy="10" r="3.5"/>'
+        )
     if mark is not None:
         diamond = '<path class="theirs" d="M0 5L5 10L0 15L-5 10Z"/>'
         parts.append(f'<svg x="{place(mark)}" overflow="visible">{diamond}</svg>')
@@ -155,7 +195,9 @@ def interval_bar(value: float, low: float, high: float, limits: tuple[float, flo
 
 def limits_of(values: Sequence[float], step: float = 0.05) -> tuple[float, float]:
     """The range of the finite values, widened to multiples of `step`."""
-    found = np.asarray([value for value in values if value is not None and np.isfinite(value)], float)
+    found = np.asarray(
+        [value for value in values if value is not None and np.isfinite(value)], float
+    )
     if not len(found):
         return 0.0, 1.0
     low, high = math.floor(found.min() / step) * step, math.ceil(found.max() / step) * step

@@ -1,43 +1,30 @@
-"""Is an average, a submission or a report made of what stands today? Judged by content; the Makefile asks.
+"""Is an average, a submission or a report made of what stands today? Judged by content; the
+Makefile asks.
 
     python -m pipeline.core.runs.current ensemble melanoma/b5_384 melanoma/b6_512      exit 0 when it is, else 1
     python -m pipeline.core.runs.current submit melanoma
     python -m pipeline.core.runs.current report melanoma
 
-An ensemble carries the digests of the predictions it was made of; a submission and a report carry that of the ensemble.
+An ensemble carries the digests of the predictions it was made of; a submission and a report carry
+that of the ensemble.
 """
+
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from pipeline.core.artifacts.tables import (
-    file_hash,
-    fold_folder,
-    models_folder,
-    provenance,
-    submissions_folder,
-    table_hashes,
-    write_json,
-)
-from pipeline.core.config.competition import Competition, load, parse_target, runs_of
+from pipeline.core.artifacts.paths import models_folder, submissions_folder
+from pipeline.core.artifacts.provenance import made_from_ensemble, predictions_digest, table_hashes
+from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
-from pipeline.core.runs.predictions import FINETUNED
+from pipeline.core.config.target import parse_target, runs_of
 from pipeline.core.runtime.command import run_stage
 
 
-def predictions_digest(competition: str, member: str, folds: Sequence[int], file: str = FINETUNED) -> str | None:
-    """One digest for the prediction tables of a member's folds; None while one is missing."""
-    paths = [fold_folder(competition, member, fold) / file for fold in folds]
-    if not all(path.is_file() for path in paths):
-        return None
-    return hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()
-
-
 def ensemble_is_current(competition: Competition, names: Sequence[str]) -> bool:
-    """True when ensemble.csv averages just these runs, and the metadata network where there is one, as they stand."""
+    """True when ensemble.csv averages just these runs, and the metadata network where there is one,
+    as they stand."""
     folder = models_folder(competition.name)
     if not (folder / "ensemble.csv").is_file() or not (folder / "ensemble.json").is_file():
         return False
@@ -47,34 +34,33 @@ def ensemble_is_current(competition: Competition, names: Sequence[str]) -> bool:
     return facts["hashes"] == table_hashes(competition.name) and facts["predictions"] == today
 
 
-def note_ensemble(path: Path, competition: str) -> None:
-    """Write beside a submission or report which ensemble it was made from."""
-    write_json(path.with_suffix(".json"), provenance(ensemble=file_hash(models_folder(competition) / "ensemble.csv")))
-
-
-def made_from_ensemble(path: Path, competition: str) -> bool:
-    """True when the file was made from today's ensemble.csv."""
-    ensemble, beside = models_folder(competition) / "ensemble.csv", path.with_suffix(".json")
-    if not all(each.is_file() for each in (path, beside, ensemble)):
-        return False
-    return json.loads(beside.read_text(encoding="utf-8"))["ensemble"] == file_hash(ensemble)
-
-
 def main(arguments: argparse.Namespace) -> None:
     targets = [parse_target(text) for text in arguments.targets]
-    for competition in (load(name) for name in dict.fromkeys(target.competition for target in targets)):
-        runs = [run.name for target in targets if target.competition == competition.name
-                for run in runs_of(competition, target)]
+    for competition in (
+        load(name) for name in dict.fromkeys(target.competition for target in targets)
+    ):
+        runs = [
+            run.name
+            for target in targets
+            if target.competition == competition.name
+            for run in runs_of(competition, target)
+        ]
         folder = submissions_folder(competition.name)
-        current = {"ensemble": lambda c=competition, names=runs: ensemble_is_current(c, names),
-                   "submit": lambda c=competition, f=folder: made_from_ensemble(f / c.submission.file, c.name),
-                   "report": lambda c=competition, f=folder: made_from_ensemble(f / "report.html", c.name)}
+        current = {
+            "ensemble": lambda c=competition, names=runs: ensemble_is_current(c, names),
+            "submit": lambda c=competition, f=folder: made_from_ensemble(
+                f / c.submission.file, c.name
+            ),
+            "report": lambda c=competition, f=folder: made_from_ensemble(f / "report.html", c.name),
+        }
         if not current[arguments.stage]():
             sys.exit(1)
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("stage", choices=("ensemble", "submit", "report"))
     made.add_argument("targets", nargs="+", metavar="TARGET")
     return made

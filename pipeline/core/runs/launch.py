@@ -1,12 +1,15 @@
-"""Which folds this process makes: one after the other, each by one launcher, however many share the disk."""
+"""Which folds this process makes: one after the other, each by one launcher, however many share the
+disk."""
+
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from pipeline.core.runs.job import Job, jobs
 from pipeline.core.runtime.claims import attempts
-from pipeline.core.runtime.command import Stop, TimeLimitReached, stop_gently, time_left
+from pipeline.core.runtime.command import Stop, stop_gently, time_left
 from pipeline.core.runtime.device import agree, from_main, is_main, start_processes
+from pipeline.core.runtime.errors import TimeLimitReached
 
 DONE = "all stand"
 
@@ -24,8 +27,9 @@ def fold_jobs(targets: list[str], artifact: str, metadata: bool = False) -> Iter
 def shared(paths: list[Path]) -> Iterator[Path]:
     """`unfinished` of the main process, told to every process of the group.
 
-    While there is nothing to make, all of them hear so every POLL seconds: one that waited longer would run into the
-    group's timeout. TimeLimitReached between two folds when time is up or a stop was asked for.
+    While there is nothing to make, all of them hear so every POLL seconds: one that waited longer
+    would run into the group's timeout. TimeLimitReached between two folds when time is up or a stop
+    was asked for.
     """
     with closing(attempts(paths)) as mine:
         while True:
@@ -33,6 +37,8 @@ def shared(paths: list[Path]) -> Iterator[Path]:
             if path == DONE:
                 return
             if agree(Stop.requested or time_left() < 0):
-                raise TimeLimitReached("stopped between folds; the same command goes on with those that are left")
+                raise TimeLimitReached(
+                    "stopped between folds; the same command goes on with those that are left"
+                )
             if path is not None:
                 yield path

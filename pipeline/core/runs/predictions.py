@@ -1,26 +1,32 @@
 """predictions.csv of one fold, and the sidecar that says what made it.
 
-    models/<comp>/<run>/fold<k>/predictions.csv   image_id, split, fold, <labels>: the images that fold k validates
-                                                  (split train or valid) and the test images (split test), a row each
-    models/<comp>/<run>/fold<k>/predictions.json  hashes of images.csv and folds.csv, views, commit, versions, ...
+    models/<comp>/<run>/fold<k>/predictions.csv   image_id, split, fold, <labels>: the images that
+                                                  fold k validates (split train or valid) and the
+                                                  test images (split test), a row each
+    models/<comp>/<run>/fold<k>/predictions.json  hashes of images.csv and folds.csv, views, commit,
+                                                  versions, ...
 
 `predictions_pretrained.csv`, in the same form, holds the scores of stage 1's weights.
 """
-import json
+
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.tables import check_ids, provenance, read_csv, write_csv, write_json
-from pipeline.core.runtime.command import UserError
+from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.provenance import provenance, read_sidecar
+from pipeline.core.artifacts.tables import check_ids, read_csv, write_csv
+from pipeline.core.runtime.errors import UserError
 
 FACTS = ("image_id", "split", "fold")
-FINETUNED, PRETRAINED = "predictions.csv", "predictions_pretrained.csv"
 
 
-def write_predictions(path: Path, table: pd.DataFrame, hashes: dict[str, str], **facts: object) -> None:
-    """Write a fold's predictions and, before them, the sidecar: where the table stands, its provenance stands too.
+def write_predictions(
+    path: Path, table: pd.DataFrame, hashes: dict[str, str], **facts: object
+) -> None:
+    """Write a fold's predictions and, before them, the sidecar: where the table stands, its
+    provenance stands too.
 
     table: image_id, split, fold, then a float column for each label. hashes: `tables.table_hashes`.
     facts: run, views, weights and whatever else made the numbers.
@@ -40,15 +46,6 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
     return table, read_sidecar(path, made_by)
 
 
-def read_sidecar(path: Path, made_by: str = "") -> dict:
-    """What made a prediction table, or a UserError where nothing says it."""
-    sidecar = path.with_suffix(".json")
-    if not sidecar.is_file():
-        raise UserError(f"{sidecar}: there is no such file, so nobody knows what made {path.name}; delete {path.name} "
-                        f"and make it again" + (f" with `{made_by}`" if made_by else ""))
-    return json.loads(sidecar.read_text(encoding="utf-8"))
-
-
 def check_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
     """Raise a UserError that names the first score that is no finite number."""
     if not labels:
@@ -58,4 +55,7 @@ def check_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values)))
             value, image = str(table[label].iloc[row]), table["image_id"].iloc[row]
-            raise UserError(f"{path}: row {row + 2}, column {label}: {value!r} is no finite number (image {image})")
+            raise UserError(
+                f"{path}: row {row + 2}, column {label}: {value!r} is no finite number (image "
+                f"{image})"
+            )

@@ -1,10 +1,12 @@
 """One job, one process: an atomic claim per artifact, on a disk that several machines may share.
 
-The claim is a file made with O_EXCL that its owner touches every few seconds. A watcher calls it stale when it has not
-changed for `STALE` seconds by the watcher's own clock (clocks of two machines are never compared), or at once when its
-owner ran on this machine and is gone. It is taken over by renaming it away, which one watcher can do; should a new
-owner appear between a watcher's last look and its rename (microseconds), the work is done twice, with equal results.
+The claim is a file made with O_EXCL that its owner touches every few seconds. A watcher calls it
+stale when it has not changed for `STALE` seconds by the watcher's own clock (clocks of two machines
+are never compared), or at once when its owner ran on this machine and is gone. It is taken over by
+renaming it away, which one watcher can do; should a new owner appear between a watcher's last look
+and its rename (microseconds), the work is done twice, with equal results.
 """
+
 import json
 import os
 import socket
@@ -25,7 +27,8 @@ def claim_path(artifact: Path) -> Path:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process of this machine started, in kernel ticks; None when it is gone or the system does not say."""
+    """When a process of this machine started, in kernel ticks; None when it is gone or the system
+    does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
@@ -33,9 +36,13 @@ def process_start(pid: int) -> str | None:
 
 
 def machine() -> str:
-    """This machine, this boot of it, and the container's own process ids: a process id means nothing elsewhere."""
+    """This machine, this boot of it, and the container's own process ids: a process id means
+    nothing elsewhere."""
     boot, ids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    known = [boot.read_text().strip() if boot.exists() else "", str(ids.readlink()) if ids.is_symlink() else ""]
+    known = [
+        boot.read_text().strip() if boot.exists() else "",
+        str(ids.readlink()) if ids.is_symlink() else "",
+    ]
     return " ".join([socket.gethostname(), *filter(None, known)])
 
 
@@ -62,7 +69,8 @@ def owner_is_gone(path: Path) -> bool:
 
 
 def take_over(path: Path, seen: tuple[int, int] | None) -> None:
-    """Move away the claim that was `seen` stale; of several watchers one succeeds, for the others it is gone."""
+    """Move away the claim that was `seen` stale; of several watchers one succeeds, for the others
+    it is gone."""
     grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
         if stamp(path) == seen:
@@ -104,6 +112,7 @@ def stamp(path: Path) -> tuple[int, int] | None:
 @dataclass
 class Watch:
     """What this process last saw of another's claim, and when by its own clock."""
+
     seen: tuple[int, int] | None = None
     since: float = 0.0
     said: bool = False
@@ -127,9 +136,11 @@ def acquire(artifact: Path, watch: Watch) -> bool:
 
 
 def unfinished(artifacts: list[Path]) -> Iterator[Path]:
-    """Yield each artifact that this process is to make now, holding its claim meanwhile, until all of them stand.
+    """Yield each artifact that this process is to make now, holding its claim meanwhile, until all
+    of them stand.
 
-    What another process makes is left to it and waited for at the end; should it die, its work comes here.
+    What another process makes is left to it and waited for at the end; should it die, its work
+    comes here.
     """
     with closing(attempts(artifacts)) as tries:
         for path in tries:
@@ -138,14 +149,17 @@ def unfinished(artifacts: list[Path]) -> Iterator[Path]:
 
 
 def attempts(artifacts: list[Path]) -> Iterator[Path | None]:
-    """As `unfinished`, and None each time that there is nothing to make at present, after which it waits POLL."""
+    """As `unfinished`, and None each time that there is nothing to make at present, after which it
+    waits POLL."""
     watches = {path: Watch() for path in artifacts}
     while waiting := [path for path in artifacts if not path.exists()]:
         made = False
         for path in waiting:
             if not path.exists() and acquire(path, watches[path]):
                 with beating(claim_path(path)):
-                    if not path.exists():  # its maker may have finished between the look and the claim
+                    if (
+                        not path.exists()
+                    ):  # its maker may have finished between the look and the claim
                         yield path
                         made = True
         if not made:

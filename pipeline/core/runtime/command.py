@@ -3,9 +3,10 @@
     if __name__ == "__main__":
         run_stage(main, stage_parser(__doc__))
 
-Exit status: 0 when the whole artifact stands; 2 for a mistake of the user's, told in one line on stderr; 75 when a time
-limit stopped the stage and running it again continues; 130 after Ctrl-C.
+Exit status: 0 when the whole artifact stands; 2 for a mistake of the user's, told in one line on
+stderr; 75 when a time limit stopped the stage and running it again continues; 130 after Ctrl-C.
 """
+
 import argparse
 import os
 import re
@@ -15,6 +16,8 @@ import time
 import warnings
 from collections.abc import Callable
 
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
+
 EXIT_USER_ERROR = 2
 EXIT_TIME_LIMIT = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 EXIT_INTERRUPTED = 130
@@ -22,20 +25,19 @@ EXIT_INTERRUPTED = 130
 STARTED = time.monotonic()
 
 
-class UserError(Exception):
-    """Something only the user can mend. The message is one line that names the file, row, column and value."""
-
-
-class TimeLimitReached(Exception):
-    """The stage stopped cleanly after a checkpoint; the same command goes on from there."""
-
-
 def stage_parser(doc: str, targets: bool = True) -> argparse.ArgumentParser:
-    """A parser whose --help is the stage's module docstring. `targets` are competition, run or fold paths."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A parser whose --help is the stage's module docstring. `targets` are competition, run or fold
+    paths."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     if targets:
-        parser.add_argument("targets", nargs="+", metavar="TARGET",
-                            help="competition, run or fold: melanoma, melanoma/b5_384 or melanoma/b5_384/fold0")
+        parser.add_argument(
+            "targets",
+            nargs="+",
+            metavar="TARGET",
+            help="competition, run or fold: melanoma, melanoma/b5_384 or melanoma/b5_384/fold0",
+        )
     return parser
 
 
@@ -59,22 +61,24 @@ def one_line_warning(message: Warning, *_: object) -> None:
 
 def fail(reason: object, status: int) -> int:
     """Print the reason as one line and return the exit status."""
-    print("error:" if status == EXIT_USER_ERROR else "stopped:", " ".join(str(reason).split()), file=sys.stderr)
+    print(
+        "error:" if status == EXIT_USER_ERROR else "stopped:",
+        " ".join(str(reason).split()),
+        file=sys.stderr,
+    )
     return status
-
-
-def smoke() -> bool:
-    """True when SMOKE=1: the same stages with tiny networks, sizes and epochs."""
-    return os.environ.get("SMOKE", "") not in ("", "0")
 
 
 class Stop:
     """Whether this process was asked to stop: SIGTERM (a machine taken away) or a first Ctrl-C."""
+
     requested = False
 
 
 def stop_gently() -> None:
-    """From here on SIGTERM and a first Ctrl-C ask for a checkpoint and exit 75; a second Ctrl-C ends at once."""
+    """From here on SIGTERM and a first Ctrl-C ask for a checkpoint and exit 75; a second Ctrl-C
+    ends at once."""
+
     def ask(number: int, _frame: object) -> None:
         Stop.requested = True
         signal.signal(number, signal.SIG_DFL)
@@ -96,6 +100,7 @@ def seconds(text: str) -> float:
 
 
 def time_left() -> float:
-    """Seconds until TIME_LIMIT (counted from the start of this process), infinite when none is set."""
+    """Seconds until TIME_LIMIT (counted from the start of this process), infinite when none is
+    set."""
     limit = os.environ.get("TIME_LIMIT")
     return seconds(limit) - (time.monotonic() - STARTED) if limit else float("inf")

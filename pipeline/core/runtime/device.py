@@ -1,4 +1,6 @@
-"""The machine's abilities: device, processes, precision, loader workers. Chosen once, said in the log."""
+"""The machine's abilities: device, processes, precision, loader processes. Chosen once, said in the
+log."""
+
 import contextlib
 import os
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 
 def world() -> tuple[int, int]:
@@ -22,7 +24,9 @@ def start_processes() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         # torchrun ends the others when one dies; this bounds how long they wait on one that hangs.
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=10))
+        dist.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=10)
+        )
 
 
 def is_main() -> bool:
@@ -51,7 +55,11 @@ def from_main(value: object) -> object:
 
 def device() -> torch.device:
     """The GPU of this process when there is one, else the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
 
 
 def cores() -> int:
@@ -59,8 +67,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def workers() -> int:
-    """Loader processes: the cores beside this one, shared by the processes of this machine; WORKERS overrides."""
+def loader_processes() -> int:
+    """Loader processes: the cores beside this one, shared by the processes of this machine; WORKERS
+    overrides."""
     if "WORKERS" in os.environ:
         return int(os.environ["WORKERS"])
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -68,7 +77,8 @@ def workers() -> int:
 
 
 def has_bf16() -> bool:
-    """True where bfloat16 is computed in hardware: Ampere and later, or a CPU with AVX-512 bf16 or AMX."""
+    """True where bfloat16 is computed in hardware: Ampere and later, or a CPU with AVX-512 bf16 or
+    AMX."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability()[0] >= 8
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
@@ -76,7 +86,8 @@ def has_bf16() -> bool:
 
 
 def precision(asked: str) -> torch.dtype:
-    """The autocast dtype for a run's `precision`; "auto" is bf16 where the hardware computes in it, else fp32."""
+    """The autocast dtype for a run's `precision`; "auto" is bf16 where the hardware computes in it,
+    else fp32."""
     if asked == "fp16" and not torch.cuda.is_available():
         raise UserError("precision='fp16' needs a CUDA device; write 'auto', 'bf16' or 'fp32'")
     if asked == "auto":
@@ -96,6 +107,9 @@ def out_of_memory_advice(network: nn.Module, batch_size: int) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         millions = sum(p.numel() for p in network.parameters()) / 1e6
-        raise UserError(f"out of memory with a network of {millions:.0f} M parameters and batch_size={batch_size}: set "
-                        "accumulate=2 (or more), checkpointing=True or precision='bf16' in the run "
-                        f"({' '.join(str(error).split())[:120]})") from None
+        raise UserError(
+            f"out of memory with a network of {millions:.0f} M parameters and "
+            f"batch_size={batch_size}: set "
+            "accumulate=2 (or more), checkpointing=True or precision='bf16' in the run "
+            f"({' '.join(str(error).split())[:120]})"
+        ) from None

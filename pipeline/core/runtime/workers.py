@@ -1,7 +1,10 @@
-"""A crew of processes that outlives its members: a task that kills or stalls its worker costs that task alone.
+"""A crew of processes that outlives its members: a task that kills or stalls its worker costs that
+task alone.
 
-concurrent.futures gives up on everything when one worker dies, and cannot end a call into C that never returns.
+concurrent.futures gives up on everything when one worker dies, and cannot end a call into C that
+never returns.
 """
+
 import ctypes
 import multiprocessing
 import resource
@@ -16,17 +19,24 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-DEPTH = 2  # tasks handed to a worker: one in hand, one waiting, so that it never waits for the parent
-MEMORY = 4 << 30  # bytes a worker may allocate; beyond, Python sees a MemoryError rather than the machine a full memory
+DEPTH = (
+    2  # tasks handed to a worker: one in hand, one waiting, so that it never waits for the parent
+)
+MEMORY = (
+    4 << 30
+    # bytes a worker may allocate; beyond, Python sees a MemoryError rather than the machine a full
+    # memory
+)
 
 
-class Lost(Exception):
+class WorkerDied(Exception):
     """The worker died or was ended; the message says how."""
 
 
 @dataclass
 class Worker:
     """A process, our end of its pipe, and the tasks it holds, oldest first."""
+
     process: BaseProcess
     pipe: Connection
     tasks: deque = field(default_factory=deque)
@@ -35,10 +45,11 @@ class Worker:
 
 @contextmanager
 def crew_of(workers: int, work: Callable, *setup, limit: float = 120.0) -> Iterator[Callable]:
-    """Give a function run(tasks) that yields (task, work(task, *setup)) in the order tasks end, over several processes.
+    """Give a function run(tasks) that yields (task, work(task, *setup)) in the order tasks end,
+    over several processes.
 
-    (task, Lost) is yielded for a task that took its worker with it. work, setup and tasks are picklable; limit: seconds
-    a task may take.
+    (task, WorkerDied) is yielded for a task that took its worker with it. work, setup and tasks are
+    picklable; limit: seconds a task may take.
     """
     crew = [start(work, setup) for _ in range(workers)]
     try:
@@ -49,7 +60,9 @@ def crew_of(workers: int, work: Callable, *setup, limit: float = 120.0) -> Itera
             worker.process.join()
 
 
-def run(crew: list[Worker], work: Callable, setup: tuple, limit: float, tasks: Iterable) -> Iterator[tuple]:
+def run(
+    crew: list[Worker], work: Callable, setup: tuple, limit: float, tasks: Iterable
+) -> Iterator[tuple]:
     """See `crew_of`."""
     waiting, again = iter(tasks), deque()
     while True:
@@ -95,19 +108,22 @@ def collect(worker: Worker) -> Iterator[tuple]:
         worker.pipe.close()
 
 
-def lost(worker: Worker, limit: float) -> Lost:
+def lost(worker: Worker, limit: float) -> WorkerDied:
     """End a worker; how it ended."""
     if not worker.pipe.closed:
         worker.process.kill()
         worker.process.join()
-        return Lost(f"took more than {limit:.0f} s")
+        return WorkerDied(f"took more than {limit:.0f} s")
     worker.process.join()
     code = worker.process.exitcode
-    return Lost(f"the decoder died ({signal.Signals(-code).name if code and code < 0 else f'exit {code}'})")
+    return WorkerDied(
+        f"the decoder died ({signal.Signals(-code).name if code and code < 0 else f'exit {code}'})"
+    )
 
 
 def start(work: Callable, setup: tuple) -> Worker:
-    """A new worker, by fork on Linux: it starts in milliseconds, with everything imported and compiled."""
+    """A new worker, by fork on Linux: it starts in milliseconds, with everything imported and
+    compiled."""
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(work, setup, theirs, ours), daemon=True)
@@ -117,7 +133,8 @@ def start(work: Callable, setup: tuple) -> Worker:
 
 
 def serve(work: Callable, setup: tuple, pipe: Connection, parents: Connection) -> None:
-    """A worker's life: a task, its result, the next, until the parent is gone. Ctrl-C is the parent's business."""
+    """A worker's life: a task, its result, the next, until the parent is gone. Ctrl-C is the
+    parent's business."""
     parents.close()  # a fork has a copy, which would keep the pipe open after the parent's end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
@@ -130,7 +147,8 @@ def serve(work: Callable, setup: tuple, pipe: Connection, parents: Connection) -
 
 
 def keep_memory() -> None:
-    """Let glibc reuse large blocks: to give each picture's 72 MB back takes as long as to decode it (84, not 50 ms)."""
+    """Let glibc reuse large blocks: to give each picture's 72 MB back takes as long as to decode it
+    (84, not 50 ms)."""
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)

@@ -1,4 +1,5 @@
 """Do the ids of a submission match the organiser's, and if not, what happened to them?"""
+
 import re
 from collections.abc import Callable
 
@@ -18,7 +19,8 @@ def plain_id(identity: str) -> str:
 def check_ids(ids: pd.Series, asked: pd.Series, unit: str) -> list[Finding]:
     """Blank, repeated, missing and extra ids, and what they have in common.
 
-    ids    as text, indexed by their row in the file; asked: the organiser's, in order; unit: "image" or "study"
+    ids    as text, indexed by their row in the file; asked: the organiser's, in order; unit:
+           "image" or "study"
     """
     here, there = ids.map(plain_id), asked.map(plain_id)
     blank = here == ""
@@ -31,7 +33,14 @@ def check_ids(ids: pd.Series, asked: pd.Series, unit: str) -> list[Finding]:
     missing = asked[~there.isin(here)]
     if len(missing):
         shown = listed(map(repr, missing))
-        findings.append(Finding("error", f"ids of the organiser's {len(there)} that are missing", shown, len(missing)))
+        findings.append(
+            Finding(
+                "error",
+                f"ids of the organiser's {len(there)} that are missing",
+                shown,
+                len(missing),
+            )
+        )
     if not findings and not np.array_equal(here.to_numpy(), there.to_numpy()):
         findings.append(Finding("warning", "rows are not in the organiser's order"))
     return findings
@@ -47,7 +56,9 @@ def hint(strangers: pd.Series, asked: pd.Series, unit: str) -> str:
     """Why ids may be strangers, or '': the first reason that fits all of them."""
     some = list(strangers.head(JUDGED))
     reasons = reasons_for(asked, unit)
-    return next((f" ({reason})" for reason, fits in reasons.items() if some and all(map(fits, some))), "")
+    return next(
+        (f" ({reason})" for reason, fits in reasons.items() if some and all(map(fits, some))), ""
+    )
 
 
 def reasons_for(asked: pd.Series, unit: str) -> dict[str, Callable[[str], bool]]:
@@ -57,10 +68,13 @@ def reasons_for(asked: pd.Series, unit: str) -> dict[str, Callable[[str], bool]]
     return {
         f"these are images; a row is a {unit}": lambda one: one.rpartition("/")[0] in known,
         "white space around ids": lambda one: one.strip() in known,
-        "file endings on ids": lambda one: re.sub(r"\.(jpe?g|png|dcm)$", "", one, flags=re.I) in known,
+        "file endings on ids": lambda one: (
+            re.sub(r"\.(jpe?g|png|dcm)$", "", one, flags=re.I) in known
+        ),
         "ids were read as numbers": lambda one: as_number(one) in numbers,
-        f"another prefix than the organiser's {above!r}: another split or version of the data?":
-            lambda one: "/" in one and (tail(one) in tails or above_patient(one) != above),
+        f"another prefix than the organiser's {above!r}: another split or version of the data?": lambda one: (
+            "/" in one and (tail(one) in tails or above_patient(one) != above)
+        ),
     }
 
 

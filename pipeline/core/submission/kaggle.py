@@ -1,8 +1,10 @@
-"""Kaggle's own command-line client, run beside us: it alone reads the credentials, and they pass through no log.
+"""Kaggle's own command-line client, run beside us: it alone reads the credentials, and they pass
+through no log.
 
-Only whether credentials are there is looked at here, never what they are; whatever the client prints is relayed with
-the values of its credential variables blotted out.
+Only whether credentials are there is looked at here, never what they are; whatever the client
+prints is relayed with the values of its credential variables redacted out.
 """
+
 import csv
 import io
 import os
@@ -11,25 +13,48 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_KEY")
-SETUP = ("create a token at kaggle.com/settings (API) and put it in ~/.kaggle/access_token or in KAGGLE_API_TOKEN, "
-         "or run `kaggle auth login`")
+SETUP = (
+    "create a token at kaggle.com/settings (API) and put it in ~/.kaggle/access_token or in "
+    "KAGGLE_API_TOKEN, "
+    "or run `kaggle auth login`"
+)
 
 
 def has_credentials() -> bool:
-    """True when one of the client's four ways to log in is set up; whether Kaggle takes it, only Kaggle can say."""
+    """True when one of the client's four ways to log in is set up; whether Kaggle takes it, only
+    Kaggle can say."""
     folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
     legacy = os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY")
     files = ("access_token", "kaggle.json", "credentials.json")
-    return bool(os.environ.get("KAGGLE_API_TOKEN") or legacy or any((folder / name).is_file() for name in files))
+    return bool(
+        os.environ.get("KAGGLE_API_TOKEN")
+        or legacy
+        or any((folder / name).is_file() for name in files)
+    )
 
 
-def submit_command(slug: str, file: Path, message: str, kernel: str = "", version: int | None = None) -> list[str]:
-    """The client's arguments that submit a file, or the output of that name of a notebook's version."""
+def submit_command(
+    slug: str, file: Path, message: str, kernel: str = "", version: int | None = None
+) -> list[str]:
+    """The client's arguments that submit a file, or the output of that name of a notebook's
+    version."""
     if kernel:
-        return ["competitions", "submit", slug, "-k", kernel, "-v", str(version), "-f", file.name, "-m", message]
+        return [
+            "competitions",
+            "submit",
+            slug,
+            "-k",
+            kernel,
+            "-v",
+            str(version),
+            "-f",
+            file.name,
+            "-m",
+            message,
+        ]
     return ["competitions", "submit", slug, "-f", str(file), "-m", message]
 
 
@@ -46,11 +71,13 @@ def run(arguments: list[str]) -> str:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
         if "No module named kaggle" in said:
             raise UserError("the Kaggle client is not installed: pip install -r requirements.txt")
-        raise UserError(f"`{shown(arguments)}` failed with status {done.returncode}: {blotted(said)}")
-    return blotted(done.stdout)
+        raise UserError(
+            f"`{shown(arguments)}` failed with status {done.returncode}: {redacted(said)}"
+        )
+    return redacted(done.stdout)
 
 
-def blotted(text: str) -> str:
+def redacted(text: str) -> str:
     """The text without the values of the credential variables."""
     for name in SECRETS:
         if os.environ.get(name):
@@ -59,7 +86,8 @@ def blotted(text: str) -> str:
 
 
 def submissions(slug: str) -> list[dict[str, str]]:
-    """What Kaggle knows of our submissions, newest first: description, status, publicScore, privateScore and more."""
+    """What Kaggle knows of our submissions, newest first: description, status, publicScore,
+    privateScore and more."""
     text = run(["competitions", "submissions", slug, "--csv", "--page-size", "100"])
     lines = text.splitlines()
     start = next((number for number, line in enumerate(lines) if "publicScore" in line), len(lines))

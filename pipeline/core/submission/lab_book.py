@@ -1,15 +1,29 @@
-"""The lab book, submissions/LOG.md: one line a submission, in a table that reads as text and as Markdown.
+"""The lab book, submissions/LOG.md: one line a submission, in a table that reads as text and as
+Markdown.
 
-A line is known by its competition and the first letters of its file's sha256, so the scores that arrive later find it.
+A line is known by its competition and the first letters of its file's sha256, so the scores that
+arrive later find it.
 """
+
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.core.artifacts.tables import root, write_text
+from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.paths import root
 
-COLUMNS = ("date", "competition", "file", "sha256", "commit", "members", "out-of-fold AUC", "message", "public",
-           "private")
+COLUMNS = (
+    "date",
+    "competition",
+    "file",
+    "sha256",
+    "commit",
+    "members",
+    "out-of-fold AUC",
+    "message",
+    "public",
+    "private",
+)
 HEAD = """# Submissions
 
 One line each: made by `make submit`, sent by `make kaggle-submit`, scored by `make kaggle-scores`.
@@ -22,27 +36,46 @@ def book() -> Path:
 
 
 def parts() -> tuple[str, list[str], str]:
-    """What stands above the table of submissions, its rows, and what stands below; other tables are left alone."""
+    """What stands above the table of submissions, its rows, and what stands below; other tables are
+    left alone."""
     text = book().read_text(encoding="utf-8") if book().is_file() else HEAD
     lines = text.splitlines()
-    start = next((number for number, line in enumerate(lines) if line.startswith(f"| {COLUMNS[0]} | {COLUMNS[1]} |")),
-                 len(lines))
+    start = next(
+        (
+            number
+            for number, line in enumerate(lines)
+            if line.startswith(f"| {COLUMNS[0]} | {COLUMNS[1]} |")
+        ),
+        len(lines),
+    )
     end = start
     while end < len(lines) and lines[end].startswith("|"):
         end += 1
-    return "\n".join(lines[:start]).rstrip("\n"), lines[start + 2:end], "\n".join(lines[end:]).strip("\n")
+    return (
+        "\n".join(lines[:start]).rstrip("\n"),
+        lines[start + 2 : end],
+        "\n".join(lines[end:]).strip("\n"),
+    )
 
 
 def read_lines() -> list[dict[str, str]]:
     """The lines of the lab book, oldest first; none where there is no book yet."""
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in parts()[1]]
-    return [dict(zip(COLUMNS, (cell.strip() for cell in row))) for row in rows if len(row) == len(COLUMNS)]
+    return [
+        dict(zip(COLUMNS, (cell.strip() for cell in row)))
+        for row in rows
+        if len(row) == len(COLUMNS)
+    ]
 
 
 def write_lines(lines: list[dict[str, str]]) -> None:
     """Write the whole book atomically; what stands above and below its table is kept."""
     above, _, below = parts()
-    table = [COLUMNS, ["---"] * len(COLUMNS), *([line[column] for column in COLUMNS] for line in lines)]
+    table = [
+        COLUMNS,
+        ["---"] * len(COLUMNS),
+        *([line[column] for column in COLUMNS] for line in lines),
+    ]
     rows = "\n".join("| " + " | ".join(row) + " |" for row in table)
     write_text(book(), f"{above}\n\n{rows}\n" + (f"\n{below}\n" if below else ""))
 
@@ -54,7 +87,11 @@ def cell(text: object) -> str:
 
 def find(competition: str, sha256: str) -> dict[str, str] | None:
     """The last line about a file, or None."""
-    same = [line for line in read_lines() if (line["competition"], line["sha256"]) == (competition, sha256[:SHORT])]
+    same = [
+        line
+        for line in read_lines()
+        if (line["competition"], line["sha256"]) == (competition, sha256[:SHORT])
+    ]
     return same[-1] if same else None
 
 
@@ -68,7 +105,8 @@ def add(competition: str, file: Path, sha256: str, commit: str, members: str, au
 
 
 def note(competition: str, sha256: str, **values: str) -> bool:
-    """Set cells (message, public, private) of every line about a file; True when something changed."""
+    """Set cells (message, public, private) of every line about a file; True when something
+    changed."""
     lines, changed = read_lines(), False
     for line in lines:
         if (line["competition"], line["sha256"]) == (competition, sha256[:SHORT]):

@@ -1,8 +1,10 @@
-"""What a well-formed submission may still have wrong: constants, ties, hard decisions, inverted or swapped columns.
+"""What a well-formed submission may still have wrong: constants, ties, hard decisions, inverted or
+swapped columns.
 
-A constant column is an error (its AUC is 0.5 whatever the truth); everything else here is a warning, because a rank
-metric accepts it.
+A constant column is an error (its AUC is 0.5 whatever the truth); everything else here is a
+warning, because a rank metric accepts it.
 """
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -12,17 +14,22 @@ import pandas as pd
 
 SHOWN = 5  # offending rows that a finding names
 FEW = 20  # rows below which ties and distributions say nothing
-TIED = 0.10  # share of rows with the column's most frequent score; at most 0.004 in six files of a real leaderboard
-SAME_ROW = 0.01  # share of rows with the same score in every column: what a default for unreadable images looks like
+# share of rows with the column's most frequent score; at most 0.004 in six files of a real
+# leaderboard
+TIED = 0.10
+# share of rows with the same score in every column: what a default for unreadable images looks like
+SAME_ROW = 0.01
 ODDS = 50.0  # mean score's odds against the prevalence's
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing wrong: an `error` where the organiser would refuse or misread the file, else a `warning` to look at.
+    """One thing wrong: an `error` where the organiser would refuse or misread the file, else a
+    `warning` to look at.
 
     rows are the first offenders, count how many there are (0 where it is about the whole file).
     """
+
     severity: str
     message: str
     rows: tuple[str, ...] = ()
@@ -31,7 +38,9 @@ class Finding:
     def __str__(self) -> str:
         count = f" ({self.count})" if self.count else ""
         more = ", …" if self.count > len(self.rows) else ""
-        return f"{self.severity}: {self.message}{count}" + (f": {', '.join(self.rows)}{more}" if self.rows else "")
+        return f"{self.severity}: {self.message}{count}" + (
+            f": {', '.join(self.rows)}{more}" if self.rows else ""
+        )
 
 
 def listed(rows: Iterable[str]) -> tuple[str, ...]:
@@ -39,15 +48,25 @@ def listed(rows: Iterable[str]) -> tuple[str, ...]:
     return tuple(islice(rows, SHOWN))
 
 
-def suspicions(scores: pd.DataFrame, prevalence: pd.Series | None = None, reference: pd.DataFrame | None = None,
-               probability: bool = False) -> list[Finding]:
-    """Findings about the numbers of a submission: a column a label, ids as index, NaN for what is no number."""
+def suspicions(
+    scores: pd.DataFrame,
+    prevalence: pd.Series | None = None,
+    reference: pd.DataFrame | None = None,
+    probability: bool = False,
+) -> list[Finding]:
+    """Findings about the numbers of a submission: a column a label, ids as index, NaN for what is
+    no number."""
     scores, findings = scores[~scores.index.duplicated()], []
     for column in scores:
         values = scores[column].dropna()
         constant = len(values) > 1 and values.nunique() == 1
         if constant:
-            findings.append(Finding("error", f"column {column}: every score is {values.iloc[0]:g}, so its AUC is 0.5"))
+            findings.append(
+                Finding(
+                    "error",
+                    f"column {column}: every score is {values.iloc[0]:g}, so its AUC is 0.5",
+                )
+            )
         if constant or len(values) < FEW:
             continue
         findings += tied(values) + outside(values, probability)
@@ -63,7 +82,11 @@ def tied(values: pd.Series) -> list[Finding]:
     counts = values.value_counts()
     if len(counts) == 2:
         only = f"only the scores {counts.index[0]:g} and {counts.index[1]:g}"
-        return [Finding("warning", f"column {values.name}: {only}; are these decisions rather than scores?")]
+        return [
+            Finding(
+                "warning", f"column {values.name}: {only}; are these decisions rather than scores?"
+            )
+        ]
     if counts.iloc[0] <= TIED * len(values):
         return []
     rows = listed(f"{identity!r}" for identity in values.index[values == counts.index[0]])
@@ -72,12 +95,15 @@ def tied(values: pd.Series) -> list[Finding]:
 
 
 def outside(values: pd.Series, probability: bool) -> list[Finding]:
-    """Scores outside [0, 1], where the metric takes any: a rank metric scores them, people stumble over them."""
+    """Scores outside [0, 1], where the metric takes any: a rank metric scores them, people stumble
+    over them."""
     where = (values < 0) | (values > 1)
     rows = listed(f"{identity!r} {value:g}" for identity, value in values[where].items())
     if probability or not where.any():
         return []
-    return [Finding("warning", f"column {values.name}: scores outside [0, 1]", rows, int(where.sum()))]
+    return [
+        Finding("warning", f"column {values.name}: scores outside [0, 1]", rows, int(where.sum()))
+    ]
 
 
 def same_rows(scores: pd.DataFrame) -> list[Finding]:
@@ -85,7 +111,11 @@ def same_rows(scores: pd.DataFrame) -> list[Finding]:
     if scores.shape[1] < 2 or len(scores) < FEW:
         return []
     counts = scores.dropna().value_counts()
-    if not len(counts) or counts.iloc[0] <= max(1, SAME_ROW * len(scores)) or (scores.nunique() == 1).all():
+    if (
+        not len(counts)
+        or counts.iloc[0] <= max(1, SAME_ROW * len(scores))
+        or (scores.nunique() == 1).all()
+    ):
         return []
     same = (scores == list(counts.index[0])).all(axis=1).to_numpy()
     rows = listed(f"{identity!r}" for identity in scores.index[same])
@@ -94,13 +124,16 @@ def same_rows(scores: pd.DataFrame) -> list[Finding]:
 
 
 def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
-    """Scores in [0, 1] whose mean and skew are those of the complement, or whose mean is far from the prevalence."""
+    """Scores in [0, 1] whose mean and skew are those of the complement, or whose mean is far from
+    the prevalence."""
     mean = float(values.mean())
     if values.min() < 0 or values.max() > 1 or not 0 < prevalence < 1 or not 0 < mean < 1:
         return []
     told = f"column {values.name}: the mean score is {mean:.3g}, {prevalence:.3g} of the training images are positive"
     complement = abs(mean - (1 - prevalence)) < abs(mean - prevalence)
-    skew = float(values.skew()) * (1 if prevalence < 0.5 else -1)  # rare positives leave a tail on the right
+    skew = float(values.skew()) * (
+        1 if prevalence < 0.5 else -1
+    )  # rare positives leave a tail on the right
     if complement and skew < 0:
         return [Finding("warning", f"{told}: are the scores inverted?")]
     odds = mean / (1 - mean) / (prevalence / (1 - prevalence))
@@ -108,7 +141,8 @@ def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
 
 
 def against(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Finding]:
-    """Columns that run against the scores made at home, or follow another column of theirs better than their own."""
+    """Columns that run against the scores made at home, or follow another column of theirs better
+    than their own."""
     common = scores.index[scores.index.isin(reference.index) & ~scores.index.duplicated()]
     if len(common) < FEW:
         return []
@@ -117,7 +151,9 @@ def against(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Finding]:
     findings = []
     for column in names:
         own = correlation(here[column], home[column])
-        others = {other: correlation(here[column], home[other]) for other in names if other != column}
+        others = {
+            other: correlation(here[column], home[other]) for other in names if other != column
+        }
         best = max(others, key=others.get, default=None)
         if own < 0 and (best is None or others[best] <= -own):
             told = f"column {column}: rank correlation {own:.2f} with the scores made at home: inverted?"
@@ -129,7 +165,8 @@ def against(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Finding]:
 
 
 def correlation(first: pd.Series, second: pd.Series) -> float:
-    """Pearson's correlation of two columns of ranks; 0 where one is constant or not all are numbers."""
+    """Pearson's correlation of two columns of ranks; 0 where one is constant or not all are
+    numbers."""
     both = np.vstack([first.to_numpy(), second.to_numpy()])
     if np.isnan(both).any() or (both.std(axis=1) == 0).any():
         return 0.0

@@ -1,1 +1,2 @@
-"""Training one phase of one fold: batch order, loop, checkpoints, log, validation, exact under every kill."""
+"""Training one phase of one fold: batch order, loop, checkpoints, log, validation, exact under
+every kill."""

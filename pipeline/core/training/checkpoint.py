@@ -1,9 +1,10 @@
 """Checkpoints: a nested state as one safetensors file, two generations, nothing unpickled.
 
-The newest is `<phase>.checkpoint.safetensors`, the one before it `<phase>.checkpoint.previous.safetensors`. Each is
-written under a temporary name, synced and renamed, and carries a digest of its content: a damaged file is known by
-reading it.
+The newest is `<phase>.checkpoint.safetensors`, the one before it
+`<phase>.checkpoint.previous.safetensors`. Each is written under a temporary name, synced and
+renamed, and carries a digest of its content: a damaged file is known by reading it.
 """
+
 import hashlib
 import json
 from pathlib import Path
@@ -12,23 +13,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pipeline.core.artifacts.tables import atomic
+from pipeline.core.artifacts.files import atomic
 from pipeline.core.runtime.claims import claim_path
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 
 def generations(folder: Path, phase: str) -> tuple[Path, Path]:
     """The newest and the previous checkpoint of a phase ("pretrained" or "finetuned")."""
-    return folder / f"{phase}.checkpoint.safetensors", folder / f"{phase}.checkpoint.previous.safetensors"
+    return (
+        folder / f"{phase}.checkpoint.safetensors",
+        folder / f"{phase}.checkpoint.previous.safetensors",
+    )
 
 
 def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> object:
-    """The value as JSON, its tensors moved to `tensors` under their path. Dictionary keys keep their type."""
+    """The value as JSON, its tensors moved to `tensors` under their path. Dictionary keys keep
+    their type."""
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().contiguous().clone()
         return {"tensor": path}
     if isinstance(value, dict):
-        return {"items": [[key, flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+        return {
+            "items": [[key, flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]
+        }
     if isinstance(value, (list, tuple)):
         made = [flatten(item, f"{path}/{number}", tensors) for number, item in enumerate(value)]
         return {"list": made} if isinstance(value, list) else {"tuple": made}
@@ -39,7 +46,7 @@ def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> objec
 
 def unflatten(form: dict, tensors: dict[str, torch.Tensor]) -> object:
     """The inverse of `flatten`."""
-    (kind, content), = form.items()
+    ((kind, content),) = form.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "items":
@@ -54,12 +61,15 @@ def digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
     """A sha256 over the JSON form and the bytes of all tensors, in the order of their names."""
     made = hashlib.sha256(form.encode())
     for name in sorted(tensors):
-        made.update(tensors[name].reshape(-1).view(torch.uint8).numpy() if tensors[name].numel() else b"")
+        made.update(
+            tensors[name].reshape(-1).view(torch.uint8).numpy() if tensors[name].numel() else b""
+        )
     return made.hexdigest()
 
 
 def save(folder: Path, phase: str, state: dict) -> None:
-    """Write `state` as the newest generation; the newest so far becomes the previous one. UserError on a full disk."""
+    """Write `state` as the newest generation; the newest so far becomes the previous one. UserError
+    on a full disk."""
     tensors: dict[str, torch.Tensor] = {}
     form = json.dumps(flatten(state, "", tensors))
     newest, previous = generations(folder, phase)
@@ -69,8 +79,10 @@ def save(folder: Path, phase: str, state: dict) -> None:
             if newest.exists():
                 newest.replace(previous)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{newest}: the checkpoint could not be written ({error}); the one before it stands, "
-                        "make room and run the same command again") from None
+        raise UserError(
+            f"{newest}: the checkpoint could not be written ({error}); the one before it stands, "
+            "make room and run the same command again"
+        ) from None
 
 
 def read(path: Path) -> dict:
@@ -87,10 +99,13 @@ def read(path: Path) -> dict:
 
 
 def load(folder: Path, phase: str) -> dict | None:
-    """The newest state that reads well, or None; where the newest is damaged, says so and takes the other."""
+    """The newest state that reads well, or None; where the newest is damaged, says so and takes the
+    other."""
     newest, previous = generations(folder, phase)
-    for path, instead in ((newest, "the generation before it" if previous.exists() else "the beginning"),
-                          (previous, "the beginning")):
+    for path, instead in (
+        (newest, "the generation before it" if previous.exists() else "the beginning"),
+        (previous, "the beginning"),
+    ):
         if path.exists():
             try:
                 return read(path)

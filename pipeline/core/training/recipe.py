@@ -1,5 +1,8 @@
-"""Stage 2's loss, optimizer and stage ends from a `Finetune` recipe, for networks on images and on metadata."""
-from collections.abc import Iterable
+"""Stage 2's loss, optimizer and stage ends from a `Finetune` recipe, for networks on images and on
+metadata."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -18,12 +21,46 @@ def make_loss(recipe: Finetune, labels: int) -> nn.Module:
     return CrossEntropy() if recipe.loss == "ce" else Focal()
 
 
-def make_optimizer(recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module
+) -> torch.optim.Optimizer:
     """PESG; with the duals of an AUC loss, without any for the others."""
-    return PESG(parameters, loss if isinstance(loss, AUCMargin) else None, lr=recipe.lr, gamma=recipe.gamma,
-                weight_decay=recipe.weight_decay, momentum=recipe.momentum)
+    return PESG(
+        parameters,
+        loss if isinstance(loss, AUCMargin) else None,
+        lr=recipe.lr,
+        gamma=recipe.gamma,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+    )
 
 
 def milestones(recipe: Finetune, steps_per_epoch: int) -> list[int]:
     """The steps at which PESG's stages end."""
-    return [mark * (steps_per_epoch if recipe.milestone_unit == "epoch" else 1) for mark in recipe.milestones]
+    return [
+        mark * (steps_per_epoch if recipe.milestone_unit == "epoch" else 1)
+        for mark in recipe.milestones
+    ]
+
+
+def constant(rate: float) -> Callable[[int], float]:
+    """The same rate at every step."""
+    return lambda _step: rate
+
+
+def triangular(low: float, high: float, period: int) -> Callable[[int], float]:
+    """From low up to high and back every `period` steps (the paper's cyclical rate).
+
+    >>> [round(triangular(1.0, 3.0, 4)(step), 1) for step in range(5)]
+    [1.0, 2.0, 3.0, 2.0, 1.0]
+    """
+    return lambda step: high - (high - low) * abs(2 * (step % period) / period - 1)
+
+
+def stepwise(rate: float, divide: float, milestones: Sequence[int]) -> Callable[[int], float]:
+    """The rate divided by `divide` at each milestone (in steps).
+
+    >>> [stepwise(0.1, 10, [2])(step) for step in (1, 2)]
+    [0.1, 0.01]
+    """
+    return lambda step: rate / divide ** bisect_right(milestones, step)

@@ -1,4 +1,6 @@
-"""The validation AUC that a run's log shows: image by image, one view each, mean over labels with both classes."""
+"""The validation AUC that a run's log shows: image by image, one view each, mean over labels with
+both classes."""
+
 from collections.abc import Callable
 
 import numpy as np
@@ -6,17 +8,18 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.tables import image_path
+from pipeline.core.artifacts.paths import image_path
 from pipeline.core.images.views import read_picture, view_matrices
 from pipeline.core.losses.checks import NotFinite
+from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.scoring import score_views
 from pipeline.core.runs.job import Job
-from pipeline.core.runtime.device import workers
-from pipeline.core.training.log import auc_or_nan
+from pipeline.core.runtime.device import loader_processes
 
 
 def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, float]]:
-    """A function network -> {"mean": AUC, label: AUC}; a label without both classes has NaN and is not in the mean.
+    """A function network -> {"mean": AUC, label: AUC}; a label without both classes has NaN and is
+    not in the mean.
 
     It raises NotFinite for a network that has diverged.
     """
@@ -26,11 +29,20 @@ def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, f
     matrices = view_matrices(1, run.size, run.augment)
 
     def validate(network: nn.Module) -> dict[str, float]:
-        scores = score_views(network, lambda index: read_picture(paths[index], task.resize.channels), len(paths),
-                             matrices, dtype, workers() if len(paths) > 500 else 0)[:, 0]
+        scores = score_views(
+            network,
+            lambda index: read_picture(paths[index], task.resize.channels),
+            len(paths),
+            matrices,
+            dtype,
+            loader_processes() if len(paths) > 500 else 0,
+        )[:, 0]
         if not np.isfinite(scores).all():
-            raise NotFinite(f"{np.count_nonzero(~np.isfinite(scores).all(1))} of {len(paths)} validation images get "
-                            "a score that is not finite")
+            raise NotFinite(
+                f"{np.count_nonzero(~np.isfinite(scores).all(1))} of {len(paths)} validation "
+                "images get "
+                "a score that is not finite"
+            )
         return mean_first(dict(zip(job.labels, map(auc_or_nan, scores.T, labels.T), strict=True)))
 
     return validate

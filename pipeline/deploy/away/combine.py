@@ -1,4 +1,6 @@
-"""Scores of networks to scores of units, by the averages of `ensemble`, from whatever there was time for."""
+"""Scores of networks to scores of units, by the averages of `ensemble`, from whatever there was
+time for."""
+
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -6,28 +8,41 @@ import pandas as pd
 
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.task import Task
-from pipeline.core.ensemble.averages import apply_map, blend_metadata, ranks_within, unit_scores, weighted_mean
+from pipeline.core.ensemble.averages import apply_map, blend_metadata, ranks_within, weighted_mean
+from pipeline.core.ensemble.units import unit_scores
 
 Key = tuple[str, int]  # member and fold
-Made = Mapping[Key, pd.DataFrame]  # a row a picture, the labels that the member predicts as columns, NaN rows = none
+Made = Mapping[
+    Key, pd.DataFrame
+]  # a row a picture, the labels that the member predicts as columns, NaN rows = none
 
 
-def combine(about: dict, quantiles: Mapping, rows: pd.DataFrame, made: Made, task: Task,
-            unreadable: Collection[int] = ()) -> pd.DataFrame:
+def combine(
+    about: dict,
+    quantiles: Mapping,
+    rows: pd.DataFrame,
+    made: Made,
+    task: Task,
+    unreadable: Collection[int] = (),
+) -> pd.DataFrame:
     """unit_id and the labels, one row a unit of `rows`, never NaN.
 
-    about      package.json; quantiles: "members" of quantiles.json, where the blend's method needs it
+    about      package.json; quantiles: "members" of quantiles.json, where the blend's method needs
+               it
     rows       what the pictures are: unit_id, and the view where frontal_first asks for it
     made       what has been scored so far, the metadata network among it
-    unreadable positions of pictures that cannot be read: a unit of nothing else takes the mean of the other units
-    A picture not reached yet is left out where its study has others, else it takes the mean of those that are. A label
-    that no network has scored takes the share of positives in training.
+    unreadable positions of pictures that cannot be read: a unit of nothing else takes the mean of
+    the other units A picture not reached yet is left out where its study has others, else it takes
+    the mean of those that are. A label that no network has scored takes the share of positives in
+    training.
     """
     names = list(about["labels"])
     scored = np.ones(len(rows), bool)
     for key, scores in made.items():
         scored &= (key[0] == METADATA) | scores.notna().all(axis=1).to_numpy()
-    images = filled(image_scores(about, quantiles, made, scored), [about["prior"][name] for name in names])
+    images = filled(
+        image_scores(about, quantiles, made, scored), [about["prior"][name] for name in names]
+    )
     patients = member_scores(METADATA, about, quantiles, made, np.ones(len(rows), bool))
     if patients is not None:
         images = blend_metadata(images, patients, about["metadata"])
@@ -43,38 +58,51 @@ def combine(about: dict, quantiles: Mapping, rows: pd.DataFrame, made: Made, tas
 
 
 def image_scores(about: dict, quantiles: Mapping, made: Made, scored: np.ndarray) -> np.ndarray:
-    """(n, K) weighted mean of the runs that have been scored; NaN for the other rows, and for labels nobody scored."""
+    """(n, K) weighted mean of the runs that have been scored; NaN for the other rows, and for
+    labels nobody scored."""
     images = np.full((len(scored), len(about["labels"])), np.nan)
     parts = {name: member_scores(name, about, quantiles, made, scored) for name in about["weights"]}
     parts = {name: part for name, part in parts.items() if part is not None}
     if parts:
-        weights = np.array([[about["weights"][name][label] for label in about["labels"]] for name in parts])
+        weights = np.array(
+            [[about["weights"][name][label] for label in about["labels"]] for name in parts]
+        )
         images[scored] = weighted_mean(list(parts.values()), weights)
     return images
 
 
-def member_scores(name: str, about: dict, quantiles: Mapping, made: Made, rows: np.ndarray) -> np.ndarray | None:
-    """(n of `rows`, K) mean of a member's folds on the scale of the blend's method; None where no fold was scored."""
-    folds = [comparable(key, scores[rows].reindex(columns=about["labels"]), about["method"], quantiles)
-             for key, scores in made.items() if key[0] == name]
+def member_scores(
+    name: str, about: dict, quantiles: Mapping, made: Made, rows: np.ndarray
+) -> np.ndarray | None:
+    """(n of `rows`, K) mean of a member's folds on the scale of the blend's method; None where no
+    fold was scored."""
+    folds = [
+        comparable(key, scores[rows].reindex(columns=about["labels"]), about["method"], quantiles)
+        for key, scores in made.items()
+        if key[0] == name
+    ]
     return np.mean(folds, axis=0) if folds else None
 
 
 def comparable(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapping) -> np.ndarray:
-    """(n, K) of one network on the scale of "mean", "rank" (within these rows) or "quantile" (by its frozen maps)."""
+    """(n, K) of one network on the scale of "mean", "rank" (within these rows) or "quantile" (by
+    its frozen maps)."""
     values = scores.to_numpy(np.float64)
     if method == "mean" or not len(values):
         return values
     if method == "rank":
         return ranks_within(values, np.zeros(len(values)))
     maps = quantiles[key[0]][f"fold{key[1]}"]
-    columns = [apply_map(values[:, column], maps[label]) if label in maps else np.full(len(values), np.nan)
-               for column, label in enumerate(scores.columns)]
+    columns = [
+        apply_map(values[:, column], maps[label]) if label in maps else np.full(len(values), np.nan)
+        for column, label in enumerate(scores.columns)
+    ]
     return np.stack(columns, axis=1)
 
 
 def filled(images: np.ndarray, prior: Sequence[float]) -> np.ndarray:
-    """The scores with a column's mean where a row has none, and the prior where a column has none."""
+    """The scores with a column's mean where a row has none, and the prior where a column has
+    none."""
     images = images.copy()
     for column, share in zip(images.T, prior, strict=True):
         gaps = np.isnan(column)

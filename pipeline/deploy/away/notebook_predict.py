@@ -2,11 +2,11 @@
 
 Attached: the competition, and a dataset with the trained networks and the code that made them.
 
-1. Find the mounts, whatever Kaggle calls them today.
-2. Write a submission that scores 0.5, so that there is one whatever happens next.
-3. Predict in a process of its own, in order of value, within the time there is; every improvement replaces the file.
-4. Look at the file once more.
+1. Find the mounts, whatever Kaggle calls them today. 2. Write a submission that scores 0.5, so that
+there is one whatever happens next. 3. Predict in a process of its own, in order of value, within
+the time there is; every improvement replaces the file. 4. Look at the file once more.
 """
+
 # %%
 import csv
 import importlib.util
@@ -33,12 +33,15 @@ STARTED = time.monotonic()
 ROOT = Path(os.environ.get("KAGGLE_ROOT", "/kaggle"))
 INPUT, WORKING, TEMP = ROOT / "input", ROOT / "working", Path(tempfile.mkdtemp())
 SAMPLE = "sample_submission.csv"
-RERUN = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))  # True where the hidden test set has been swapped in
+RERUN = bool(
+    os.environ.get("KAGGLE_IS_COMPETITION_RERUN")
+)  # True where the hidden test set has been swapped in
 print(f"Python {sys.version.split()[0]}, hidden test set: {RERUN}")
 
 
 def folders(top, depth):
-    """A folder and those below it, breadth first, so that a mount is found before the pictures in it are listed."""
+    """A folder and those below it, breadth first, so that a mount is found before the pictures in
+    it are listed."""
     level = [top]
     for _ in range(depth + 1):
         yield from level
@@ -53,11 +56,14 @@ def listed(folder):
 
 
 def find(is_it, tried=()):
-    """The first folder under the inputs that `is_it`: those tried first, then all to a depth of five."""
+    """The first folder under the inputs that `is_it`: those tried first, then all to a depth of
+    five."""
     for folder in [*(INPUT / one for one in tried), *folders(INPUT, 5)]:
         if folder.is_dir() and is_it(folder):
             return folder
-    raise SystemExit(f"{INPUT}: nothing in it is what was looked for; attach the competition and the dataset")
+    raise SystemExit(
+        f"{INPUT}: nothing in it is what was looked for; attach the competition and the dataset"
+    )
 
 
 def is_package(folder):
@@ -96,6 +102,7 @@ def write_fallback():
 write_fallback()
 print(f"{submission}: {len(ids)} rows, prior only")
 
+
 # %%
 def code_folder():
     """The folder to import the code from: unpacked by Kaggle, or unpacked here."""
@@ -108,7 +115,8 @@ def code_folder():
 
 
 def install(missing):
-    """Put the packages that this machine lacks into a folder of their own, from the wheels in the package."""
+    """Put the packages that this machine lacks into a folder of their own, from the wheels in the
+    package."""
     if missing:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
         where = ["--find-links", str(package), "--target", str(TEMP / "site")]
@@ -122,27 +130,46 @@ def lacks(module, wanted):
     name, _, oldest = wanted.partition(">=")
     if importlib.util.find_spec(module) is None:
         return True
-    there, oldest = ([int(part) for part in re.findall(r"\d+", text)] for text in (version(name), oldest))
+    there, oldest = (
+        [int(part) for part in re.findall(r"\d+", text)] for text in (version(name), oldest)
+    )
     return there < oldest
 
 
 site = install([wanted for module, wanted in about["wheels"].items() if lacks(module, wanted)])
 left = HOURS * 3600 - (time.monotonic() - STARTED)
-environment = {**os.environ, "PYTHONPATH": f"{code_folder()}{os.pathsep}{site}", "PYTHONUNBUFFERED": "1",
-               "TIME_LIMIT": f"{left:.0f}s", "HF_HUB_OFFLINE": "1"}
-command = [sys.executable, "-m", "pipeline.deploy.away.kaggle", str(package), str(raw), str(submission)]
-process = subprocess.Popen(command, cwd=TEMP, env=environment, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-watchdog = threading.Timer(left, process.kill)  # it stops by itself before; this is for one that hangs
+environment = {
+    **os.environ,
+    "PYTHONPATH": f"{code_folder()}{os.pathsep}{site}",
+    "PYTHONUNBUFFERED": "1",
+    "TIME_LIMIT": f"{left:.0f}s",
+    "HF_HUB_OFFLINE": "1",
+}
+command = [
+    sys.executable,
+    "-m",
+    "pipeline.deploy.away.kaggle",
+    str(package),
+    str(raw),
+    str(submission),
+]
+process = subprocess.Popen(
+    command, cwd=TEMP, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+)
+watchdog = threading.Timer(
+    left, process.kill
+)  # it stops by itself before; this is for one that hangs
 watchdog.start()
 for line in process.stdout:
     print(line, end="")
 print(f"ended with status {process.wait()}")
 watchdog.cancel()
 
+
 # %%
 def sound():
-    """Does the submission have the sample's ids in order and a finite number in each other field?"""
+    """Does the submission have the sample's ids in order and a finite number in each other
+    field?"""
     try:
         with submission.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))

@@ -1,10 +1,13 @@
 """# Train for as long as a session lasts
 
-Attached: the competition, a dataset with the code, and, from the second session on, this notebook's own last output.
+Attached: the competition, a dataset with the code, and, from the second session on, this notebook's
+own last output.
 
-Prepares the pictures, makes the folds, and trains; stops in time and leaves its checkpoints as output, from which the
-next session continues. When it says that everything stands, download the output's `models` folder.
+Prepares the pictures, makes the folds, and trains; stops in time and leaves its checkpoints as
+output, from which the next session continues. When it says that everything stands, download the
+output's `models` folder.
 """
+
 # %%
 import importlib.util
 import json
@@ -31,7 +34,8 @@ NAME = TARGET.split("/")[0]
 
 
 def folders(top, depth):
-    """A folder and those below it, breadth first, so that a mount is found before the pictures in it are listed."""
+    """A folder and those below it, breadth first, so that a mount is found before the pictures in
+    it are listed."""
     level = [top]
     for _ in range(depth + 1):
         yield from level
@@ -46,7 +50,8 @@ def listed(folder):
 
 
 def found(is_it, tried=()):
-    """Every folder under the inputs that `is_it`: those tried first, then all to a depth of five."""
+    """Every folder under the inputs that `is_it`: those tried first, then all to a depth of
+    five."""
     mounts = [*(INPUT / one for one in tried), *folders(INPUT, 5)]
     return [folder for folder in mounts if folder.is_dir() and is_it(folder)]
 
@@ -64,7 +69,8 @@ package, raw = found(is_package)[0], found(is_competition, (f"competitions/{SLUG
 print(f"package {package}\nraw     {raw}")
 
 # %%
-# Pictures and tables are made anew each session: they are the same bytes, and weights carry their hashes.
+# Pictures and tables are made anew each session: they are the same bytes, and weights carry their
+# hashes.
 data, models = TEMP / "data", WORKING / "models"
 (data / NAME).mkdir(parents=True, exist_ok=True)
 (data / NAME / "raw").symlink_to(raw)
@@ -73,25 +79,54 @@ for earlier in found(lambda folder: folder.name == "models" and (folder / NAME).
     print(f"continues from {earlier}")
 
 # %%
-unpacked = [folder for folder in folders(package, 3) if (folder / "pipeline" / "finetune.py").is_file()]
+unpacked = [
+    folder for folder in folders(package, 3) if (folder / "pipeline" / "finetune.py").is_file()
+]
 code = unpacked[0] if unpacked else TEMP / "code"
 if not unpacked:
     with zipfile.ZipFile(package / "code.zip") as archive:
         archive.extractall(code)
 about = json.loads((package / "package.json").read_text())
-missing = [wanted for module, wanted in about["wheels"].items() if importlib.util.find_spec(module) is None]
+missing = [
+    wanted for module, wanted in about["wheels"].items() if importlib.util.find_spec(module) is None
+]
 if missing:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--find-links", str(package)]
-    print(f"pip: status {subprocess.run([*pip, '--target', str(TEMP / 'site'), *missing], check=False).returncode}")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--find-links",
+        str(package),
+    ]
+    print(
+        f"pip: status {subprocess.run([*pip, '--target', str(TEMP / 'site'), *missing], check=False).returncode}"
+    )
 
 
 def stage(*arguments):
-    """Run a stage to its end or to the time limit and return its exit status: 0 done, 75 out of time."""
+    """Run a stage to its end or to the time limit and return its exit status: 0 done, 75 out of
+    time."""
     left = HOURS * 3600 - (time.monotonic() - STARTED)
-    environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{TEMP / 'site'}", "PYTHONUNBUFFERED": "1",
-                   "TIME_LIMIT": f"{max(left, 1):.0f}s", "DATA": str(data), "MODELS": str(models)}
-    process = subprocess.Popen([sys.executable, "-m", *arguments], cwd=TEMP, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{code}{os.pathsep}{TEMP / 'site'}",
+        "PYTHONUNBUFFERED": "1",
+        "TIME_LIMIT": f"{max(left, 1):.0f}s",
+        "DATA": str(data),
+        "MODELS": str(models),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=TEMP,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     for line in process.stdout:
         print(line, end="")
     return process.wait()
@@ -99,11 +134,22 @@ def stage(*arguments):
 
 # %%
 status = 0
-for arguments in (("pipeline.prepare", NAME), ("pipeline.folds", NAME), ("pipeline.pretrain", TARGET),
-                  ("pipeline.finetune", TARGET), ("pipeline.predict", TARGET)):
+for arguments in (
+    ("pipeline.prepare", NAME),
+    ("pipeline.folds", NAME),
+    ("pipeline.pretrain", TARGET),
+    ("pipeline.finetune", TARGET),
+    ("pipeline.predict", TARGET),
+):
     status = stage(*arguments)
-    print(f"{' '.join(arguments)}: status {status} after {(time.monotonic() - STARTED) / 3600:.2f} h")
+    print(
+        f"{' '.join(arguments)}: status {status} after {(time.monotonic() - STARTED) / 3600:.2f} h"
+    )
     if status:
         break
-print({0: f"everything stands in {models}", 75: "out of time: attach this output and run again to continue"}.get(
-    status, f"failed with status {status}"))
+print(
+    {
+        0: f"everything stands in {models}",
+        75: "out of time: attach this output and run again to continue",
+    }.get(status, f"failed with status {status}")
+)

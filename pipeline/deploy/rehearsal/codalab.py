@@ -5,10 +5,12 @@
 reads   submissions/<comp>/codalab/src (`make codalab`); data/<comp>/raw; models/<comp>/ensemble.csv
 writes  nothing but a temporary folder
 
-The bundle alone is copied into an empty folder, beside the pictures of the test list under the organiser's paths, and
-runs in a fresh environment, without the network, pictures and bundle read-only. Its predictions are checked and held
-against the ensemble's, and the memory it took is told.
+The bundle alone is copied into an empty folder, beside the pictures of the test list under the
+organiser's paths, and runs in a fresh environment, without the network, pictures and bundle
+read-only. Its predictions are checked and held against the ensemble's, and the memory it took is
+told.
 """
+
 import argparse
 import csv
 import shutil
@@ -18,10 +20,12 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pipeline.core.artifacts.tables import models_folder, raw_folder, read_csv, submissions_folder
+from pipeline.core.artifacts.paths import models_folder, raw_folder, submissions_folder
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.raw.read import read_source
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import fill, wanted
 from pipeline.deploy.rehearsal.compare import compare
 from pipeline.deploy.rehearsal.isolation import (
@@ -42,9 +46,14 @@ def main(arguments: argparse.Namespace) -> None:
     competition = load(arguments.competition)
     bundle = submissions_folder(competition.name) / "codalab" / "src"
     if not (bundle / "predict.py").is_file():
-        raise UserError(f"{bundle}: there is no bundle; `make codalab COMP={competition.name}` makes it")
+        raise UserError(
+            f"{bundle}: there is no bundle; `make codalab COMP={competition.name}` makes it"
+        )
     with tempfile.TemporaryDirectory() as temporary:
-        work, python = Path(temporary) / "work", fresh_environment(Path(temporary) / "env", CODALAB_BASE)
+        work, python = (
+            Path(temporary) / "work",
+            fresh_environment(Path(temporary) / "env", CODALAB_BASE),
+        )
         check_cut(python)
         shutil.copytree(bundle, work / "src")
         tops = lay_out(competition, work)
@@ -60,11 +69,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def lay_out(competition: Competition, work: Path) -> list[str]:
-    """Write the list and the pictures of the test set under the organiser's paths; the folders made."""
+    """Write the list and the pictures of the test set under the organiser's paths; the folders
+    made."""
     raw = raw_folder(competition.name)
     table = competition.module.read_raw(raw)
     test = table[table["split"] == "test"]
-    paths = [f"{unit}/{PurePosixPath(file).name}" for unit, file in zip(test["unit_id"], test["file"])]
+    paths = [
+        f"{unit}/{PurePosixPath(file).name}" for unit, file in zip(test["unit_id"], test["file"])
+    ]
     for path, file in zip(paths, test["file"]):
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).write_bytes(read_source(raw, file))
@@ -79,8 +91,11 @@ def sample(competition: Competition) -> pd.DataFrame:
 
 def home(competition: Competition) -> pd.DataFrame:
     """What `submit` would write."""
-    scores = read_csv(models_folder(competition.name) / "ensemble.csv", ("unit_id", "split"),
-                      f"make ensemble COMP={competition.name}")
+    scores = read_csv(
+        models_folder(competition.name) / "ensemble.csv",
+        ("unit_id", "split"),
+        f"make ensemble COMP={competition.name}",
+    )
     return fill(sample(competition), scores[scores["split"] == "test"], competition.submission)
 
 

@@ -1,29 +1,38 @@
 """Are the scores made away from home those made at home?"""
+
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, refuse_errors
 
 EQUAL = 1e-4  # largest difference of a score in [0, 1] that sums in another order make
-RANKS = 0.999  # smallest rank correlation, where scores are rounded to 8 bits of precision on the way (bf16)
+# smallest rank correlation, where scores are rounded to 8 bits of precision on the way (bf16)
+RANKS = 0.999
 
 
 def compare(away: Path, home: pd.DataFrame, want: Wanted) -> str:
-    """Check a predictions file, hold it against the scores made at home, and say how far apart they are.
+    """Check a predictions file, hold it against the scores made at home, and say how far apart they
+    are.
 
-    home: the id column and the score columns. UserError where the file has errors, or the scores are others.
+    home: the id column and the score columns. UserError where the file has errors, or the scores
+    are others.
     """
     refuse_errors(away, check_file(away, want))
     first = by_id(pd.read_csv(away, dtype={want.id_column: "str"}), want)
     second = by_id(home, want).loc[first.index]
     furthest = float((first - second).abs().max().max()) if len(first) else 0.0
-    alike = min((first[column].rank().corr(second[column].rank()) for column in want.scores), default=1.0)
+    alike = min(
+        (first[column].rank().corr(second[column].rank()) for column in want.scores), default=1.0
+    )
     if furthest > EQUAL and not alike >= RANKS:
-        raise UserError(f"{away}: not the scores made at home: they differ by up to {furthest:.3g}, rank correlation "
-                        f"{alike:.4f}")
+        raise UserError(
+            f"{away}: not the scores made at home: they differ by up to {furthest:.3g}, rank "
+            "correlation "
+            f"{alike:.4f}"
+        )
     return f"{len(first)} rows: the scores made at home within {furthest:.2g}"
 
 

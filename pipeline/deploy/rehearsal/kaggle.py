@@ -1,13 +1,17 @@
-"""Run the very notebook that goes to Kaggle, as Kaggle will, and compare its submission with the one made at home.
+"""Run the very notebook that goes to Kaggle, as Kaggle will, and compare its submission with the
+one made at home.
 
     python -m pipeline.deploy.rehearsal.kaggle melanoma
 
-reads   submissions/<comp>/kaggle (`make kaggle`); submissions/<comp>/submission.csv (`make submit`); data/<comp>/raw
+reads   submissions/<comp>/kaggle (`make kaggle`); submissions/<comp>/submission.csv (`make
+        submit`); data/<comp>/raw
 writes  nothing but a temporary folder
 
-The dataset and the competition are laid out under Kaggle's paths, read-only, archives unpacked as Kaggle does; the
-notebook runs in a kernel of a fresh environment that holds what Kaggle's image is known to hold, without the network.
+The dataset and the competition are laid out under Kaggle's paths, read-only, archives unpacked as
+Kaggle does; the notebook runs in a kernel of a fresh environment that holds what Kaggle's image is
+known to hold, without the network.
 """
+
 import argparse
 import json
 import shutil
@@ -23,12 +27,20 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from pipeline.core.artifacts.tables import raw_folder, submissions_folder
+from pipeline.core.artifacts.paths import raw_folder, submissions_folder
 from pipeline.core.config.competition import Competition, load
-from pipeline.core.runtime.command import UserError, run_stage, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import wanted
 from pipeline.deploy.rehearsal.compare import compare
-from pipeline.deploy.rehearsal.isolation import KAGGLE_BASE, check_cut, clean_variables, cut_off, fresh_environment, how
+from pipeline.deploy.rehearsal.isolation import (
+    KAGGLE_BASE,
+    check_cut,
+    clean_variables,
+    cut_off,
+    fresh_environment,
+    how,
+)
 
 NEW, OLD = "new", "old"  # Kaggle's two ways to name its mounts
 KERNEL = "rehearsal"
@@ -40,9 +52,14 @@ def main(arguments: argparse.Namespace) -> None:
     home = folder / competition.submission.file
     for path, target in ((folder / "kaggle/predict/notebook.ipynb", "kaggle"), (home, "submit")):
         if not path.is_file():
-            raise UserError(f"{path}: there is no such file; `make {target} COMP={competition.name}` makes it")
+            raise UserError(
+                f"{path}: there is no such file; `make {target} COMP={competition.name}` makes it"
+            )
     with tempfile.TemporaryDirectory(prefix="k") as temporary:
-        root, python = Path(temporary) / "kaggle", fresh_environment(Path(temporary) / "env", KAGGLE_BASE)
+        root, python = (
+            Path(temporary) / "kaggle",
+            fresh_environment(Path(temporary) / "env", KAGGLE_BASE),
+        )
         check_cut(python)
         mounts = lay_out(competition, folder / "kaggle", root, arguments.layout)
         book = execute(folder / "kaggle/predict/notebook.ipynb", python, root, mounts)
@@ -50,16 +67,28 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"rehearsed with {how()}")
         sample = competition.module.sample(raw_folder(competition.name))
         there = pd.read_csv(home, dtype={competition.submission.id_column: "str"})
-        print(compare(root / "working" / home.name, there, wanted(sample, competition.submission, competition.task)))
+        print(
+            compare(
+                root / "working" / home.name,
+                there,
+                wanted(sample, competition.submission, competition.task),
+            )
+        )
 
 
-def lay_out(competition: Competition, folder: Path, root: Path, layout: str) -> list[tuple[Path, Path]]:
+def lay_out(
+    competition: Competition, folder: Path, root: Path, layout: str
+) -> list[tuple[Path, Path]]:
     """Make Kaggle's folders under `root`; what is to be mounted there, source and target."""
-    owner, dataset = json.loads((folder / "dataset/dataset-metadata.json").read_text())["id"].split("/")
+    owner, dataset = json.loads((folder / "dataset/dataset-metadata.json").read_text())["id"].split(
+        "/"
+    )
     slug, inputs = competition.task.slug, root / "input"
     raw = inputs / "competitions" / slug if layout == NEW else inputs / slug
     package = inputs / "datasets" / owner / dataset if layout == NEW else inputs / dataset
-    shutil.copytree(folder / "dataset", package, ignore=shutil.ignore_patterns("dataset-metadata.json", "*.zip"))
+    shutil.copytree(
+        folder / "dataset", package, ignore=shutil.ignore_patterns("dataset-metadata.json", "*.zip")
+    )
     for archive in (folder / "dataset").glob("*.zip"):
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(package / archive.stem)
@@ -68,18 +97,31 @@ def lay_out(competition: Competition, folder: Path, root: Path, layout: str) -> 
     return [(raw_folder(competition.name), raw), (package, package)]
 
 
-def execute(path: Path, python: Path, root: Path, mounts: list[tuple[Path, Path]]) -> nbformat.NotebookNode:
-    """The notebook with its outputs, run to the end by that Python, cut off; UserError where a cell fails."""
+def execute(
+    path: Path, python: Path, root: Path, mounts: list[tuple[Path, Path]]
+) -> nbformat.NotebookNode:
+    """The notebook with its outputs, run to the end by that Python, cut off; UserError where a cell
+    fails."""
     book = nbformat.read(path, as_version=4)
     command = cut_off([str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"], mounts)
     specification = root.parent / "kernels" / KERNEL / "kernel.json"
     specification.parent.mkdir(parents=True)
-    specification.write_text(json.dumps({"argv": command, "display_name": KERNEL, "language": "python"}))
+    specification.write_text(
+        json.dumps({"argv": command, "display_name": KERNEL, "language": "python"})
+    )
     # Sockets of files rather than ports: those of another network namespace cannot be reached.
-    manager = AsyncKernelManager(kernel_name=KERNEL, transport="ipc", connection_file=str(root.parent / "c.json"),
-                                 kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(root.parent / "kernels")]))
-    client = NotebookClient(book, km=manager, timeout=None, resources={"metadata": {"path": str(root / "working")}})
-    variables = clean_variables(KAGGLE_ROOT=str(root), KAGGLE_IS_COMPETITION_RERUN="1", HOME=str(root.parent))
+    manager = AsyncKernelManager(
+        kernel_name=KERNEL,
+        transport="ipc",
+        connection_file=str(root.parent / "c.json"),
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(root.parent / "kernels")]),
+    )
+    client = NotebookClient(
+        book, km=manager, timeout=None, resources={"metadata": {"path": str(root / "working")}}
+    )
+    variables = clean_variables(
+        KAGGLE_ROOT=str(root), KAGGLE_IS_COMPETITION_RERUN="1", HOME=str(root.parent)
+    )
     try:
         return client.execute(env=variables)
     except CellExecutionError as error:
@@ -88,13 +130,20 @@ def execute(path: Path, python: Path, root: Path, mounts: list[tuple[Path, Path]
 
 def printed(book: nbformat.NotebookNode) -> str:
     """What the notebook printed."""
-    return "".join(output["text"] for cell in book.cells for output in cell.get("outputs", ()) if "text" in output)
+    return "".join(
+        output["text"]
+        for cell in book.cells
+        for output in cell.get("outputs", ())
+        if "text" in output
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     made = stage_parser(__doc__, targets=False)
     made.add_argument("competition", metavar="COMPETITION")
-    made.add_argument("--layout", choices=(NEW, OLD), default=NEW, help="how Kaggle names its mounts")
+    made.add_argument(
+        "--layout", choices=(NEW, OLD), default=NEW, help="how Kaggle names its mounts"
+    )
     return made
 
 

@@ -1,4 +1,5 @@
 """Run a program and say how much memory it and its children took together."""
+
 import subprocess
 import threading
 from pathlib import Path
@@ -6,8 +7,11 @@ from pathlib import Path
 PAUSE = 0.2  # seconds between two looks
 
 
-def run_measured(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, float]:
-    """(exit status, peak in MB). Shared pages count once (proportional set size); 0 MB where there is no /proc."""
+def run_measured(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> tuple[int, float]:
+    """(exit status, peak in MB). Shared pages count once (proportional set size); 0 MB where there
+    is no /proc."""
     process = subprocess.Popen(command, cwd=folder, env=environment)
     peak, done = [0.0], threading.Event()
 

@@ -5,9 +5,10 @@
     stl10      $DATA/stl10/raw/stl10_binary/{train,test}_{X,y}.bin
     cats_dogs  $DATA/cats_dogs/raw/train/{cat,dog}.N.jpg    (Kaggle's labelled part; its test set has no labels)
 
-The lower half of the class ids is negative, the upper half positive; positives are then dropped at random until their
-part of the training set is `imratio`. The test set stays whole.
+The lower half of the class ids is negative, the upper half positive; positives are then dropped at
+random until their part of the training set is `imratio`. The test set stays whole.
 """
+
 import math
 import pickle
 from dataclasses import dataclass
@@ -17,21 +18,33 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.core.artifacts.tables import raw_folder
-from pipeline.core.runtime.command import UserError
+from pipeline.core.artifacts.paths import raw_folder
+from pipeline.core.runtime.errors import UserError
 
-# What a CIFAR file may build: arrays and the bytes inside them. Anything else in a pickle could run code.
-ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"),
-           *((module, name) for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-             for name in ("_reconstruct", "scalar")),
-           *((module, "_frombuffer") for module in ("numpy.core.numeric", "numpy._core.numeric"))}
-CATS_DOGS_TEST_FROM = 10_000  # of the 12,500 numbers of each class: 20,000 training and 5,000 test images
+# What a CIFAR file may build: arrays and the bytes inside them. Anything else in a pickle could run
+# code.
+ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    *(
+        (module, name)
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        for name in ("_reconstruct", "scalar")
+    ),
+    *((module, "_frombuffer") for module in ("numpy.core.numeric", "numpy._core.numeric")),
+}
+CATS_DOGS_TEST_FROM = (
+    10_000  # of the 12,500 numbers of each class: 20,000 training and 5,000 test images
+)
 CATS_DOGS_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Images (N, 3, S, S) uint8 and binary labels (N,) int64; `note` says where the files are not the originals."""
+    """Images (N, 3, S, S) uint8 and binary labels (N,) int64; `note` says where the files are not
+    the originals."""
+
     name: str
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -41,18 +54,26 @@ class Benchmark:
 
 
 class ArraysOnly(pickle.Unpickler):
-    """An unpickler that builds numpy arrays and plain containers, and refuses everything else by name."""
+    """An unpickler that builds numpy arrays and plain containers, and refuses everything else by
+    name."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in ALLOWED:
-            raise UserError(f"{getattr(self, 'path', 'pickle')}: holds {module}.{name}; only numpy arrays are read")
+            raise UserError(
+                f"{getattr(self, 'path', 'pickle')}: holds {module}.{name}; only numpy arrays are "
+                "read"
+            )
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path, key: bytes) -> dict:
-    """A CIFAR file as a dict that holds b"data" and `key`; a UserError for anything that is not one."""
+    """A CIFAR file as a dict that holds b"data" and `key`; a UserError for anything that is not
+    one."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; unpack the data set's own archive into {path.parent.parent}")
+        raise UserError(
+            f"{path}: there is no such file; unpack the data set's own archive into "
+            f"{path.parent.parent}"
+        )
     with path.open("rb") as file:
         reader = ArraysOnly(file, encoding="bytes")
         reader.path = path
@@ -75,11 +96,22 @@ def cifar(folder: Path, train: list[str], test: str, key: bytes) -> tuple:
     images = np.concatenate([part[b"data"] for part in parts]).reshape(-1, 3, 32, 32)
     classes = np.concatenate([np.asarray(part[key]) for part in parts])
     copy = any(name.endswith(b".jpg") for name in last.get(b"filenames", [])[:1])
-    return images, classes, last[b"data"].reshape(-1, 3, 32, 32), np.asarray(last[key]), "JPEG copy" if copy else ""
+    return (
+        images,
+        classes,
+        last[b"data"].reshape(-1, 3, 32, 32),
+        np.asarray(last[key]),
+        "JPEG copy" if copy else "",
+    )
 
 
 def cifar10(raw: Path) -> tuple:
-    return cifar(raw / "cifar-10-batches-py", [f"data_batch_{i}" for i in range(1, 6)], "test_batch", b"labels")
+    return cifar(
+        raw / "cifar-10-batches-py",
+        [f"data_batch_{i}" for i in range(1, 6)],
+        "test_batch",
+        b"labels",
+    )
 
 
 def cifar100(raw: Path) -> tuple:
@@ -93,11 +125,16 @@ def stl10(raw: Path) -> tuple:
     def part(name: str) -> tuple[np.ndarray, np.ndarray]:
         for path in (folder / f"{name}_X.bin", folder / f"{name}_y.bin"):
             if not path.is_file():
-                raise UserError(f"{path}: there is no such file; unpack stl10_binary.tar.gz into {raw}")
+                raise UserError(
+                    f"{path}: there is no such file; unpack stl10_binary.tar.gz into {raw}"
+                )
         labels = np.fromfile(folder / f"{name}_y.bin", np.uint8).astype(np.int64) - 1
         pixels = np.fromfile(folder / f"{name}_X.bin", np.uint8)
         if pixels.size != labels.size * 3 * 96 * 96:
-            raise UserError(f"{folder}/{name}_X.bin: {pixels.size} bytes for {labels.size} labels of 27,648 bytes")
+            raise UserError(
+                f"{folder}/{name}_X.bin: {pixels.size} bytes for {labels.size} labels of 27,648 "
+                "bytes"
+            )
         return np.ascontiguousarray(pixels.reshape(-1, 3, 96, 96).transpose(0, 1, 3, 2)), labels
 
     images, classes = part("train")
@@ -106,14 +143,20 @@ def stl10(raw: Path) -> tuple:
 
 
 def cats_dogs(raw: Path) -> tuple:
-    """Cats (0) and dogs (1) at 32 x 32; of each, the images numbered from 10,000 are the test set."""
-    paths = sorted((raw / "train").glob("*.jpg"), key=lambda path: (path.name[:3], int(path.name.split(".")[1])))
+    """Cats (0) and dogs (1) at 32 x 32; of each, the images numbered from 10,000 are the test
+    set."""
+    paths = sorted(
+        (raw / "train").glob("*.jpg"),
+        key=lambda path: (path.name[:3], int(path.name.split(".")[1])),
+    )
     if not paths:
         raise UserError(f"{raw}/train: there is no cat.N.jpg or dog.N.jpg; unpack train.zip there")
     pictures = [read_picture(path) for path in paths]
     note = "JPEG copy at 32 px" if pictures[0].shape[:2] == (CATS_DOGS_SIZE, CATS_DOGS_SIZE) else ""
     side = (CATS_DOGS_SIZE, CATS_DOGS_SIZE)
-    small = np.stack([cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in pictures])
+    small = np.stack(
+        [cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in pictures]
+    )
     images = np.ascontiguousarray(small[..., ::-1].transpose(0, 3, 1, 2))
     classes = np.array([path.name.startswith("dog") for path in paths]).astype(np.int64)
     test = np.array([int(path.name.split(".")[1]) >= CATS_DOGS_TEST_FROM for path in paths])
@@ -127,7 +170,12 @@ def read_picture(path: Path) -> np.ndarray:
     return picture
 
 
-READERS = {"cats_dogs": (cats_dogs, 2), "cifar10": (cifar10, 10), "stl10": (stl10, 10), "cifar100": (cifar100, 100)}
+READERS = {
+    "cats_dogs": (cats_dogs, 2),
+    "cifar10": (cifar10, 10),
+    "stl10": (stl10, 10),
+    "cifar100": (cifar100, 100),
+}
 
 
 @lru_cache(maxsize=4)
@@ -140,33 +188,43 @@ def read(name: str) -> Benchmark:
 
 
 def imbalance(labels: np.ndarray, imratio: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, removed) row numbers: all negatives and as many positives as make N+ / N = imratio (rounded up).
+    """(kept, removed) row numbers: all negatives and as many positives as make N+ / N = imratio
+    (rounded up).
 
-    CIFAR-10 at 1 % keeps 253 of 25,000 positives. `removed` are the positives left out. Seeded by `seed` alone.
+    CIFAR-10 at 1 % keeps 253 of 25,000 positives. `removed` are the positives left out. Seeded by
+    `seed` alone.
     """
     negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
     wanted = math.ceil(round(len(negative) * imratio / (1 - imratio), 9))
     if wanted > len(positive):
-        raise UserError(f"imratio {imratio}: {wanted} positives needed beside {len(negative)} negatives, "
-                        f"there are {len(positive)}")
+        raise UserError(
+            f"imratio {imratio}: {wanted} positives needed beside {len(negative)} negatives, "
+            f"there are {len(positive)}"
+        )
     order = np.random.default_rng(seed).permutation(positive)
     return np.sort(np.concatenate([negative, order[:wanted]])), np.sort(order[wanted:])
 
 
 def hold_out(labels: np.ndarray, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(training, validation) positions in `labels`, `part` of each class (rounded) in the second."""
+    """(training, validation) positions in `labels`, `part` of each class (rounded) in the
+    second."""
     generator = np.random.default_rng([seed, 1])
     held = [generator.permutation(np.flatnonzero(labels == c)) for c in (0, 1)]
     held = np.concatenate([rows[: round(part * len(rows))] for rows in held])
     return np.setdiff1d(np.arange(len(labels)), held), np.sort(held)
 
 
-def flip_labels(labels: np.ndarray, removed: np.ndarray, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def flip_labels(
+    labels: np.ndarray, removed: np.ndarray, part: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """§5.2's noisy data. Returns (rows to flip to positive, removed positives to add as negatives).
 
-    `part` of the negatives (labels == 0, positions in `labels`) and `part` of the removed positives, at random.
+    `part` of the negatives (labels == 0, positions in `labels`) and `part` of the removed
+    positives, at random.
     """
     generator = np.random.default_rng([seed, 2])
     negative = np.flatnonzero(labels == 0)
     flipped = generator.choice(negative, round(part * len(negative)), replace=False)
-    return np.sort(flipped), np.sort(generator.choice(removed, round(part * len(removed)), replace=False))
+    return np.sort(flipped), np.sort(
+        generator.choice(removed, round(part * len(removed)), replace=False)
+    )

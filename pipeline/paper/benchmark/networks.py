@@ -1,10 +1,11 @@
-"""The paper's two networks for 32 and 96 px: ResNet20 (He et al., 3 x 3 stem, option A) and DenseNet121 (Huang et al.,
-3 x 3 stem), both with ELU in place of ReLU and one output.
+"""The paper's two networks for 32 and 96 px: ResNet20 (He et al., 3 x 3 stem, option A) and
+DenseNet121 (Huang et al., 3 x 3 stem), both with ELU in place of ReLU and one output.
 
-Parameters with one output: ResNet20 269,137, DenseNet121 6,947,073. Published with ten outputs: 0.27 M (269,722) and,
-for the 32 px form of DenseNet121 without stem normalisation, 6,956,298; 585 and 9,225 of those belong to the nine other
-outputs.
+Parameters with one output: ResNet20 269,137, DenseNet121 6,947,073. Published with ten outputs:
+0.27 M (269,722) and, for the 32 px form of DenseNet121 without stem normalisation, 6,956,298; 585
+and 9,225 of those belong to the nine other outputs.
 """
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +16,8 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Scored(nn.Module):
-    """Features under one linear classifier in float32; scores in bf16 would tie, and AUC counts a tie as a half."""
+    """Features under one linear classifier in float32; scores in bf16 would tie, and AUC counts a
+    tie as a half."""
 
     def __init__(self, features: nn.Module, channels: int) -> None:
         super().__init__()
@@ -32,7 +34,8 @@ class Scored(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions; where the shape changes, the shortcut drops every other pixel and pads channels."""
+    """Two 3 x 3 convolutions; where the shape changes, the shortcut drops every other pixel and
+    pads channels."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -58,7 +61,8 @@ def resnet20() -> Scored:
 
 
 class DenseLayer(nn.Module):
-    """Norm, ELU, 1 x 1 to four times the growth; norm, ELU, 3 x 3 to the growth; joined to the input."""
+    """Norm, ELU, 1 x 1 to four times the growth; norm, ELU, 3 x 3 to the growth; joined to the
+    input."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()

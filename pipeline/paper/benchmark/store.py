@@ -1,9 +1,11 @@
 """The store of results: JSON lines, one training run each, appended as they come.
 
-A run already in the store is not run again, so a cut sweep continues where it stopped. Files from several machines are
-merged by putting them in the same folder, the program's name first (table1-lab2.jsonl), or by concatenating them: equal
-trials count once. A program whose trial another one has run copies the line into its own file.
+A run already in the store is not run again, so a cut sweep continues where it stopped. Files from
+several machines are merged by putting them in the same folder, the program's name first
+(table1-lab2.jsonl), or by concatenating them: equal trials count once. A program whose trial
+another one has run copies the line into its own file.
 """
+
 import argparse
 import concurrent.futures
 import fcntl
@@ -21,7 +23,8 @@ import torch
 
 from pipeline.core.runtime import command
 from pipeline.core.runtime import device as machine
-from pipeline.core.runtime.command import TimeLimitReached, UserError, time_left
+from pipeline.core.runtime.command import time_left
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.paper.benchmark.run import run
 from pipeline.paper.benchmark.trial import Trial
 
@@ -29,7 +32,8 @@ FOLDER = Path(__file__).parents[1] / "results"
 
 
 def append(path: Path, record: dict) -> None:
-    """Add one line, whole or not at all to other readers: under a lock, flushed before the lock is let go."""
+    """Add one line, whole or not at all to other readers: under a lock, flushed before the lock is
+    let go."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -40,7 +44,8 @@ def append(path: Path, record: dict) -> None:
 
 
 def end_last_line(file: BinaryIO) -> None:
-    """End a last line that has no end, or cut off what a crash left of one: a new line must not be joined to it."""
+    """End a last line that has no end, or cut off what a crash left of one: a new line must not be
+    joined to it."""
     file.seek(0)
     content = file.read()
     start = content.rfind(b"\n") + 1
@@ -53,7 +58,8 @@ def end_last_line(file: BinaryIO) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The records of one file; a last line cut by a crash is left out, any other bad line is an error."""
+    """The records of one file; a last line cut by a crash is left out, any other bad line is an
+    error."""
     records, lines = [], path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -67,7 +73,8 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def load(folder: Path = FOLDER) -> dict[str, dict]:
-    """Every record of a folder by its trial's key; of equal trials the first in file order counts."""
+    """Every record of a folder by its trial's key; of equal trials the first in file order
+    counts."""
     records: dict[str, dict] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for record in read_lines(path):
@@ -77,8 +84,12 @@ def load(folder: Path = FOLDER) -> dict[str, dict]:
 
 def stored(program: str, folder: Path = FOLDER) -> list[dict]:
     """The records of a program, of all machines: <program>.jsonl and <program>-*.jsonl."""
-    return [record for path in sorted(folder.glob("*.jsonl")) if path.stem.split("-")[0] == program
-            for record in read_lines(path)]
+    return [
+        record
+        for path in sorted(folder.glob("*.jsonl"))
+        if path.stem.split("-")[0] == program
+        for record in read_lines(path)
+    ]
 
 
 def result(record: dict) -> float:
@@ -93,9 +104,11 @@ def mean_and_std(values: Iterable[float]) -> tuple[float, float]:
 
 
 def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -> list[dict]:
-    """The records of `trials`, in order; those not yet in `out`'s folder are run, `jobs` at a time on one device.
+    """The records of `trials`, in order; those not yet in `out`'s folder are run, `jobs` at a time
+    on one device.
 
-    Networks this small leave a GPU mostly waiting for launches, so several processes share one (--jobs 10 on 16 cores).
+    Networks this small leave a GPU mostly waiting for launches, so several processes share one
+    (--jobs 10 on 16 cores).
     """
     done, own = load(out.parent), {record["key"] for record in read_lines(out)}
     for trial in dict.fromkeys(trials):
@@ -111,20 +124,28 @@ def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -
 
 
 def run_together(trials: list[Trial], out: Path, device: str, jobs: int) -> dict[str, dict]:
-    """Records by key of trials run by `jobs` processes; after the first error nothing more is begun."""
+    """Records by key of trials run by `jobs` processes; after the first error nothing more is
+    begun."""
     threads = max(1, machine.cores() // jobs)
-    with concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=begin_worker,
-                                                initargs=(threads, command.STARTED)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs,
+        multiprocessing.get_context("spawn"),
+        initializer=begin_worker,
+        initargs=(threads, command.STARTED),
+    ) as pool:
         waiting = {pool.submit(run_and_append, trial, out, device): trial.key for trial in trials}
         try:
-            return {waiting[ended]: ended.result() for ended in concurrent.futures.as_completed(waiting)}
+            return {
+                waiting[ended]: ended.result() for ended in concurrent.futures.as_completed(waiting)
+            }
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def begin_worker(threads: int, started: float) -> None:
-    """In a worker: its share of the cores, the parent's clock for TIME_LIMIT, and an end when the parent ends."""
+    """In a worker: its share of the cores, the parent's clock for TIME_LIMIT, and an end when the
+    parent ends."""
     torch.set_num_threads(threads)
     command.STARTED = started
     threading.Thread(target=end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
@@ -139,26 +160,38 @@ def end_with(parent: multiprocessing.process.BaseProcess) -> None:
 def run_and_append(trial: Trial, out: Path, device: str) -> dict:
     """Run one trial and store its record, unless the time is up."""
     if time_left() < 0:
-        raise TimeLimitReached(f"runs are still to do; the same command goes on after those in {out}")
+        raise TimeLimitReached(
+            f"runs are still to do; the same command goes on after those in {out}"
+        )
     record = run(trial, torch_device(device))
     append(out, record)
     return record
 
 
 def torch_device(name: str) -> torch.device:
-    """"auto" is the GPU where there is one."""
+    """ "auto" is the GPU where there is one."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {name}: there is no CUDA device here")
     return machine.device() if name == "auto" else torch.device(name)
 
 
-def sweep_options(parser: argparse.ArgumentParser, out: str, epochs: int = 100, seeds: int = 5) -> None:
+def sweep_options(
+    parser: argparse.ArgumentParser, out: str, epochs: int = 100, seeds: int = 5
+) -> None:
     """The options that all sweeps share."""
-    parser.add_argument("--epochs", type=int, default=epochs, help=f"the paper's 100 by default ({epochs})")
-    parser.add_argument("--seeds", type=int, default=seeds, help=f"training sets 0 to N-1 ({seeds})")
+    parser.add_argument(
+        "--epochs", type=int, default=epochs, help=f"the paper's 100 by default ({epochs})"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=seeds, help=f"training sets 0 to N-1 ({seeds})"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once on the device (a GPU takes about 10)")
-    parser.add_argument("--out", type=Path, default=FOLDER / out, help=f"where lines are appended ({out})")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at once on the device (a GPU takes about 10)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER / out, help=f"where lines are appended ({out})"
+    )
 
 
 def last_epochs(records: list[dict]) -> str:
@@ -170,7 +203,12 @@ def last_epochs(records: list[dict]) -> str:
 
 def machine_of(records: list[dict]) -> str:
     """What the records were computed on, in what precision, and from which copy of the data."""
-    kinds = sorted({", ".join(part for part in (r["device"], r["computed_in"], r["note"]) if part) for r in records})
+    kinds = sorted(
+        {
+            ", ".join(part for part in (r["device"], r["computed_in"], r["note"]) if part)
+            for r in records
+        }
+    )
     return "; ".join(kinds)
 
 

@@ -1,4 +1,5 @@
 """The training loop of the paper's benchmarks, and the scores it is judged by."""
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -29,7 +30,9 @@ def criterion_of(trial: Trial, loss: str) -> nn.Module:
     return criterion
 
 
-def optimizer_of(trial: Trial, network: nn.Module, criterion: nn.Module, loss: str) -> torch.optim.Optimizer:
+def optimizer_of(
+    trial: Trial, network: nn.Module, criterion: nn.Module, loss: str
+) -> torch.optim.Optimizer:
     """SGD for cross-entropy and focal loss, PESG for the AUC losses."""
     shared = dict(lr=trial.lr, weight_decay=trial.weight_decay, momentum=trial.momentum)
     if loss in ("ce", "focal"):
@@ -37,15 +40,24 @@ def optimizer_of(trial: Trial, network: nn.Module, criterion: nn.Module, loss: s
     return PESG(network.parameters(), loss=criterion, gamma=trial.gamma, **shared)
 
 
-def fit(trial: Trial, train: Images, tested: dict[str, Images]) -> tuple[nn.Module, dict[str, list]]:
-    """Train a fresh network; returns (the network that scores, every epoch's AUC on each of `tested`, and alpha)."""
+def fit(
+    trial: Trial, train: Images, tested: dict[str, Images]
+) -> tuple[nn.Module, dict[str, list]]:
+    """Train a fresh network; returns (the network that scores, every epoch's AUC on each of
+    `tested`, and alpha)."""
     torch.manual_seed(trial.seed)
     network = NETWORKS[trial.network]().to(train.pixels.device)
-    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(trial.average), use_buffers=True)
+    mean = AveragedModel(
+        network, multi_avg_fn=get_ema_multi_avg_fn(trial.average), use_buffers=True
+    )
     scoring = mean.module if trial.average else network
     generator, labels = torch.Generator().manual_seed(trial.seed), train.labels.cpu()
     history: dict[str, list] = {name: [] for name in tested}
-    bar = tqdm(total=trial.epochs, desc=f"{trial.dataset} {trial.network} {trial.loss} {trial.seed}", unit="epoch")
+    bar = tqdm(
+        total=trial.epochs,
+        desc=f"{trial.dataset} {trial.network} {trial.loss} {trial.seed}",
+        unit="epoch",
+    )
     for loss, epochs in (("ce", trial.first_ce), (trial.loss, trial.epochs - trial.first_ce)):
         if loss != "ce" and trial.first_ce:
             network.classifier.reset_parameters()
@@ -69,15 +81,21 @@ def fit(trial: Trial, train: Images, tested: dict[str, Images]) -> tuple[nn.Modu
     return scoring, history
 
 
-def diverged(history: dict[str, list], tested: dict[str, Images], epochs: int, reason: str) -> dict[str, list]:
-    """The history of a training that ended in NaN: 0.5 for the epochs it did not finish, so that a sweep goes on."""
+def diverged(
+    history: dict[str, list], tested: dict[str, Images], epochs: int, reason: str
+) -> dict[str, list]:
+    """The history of a training that ended in NaN: 0.5 for the epochs it did not finish, so that a
+    sweep goes on."""
     for name in (*tested, *(["alpha"] if "alpha" in history else [])):
-        history[name] += [0.5 if name in tested else history[name][-1]] * (epochs - len(history[name]))
+        history[name] += [0.5 if name in tested else history[name][-1]] * (
+            epochs - len(history[name])
+        )
     return {**history, "diverged": [reason]}
 
 
 def decays(trial: Trial, loss: str, epochs: int) -> tuple[int, ...]:
-    """The epochs that start with a lower rate: at 50 % and 75 % of the last phase; a first phase has none."""
+    """The epochs that start with a lower rate: at 50 % and 75 % of the last phase; a first phase
+    has none."""
     first_phase = loss == "ce" and trial.first_ce
     return () if first_phase else tuple(sorted({epochs // 2, epochs * 3 // 4} - {0}))
 
@@ -91,8 +109,14 @@ def decay(optimizer: torch.optim.Optimizer, divide: float) -> None:
         optimizer.param_groups[0]["lr"] = lr
 
 
-def step(network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer, pixels: Tensor, targets: Tensor,
-         precision: str) -> None:
+def step(
+    network: nn.Module,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    pixels: Tensor,
+    targets: Tensor,
+    precision: str,
+) -> None:
     """One update."""
     dtype = machine.precision(precision)
     with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
@@ -104,7 +128,8 @@ def step(network: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimi
 
 @torch.no_grad()
 def score(network: nn.Module, images: Images, precision: str) -> Tensor:
-    """Scores (N,) float32 on the CPU, in inference mode and without any normalisation over the batch."""
+    """Scores (N,) float32 on the CPU, in inference mode and without any normalisation over the
+    batch."""
     network.eval()
     dtype, parts = machine.precision(precision), []
     for pixels in images.pixels.split(SCORE_BATCH):
@@ -113,8 +138,13 @@ def score(network: nn.Module, images: Images, precision: str) -> Tensor:
     return torch.cat(parts).cpu()
 
 
-def record(history: dict[str, list], network: nn.Module, criterion: nn.Module, tested: dict[str, Images],
-           precision: str) -> None:
+def record(
+    history: dict[str, list],
+    network: nn.Module,
+    criterion: nn.Module,
+    tested: dict[str, Images],
+    precision: str,
+) -> None:
     """Append this epoch's AUC on each of `tested`, and the dual variable where there is one."""
     for name, images in tested.items():
         scores = score(network, images, precision).numpy()

@@ -1,4 +1,5 @@
 """What defines one training run of the paper's benchmarks."""
+
 import hashlib
 import json
 from dataclasses import dataclass, fields
@@ -15,17 +16,24 @@ BATCH_SIZE = {"cats_dogs": 128, "cifar10": 128, "cifar100": 128, "stl10": 32}  #
 class Trial:
     """Everything a result depends on, so that equal trials give equal results on one machine.
 
-    loss         "ce", "focal", "aucs" (AUC square) or "aucm" (AUC margin); seed: of the kept positives and of training
+    loss         "ce", "focal", "aucs" (AUC square) or "aucm" (AUC margin); seed: of the kept
+                 positives and of training
     epochs       in all; the rate is divided by `divide` at 50 % and 75 % of them
-    gamma        weight of PESG's proximal term; weight_decay is lambda; momentum 0 as the paper names none
-    normalize    scores before the AUC losses: "l2" is the paper's BSN; "none", "l2*sqrt_b", "sigmoid"
+    gamma        weight of PESG's proximal term; weight_decay is lambda; momentum 0 as the paper
+                 names none
+    normalize    scores before the AUC losses: "l2" is the paper's BSN; "none", "l2*sqrt_b",
+                 "sigmoid"
     dual         "sgd" (the paper) or "closed_form"; constrained=False drops alpha >= 0
-    augment      "none" (the paper names none), "flip", or "crop" (flip and shifts up to 1/8 of the side)
+    augment      "none" (the paper names none), "flip", or "crop" (flip and shifts up to 1/8 of the
+                 side)
     per_batch    positives in each batch (class-aware sampling), 0 = plain shuffling
-    first_ce     of the epochs, how many minimise cross-entropy before a fresh classifier and the AUC loss
+    first_ce     of the epochs, how many minimise cross-entropy before a fresh classifier and the
+                 AUC loss
     average      decay of an exponential mean of the weights, used for scoring; 0 = none
-    noisy, easy  parts added as §5.2 does;  held_out: part of the training set that validates instead (0 = final run)
+    noisy, easy  parts added as §5.2 does;  held_out: part of the training set that validates
+                 instead (0 = final run)
     """
+
     dataset: str
     network: str = "resnet20"
     imratio: float = 0.01
@@ -62,12 +70,25 @@ class Trial:
             require_between(self, name, 0, 0.9)
         require_between(self, "imratio", 1e-6, 0.5)
         require_between(self, "epochs", 1)
-        require(self.constrained or self.dual == "sgd", self, "the closed form of alpha is the constrained one")
-        require(self.first_ce < self.epochs, self, f"first_ce={self.first_ce} leaves none of {self.epochs} epochs")
+        require(
+            self.constrained or self.dual == "sgd",
+            self,
+            "the closed form of alpha is the constrained one",
+        )
+        require(
+            self.first_ce < self.epochs,
+            self,
+            f"first_ce={self.first_ce} leaves none of {self.epochs} epochs",
+        )
 
     @property
     def key(self) -> str:
-        """A short name of all values, the same on every machine; a field added later leaves it as it was."""
+        """A short name of all values, the same on every machine; a field added later leaves it as
+        it was."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        changed = {item.name: values[item.name] for item in fields(self) if values[item.name] != item.default}
+        changed = {
+            item.name: values[item.name]
+            for item in fields(self)
+            if values[item.name] != item.default
+        }
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,5 @@
 """Uncertain and blank labels, per label and phase."""
+
 import numpy as np
 import pandas as pd
 
@@ -6,8 +7,13 @@ from pipeline.core.artifacts.labels import count_table, targets, truth
 from pipeline.core.config.task import Task, Uncertain
 
 NAN = float("nan")
-IMAGES = pd.DataFrame({"image_id": ["a", "b", "c", "d"],
-                       "Edema": [1.0, 0.0, -1.0, NAN], "Fracture": [-1.0, -1.0, 0, 1]})
+IMAGES = pd.DataFrame(
+    {
+        "image_id": ["a", "b", "c", "d"],
+        "Edema": [1.0, 0.0, -1.0, NAN],
+        "Fracture": [-1.0, -1.0, 0, 1],
+    }
+)
 TASK = Task(title="t", labels=("Edema", "Fracture"), blank="negative")
 IGNORING = Task(title="t", labels=("Edema", "Fracture"), blank="ignore")
 
@@ -21,7 +27,12 @@ def test_policies():
 
 
 def test_blank_may_be_left_out():
-    assert np.isnan(targets(IMAGES, ["Edema"], IGNORING, {}, 0)[:, 0]).tolist() == [False, False, True, True]
+    assert np.isnan(targets(IMAGES, ["Edema"], IGNORING, {}, 0)[:, 0]).tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_smoothing_draws_in_range_whatever_the_order_of_rows():
@@ -36,7 +47,9 @@ def test_smoothing_draws_in_range_whatever_the_order_of_rows():
 def test_smoothed_labels_spread_evenly_over_their_range():
     many = pd.DataFrame({"image_id": [f"i{n}" for n in range(4000)], "Edema": -1.0})
     task = Task(title="t", labels=("Edema",))
-    drawn = targets(many, ["Edema"], task, {"Edema": Uncertain(policy="zeros", low=0.0, high=0.3)}, 0)
+    drawn = targets(
+        many, ["Edema"], task, {"Edema": Uncertain(policy="zeros", low=0.0, high=0.3)}, 0
+    )
     counts = np.histogram(drawn, 10, (0, 0.3))[0]
     assert counts.min() > 330 and counts.max() < 470  # 400 expected, standard deviation 19
 

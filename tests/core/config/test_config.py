@@ -1,14 +1,22 @@
 """Configurations: names, variants, what is refused at load, and every competition file there is."""
+
 from dataclasses import replace
 
 import pytest
 
-from pipeline.core.config.competition import competition_names, expand, load, parse_target
+from pipeline.core.config.competition import competition_names, load
 from pipeline.core.config.run import Finetune, Pretrain, Run, as_json, from_json
+from pipeline.core.config.target import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
-from pipeline.core.runtime.command import UserError, seconds
+from pipeline.core.runtime.command import seconds
+from pipeline.core.runtime.errors import UserError
 
-RUN = Run(network="tf_efficientnet_b5.ns_jft_in1k", size=384, pretrain=Pretrain(lr=1e-5), finetune=Finetune())
+RUN = Run(
+    network="tf_efficientnet_b5.ns_jft_in1k",
+    size=384,
+    pretrain=Pretrain(lr=1e-5),
+    finetune=Finetune(),
+)
 
 
 @pytest.mark.parametrize("name", competition_names())
@@ -23,7 +31,12 @@ def test_every_competition_file_loads_and_its_smoke_form_keeps_the_names(name, m
 def test_the_papers_runs():
     assert len(load("melanoma").runs) == 10
     assert {run.network.split(".")[0] for run in load("chexpert").runs} == {
-        "densenet121", "densenet161", "densenet169", "densenet201", "inception_resnet_v2"}
+        "densenet121",
+        "densenet161",
+        "densenet169",
+        "densenet201",
+        "inception_resnet_v2",
+    }
 
 
 def test_names_come_from_values():
@@ -33,30 +46,45 @@ def test_names_come_from_values():
 
 
 def test_json_and_back():
-    run = replace(RUN, labels=("a",), finetune=replace(RUN.finetune, margin=(0.5,), milestones=(3, 9)))
+    run = replace(
+        RUN, labels=("a",), finetune=replace(RUN.finetune, margin=(0.5,), milestones=(3, 9))
+    )
     assert from_json(Run, as_json(run)) == run
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: replace(RUN, size=8), "size=8"),
-    (lambda: replace(RUN, precision="int8"), "precision='int8'"),
-    (lambda: replace(RUN, weights="imagnet"), "weights='imagnet'"),
-    (lambda: Finetune(milestones=(9, 3)), "do not increase"),
-    (lambda: Finetune(loss="auc"), "loss='auc'"),
-    (lambda: Finetune(positives=32, batch_size=32), "no room for negatives"),
-    (lambda: Pretrain(lr=1e-3, lr_max=1e-2), "go together"),
-    (lambda: Resize(fit="stretch"), "fit='stretch'"),
-    (lambda: Uncertain(policy="ones", low=0.9, high=0.2), "no part of"),
-    (lambda: Task(title="t", labels=()), "labels is empty"),
-    (lambda: Task(title="t", labels=("a",), folds=0), "folds=0"),
-    (lambda: Task(title="t", labels=("a",), folds=1), "folds=1"),
-    (lambda: Task(title="t", labels=("a",), uncertain_finetune={"a": Uncertain(policy="ones", low=0, high=1)}), "hard"),
-    (lambda: load("melanom"), "no competition is called 'melanom'"),
-    (lambda: load("melanoma").run("b5_38"), "no run is called 'b5_38'; the runs are b3_256"),
-    (lambda: parse_target("melanoma/b5_384/0"), "no target"),
-    (lambda: expand(["melanoma/b5_384/fold7"], {"melanoma": [0, 1]}), "folds.csv has the folds 0, 1"),
-    (lambda: seconds("soon"), "no duration"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: replace(RUN, size=8), "size=8"),
+        (lambda: replace(RUN, precision="int8"), "precision='int8'"),
+        (lambda: replace(RUN, weights="imagnet"), "weights='imagnet'"),
+        (lambda: Finetune(milestones=(9, 3)), "do not increase"),
+        (lambda: Finetune(loss="auc"), "loss='auc'"),
+        (lambda: Finetune(positives=32, batch_size=32), "no room for negatives"),
+        (lambda: Pretrain(lr=1e-3, lr_max=1e-2), "go together"),
+        (lambda: Resize(fit="stretch"), "fit='stretch'"),
+        (lambda: Uncertain(policy="ones", low=0.9, high=0.2), "no part of"),
+        (lambda: Task(title="t", labels=()), "labels is empty"),
+        (lambda: Task(title="t", labels=("a",), folds=0), "folds=0"),
+        (lambda: Task(title="t", labels=("a",), folds=1), "folds=1"),
+        (
+            lambda: Task(
+                title="t",
+                labels=("a",),
+                uncertain_finetune={"a": Uncertain(policy="ones", low=0, high=1)},
+            ),
+            "hard",
+        ),
+        (lambda: load("melanom"), "no competition is called 'melanom'"),
+        (lambda: load("melanoma").run("b5_38"), "no run is called 'b5_38'; the runs are b3_256"),
+        (lambda: parse_target("melanoma/b5_384/0"), "no target"),
+        (
+            lambda: expand(["melanoma/b5_384/fold7"], {"melanoma": [0, 1]}),
+            "folds.csv has the folds 0, 1",
+        ),
+        (lambda: seconds("soon"), "no duration"),
+    ],
+)
 def test_a_wrong_value_is_named(make, message):
     with pytest.raises(UserError, match=message):
         make()
@@ -68,9 +96,17 @@ def test_a_misspelt_field_is_a_type_error():
 
 
 def test_targets_expand_once_in_order():
-    found = expand(["melanoma/b5_384", "melanoma/b5_384/fold1", "melanoma/b3_256/fold0"], {"melanoma": [0, 1]})
-    assert [(run.name, fold) for _, run, fold in found] == [("b5_384", 0), ("b5_384", 1), ("b3_256", 0)]
-    assert [m.name for _, m, _ in expand(["melanoma"], {"melanoma": [0]}, metadata=True)] == ["metadata"]
+    found = expand(
+        ["melanoma/b5_384", "melanoma/b5_384/fold1", "melanoma/b3_256/fold0"], {"melanoma": [0, 1]}
+    )
+    assert [(run.name, fold) for _, run, fold in found] == [
+        ("b5_384", 0),
+        ("b5_384", 1),
+        ("b3_256", 0),
+    ]
+    assert [m.name for _, m, _ in expand(["melanoma"], {"melanoma": [0]}, metadata=True)] == [
+        "metadata"
+    ]
 
 
 def test_durations():

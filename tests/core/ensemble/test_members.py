@@ -1,4 +1,5 @@
 """Alignment, scales, quantile maps, units, near-duplicates and selection."""
+
 import json
 
 import numpy as np
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata
 
-from pipeline.core.artifacts.tables import table_hashes
+from pipeline.core.artifacts.paths import PREDICTIONS, STAGE_1_PREDICTIONS
+from pipeline.core.artifacts.provenance import table_hashes
+from pipeline.core.artifacts.tables import align
 from pipeline.core.ensemble.averages import (
-    aggregate,
     apply_map,
     blend_metadata,
     normalised_ranks,
@@ -19,24 +21,27 @@ from pipeline.core.ensemble.averages import (
     ranks_within,
     weighted_mean,
 )
-from pipeline.core.ensemble.members import align, comparable, member_maps, read_member, read_rows, to_units, units_of
+from pipeline.core.ensemble.members import comparable, member_maps, read_member, read_rows
 from pipeline.core.ensemble.scores import score_rows
 from pipeline.core.ensemble.selection import (
     Climber,
-    near_duplicates,
+    nearly_equal_members,
     nested_gain,
     nested_scores,
     patient_folds,
     select,
     without_duplicates,
 )
+from pipeline.core.ensemble.units import aggregate, to_units, units_of
 from pipeline.core.metrics import auc, mean_auc, partial_auc
-from pipeline.core.runs.predictions import FINETUNED, PRETRAINED, write_predictions
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runs.predictions import write_predictions
+from pipeline.core.runtime.errors import UserError
 from tests.cases.ensembles import NAME, competition, fold_of, noisy, write_run, write_tables
 
 LABELS = ("nevus", "scar")
-NUMBERS = arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6).map(lambda x: round(x, 1)))
+NUMBERS = arrays(
+    np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6).map(lambda x: round(x, 1))
+)
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def roots(tmp_path, monkeypatch):
 
 def read(run="one", labels=LABELS, folds=None):
     rows = read_rows(competition(), folds)
-    return read_member(NAME, run, "AUC-M", FINETUNED, rows, labels, "make predict"), rows
+    return read_member(NAME, run, "AUC-M", PREDICTIONS, rows, labels, "make predict"), rows
 
 
 @pytest.mark.usefixtures("roots")
@@ -58,12 +63,18 @@ def test_a_member_is_aligned_by_id_whatever_the_order():
     straight, rows = read()
     for path in paths:
         table = pd.read_csv(path, dtype={"image_id": "str"}).sample(frac=1, random_state=3)
-        write_predictions(path, table[["image_id", "split", "fold", "scar", "nevus"]], table_hashes(NAME), views=4)
+        write_predictions(
+            path, table[["image_id", "split", "fold", "scar", "nevus"]], table_hashes(NAME), views=4
+        )
     shuffled, _ = read()
-    assert np.array_equal(straight.out_of_fold, shuffled.out_of_fold) and np.array_equal(straight.test, shuffled.test)
+    assert np.array_equal(straight.out_of_fold, shuffled.out_of_fold) and np.array_equal(
+        straight.test, shuffled.test
+    )
     by_id = scores.set_index(images["image_id"]).loc[rows.validated["image_id"]].to_numpy()
     assert straight.out_of_fold == pytest.approx(by_id, rel=1e-8)
-    assert (rows.validated["fold"].to_numpy() == fold_of(images)[rows.validated["image_id"].astype(int)]).all()
+    assert (
+        rows.validated["fold"].to_numpy() == fold_of(images)[rows.validated["image_id"].astype(int)]
+    ).all()
     assert not (set(rows.validated["image_id"]) & set(images["image_id"][fold_of(images) == -1]))
     assert straight.views == 4 and straight.test.shape == (3, 40, 2)
 
@@ -81,11 +92,21 @@ def test_missing_extra_and_repeated_rows_are_named():
     first = images["image_id"][fold_of(images) == 1].iloc[0]
     stranger = images["image_id"][fold_of(images) == 2].iloc[0]
     rewrite(path, lambda table: table[table["image_id"] != first])
-    with pytest.raises(UserError, match=rf"fold1/predictions\.csv: 1 of the \d+ rows that fold 1 validates.*{first}"):
+    with pytest.raises(
+        UserError,
+        match=rf"fold1/predictions\.csv: 1 of the \d+ rows that fold 1 validates.*{first}",
+    ):
         read()
     path.write_text(kept)
-    rewrite(path, lambda table: pd.concat([table, table[table["image_id"] == first].assign(image_id=stranger)]))
-    with pytest.raises(UserError, match=rf"1 rows are not among the \d+ that fold 1 validates: {stranger}"):
+    rewrite(
+        path,
+        lambda table: pd.concat(
+            [table, table[table["image_id"] == first].assign(image_id=stranger)]
+        ),
+    )
+    with pytest.raises(
+        UserError, match=rf"1 rows are not among the \d+ that fold 1 validates: {stranger}"
+    ):
         read()
     path.write_text(kept)
     rewrite(path, lambda table: pd.concat([table, table[table["image_id"] == first]]))
@@ -100,9 +121,13 @@ def test_missing_extra_and_repeated_rows_are_named():
 @pytest.mark.usefixtures("roots")
 def test_only_stage_1_may_leave_the_test_rows_out():
     images = write_tables()
-    write_run(images, "one", noisy(images, LABELS, 2, 1), PRETRAINED)
+    write_run(images, "one", noisy(images, LABELS, 2, 1), STAGE_1_PREDICTIONS)
     rows = read_rows(competition())
-    assert read_member(NAME, "one", "CE", PRETRAINED, rows, LABELS, "").test.shape == (3, 0, 2)
+    assert read_member(NAME, "one", "CE", STAGE_1_PREDICTIONS, rows, LABELS, "").test.shape == (
+        3,
+        0,
+        2,
+    )
     for path in write_run(images, "one", noisy(images, LABELS, 2, 1)):
         rewrite(path, lambda table: table[table["split"] != "test"])
     with pytest.raises(UserError, match="40 of the 40 rows of the test set are missing"):
@@ -111,7 +136,9 @@ def test_only_stage_1_may_leave_the_test_rows_out():
 
 def test_score_rows_of_a_partial_auc():
     members, truth = members_of([1.5])
-    row, mean = score_rows(members[0], truth, np.arange(600), ["scar"], "partial_auc", replicates=50)
+    row, mean = score_rows(
+        members[0], truth, np.arange(600), ["scar"], "partial_auc", replicates=50
+    )
     assert row["partial_auc"] == partial_auc(members[0, :, 0], truth[:, 0])
     assert row["partial_low"] < row["partial_auc"] < row["partial_high"] < 0.2
     assert mean["label"] == "mean" and mean["auc"] == row["auc"] and mean["low"] == row["low"]
@@ -164,7 +191,8 @@ def test_normalised_ranks_are_scipys(values):
 @settings(deadline=None)
 @given(NUMBERS)
 def test_a_frozen_map_ranks_its_own_scores(values):
-    """With at most 512 distinct scores every one is a knot, so the map gives the normalised ranks exactly."""
+    """With at most 512 distinct scores every one is a knot, so the map gives the normalised ranks
+    exactly."""
     frozen = quantile_map(values)
     assert apply_map(values, frozen) == pytest.approx(normalised_ranks(values), abs=1e-12)
     assert json.loads(json.dumps(frozen)) == frozen
@@ -179,7 +207,9 @@ def test_a_frozen_map_keeps_the_order_of_new_scores_and_stays_inside(values, new
 
 
 def test_scores_beyond_all_seen_keep_their_order():
-    mapped = apply_map(np.array([0.95, 0.97, 0.99, 0.01, 0.02]), quantile_map(np.linspace(0.1, 0.9, 1000)))
+    mapped = apply_map(
+        np.array([0.95, 0.97, 0.99, 0.01, 0.02]), quantile_map(np.linspace(0.1, 0.9, 1000))
+    )
     assert mapped[0] < mapped[1] < mapped[2] and mapped[3] < mapped[4]
 
 
@@ -189,20 +219,28 @@ def test_a_map_of_many_scores_is_short_and_exact_at_the_top():
     assert len(frozen["values"]) < 2000
     assert np.abs(apply_map(scores, frozen) - normalised_ranks(scores)).max() < 5e-4
     top = np.sort(scores)[-200:]
-    assert apply_map(top, frozen) == pytest.approx((np.arange(49_800, 50_000) + 0.5) / 50_000, abs=1e-12)
+    assert apply_map(top, frozen) == pytest.approx(
+        (np.arange(49_800, 50_000) + 0.5) / 50_000, abs=1e-12
+    )
 
 
 @pytest.mark.usefixtures("roots")
 def test_one_row_at_a_time_gives_the_same_quantiles():
-    """A gateway that feeds one row, or a test set of one row, must give what the whole test set gives."""
+    """A gateway that feeds one row, or a test set of one row, must give what the whole test set
+    gives."""
     images = write_tables()
     write_run(images, "one", noisy(images, LABELS, 2, 1))
     member, rows = read()
     whole = comparable(member, "quantile", rows)[1]
     maps = json.loads(json.dumps(member_maps(member, rows, LABELS)))
     for row in range(5):
-        alone = [[apply_map(member.test[k, row:row + 1, column], maps[f"fold{k}"][label])[0]
-                  for column, label in enumerate(LABELS)] for k in range(3)]
+        alone = [
+            [
+                apply_map(member.test[k, row : row + 1, column], maps[f"fold{k}"][label])[0]
+                for column, label in enumerate(LABELS)
+            ]
+            for k in range(3)
+        ]
         assert whole[row] == pytest.approx(np.mean(alone, axis=0), abs=1e-12)
 
 
@@ -217,7 +255,8 @@ def test_quantiles_out_of_fold_are_ranks_within_the_fold():
 
 
 def test_ranking_within_folds_mends_folds_on_different_scales():
-    """Fold 1's network says 0.1 more of everything: pooled scores lose AUC, ranks within the fold do not."""
+    """Fold 1's network says 0.1 more of everything: pooled scores lose AUC, ranks within the fold
+    do not."""
     generator = np.random.default_rng(0)
     labels, fold = generator.random(2000) < 0.2, np.arange(2000) % 2
     good = generator.normal(size=2000) + 1.5 * labels
@@ -247,12 +286,17 @@ def test_one_disease_per_run_is_averaged_over_the_runs_that_have_it():
     assert mean[:, 1] == pytest.approx((members[0][:, 1] + members[1][:, 1]) / 2)
 
 
-@pytest.mark.parametrize(("how", "expected"), [("max", [3, 9, 4]), ("mean", [2, 7, 4]), ("frontal_first", [1, 7, 4])])
+@pytest.mark.parametrize(
+    ("how", "expected"), [("max", [3, 9, 4]), ("mean", [2, 7, 4]), ("frontal_first", [1, 7, 4])]
+)
 def test_images_to_units(how, expected):
-    """Study b comes first in the rows that are kept, so units stand in order of first appearance; c is lateral only."""
+    """Study b comes first in the rows that are kept, so units stand in order of first appearance; c
+    is lateral only."""
     scores = np.array([[1.0], [5.0], [3.0], [9.0], [4.0]])
     frontal = np.array([True, True, False, True, False])
-    assert aggregate(scores, np.array(list("abab") + ["c"]), how, frontal)[:, 0].tolist() == expected
+    assert (
+        aggregate(scores, np.array(list("abab") + ["c"]), how, frontal)[:, 0].tolist() == expected
+    )
 
 
 @pytest.mark.usefixtures("roots")
@@ -280,10 +324,10 @@ def members_of(strengths, n=600, seed=0):
 def test_near_duplicates_are_found_and_count_once():
     members, _ = members_of([1, 1, 1])
     members[2] = np.exp(members[0])
-    assert [(label, i, j) for label, i, j, _ in near_duplicates(members)] == [(0, 0, 2)]
+    assert [(label, i, j) for label, i, j, _ in nearly_equal_members(members)] == [(0, 0, 2)]
     assert without_duplicates(members)[:, 0].tolist() == [1, 1, 0]
     members[1] = -members[0]
-    inverted = [pair for pair in near_duplicates(members) if pair[3] < 0]
+    inverted = [pair for pair in nearly_equal_members(members) if pair[3] < 0]
     assert [(i, j) for _, i, j, _ in inverted] == [(0, 1), (1, 2)]
     assert without_duplicates(members)[:, 0].tolist() == [1, 1, 0]
 
@@ -291,16 +335,22 @@ def test_near_duplicates_are_found_and_count_once():
 def test_duplicates_of_a_missing_column_or_a_constant_are_none():
     members, _ = members_of([1, 1])
     members[1] = np.nan
-    assert near_duplicates(members) == [] and without_duplicates(members)[:, 0].tolist() == [1, 0]
+    assert nearly_equal_members(members) == [] and without_duplicates(members)[:, 0].tolist() == [
+        1,
+        0,
+    ]
     members[1] = 0.5
-    assert near_duplicates(members) == []
+    assert nearly_equal_members(members) == []
 
 
 def test_a_step_of_the_climb_is_the_best_by_brute_force():
     members, truth = members_of([1, 0.5, 0.8, 0], n=200)
     climber, counts = Climber(members[:, :, 0], truth[:, 0]), np.array([2.0, 0, 1, 0])
     areas = [auc(members[:, :, 0].T @ (counts + one), truth[:, 0]) for one in np.eye(4)]
-    assert climber.best_step(counts, np.arange(4)) == (int(np.argmax(areas)), pytest.approx(max(areas)))
+    assert climber.best_step(counts, np.arange(4)) == (
+        int(np.argmax(areas)),
+        pytest.approx(max(areas)),
+    )
     final = climber.climb(np.arange(4), 10)
     assert climber.auc(final) >= max(auc(member[:, 0], truth[:, 0]) for member in members)
 
@@ -315,7 +365,8 @@ def test_selection_prefers_good_members():
 
 
 def test_the_nested_estimate_never_sees_the_rows_it_scores():
-    """Labels of fold 0 are turned round: weights fitted on the others, and so fold 0's scores, must not change."""
+    """Labels of fold 0 are turned round: weights fitted on the others, and so fold 0's scores, must
+    not change."""
     members, truth = members_of([1, 0.8, 0.2])
     folds, candidates = np.arange(600) % 3, np.ones((3, 1))
     before = nested_scores(members, truth, candidates, folds)
@@ -326,7 +377,8 @@ def test_the_nested_estimate_never_sees_the_rows_it_scores():
 
 
 def test_a_gain_is_accepted_only_when_it_is_more_than_noise():
-    """Good members beside useless ones: fitted weights win. Members equally good: they must not be accepted."""
+    """Good members beside useless ones: fitted weights win. Members equally good: they must not be
+    accepted."""
     members, truth = members_of([1.5, 1.5, 0, 0, 0, 0])
     groups, folds = np.arange(600), np.arange(600) % 3
     useful = nested_gain(members, truth, np.ones((6, 1)), folds, groups)
@@ -334,7 +386,9 @@ def test_a_gain_is_accepted_only_when_it_is_more_than_noise():
     accepted = 0
     for seed in range(10):
         members, truth = members_of([1, 1, 1], n=300, seed=seed)
-        accepted += nested_gain(members, truth, np.ones((3, 1)), folds[:300], groups[:300])["accepted"]
+        accepted += nested_gain(members, truth, np.ones((3, 1)), folds[:300], groups[:300])[
+            "accepted"
+        ]
     assert accepted <= 1
 
 
@@ -346,6 +400,10 @@ def test_patient_folds_keep_patients_together():
 
 
 def test_the_mean_of_members_beats_each():
-    """Three readings with independent noise of strength 1 average to one of strength 1.73: AUC .76 to .89."""
+    """Three readings with independent noise of strength 1 average to one of strength 1.73: AUC .76
+    to .89."""
     members, truth = members_of([1, 1, 1])
-    assert mean_auc(weighted_mean(members), truth) > max(mean_auc(member, truth) for member in members) + 0.02
+    assert (
+        mean_auc(weighted_mean(members), truth)
+        > max(mean_auc(member, truth) for member in members) + 0.02
+    )

@@ -1,4 +1,6 @@
-"""The audit's figures against numbers worked out by hand and scipy's Kolmogorov-Smirnov distance."""
+"""The audit's figures against numbers worked out by hand and scipy's Kolmogorov-Smirnov
+distance."""
+
 import json
 
 import numpy as np
@@ -12,9 +14,14 @@ from tests.cases.synthetic_images import TASK, audited, images_of, twelve
 
 
 def hand_made() -> pd.DataFrame:
-    """Fold 0: a (3 images, 1 positive), b (1, uncertain); fold 1: c (2, 1 positive, 1 blank); x always trains."""
-    images = images_of(["a", "a", "a", "b", "c", "c"], melanoma=[1, 0, 0, -1, 1, np.nan],
-                       age=[40, 40, 40, None, 70, 60], sex=["f", "f", "f", "m", "m", None])
+    """Fold 0: a (3 images, 1 positive), b (1, uncertain); fold 1: c (2, 1 positive, 1 blank); x
+    always trains."""
+    images = images_of(
+        ["a", "a", "a", "b", "c", "c"],
+        melanoma=[1, 0, 0, -1, 1, np.nan],
+        age=[40, 40, 40, None, 70, 60],
+        sex=["f", "f", "f", "m", "m", None],
+    )
     other = images_of(["x"], source="other", start=10, age=[None], sex=[None])
     return pd.concat([images, other], ignore_index=True)
 
@@ -27,16 +34,29 @@ def test_figures_of_a_table_worked_out_by_hand():
     found = audit("folds.csv", hand_made(), FOLDS, NOTHING, TASK, {"by": "hand"})
     first, second = found["folds"]
     assert [first[key] for key in ("images", "patients")] == [4, 2]
-    assert (first["positives"], first["negatives"], first["uncertain"]) == ({"melanoma": 1}, {"melanoma": 2},
-                                                                            {"melanoma": 1})
+    assert (first["positives"], first["negatives"], first["uncertain"]) == (
+        {"melanoma": 1},
+        {"melanoma": 2},
+        {"melanoma": 1},
+    )
     assert second["positive_patients"] == {"melanoma": 1}
-    assert first["deviation"] == {"images": pytest.approx(1 / 3), "patients": pytest.approx(1 / 3),
-                                  "positives": {"melanoma": 0.0}, "sizes": pytest.approx(1 / 6)}
-    assert second["deviation"]["sizes"] == pytest.approx(1 / 3)  # all of {2} against thirds of {1, 2, 3}
+    assert first["deviation"] == {
+        "images": pytest.approx(1 / 3),
+        "patients": pytest.approx(1 / 3),
+        "positives": {"melanoma": 0.0},
+        "sizes": pytest.approx(1 / 6),
+    }
+    assert second["deviation"]["sizes"] == pytest.approx(
+        1 / 3
+    )  # all of {2} against thirds of {1, 2, 3}
     assert first["metadata"]["age"] == {"mean": 40.0, "missing": 0.25}
     assert second["metadata"]["sex"] == {"m": 0.5, "missing": 0.5}
-    assert found["worst"] == {"images": pytest.approx(1 / 3), "patients": pytest.approx(1 / 3),
-                              "sizes": pytest.approx(1 / 3), "positives": {"melanoma": 0.0}}
+    assert found["worst"] == {
+        "images": pytest.approx(1 / 3),
+        "patients": pytest.approx(1 / 3),
+        "sizes": pytest.approx(1 / 3),
+        "positives": {"melanoma": 0.0},
+    }
     assert (found["all"]["images"], found["always_trains"]["images"]) == (6, 1)
     assert found["always_trains"]["sources"] == {"other": 1}
 

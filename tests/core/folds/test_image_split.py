@@ -1,4 +1,6 @@
-"""What a split by image reports: much where patients can be recognised, nothing where each has one image."""
+"""What a split by image reports: much where patients can be recognised, nothing where each has one
+image."""
+
 import zlib
 from dataclasses import replace
 
@@ -22,12 +24,16 @@ def fewer_splits(monkeypatch):
 
 
 def made_images(patients: int, each: int) -> pd.DataFrame:
-    """Labels are a coin per patient; age is a number of the patient's own that says nothing of the label."""
+    """Labels are a coin per patient; age is a number of the patient's own that says nothing of the
+    label."""
     random = np.random.RandomState(0)
     patient = np.repeat(np.arange(patients), each)
-    return images_of([f"p{number:03d}" for number in patient], phash=None,
-                     melanoma=(random.rand(patients) < 0.3)[patient].astype(float),
-                     age=random.permutation(patients)[patient] + 0.1 * random.rand(len(patient)))
+    return images_of(
+        [f"p{number:03d}" for number in patient],
+        phash=None,
+        melanoma=(random.rand(patients) < 0.3)[patient].astype(float),
+        age=random.permutation(patients)[patient] + 0.1 * random.rand(len(patient)),
+    )
 
 
 def write_pictures(root, images: pd.DataFrame, number: pd.Series) -> None:
@@ -35,7 +41,10 @@ def write_pictures(root, images: pd.DataFrame, number: pd.Series) -> None:
     folder = root / "made/images/32"
     folder.mkdir(parents=True)
     for image, patient in zip(images["image_id"], number):
-        own, other = np.random.RandomState(patient), np.random.RandomState(zlib.crc32(image.encode()))
+        own, other = (
+            np.random.RandomState(patient),
+            np.random.RandomState(zlib.crc32(image.encode())),
+        )
         noise = own.randint(40, 216, (16, 16)) + other.randint(-10, 11, (16, 16))
         cv2.imwrite(str(folder / f"{image}.jpg"), cv2.resize(noise.astype(np.uint8), (32, 32)))
 

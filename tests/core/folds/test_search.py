@@ -1,4 +1,5 @@
 """Group splitting against brute force, the proved bound, exact arithmetic, and edge cases."""
+
 from itertools import product
 
 import numpy as np
@@ -21,12 +22,23 @@ LABELS = ("a", "b")
 
 
 def random_rows(seed: int, patients: int = 30, rate: float = 0.2) -> pd.DataFrame:
-    """Images with a heavy-tailed number per patient, two labels of 1, 0, -1 and blank, two sources."""
+    """Images with a heavy-tailed number per patient, two labels of 1, 0, -1 and blank, two
+    sources."""
     random = np.random.RandomState(seed)
-    patient = np.repeat(np.arange(patients), 1 + random.geometric(0.3, patients) * random.randint(0, 3, patients))
-    values = random.choice([1, 0, -1, np.nan], size=(len(patient), 2), p=[rate, 0.9 - rate, 0.05, 0.05])
-    return pd.DataFrame({"patient": patient, "a": values[:, 0], "b": values[:, 1],
-                         "source": random.choice(["x", "y"], len(patient))})
+    patient = np.repeat(
+        np.arange(patients), 1 + random.geometric(0.3, patients) * random.randint(0, 3, patients)
+    )
+    values = random.choice(
+        [1, 0, -1, np.nan], size=(len(patient), 2), p=[rate, 0.9 - rate, 0.05, 0.05]
+    )
+    return pd.DataFrame(
+        {
+            "patient": patient,
+            "a": values[:, 0],
+            "b": values[:, 1],
+            "source": random.choice(["x", "y"], len(patient)),
+        }
+    )
 
 
 def table_of(rows: pd.DataFrame, labels: tuple[str, ...] = LABELS) -> pd.DataFrame:
@@ -41,17 +53,31 @@ def objective(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, folds: int) -
 
 def test_group_table_by_hand():
     rows = pd.DataFrame({"a": [1, 0, 1, -1, np.nan], "source": ["x", "x", "y", "y", "y"]})
-    table = group_table(rows, np.array([0, 0, 0, 1, 1]), np.array(["p", "p", "q", "r", "r"]), ("a",))
-    expected = {("images", ""): [3, 2], ("label", "a=1"): [2, 0], ("label", "a=-1"): [0, 1],
-                ("label", "a=blank"): [0, 1], ("source", "x"): [2, 0], ("source", "y"): [1, 2],
-                ("patients", ""): [2, 1], ("positive patients", "a"): [2, 0], ("at most", 1): [1, 0],
-                ("at most", 2): [2, 1]}
+    table = group_table(
+        rows, np.array([0, 0, 0, 1, 1]), np.array(["p", "p", "q", "r", "r"]), ("a",)
+    )
+    expected = {
+        ("images", ""): [3, 2],
+        ("label", "a=1"): [2, 0],
+        ("label", "a=-1"): [0, 1],
+        ("label", "a=blank"): [0, 1],
+        ("source", "x"): [2, 0],
+        ("source", "y"): [1, 2],
+        ("patients", ""): [2, 1],
+        ("positive patients", "a"): [2, 0],
+        ("at most", 1): [1, 0],
+        ("at most", 2): [2, 1],
+    }
     assert {name: list(column) for name, column in table.items()} == expected
 
 
 @settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 10**6), patients=st.integers(2, 40), folds=st.integers(2, 6),
-       rate=st.sampled_from([0.0, 0.02, 0.3]))
+@given(
+    seed=st.integers(0, 10**6),
+    patients=st.integers(2, 40),
+    folds=st.integers(2, 6),
+    rate=st.sampled_from([0.0, 0.02, 0.3]),
+)
 def test_never_above_the_bound_and_never_worse_than_the_start(seed, patients, folds, rate):
     table = table_of(random_rows(seed, patients, rate))
     folds = min(folds, len(table))
@@ -88,7 +114,9 @@ def test_no_swap_or_move_is_left_that_lowers_the_sum(seed):
 def test_worst_deviation_is_never_raised_by_the_last_phase(seed):
     table = table_of(random_rows(seed, 40))
     x, scale, folds = table.to_numpy(), scales(table, 4), 4
-    fold = splitting.fill_empty(iterative_stratification(table, folds, np.random.RandomState(seed)), x, folds)
+    fold = splitting.fill_empty(
+        iterative_stratification(table, folds, np.random.RandomState(seed)), x, folds
+    )
     splitting.lower_sum(x, whole_weights(scale, folds), fold, folds, np.random.RandomState(seed))
     before = splitting.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
     splitting.lower_worst(x, scale, fold, folds, np.random.RandomState(seed))
@@ -99,12 +127,17 @@ def test_worst_deviation_is_never_raised_by_the_last_phase(seed):
 
 
 def test_best_split_of_a_tiny_table_is_found():
-    # Six groups of 1..6 images, the odd ones positive: {1,4,5... } brute force over all 2^6 splits into two folds.
+    # Six groups of 1..6 images, the odd ones positive: {1,4,5... } brute force over all 2^6 splits
+    # into two folds.
     rows = pd.DataFrame({"patient": np.repeat(np.arange(6), np.arange(1, 7))})
     rows["a"] = (rows["patient"] % 2 == 0).astype(float)
     table = table_of(rows, ("a",))
     x, weight = table.to_numpy(), whole_weights(scales(table, 2), 2)
-    best = min(objective(x, weight, np.array(fold), 2) for fold in product((0, 1), repeat=6) if 0 < sum(fold) < 6)
+    best = min(
+        objective(x, weight, np.array(fold), 2)
+        for fold in product((0, 1), repeat=6)
+        if 0 < sum(fold) < 6
+    )
     found = min(objective(x, weight, split_groups(table, 2, seed), 2) for seed in range(5))
     assert found == best
 
@@ -115,7 +148,9 @@ def test_equal_groups_differ_by_at_most_one():
 
 
 def test_one_giant_patient_leaves_the_others_even():
-    rows = pd.DataFrame({"patient": np.concatenate([np.zeros(500, dtype=int), np.repeat(np.arange(1, 81), 2)])})
+    rows = pd.DataFrame(
+        {"patient": np.concatenate([np.zeros(500, dtype=int), np.repeat(np.arange(1, 81), 2)])}
+    )
     rows["a"] = (rows["patient"] % 4 == 1).astype(float)
     fold = split_groups(table_of(rows, ("a",)), 5)
     images = np.array([np.bincount(fold[rows["patient"]], minlength=5)]).ravel()
@@ -146,7 +181,10 @@ def test_sums_are_exact_in_any_order():
     assert 2 * (weight * x).sum(axis=0) @ x.sum(axis=0) < 2.0**53
     gap = totals(x, np.arange(len(x)) % 5, 5)
     order = np.random.RandomState(0).permutation(x.shape[1])
-    forward, shuffled = (x * weight) @ (gap[0] - gap[1]), (x * weight)[:, order] @ (gap[0] - gap[1])[order]
+    forward, shuffled = (
+        (x * weight) @ (gap[0] - gap[1]),
+        (x * weight)[:, order] @ (gap[0] - gap[1])[order],
+    )
     assert np.array_equal(forward, shuffled)
 
 
@@ -165,6 +203,10 @@ def test_sampled_search_ends_move_optimal(monkeypatch):
 
 def test_seeds_give_other_folds_and_the_same_seed_the_same():
     table = table_of(random_rows(1, 60))
-    first, again, other = split_groups(table, 5, 0), split_groups(table, 5, 0), split_groups(table, 5, 1)
+    first, again, other = (
+        split_groups(table, 5, 0),
+        split_groups(table, 5, 0),
+        split_groups(table, 5, 1),
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

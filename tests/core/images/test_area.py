@@ -1,4 +1,5 @@
 """Area means against exact fractions, numba against numpy, and OpenCV's INTER_AREA."""
+
 from fractions import Fraction
 from itertools import pairwise
 
@@ -20,8 +21,10 @@ def weights(count: int, length: int, margin: int, scale: int, pixels: int) -> li
     """What part of each cell every decoded pixel makes up, by the definition."""
     side = Fraction(length, count)
     edges = [Fraction(margin, 2) + i * side for i in range(count + 1)]
-    return [[overlap((low, high), (j * scale, (j + 1) * scale)) / side for j in range(pixels)]
-            for low, high in pairwise(edges)]
+    return [
+        [overlap((low, high), (j * scale, (j + 1) * scale)) / side for j in range(pixels)]
+        for low, high in pairwise(edges)
+    ]
 
 
 def by_fractions(pixels: np.ndarray, down: tuple, across: tuple) -> np.ndarray:
@@ -30,7 +33,13 @@ def by_fractions(pixels: np.ndarray, down: tuple, across: tuple) -> np.ndarray:
     out = np.empty((len(rows), len(columns)), np.uint8)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            mean = sum(a * b * int(pixels[y, x]) for y, a in enumerate(row) if a for x, b in enumerate(column) if b)
+            mean = sum(
+                a * b * int(pixels[y, x])
+                for y, a in enumerate(row)
+                if a
+                for x, b in enumerate(column)
+                if b
+            )
             out[i, j] = int(mean + Fraction(1, 2))
     return out
 
@@ -43,9 +52,13 @@ def cases(draw):
     for _ in range(2):
         original = draw(st.integers(1, 14)) * scale - draw(st.integers(0, scale - 1))
         length = draw(st.integers(1, original))
-        axes.append((draw(st.integers(1, length)), length, original - length, scale, -(-original // scale)))
+        axes.append(
+            (draw(st.integers(1, length)), length, original - length, scale, -(-original // scale))
+        )
     seed = draw(st.integers(0, 2**32 - 1))
-    return axes, np.random.default_rng(seed).integers(0, 256, (axes[0][-1], axes[1][-1]), dtype=np.uint8)
+    return axes, np.random.default_rng(seed).integers(
+        0, 256, (axes[0][-1], axes[1][-1]), dtype=np.uint8
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,13 +76,22 @@ def test_three_channels_are_three_pictures(case):
     colour = np.stack([pixels, 255 - pixels, pixels // 2], axis=2)
     got = area_mean(colour, cells(*down[:4]), cells(*across[:4]))
     for channel in range(3):
-        alone = area_mean(np.ascontiguousarray(colour[:, :, channel]), cells(*down[:4]), cells(*across[:4]))
+        alone = area_mean(
+            np.ascontiguousarray(colour[:, :, channel]), cells(*down[:4]), cells(*across[:4])
+        )
         assert np.array_equal(got[:, :, channel], alone)
 
 
-@pytest.mark.parametrize("shape, rows, columns", [
-    ((2000, 700, 3), 7, 333), ((1801, 64), 2, 64), ((517, 3), 1, 1), ((400, 600, 3), 256, 256), ((5, 4000), 5, 3),
-])
+@pytest.mark.parametrize(
+    "shape, rows, columns",
+    [
+        ((2000, 700, 3), 7, 333),
+        ((1801, 64), 2, 64),
+        ((517, 3), 1, 1),
+        ((400, 600, 3), 256, 256),
+        ((5, 4000), 5, 3),
+    ],
+)
 def test_numpy_gives_the_same_bytes_as_numba(shape, rows, columns, monkeypatch):
     pytest.importorskip("numba")
     pixels = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)

@@ -1,4 +1,6 @@
-"""DICOM as a display shows it, against values worked out by hand and pydicom's own VOI functions."""
+"""DICOM as a display shows it, against values worked out by hand and pydicom's own VOI
+functions."""
+
 import base64
 import io
 import struct
@@ -23,7 +25,8 @@ from pydicom.uid import (  # noqa: E402
 # (300 * y + 17 * x * x) % 4096 for y < 8, x < 12, written by CharLS
 JPEG_LS = base64.b64decode(
     "/9j/9wALDAAIAAwBAREA/9oACAEBAAAAALCyml1laDqLd+Sdl9N+ALGJmNTsK48BZAPwAhFWAFgAWMDJoPEUizNQ/hPipFWKteYst2EaVxnn6J0U"
-    "4qhVPGDGc5EFSZR+EbJKKkVLpewXEQZSGKfZGSRioFQ4XLxuv4nzAPoi5ISTknbLVu2HyTRdnyRUj5Jg/9k=")
+    "4qhVPGDGc5EFSZR+EbJKKkVLpewXEQZSGKfZGSRioFQ4XLxuv4nzAPoi5ISTknbLVu2HyTRdnyRUj5Jg/9k="
+)
 
 
 def made(values: np.ndarray, stored: int = 12, **tags) -> Dataset:
@@ -36,7 +39,11 @@ def made(values: np.ndarray, stored: int = 12, **tags) -> Dataset:
     dataset.Rows, dataset.Columns = values.shape[:2]
     dataset.SamplesPerPixel = 3 if values.ndim == 3 else 1
     dataset.PhotometricInterpretation = "RGB" if values.ndim == 3 else "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = values.itemsize * 8, stored, stored - 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (
+        values.itemsize * 8,
+        stored,
+        stored - 1,
+    )
     dataset.PixelRepresentation = int(values.dtype.kind == "i")
     if values.ndim == 3:
         dataset.PlanarConfiguration = 0
@@ -99,11 +106,13 @@ def test_the_first_of_several_windows_counts():
 
 @pytest.mark.parametrize("width", [0, -5])
 def test_a_window_without_width_is_none(width):
-    assert np.array_equal(shown(made(RAMP, WindowCenter=2000, WindowWidth=width)), shown(made(RAMP)))
+    assert np.array_equal(
+        shown(made(RAMP, WindowCenter=2000, WindowWidth=width)), shown(made(RAMP))
+    )
 
 
 def test_signed_values_and_rescale_come_before_the_window():
-    values = (RAMP.astype(np.int16) - 2048)
+    values = RAMP.astype(np.int16) - 2048
     dataset = made(values, RescaleSlope=2, RescaleIntercept=-10, WindowCenter=40, WindowWidth=400)
     level = np.clip((values * 2.0 - 10 - 39.5) / 399 + 0.5, 0, 1)
     assert np.array_equal(shown(dataset), np.floor(level * 255 + 0.5))
@@ -136,9 +145,13 @@ def test_palette():
     tags = {}
     for colour, shift in (("Red", 0), ("Green", 50), ("Blue", 100)):
         tags[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-        tags[f"{colour}PaletteColorLookupTableData"] = ((np.arange(256) + shift) % 256 * 257).astype("<u2").tobytes()
+        tags[f"{colour}PaletteColorLookupTableData"] = (
+            ((np.arange(256) + shift) % 256 * 257).astype("<u2").tobytes()
+        )
     pixels = shown(made(values, 8, PhotometricInterpretation="PALETTE COLOR", **tags))
-    assert np.array_equal(pixels, np.stack([values + np.uint8(shift) for shift in (100, 50, 0)], axis=2))
+    assert np.array_equal(
+        pixels, np.stack([values + np.uint8(shift) for shift in (100, 50, 0)], axis=2)
+    )
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
@@ -190,6 +203,10 @@ def test_what_gives_no_picture_says_why():
     jpeg.compress(JPEG2000Lossless)
     content = written(jpeg)
     place = content.index(b"\xff\x4f\xff\x51")
-    assert reason(content[:place + 40] + bytes(len(content) - place - 40)).startswith(("damaged", "truncated"))
+    assert reason(content[: place + 40] + bytes(len(content) - place - 40)).startswith(
+        ("damaged", "truncated")
+    )
     assert reason(bytes(128) + b"DICM").startswith("no pixels")
-    assert reason(bytes(128) + b"DICM" + struct.pack("<HH", 2, 0)).startswith(("no pixels", "damaged", "truncated"))
+    assert reason(bytes(128) + b"DICM" + struct.pack("<HH", 2, 0)).startswith(
+        ("no pixels", "damaged", "truncated")
+    )

@@ -1,4 +1,6 @@
-"""Perceptual hashes: what survives, what turns with the picture, and the search against brute force."""
+"""Perceptual hashes: what survives, what turns with the picture, and the search against brute
+force."""
+
 import os
 from pathlib import Path
 
@@ -8,9 +10,9 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.core.images.decode import upright
 from pipeline.core.images.near_duplicates import NEAR, near_duplicates, turns
 from pipeline.core.images.phash import DIGITS, perceptual_hash
+from pipeline.core.images.pixels import upright
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 
@@ -23,30 +25,45 @@ def scenes(count: int, side: int = 96) -> list[np.ndarray]:
     """Random gray pictures with structure at every scale, as pictures of real things have."""
     rng, made = np.random.default_rng(count), []
     for _ in range(count):
-        scene = sum(cv2.resize(rng.standard_normal((octave, octave)).astype(np.float32), (side + 20, side),
-                               interpolation=cv2.INTER_CUBIC) / octave for octave in (4, 8, 16, 32, 64))
+        scene = sum(
+            cv2.resize(
+                rng.standard_normal((octave, octave)).astype(np.float32),
+                (side + 20, side),
+                interpolation=cv2.INTER_CUBIC,
+            )
+            / octave
+            for octave in (4, 8, 16, 32, 64)
+        )
         made.append(np.clip(128 + 200 * scene, 0, 255).astype(np.uint8))
     return made
 
 
 def copies_of(scene: np.ndarray, orientation: int) -> list[np.ndarray]:
     """Re-encoded, half and double the size, another brightness, turned and re-encoded."""
+
     def again(pixels: np.ndarray, quality: int) -> np.ndarray:
         encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         return cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE)
 
-    return [again(scene, 50), cv2.resize(scene, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
-            cv2.resize(scene, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC),
-            cv2.convertScaleAbs(scene, alpha=0.9, beta=8), upright(again(scene, 75), orientation)]
+    return [
+        again(scene, 50),
+        cv2.resize(scene, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+        cv2.resize(scene, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC),
+        cv2.convertScaleAbs(scene, alpha=0.9, beta=8),
+        upright(again(scene, 75), orientation),
+    ]
 
 
 def found_copies(originals: list[np.ndarray]) -> tuple[float, int]:
-    """The share of five copies each that hang together with their original, and the pairs of two originals."""
+    """The share of five copies each that hang together with their original, and the pairs of two
+    originals."""
     count = len(originals)
     copies = [copy for i, scene in enumerate(originals) for copy in copies_of(scene, 1 + i % 8)]
     pairs = near_duplicates([perceptual_hash(picture) for picture in originals + copies])
     group = [*range(count), *(i for i in range(count) for _ in range(5))]
-    edges = coo_matrix((np.ones(len(pairs)), tuple(np.array(pairs).T)), shape=(len(group), len(group)))
+    edges = coo_matrix(
+        (np.ones(len(pairs)), tuple(np.array(pairs).T)), shape=(len(group), len(group))
+    )
     component = connected_components(edges, directed=False)[1]
     found = [component[j] == component[group[j]] for j in range(count, len(group))]
     return np.mean(found), sum(group[i] != group[j] for i, j in pairs)
@@ -59,7 +76,9 @@ def near_by_force(hashes: list[str]) -> set[tuple[int, int]]:
     for turned in turns(grids):
         turned = turned.reshape(len(grids), -1).astype(int)
         distance = (turned[:, None, :] != flat[None, :, :]).sum(axis=2)
-        found |= {(int(min(i, j)), int(max(i, j))) for i, j in np.argwhere(distance <= NEAR) if i != j}
+        found |= {
+            (int(min(i, j)), int(max(i, j))) for i, j in np.argwhere(distance <= NEAR) if i != j
+        }
     return found
 
 
@@ -82,8 +101,10 @@ def test_the_search_finds_what_brute_force_finds():
 def test_a_hash_turns_with_its_picture(orientation):
     for scene in scenes(6):
         turned = bits(perceptual_hash(upright(scene, orientation)))
-        distances = [(turned != view.reshape(-1)).sum()
-                     for view in turns(bits(perceptual_hash(scene)).reshape(1, 16, 16))]
+        distances = [
+            (turned != view.reshape(-1)).sum()
+            for view in turns(bits(perceptual_hash(scene)).reshape(1, 16, 16))
+        ]
         assert min(distances) <= 4
 
 

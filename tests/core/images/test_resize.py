@@ -1,4 +1,6 @@
-"""The resize specification: exactness, one decode for every size, and equal pixels in training and at inference."""
+"""The resize specification: exactness, one decode for every size, and equal pixels in training and
+at inference."""
+
 import io
 from itertools import product
 
@@ -12,7 +14,7 @@ from pipeline.core.images import area, jpeg
 from pipeline.core.images.area import area_mean, cells
 from pipeline.core.images.decode import decode
 from pipeline.core.images.prepared import prepare_one
-from pipeline.core.images.resize import encode, load_resized, load_sizes, resized, scale_for
+from pipeline.core.images.resize import load_resized, load_sizes, resized, scale_for, to_jpeg
 from pipeline.core.raw.unreadable import UnreadableImage
 
 FITS = ("square", "short", "long")
@@ -64,41 +66,53 @@ def test_shape_and_geometry(fit, sides):
     short, long = sorted(sides)
     padded = (made == 77).mean()
     assert padded == (1 - max(1, short * 64 // long) / 64 if fit == "long" else 0)
-    assert np.array_equal(made[::-1, ::-1] == 77, made == 77) or (64 - max(1, short * 64 // long)) % 2
+    assert (
+        np.array_equal(made[::-1, ::-1] == 77, made == 77) or (64 - max(1, short * 64 // long)) % 2
+    )
 
 
 def test_short_takes_the_centre():
     pixels = np.zeros((60, 100), np.uint8)
     pixels[:, 20:80] = 200
     assert (resized(pixels, (30,), Resize(fit="short", channels=1))[0][30] == 200).all()
-    pixels = np.zeros((60, 101), np.uint8)  # an odd margin: the crop begins and ends in the middle of a pixel
+    pixels = np.zeros(
+        (60, 101), np.uint8
+    )  # an odd margin: the crop begins and ends in the middle of a pixel
     pixels[:, 20:81] = 200
     assert (resized(pixels, (60,), Resize(fit="short", channels=1))[0][60] == 200).all()
 
 
 def test_long_is_the_organisers_arithmetic():
-    """CheXpert's own helper makes 262 x 320 of 2320 x 2828; its small set, short side 320, is another scale."""
-    made = resized(np.full((2320, 2828), 9, np.uint8), (320,), Resize(fit="long", channels=1, pad=0))[0][320]
+    """CheXpert's own helper makes 262 x 320 of 2320 x 2828; its small set, short side 320, is
+    another scale."""
+    made = resized(
+        np.full((2320, 2828), 9, np.uint8), (320,), Resize(fit="long", channels=1, pad=0)
+    )[0][320]
     assert ((made == 9).any(axis=1).sum(), (made == 9).any(axis=0).sum()) == (262, 320)
 
 
 SOURCES = {
-    "large colour": LARGE, "large gray": photograph(1160, 1414, gray=True), "small": SMALL,
-    "png": cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))[1].tobytes(),
+    "large colour": LARGE,
+    "large gray": photograph(1160, 1414, gray=True),
+    "small": SMALL,
+    "png": cv2.imencode(
+        ".png", np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    )[1].tobytes(),
     "array": np.random.default_rng(1).integers(0, 256, (96, 96, 3), dtype=np.uint8),
 }
 
 
 @pytest.mark.parametrize("fit, channels, kind", list(product(FITS, (1, 3), SOURCES)))
 def test_inference_sees_the_pixels_that_training_saw(fit, channels, kind, tmp_path):
-    """Prepared at three sizes and read as training reads; against one size from the raw file, anywhere."""
+    """Prepared at three sizes and read as training reads; against one size from the raw file,
+    anywhere."""
     from pipeline.core.images.views import read_picture
 
     resize = Resize(fit=fit, channels=channels, largest=128)
     source = SOURCES[kind]
     for size, pixels in resized(source, (48, 128, 200), resize)[0].items():
         path = tmp_path / f"{size}.jpg"
-        path.write_bytes(encode(pixels, resize))
+        path.write_bytes(to_jpeg(pixels, resize))
         trained = read_picture(path, channels)
         assert trained.shape == (size, size, channels)
         assert np.array_equal(load_resized(source, size, resize), trained)
@@ -111,7 +125,9 @@ def test_prepare_writes_what_inference_makes(tmp_path):
     resize = Resize(fit="short", channels=3)
     prepare_one(("a", "x.jpg", [0, 0]), tmp_path, tmp_path / "images", (48, 64), resize)
     for size in (48, 64):
-        stored = cv2.imread(str(tmp_path / "images" / str(size) / "a.jpg"), cv2.IMREAD_COLOR)[:, :, ::-1]
+        stored = cv2.imread(str(tmp_path / "images" / str(size) / "a.jpg"), cv2.IMREAD_COLOR)[
+            :, :, ::-1
+        ]
         assert np.array_equal(load_resized(tmp_path / "x.jpg", size, resize), stored)
 
 
@@ -128,11 +144,20 @@ def header(height: int, width: int) -> jpeg.Header:
     return jpeg.Header(height, width, 3, 1, 0)
 
 
-@pytest.mark.parametrize("sides, target, bits, fit, scale", [
-    ((4000, 6000), 768, 1.0, "square", 2), ((4000, 6000), 384, 1.0, "square", 4), ((4000, 6000), 200, 1.0, "short", 8),
-    ((4000, 6000), 0, 1.0, "square", 1), ((4000, 6000), 768, 2.5, "square", 1), ((1080, 1920), 768, 1.0, "square", 1),
-    ((2320, 2828), 320, 1.0, "square", 2), ((1000, 4000), 768, 1.0, "square", 1), ((1000, 4000), 768, 1.0, "long", 2),
-])
+@pytest.mark.parametrize(
+    "sides, target, bits, fit, scale",
+    [
+        ((4000, 6000), 768, 1.0, "square", 2),
+        ((4000, 6000), 384, 1.0, "square", 4),
+        ((4000, 6000), 200, 1.0, "short", 8),
+        ((4000, 6000), 0, 1.0, "square", 1),
+        ((4000, 6000), 768, 2.5, "square", 1),
+        ((1080, 1920), 768, 1.0, "square", 1),
+        ((2320, 2828), 320, 1.0, "square", 2),
+        ((1000, 4000), 768, 1.0, "square", 1),
+        ((1000, 4000), 768, 1.0, "long", 2),
+    ],
+)
 def test_scale(sides, target, bits, fit, scale):
     size = int(bits * sides[0] * sides[1] / 8)
     assert scale_for(header(*sides), size, target, Resize(fit=fit)) == scale

@@ -1,10 +1,12 @@
 """Views and random views of prepared pictures."""
+
 import numpy as np
 import pytest
 
 from pipeline.core.config.run import Augment
-from pipeline.core.images.views import TrainingBatches, affine, all_views, read_picture, view_matrices, warp
-from pipeline.core.runtime.command import UserError
+from pipeline.core.images.batches import TrainingBatches
+from pipeline.core.images.views import affine, all_views, read_picture, view_matrices, warp
+from pipeline.core.runtime.errors import UserError
 
 SKIN = Augment(flip=True, rotate=180, scale=0.1, translate=0.05)
 
@@ -18,7 +20,11 @@ def noise(size: int, channels: int, seed: int = 0) -> np.ndarray:
 def test_first_eight_views_are_the_eight_symmetries_exactly(size, channels):
     picture = noise(size, channels)
     views = all_views(picture, view_matrices(8, size, SKIN))
-    expected = [np.rot90(picture[:, ::-1] if flip else picture, turn) for flip in (False, True) for turn in range(4)]
+    expected = [
+        np.rot90(picture[:, ::-1] if flip else picture, turn)
+        for flip in (False, True)
+        for turn in range(4)
+    ]
     found = {view.tobytes() for view in views}
     assert found == {np.ascontiguousarray(view).tobytes() for view in expected}
     assert np.array_equal(views[0], picture)
@@ -56,14 +62,25 @@ def test_warp_mirrors_what_lies_outside():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("view", [dict(angle=7, scale=1.03, shear=2, shift=(0.01, 0.02), flip=True), dict(angle=160),
-                                  dict(angle=45, scale=0.25), dict(shift=(0.3, -0.3)), dict(scale=1.5),
-                                  dict(angle=30, scale=0.02)])
+@pytest.mark.parametrize(
+    "view",
+    [
+        dict(angle=7, scale=1.03, shear=2, shift=(0.01, 0.02), flip=True),
+        dict(angle=160),
+        dict(angle=45, scale=0.25),
+        dict(shift=(0.3, -0.3)),
+        dict(scale=1.5),
+        dict(angle=30, scale=0.02),
+    ],
+)
 def test_warp_is_bilinear_in_the_mirrored_picture(channels, view):
-    """Against the definition, pixel by pixel; one gray level of rounding, where weights are of 1/32 pixel two."""
+    """Against the definition, pixel by pixel; one gray level of rounding, where weights are of 1/32
+    pixel two."""
     size = 40
     row, column = np.mgrid[:size, :size]
-    picture = np.stack([127 + 120 * np.sin(row / 5 + c) * np.cos(column / 7) for c in range(channels)], -1)
+    picture = np.stack(
+        [127 + 120 * np.sin(row / 5 + c) * np.cos(column / 7) for c in range(channels)], -1
+    )
     picture = picture.round().astype(np.uint8)
     matrix, out = affine(size, **view), np.empty_like(picture)
     warp(picture, matrix, out)
@@ -73,8 +90,12 @@ def test_warp_is_bilinear_in_the_mirrored_picture(channels, view):
         return np.abs((i + size - 1) % (2 * size - 2) - (size - 1))  # 0 1 2 … size-1 … 2 1 0 1 2 …
 
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    expected = sum(((1 - abs(x - left - i)) * (1 - abs(y - top - j)))[:, None] * picture[fold(top + j), fold(left + i)]
-                   for i in (0, 1) for j in (0, 1))
+    expected = sum(
+        ((1 - abs(x - left - i)) * (1 - abs(y - top - j)))[:, None]
+        * picture[fold(top + j), fold(left + i)]
+        for i in (0, 1)
+        for j in (0, 1)
+    )
     assert np.abs(out.reshape(-1, channels) - expected).max() <= 2
 
 
@@ -98,7 +119,9 @@ def test_a_random_view_depends_on_seed_epoch_and_image_only(pictures):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_photometric_views_repeat_too(pictures, channels):
-    data = TrainingBatches(pictures, 32, channels, Augment(photometric=1.0, holes=2, hole_size=0.2), seed=1)
+    data = TrainingBatches(
+        pictures, 32, channels, Augment(photometric=1.0, holes=2, hole_size=0.2), seed=1
+    )
     first, again = data[(0, np.array([1]))][0], data[(0, np.array([1]))][0]
     assert (first == again).all() and first.shape == (1, 32, 32, channels)
     assert (data[(1, np.array([1]))][0] != first).any()
@@ -107,7 +130,9 @@ def test_photometric_views_repeat_too(pictures, channels):
 def test_colours_are_rgb(tmp_path):
     cv2 = pytest.importorskip("cv2")
     path = tmp_path / "red.png"
-    cv2.imwrite(str(path), np.full((8, 8, 3), (0, 0, 255), np.uint8))  # OpenCV writes blue, green, red
+    cv2.imwrite(
+        str(path), np.full((8, 8, 3), (0, 0, 255), np.uint8)
+    )  # OpenCV writes blue, green, red
     assert (read_picture(path, 3)[0, 0] == (255, 0, 0)).all()
 
 
@@ -123,10 +148,16 @@ def test_both_decoders_give_the_same_pixels(tmp_path, monkeypatch, channels, sto
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("simplejpeg")
     path = tmp_path / "noise.jpg"
-    cv2.imwrite(str(path), cv2.GaussianBlur(noise(side, stored), (5, 5), 0), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    cv2.imwrite(
+        str(path), cv2.GaussianBlur(noise(side, stored), (5, 5), 0), [cv2.IMWRITE_JPEG_QUALITY, 95]
+    )
     ours = read_picture(path, channels)
     monkeypatch.setattr("pipeline.core.images.views.strict_decoder", lambda: None)
-    assert np.array_equal(ours, read_picture(path, channels)) and ours.shape == (side, side, channels)
+    assert np.array_equal(ours, read_picture(path, channels)) and ours.shape == (
+        side,
+        side,
+        channels,
+    )
 
 
 def test_a_prepared_jpeg_that_was_cut_off_is_named(tmp_path):

@@ -1,4 +1,5 @@
 """Every wrong use of the losses raises, warns once or is counted."""
+
 import copy
 import warnings
 
@@ -30,8 +31,18 @@ def test_labels_outside_0_and_1_raise(loss):
             loss(SCORES, torch.tensor([1.0, value, 0.0, 0.0]))
 
 
-@pytest.mark.parametrize("loss", [AUCMargin(), AUCSquare(), AUCMargin(normalize="l2", margin=0.1), Focal(),
-                                  CrossEntropy(), AUCMargin(dual="closed_form"), AUCMargin(normalize="l2*sqrt_b")])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        AUCMargin(),
+        AUCSquare(),
+        AUCMargin(normalize="l2", margin=0.1),
+        Focal(),
+        CrossEntropy(),
+        AUCMargin(dual="closed_form"),
+        AUCMargin(normalize="l2*sqrt_b"),
+    ],
+)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_scores_that_are_not_finite_raise(loss, value):
     scores = SCORES.clone()
@@ -43,9 +54,17 @@ def test_scores_that_are_not_finite_raise(loss, value):
 
 
 @pytest.mark.parametrize("loss", [AUCMargin(3), AUCSquare(3), Focal(), CrossEntropy()])
-@pytest.mark.parametrize(("scores", "labels", "mask"), [
-    ((8, 3), (8,), None), ((8, 3), (8, 1), None), ((8, 3), (3, 8), None), ((8, 3), (8, 3), (8,)),
-    ((8, 3), (7, 3), None), ((8, 3, 1), (8, 3, 1), None)])
+@pytest.mark.parametrize(
+    ("scores", "labels", "mask"),
+    [
+        ((8, 3), (8,), None),
+        ((8, 3), (8, 1), None),
+        ((8, 3), (3, 8), None),
+        ((8, 3), (8, 3), (8,)),
+        ((8, 3), (7, 3), None),
+        ((8, 3, 1), (8, 3, 1), None),
+    ],
+)
 def test_shapes_that_differ_raise_rather_than_broadcast(loss, scores, labels, mask):
     with pytest.raises(ValueError, match="shape"):
         loss(torch.zeros(scores), torch.zeros(labels), None if mask is None else torch.ones(mask))
@@ -67,9 +86,22 @@ def test_scores_of_integers_raise():
         AUCMargin()(torch.ones(4, dtype=torch.int64), LABELS)
 
 
-@pytest.mark.parametrize("wrong", [dict(margin=0.0), dict(margin=-1.0), dict(margin=[1.0, 0.5]), dict(prior=0.0),
-                                   dict(prior=1.0), dict(prior=torch.nan), dict(normalize="l1"), dict(dual="adam"),
-                                   dict(num_labels=0), dict(memory=1.0), dict(margin=torch.inf)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(margin=0.0),
+        dict(margin=-1.0),
+        dict(margin=[1.0, 0.5]),
+        dict(prior=0.0),
+        dict(prior=1.0),
+        dict(prior=torch.nan),
+        dict(normalize="l1"),
+        dict(dual="adam"),
+        dict(num_labels=0),
+        dict(memory=1.0),
+        dict(margin=torch.inf),
+    ],
+)
 def test_wrong_arguments_raise(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AUCMargin(**{"num_labels": 3, **wrong})
@@ -94,13 +126,22 @@ def test_labels_of_one_class_are_named_once_and_counted():
     assert loss.state_dict()["one_class"].tolist() == [[0, 2], [1, 1]]
 
 
-@pytest.mark.parametrize(("loss", "warns"), [
-    (AUCMargin(margin=1.01, normalize="l2"), True), (AUCMargin(margin=0.99, normalize="l2"), False),
-    (AUCMargin(margin=1.0, normalize="sigmoid"), True), (AUCMargin(margin=0.9, normalize="sigmoid"), False),
-    (AUCMargin(margin=1.9, normalize="l2*sqrt_b"), False), (AUCMargin(margin=2.1, normalize="l2*sqrt_b"), True),
-    (AUCMargin(margin=100.0), False), (AUCSquare(normalize="sigmoid"), False)])
+@pytest.mark.parametrize(
+    ("loss", "warns"),
+    [
+        (AUCMargin(margin=1.01, normalize="l2"), True),
+        (AUCMargin(margin=0.99, normalize="l2"), False),
+        (AUCMargin(margin=1.0, normalize="sigmoid"), True),
+        (AUCMargin(margin=0.9, normalize="sigmoid"), False),
+        (AUCMargin(margin=1.9, normalize="l2*sqrt_b"), False),
+        (AUCMargin(margin=2.1, normalize="l2*sqrt_b"), True),
+        (AUCMargin(margin=100.0), False),
+        (AUCSquare(normalize="sigmoid"), False),
+    ],
+)
 def test_a_margin_out_of_reach_is_told_once(loss, warns):
-    """Two positives and two negatives: the reach is 1 under l2, 2 under l2*sqrt_b, 1 under the sigmoid."""
+    """Two positives and two negatives: the reach is 1 under l2, 2 under l2*sqrt_b, 1 under the
+    sigmoid."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loss(SCORES, LABELS)
@@ -116,7 +157,9 @@ def test_alpha_is_no_parameter_but_state(make):
     assert loss.a.shape == loss.b.shape == loss.alpha.shape == (5,)
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop]
+)
 def test_no_other_optimizer_steps_with_alpha(optimizer):
     loss = AUCMargin()
     minimiser = optimizer([loss.a, loss.b, loss.alpha], lr=0.1)
@@ -205,7 +248,7 @@ def test_late_judgement_computes_the_same():
     labels = torch.stack([LABELS, LABELS.flip(0), torch.tensor([1.0, torch.nan, 0, 0])], dim=1)
     scores = torch.randn(4, 3, requires_grad=True)
     value = AUCMargin(3)(scores, labels)
-    gradient, = torch.autograd.grad(value, scores)
+    (gradient,) = torch.autograd.grad(value, scores)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guards, "read_at_once", lambda _: True)
         at_once = AUCMargin(3)(scores, labels)
@@ -226,7 +269,8 @@ def test_no_normaliser_hides_a_score_that_is_not_finite(monkeypatch, late, norma
 
 
 def on_meta(loss: AUCMargin) -> AUCMargin:
-    """The loss with all it holds on the device that has shapes but no values: whoever reads one there fails."""
+    """The loss with all it holds on the device that has shapes but no values: whoever reads one
+    there fails."""
     for held in (loss._parameters, loss._buffers):
         for name, value in held.items():
             if value is not None:
@@ -241,18 +285,31 @@ def on_meta(loss: AUCMargin) -> AUCMargin:
 @pytest.mark.parametrize("normalize", ["none", "l2", "l2*sqrt_b", "sigmoid"])
 @pytest.mark.parametrize("prior", ["batch", 0.2])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_step_on_an_accelerator_reads_nothing_back_and_leaves_nothing_on_the_host(monkeypatch, dual, normalize,
-                                                                                    prior, masked):
-    """Waiting for a value would stall the device in every step; a tensor left on the host would stop it."""
-    monkeypatch.setattr(guards.Tally, "note", lambda tally, values: torch.minimum(tally.least, values, out=tally.least))
+def test_a_step_on_an_accelerator_reads_nothing_back_and_leaves_nothing_on_the_host(
+    monkeypatch, dual, normalize, prior, masked
+):
+    """Waiting for a value would stall the device in every step; a tensor left on the host would
+    stop it."""
+    monkeypatch.setattr(
+        guards.Tally,
+        "note",
+        lambda tally, values: torch.minimum(tally.least, values, out=tally.least),
+    )
     network = torch.nn.Linear(4, 3, device="meta")
     loss = on_meta(AUCMargin(3, margin=0.5, normalize=normalize, dual=dual, prior=prior))
     optimizer = PESG(network.parameters(), loss=loss, lr=0.1, gamma=0.01, weight_decay=1e-4)
     labels = torch.ones(8, 3, device="meta")
     for _ in range(2):
         optimizer.zero_grad()
-        value = loss(network(torch.ones(8, 4, device="meta")), labels, labels.bool() if masked else None)
+        value = loss(
+            network(torch.ones(8, 4, device="meta")), labels, labels.bool() if masked else None
+        )
         value.backward()
         optimizer.step()
     optimizer.next_stage(lr=0.01)
-    assert value.device.type == loss.last["a_m"].device.type == network.weight.grad.device.type == "meta"
+    assert (
+        value.device.type
+        == loss.last["a_m"].device.type
+        == network.weight.grad.device.type
+        == "meta"
+    )

@@ -1,4 +1,6 @@
-"""Two gloo processes of batch B are one process of batch 2B; references and duals are the same on both at all steps."""
+"""Two gloo processes of batch B are one process of batch 2B; references and duals are the same on
+both at all steps."""
+
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,8 @@ def network() -> torch.nn.Module:
 
 
 def whole_batch(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """2B rows whose positives lie mostly in the first half (at times all of them), NaN labels, and a mask."""
+    """2B rows whose positives lie mostly in the first half (at times all of them), NaN labels, and
+    a mask."""
     generator = torch.Generator().manual_seed(step)
     x = torch.randn(2 * SIZE, 5, generator=generator)
     rate = torch.where(torch.arange(2 * SIZE) < SIZE, 0.4, 0.0 if step % 3 == 0 else 0.1)[:, None]
@@ -62,19 +65,31 @@ def train(kind: str, rank: int | None) -> dict[str, torch.Tensor]:
         values.append(value.detach())
         if rank is not None:
             assert_same_on_both(loss, optimizer, net)
-    return {"loss": torch.stack(values), "weights": torch.cat([p.detach().flatten() for p in net.parameters()]),
-            "references": torch.cat([optimizer.state[p]["reference"].flatten() for p in net.parameters()]),
-            "duals": duals(loss), "one_class": getattr(loss, "one_class", torch.zeros(0))}
+    return {
+        "loss": torch.stack(values),
+        "weights": torch.cat([p.detach().flatten() for p in net.parameters()]),
+        "references": torch.cat(
+            [optimizer.state[p]["reference"].flatten() for p in net.parameters()]
+        ),
+        "duals": duals(loss),
+        "one_class": getattr(loss, "one_class", torch.zeros(0)),
+    }
 
 
 def duals(loss) -> torch.Tensor:
     """a, b, α in one row; nothing for a loss that has none."""
-    return torch.cat([loss.a, loss.b, loss.alpha]).detach() if hasattr(loss, "a") else torch.zeros(0)
+    return (
+        torch.cat([loss.a, loss.b, loss.alpha]).detach() if hasattr(loss, "a") else torch.zeros(0)
+    )
 
 
 def assert_same_on_both(loss, optimizer, net) -> None:
     """Bit for bit."""
-    state = [optimizer.state[p][name].flatten() for p in net.parameters() for name in ("reference", "mean")]
+    state = [
+        optimizer.state[p][name].flatten()
+        for p in net.parameters()
+        for name in ("reference", "mean")
+    ]
     own = torch.cat([duals(loss), *state, *(p.flatten() for p in net.parameters())]).detach()
     both = [torch.empty_like(own) for _ in range(2)]
     dist.all_gather(both, own)
@@ -86,15 +101,23 @@ def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     results = {kind: train(kind, rank) for kind in KINDS}
-    scores = (torch.arange(3.0 + rank) + 10 * rank)[:, None].requires_grad_()  # 3 rows here, 4 there
+    scores = (torch.arange(3.0 + rank) + 10 * rank)[
+        :, None
+    ].requires_grad_()  # 3 rows here, 4 there
     everyone, labels = global_batch(scores, torch.full((3 + rank, 1), float(rank)))
     (everyone[:, 0] * torch.arange(7.0)).sum().backward()
     loss = AUCMargin().eval()
-    alone = loss(scores[:2, 0] * 0, torch.tensor([1.0, 0.0]))  # in eval mode a process may call the loss by itself
+    alone = loss(
+        scores[:2, 0] * 0, torch.tensor([1.0, 0.0])
+    )  # in eval mode a process may call the loss by itself
     if rank == 0:
         loss(scores[:2, 0], torch.tensor([1.0, 0.0]))
-    results["gather"] = {"everyone": everyone.detach(), "labels": labels, "gradient": scores.grad,
-                         "alone": alone.detach()}
+    results["gather"] = {
+        "everyone": everyone.detach(),
+        "labels": labels,
+        "gradient": scores.grad,
+        "alone": alone.detach(),
+    }
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -114,7 +137,9 @@ def test_two_processes_are_one_of_twice_the_batch(processes, kind):
     for result in processes:
         for name, expected in alone.items():
             torch.testing.assert_close(result[kind][name], expected, rtol=0, atol=1e-6)
-    assert (alone["weights"] - torch.cat([p.flatten() for p in network().parameters()])).abs().max() > 0.01
+    assert (
+        alone["weights"] - torch.cat([p.flatten() for p in network().parameters()])
+    ).abs().max() > 0.01
 
 
 def test_gather(processes):

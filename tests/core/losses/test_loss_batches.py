@@ -1,4 +1,6 @@
-"""The losses as called: several labels, masks, normalisers, precisions, closed-form dual, focal and cross-entropy."""
+"""The losses as called: several labels, masks, normalisers, precisions, closed-form dual, focal and
+cross-entropy."""
+
 import copy
 
 import numpy as np
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:label .:UserWarning")
 def case(n=64, labels=3, rate=0.3, seed=0, dtype=torch.float64):
     """Scores that require a gradient, and labels."""
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(n, labels, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    scores = (
+        torch.randn(n, labels, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    )
     return scores, (torch.rand(n, labels, generator=generator) < rate).to(dtype)
 
 
@@ -41,7 +45,7 @@ def test_several_labels_are_the_mean_of_each(batch, prior):
     h, y = batch
     m, duals = [0.5, 1.0, 1.5], ([0.3, -0.2, 0.1], [0.1, 0.4, -0.1], [0.6, 0.0, 1.1])
     together = with_dual(AUCMargin(3, margin=m, prior=prior), *duals)
-    scores, = double(h)
+    (scores,) = double(h)
     value = together(scores, torch.from_numpy(y))
     value.backward()
     p = y.mean(0) if prior == "batch" else prior
@@ -50,12 +54,14 @@ def test_several_labels_are_the_mean_of_each(batch, prior):
     for k in range(3):
         own_prior = prior if prior == "batch" else prior[k]
         alone = with_dual(AUCMargin(margin=m[k], prior=own_prior), *(d[k] for d in duals))
-        column, = double(h[:, k])
+        (column,) = double(h[:, k])
         alone(column, torch.from_numpy(y[:, k])).backward()
         np.testing.assert_allclose(scores.grad[:, k], column.grad / 3, rtol=1e-10, atol=1e-12)
         for name in ("a", "b", "alpha"):
             expected = getattr(alone, name).grad.item() / 3
-            assert getattr(together, name).grad[k].item() == pytest.approx(expected, rel=1e-10, abs=1e-10)
+            assert getattr(together, name).grad[k].item() == pytest.approx(
+                expected, rel=1e-10, abs=1e-10
+            )
 
 
 @pytest.mark.parametrize("make", ALL_LOSSES)
@@ -67,7 +73,12 @@ def test_mask_and_nan_labels_are_the_entries_removed(make, labels):
     y[0], y[1] = 1, 0
     marked, spoilt = torch.where(keep, y, torch.nan), torch.where(keep, y, -1.0)
     results = []
-    for given_labels, mask in ((marked, None), (spoilt, keep), (spoilt, keep.float()), (marked, keep)):
+    for given_labels, mask in (
+        (marked, None),
+        (spoilt, keep),
+        (spoilt, keep.float()),
+        (marked, keep),
+    ):
         loss = make(labels).double()
         value = loss(scores, given_labels, mask)
         results.append((value, torch.autograd.grad(value, scores)[0]))
@@ -92,7 +103,11 @@ def test_what_is_masked_may_be_nan(make, how):
     loss = make(3) if make not in AUC_LOSSES else make(3, normalize=how)
     value = loss(scores, y)
     value.backward()
-    assert torch.isfinite(value) and torch.isfinite(scores.grad).all() and (scores.grad[3:6] == 0).all()
+    assert (
+        torch.isfinite(value)
+        and torch.isfinite(scores.grad).all()
+        and (scores.grad[3:6] == 0).all()
+    )
 
 
 @pytest.mark.parametrize("make", ALL_LOSSES)
@@ -127,8 +142,12 @@ def test_normalisers(batch, how):
     made = normalize(h, len(h), how)
     if (h == 0).all(0).any():
         return  # no direction: see test_scores_all_zero_can_leave_zero
-    expected = {"none": h, "l2": h / h.norm(dim=0), "sigmoid": 1 / (1 + torch.exp(-h)),
-                "l2*sqrt_b": h / h.square().mean(0).sqrt()}[how]
+    expected = {
+        "none": h,
+        "l2": h / h.norm(dim=0),
+        "sigmoid": 1 / (1 + torch.exp(-h)),
+        "l2*sqrt_b": h / h.square().mean(0).sqrt(),
+    }[how]
     torch.testing.assert_close(made, expected, rtol=1e-12, atol=1e-14)
     scores = h.clone().requires_grad_()
     if how != "none" and (h.abs().max() < 50).item():
@@ -143,7 +162,9 @@ def test_reach_is_never_exceeded_and_is_met(batch, how):
     mean_pos, mean_neg = class_means(normalize(h, len(h), how), labels)
     bound = reach(labels.positives, labels.negatives, how)
     assert (mean_pos - mean_neg <= bound + 1e-12).all()
-    best = torch.where(y > 0, 1 / labels.positives, -1 / labels.negatives) * (1e3 if how == "sigmoid" else 1)
+    best = torch.where(y > 0, 1 / labels.positives, -1 / labels.negatives) * (
+        1e3 if how == "sigmoid" else 1
+    )
     mean_pos, mean_neg = class_means(normalize(best, len(h), how), labels)
     assert (mean_pos - mean_neg).item() == pytest.approx(bound.item(), rel=1e-6)
 
@@ -156,20 +177,29 @@ def test_scores_all_zero_can_leave_zero():
     for how in NORMALIZERS:
         scores, y = torch.zeros(8, requires_grad=True), torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0])
         AUCMargin(margin=0.1, normalize=how, dual="closed_form")(scores, y).backward()
-        assert scores.grad.isfinite().all() and scores.grad[0] < 0 if how != "sigmoid" else scores.grad[0] <= 0
+        assert (
+            scores.grad.isfinite().all() and scores.grad[0] < 0
+            if how != "sigmoid"
+            else scores.grad[0] <= 0
+        )
 
 
 @pytest.mark.parametrize("how", ["l2", "l2*sqrt_b"])
 def test_l2_forgets_the_scale_of_the_scores(how):
     scores, y = case(n=32, labels=1)
-    values = [AUCMargin(margin=0.2, normalize=how).double()(scores * factor, y).item() for factor in (1, 1e-3, 1e18)]
+    values = [
+        AUCMargin(margin=0.2, normalize=how).double()(scores * factor, y).item()
+        for factor in (1, 1e-3, 1e18)
+    ]
     assert values[1:] == pytest.approx([values[0]] * 2, rel=1e-6)
 
 
 def test_l2_of_very_large_float32_scores():
     scores, y = case(n=32, labels=1, dtype=torch.float32)
     value = AUCMargin(margin=0.2, normalize="l2")(scores * 1e30, y)  # its square is beyond float32
-    assert value.item() == pytest.approx(AUCMargin(margin=0.2, normalize="l2")(scores, y).item(), rel=1e-5)
+    assert value.item() == pytest.approx(
+        AUCMargin(margin=0.2, normalize="l2")(scores, y).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("make", ALL_LOSSES)
@@ -198,7 +228,8 @@ def test_labels_of_any_type(labels_as):
 
 @pytest.mark.parametrize("margin", [0.3, 2.0])
 def test_closed_form_without_memory_descends_a_m(margin):
-    """memory = 0: a, b, α are the batch's own saddle, so the gradient is p(1-p) ∇ A_M of the batch."""
+    """memory = 0: a, b, α are the batch's own saddle, so the gradient is p(1-p) ∇ A_M of the
+    batch."""
     scores, y = case(labels=1)
     loss = AUCMargin(margin=margin, dual="closed_form", memory=0.0).double()
     value = loss(scores, y)
@@ -206,7 +237,9 @@ def test_closed_form_without_memory_descends_a_m(margin):
     h, labels = scores.detach()[:, 0].numpy(), y[:, 0].numpy()
     p = labels.mean()
     assert value.item() == pytest.approx(p * (1 - p) * a_m(h, labels, margin), rel=1e-6)
-    assert (loss.a.item(), loss.b.item(), loss.alpha.item()) == pytest.approx(saddle(h, labels, margin), rel=1e-12)
+    assert (loss.a.item(), loss.b.item(), loss.alpha.item()) == pytest.approx(
+        saddle(h, labels, margin), rel=1e-12
+    )
     step = 1e-6
     for i in (0, 7):
         moved = h.copy()
@@ -221,16 +254,24 @@ def test_closed_form_remembers_class_sums():
     sums, counts = np.zeros(2), np.zeros(2)
     for _ in range(20):
         h, y = rng.normal(size=16), (rng.random(16) < 0.1).astype(float)
-        with pytest.warns(UserWarning) if not y.any() and "positive 0" not in loss.told else np.errstate():
+        with (
+            pytest.warns(UserWarning)
+            if not y.any() and "positive 0" not in loss.told
+            else np.errstate()
+        ):
             loss(torch.from_numpy(h), torch.from_numpy(y))
         for k, chosen in enumerate((y == 1, y == 0)):
             sums[k] = 0.8 * sums[k] + h[chosen].sum()
             counts[k] = 0.8 * counts[k] + chosen.sum()
     a, b = sums / counts
-    assert (loss.a.item(), loss.b.item(), loss.alpha.item()) == pytest.approx((a, b, max(0, 1 - a + b)), rel=1e-10)
+    assert (loss.a.item(), loss.b.item(), loss.alpha.item()) == pytest.approx(
+        (a, b, max(0, 1 - a + b)), rel=1e-10
+    )
     assert not list(loss.parameters())
     before = copy.deepcopy(loss.state_dict())
-    loss.eval()(torch.from_numpy(h), torch.from_numpy(y).fill_(0).index_fill_(0, torch.tensor(0), 1))
+    loss.eval()(
+        torch.from_numpy(h), torch.from_numpy(y).fill_(0).index_fill_(0, torch.tensor(0), 1)
+    )
     assert all(torch.equal(value, before[name]) for name, value in loss.state_dict().items())
 
 
@@ -261,7 +302,9 @@ def test_focal_is_its_definition(alpha, gamma):
         total -= alpha_t * (1 - p_t) ** gamma * np.log(p_t)
     assert value.item() == pytest.approx(total / y.numel(), rel=1e-6)
     if gamma == 0 and alpha == 0.25:
-        assert Focal(0.5, 0)(scores, y).item() == pytest.approx(CrossEntropy()(scores, y).item() / 2, rel=1e-6)
+        assert Focal(0.5, 0)(scores, y).item() == pytest.approx(
+            CrossEntropy()(scores, y).item() / 2, rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 5.0])
@@ -277,15 +320,18 @@ def test_cross_entropy_is_torchs_with_soft_labels():
     scores, _ = case()
     soft = torch.rand(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     assert CrossEntropy()(scores, soft).item() == pytest.approx(
-        F.binary_cross_entropy_with_logits(scores, soft).item(), rel=1e-6)
+        F.binary_cross_entropy_with_logits(scores, soft).item(), rel=1e-6
+    )
 
 
 EVERY_KIND = (AUCMargin, AUCSquare, lambda k: AUCMargin(k, 0.1, normalize="l2"), lambda _: Focal())
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("backend", "kinds"), [("aot_eager", EVERY_KIND[:1]),
-                                                pytest.param("inductor", EVERY_KIND, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("backend", "kinds"),
+    [("aot_eager", EVERY_KIND[:1]), pytest.param("inductor", EVERY_KIND, marks=pytest.mark.slow)],
+)
 def test_compiled_is_the_same(backend, kinds):
     for make in kinds:
         scores, y = case(dtype=torch.float32)

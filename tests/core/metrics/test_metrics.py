@@ -1,4 +1,5 @@
 """Metrics against definitions, scikit-learn, closed forms and naive resampling."""
+
 import math
 
 import numpy as np
@@ -30,9 +31,11 @@ from pipeline.core.metrics import (
 # Few distinct values, so that ties are common; -0.0 beside 0.0, and infinities.
 VALUES = st.sampled_from([-np.inf, -2.5, -1.0, -0.0, 0.0, 1e-300, 0.5, 1.0, 3.0, np.inf])
 ROWS = st.lists(st.tuples(VALUES, st.integers(0, 1)), min_size=2, max_size=40).filter(
-    lambda rows: len({label for _, label in rows}) == 2)
-FINITE_ROWS = st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 1)), min_size=2, max_size=40).filter(
-    lambda rows: len({label for _, label in rows}) == 2)
+    lambda rows: len({label for _, label in rows}) == 2
+)
+FINITE_ROWS = st.lists(
+    st.tuples(st.integers(-4, 4), st.integers(0, 1)), min_size=2, max_size=40
+).filter(lambda rows: len({label for _, label in rows}) == 2)
 
 
 def pairs_in_order(scores, labels) -> float:
@@ -43,12 +46,17 @@ def pairs_in_order(scores, labels) -> float:
 
 
 def sample(rows=400, columns=1, seed=0, rate=0.2, groups=60):
-    """(scores (rows, columns), labels, groups) with a patient effect, so that rows of one patient are alike."""
+    """(scores (rows, columns), labels, groups) with a patient effect, so that rows of one patient
+    are alike."""
     generator = np.random.default_rng(seed)
     patient = generator.integers(0, groups, rows)
     labels = (generator.random(rows) < rate).astype(int)
     effect = generator.normal(size=groups)[patient]
-    return generator.normal(size=(rows, columns)) + 1.2 * labels[:, None] + effect[:, None], labels, patient
+    return (
+        generator.normal(size=(rows, columns)) + 1.2 * labels[:, None] + effect[:, None],
+        labels,
+        patient,
+    )
 
 
 @settings(deadline=None)
@@ -58,7 +66,9 @@ def test_auc_is_the_share_of_pairs_in_order(rows):
     assert auc(scores, labels) == pairs_in_order(scores, labels)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, bool])
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, bool]
+)
 @pytest.mark.parametrize("label_dtype", [bool, np.int8, np.int64, np.float32, np.float64, object])
 def test_auc_takes_every_dtype(dtype, label_dtype):
     generator = np.random.default_rng(3)
@@ -145,7 +155,8 @@ def test_roc_points_equal_scikit_learn(rows):
 @settings(deadline=None)
 @given(FINITE_ROWS, st.sampled_from([0.0, 0.25, 0.5, 0.8, 0.95]))
 def test_partial_auc_is_the_organisers(rows, min_tpr):
-    """ISIC 2024's own formula around scikit-learn's standardised partial AUC of the swapped problem."""
+    """ISIC 2024's own formula around scikit-learn's standardised partial AUC of the swapped
+    problem."""
     scores, labels = (np.array(column) for column in zip(*rows))
     limit = 1 - min_tpr
     scaled = roc_auc_score(1 - labels, -scores, max_fpr=limit)
@@ -157,7 +168,9 @@ def test_partial_auc_is_the_organisers(rows, min_tpr):
 def test_partial_auc_closed_forms():
     labels = np.repeat([0, 1], 1000)
     assert partial_auc(labels, labels) == pytest.approx(0.2)  # perfect
-    assert partial_auc(np.zeros(2000), labels) == pytest.approx(0.02)  # chance: the triangle above 0.8
+    assert partial_auc(np.zeros(2000), labels) == pytest.approx(
+        0.02
+    )  # chance: the triangle above 0.8
     assert partial_auc(-labels, labels) == pytest.approx(0.0)  # every pair in the wrong order
     with pytest.raises(ValueError, match="min_tpr=1"):
         partial_auc(labels, labels, 1.0)
@@ -176,15 +189,23 @@ def organisers_count(scores, labels, points) -> int:
 
 
 @settings(deadline=None)
-@given(FINITE_ROWS, st.lists(st.tuples(st.sampled_from([0, 0.25, 0.5, 0.75, 0.9, 1]),
-                                       st.sampled_from([0, 0.3, 0.5, 0.8, 1])), max_size=5))
+@given(
+    FINITE_ROWS,
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 0.25, 0.5, 0.75, 0.9, 1]), st.sampled_from([0, 0.3, 0.5, 0.8, 1])
+        ),
+        max_size=5,
+    ),
+)
 def test_readers_below_curve_is_the_organisers_rule(rows, points):
     scores, labels = (np.array(column) for column in zip(*rows))
     assert readers_below_curve(scores, labels, points) == organisers_count(scores, labels, points)
 
 
 def test_readers_are_read_at_the_step_on_the_left():
-    """Curve (0,0) (0,.5) (.5,.5) (.5,1) (1,1): at x = 0.5 the step on the left has sensitivity 0.5, not 1."""
+    """Curve (0,0) (0,.5) (.5,.5) (.5,1) (1,1): at x = 0.5 the step on the left has sensitivity 0.5,
+    not 1."""
     scores, labels = [4, 3, 2, 1], [1, 0, 1, 0]
     assert readers_below_curve(scores, labels, [(0.5, 0.5)]) == 1
     assert readers_below_curve(scores, labels, [(0.5, 0.6)]) == 0
@@ -221,7 +242,9 @@ def test_delong_equals_the_pair_matrix():
     scores, labels, _ = sample(columns=3)
     scores = scores.round(1)
     areas, covariance = delong(scores, labels)
-    assert areas == pytest.approx([pairs_in_order(column, labels) for column in scores.T], abs=1e-14)
+    assert areas == pytest.approx(
+        [pairs_in_order(column, labels) for column in scores.T], abs=1e-14
+    )
     assert covariance == pytest.approx(naive_delong(scores, labels), rel=1e-10)
 
 
@@ -232,7 +255,8 @@ def test_delong_of_single_row_groups_is_plain_delong():
 
 
 def test_delong_of_doubled_rows_is_that_of_the_rows():
-    """Every patient photographed twice, alike: no more information, so the clustered variance must not shrink."""
+    """Every patient photographed twice, alike: no more information, so the clustered variance must
+    not shrink."""
     scores, labels, _ = sample(columns=2)
     twice, names = np.repeat(scores, 2, axis=0), np.repeat(np.arange(len(labels)), 2)
     clustered = delong(twice, np.repeat(labels, 2), names)[1]
@@ -282,7 +306,9 @@ def test_bootstrap_of_columns_shares_the_resample():
 def test_any_metric_is_resampled_alike():
     scores, labels, groups = sample()
     ours = bootstrap_metric(auc, scores[:, 0], labels, groups, replicates=30, seed=2)
-    assert ours == pytest.approx(bootstrap_aucs(scores[:, 0], labels, groups, replicates=30, seed=2), abs=1e-12)
+    assert ours == pytest.approx(
+        bootstrap_aucs(scores[:, 0], labels, groups, replicates=30, seed=2), abs=1e-12
+    )
 
 
 def test_bootstrap_does_not_depend_on_the_chunk(monkeypatch):
@@ -293,10 +319,13 @@ def test_bootstrap_does_not_depend_on_the_chunk(monkeypatch):
 
 
 def test_standard_errors_agree():
-    """Bootstrap against DeLong, independent rows and patients; ignoring patients is too narrow when they are alike."""
+    """Bootstrap against DeLong, independent rows and patients; ignoring patients is too narrow when
+    they are alike."""
     scores, labels, groups = sample(rows=3000, groups=150)
     scores = scores[:, 0]
-    labels = (groups % 5 == 0).astype(int)  # a patient's images share the label: the strongest clustering
+    labels = (groups % 5 == 0).astype(
+        int
+    )  # a patient's images share the label: the strongest clustering
     scores = scores + labels
     for cluster in (None, groups):
         error = math.sqrt(delong(scores, labels, cluster)[1][0, 0])
@@ -306,11 +335,14 @@ def test_standard_errors_agree():
 
 
 def test_interval_covers_the_truth():
-    """Two normals a standard deviation apart: AUC = Phi(1/sqrt 2) = 0.76025; 95 % intervals should cover it ~95 %."""
+    """Two normals a standard deviation apart: AUC = Phi(1/sqrt 2) = 0.76025; 95 % intervals should
+    cover it ~95 %."""
     truth, covered, generator = 0.7602499389065233, 0, np.random.default_rng(1)
     for seed in range(200):
         labels = np.repeat([0, 1], [150, 50])
-        low, high = auc_interval(generator.normal(size=200) + labels, labels, replicates=300, seed=seed)
+        low, high = auc_interval(
+            generator.normal(size=200) + labels, labels, replicates=300, seed=seed
+        )
         covered += low <= truth <= high
     assert 180 <= covered <= 198
 
@@ -329,12 +361,16 @@ def test_difference_is_calibrated_under_the_null():
 def test_difference_agrees_with_delong_and_permutation():
     scores, labels, groups = sample(rows=2000, columns=2, groups=500)
     scores[:, 1] += 0.08 * labels
-    difference, low, high, p = auc_difference(scores[:, 0], scores[:, 1], labels, groups, replicates=2000)
+    difference, low, high, p = auc_difference(
+        scores[:, 0], scores[:, 1], labels, groups, replicates=2000
+    )
     reference = delong_test(scores[:, 0], scores[:, 1], labels, groups)
     assert difference == pytest.approx(reference[0], abs=1e-12)
     assert (low, high) == pytest.approx(reference[1:3], abs=0.1 * (high - low))
     assert p == pytest.approx(reference[3], abs=0.05)
-    assert permutation_test(scores[:, 0], scores[:, 1], labels, groups) == pytest.approx(reference[3], abs=0.06)
+    assert permutation_test(scores[:, 0], scores[:, 1], labels, groups) == pytest.approx(
+        reference[3], abs=0.06
+    )
 
 
 def test_equal_rankings_do_not_differ():
@@ -348,7 +384,9 @@ def test_a_clear_difference_is_found_at_the_floor_of_p():
     perfect = labels + 0.0
     difference, low, _, p = auc_difference(perfect, scores[:, 0], labels, groups, replicates=199)
     assert difference > 0.1 and low > 0 and p == pytest.approx(2 / 200)
-    assert permutation_test(perfect, scores[:, 0], labels, groups, permutations=199) == pytest.approx(1 / 200)
+    assert permutation_test(
+        perfect, scores[:, 0], labels, groups, permutations=199
+    ) == pytest.approx(1 / 200)
 
 
 def test_mean_of_columns():
@@ -359,15 +397,21 @@ def test_mean_of_columns():
     assert mean_auc(scores, table) == pytest.approx(expected)
     low, high = mean_auc_interval(scores, table, groups)
     assert low < expected < high
-    assert mean_auc_interval(scores[:, :1], labels, groups) == auc_interval(scores[:, 0], labels, groups)
+    assert mean_auc_interval(scores[:, :1], labels, groups) == auc_interval(
+        scores[:, 0], labels, groups
+    )
 
 
 def test_correlated_columns_widen_the_interval_of_the_mean():
     scores, labels, _ = sample(rows=1000, columns=4)
     copies = np.repeat(scores[:, :1], 4, axis=1)
-    assert np.ptp(mean_auc_interval(copies, labels)) == pytest.approx(np.ptp(auc_interval(scores[:, 0], labels)))
+    assert np.ptp(mean_auc_interval(copies, labels)) == pytest.approx(
+        np.ptp(auc_interval(scores[:, 0], labels))
+    )
     independent = sample(rows=1000, columns=4, groups=1000)[0] * [1, -1, 1, -1] + labels[:, None]
-    assert np.ptp(mean_auc_interval(independent, labels)) < np.ptp(mean_auc_interval(copies, labels))
+    assert np.ptp(mean_auc_interval(independent, labels)) < np.ptp(
+        mean_auc_interval(copies, labels)
+    )
 
 
 def test_intervals_repeat_with_the_seed_and_narrow_with_the_level():
@@ -395,8 +439,9 @@ def test_groups_may_be_names_and_must_be_there():
 def test_unlabelled_rows_do_not_count_as_groups():
     scores, labels, groups = sample()
     more = np.concatenate([scores[:, 0], np.full(100, np.nan)])
-    assert auc_interval(more, [*labels, *[np.nan] * 100], [*groups, *range(1000, 1100)]) == auc_interval(
-        scores[:, 0], labels, groups)
+    assert auc_interval(
+        more, [*labels, *[np.nan] * 100], [*groups, *range(1000, 1100)]
+    ) == auc_interval(scores[:, 0], labels, groups)
 
 
 def test_roc_band_against_weighted_curves():

@@ -1,16 +1,29 @@
 """Networks: normalisation, fresh classifiers, weights in and out, and what a user may get wrong."""
+
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.core.artifacts.headers import read_header
+from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.config.run import Finetune, Pretrain, Run
-from pipeline.core.networks.image import build, import_timm, load_weights, restart_classifier, save_weights
-from pipeline.core.runtime.command import UserError
+from pipeline.core.networks.image import (
+    build,
+    import_timm,
+    load_weights,
+    restart_classifier,
+    save_weights,
+)
+from pipeline.core.runtime.errors import UserError
 
-RUN = Run(network="test_resnet.r160_in1k", size=48, weights="random", pretrain=Pretrain(lr=1e-3), finetune=Finetune())
+RUN = Run(
+    network="test_resnet.r160_in1k",
+    size=48,
+    weights="random",
+    pretrain=Pretrain(lr=1e-3),
+    finetune=Finetune(),
+)
 
 
 def pictures(channels: int = 3, count: int = 4) -> torch.Tensor:
@@ -50,13 +63,15 @@ def test_the_restarted_classifier_is_new_and_depends_on_the_seed_only():
     assert torch.equal(first, network.classifier.weight) and not torch.equal(first, trained)
     restart_classifier(network, 8)
     assert not torch.equal(first, network.classifier.weight)
-    assert all(torch.equal(value, backbone[name]) for name, value in network.backbone.state_dict().items())
+    assert all(
+        torch.equal(value, backbone[name]) for name, value in network.backbone.state_dict().items()
+    )
 
 
 def test_weights_come_back_with_their_header(tmp_path):
     network, path = build(RUN, 2).eval(), tmp_path / "w.safetensors"
     save_weights(path, network, {"labels": ["a", "b"], "epoch": 3})
-    assert read_header(path) == {"labels": ["a", "b"], "epoch": 3}
+    assert read_weights_header(path) == {"labels": ["a", "b"], "epoch": 3}
     assert torch.equal(load_weights(path, RUN, ["a", "b"])(pictures()), network(pictures()))
 
 
@@ -64,17 +79,24 @@ def test_a_local_backbone_file_is_used_and_its_classifier_left_out(tmp_path):
     whole = import_timm().create_model("test_resnet.r160_in1k", num_classes=1000)
     save_file(whole.state_dict(), tmp_path / "b.safetensors")
     network = build(replace(RUN, weights=str(tmp_path / "b.safetensors")), 1)
-    assert torch.equal(network.backbone.state_dict()["conv1.0.weight" if "conv1.0.weight" in whole.state_dict()
-                                                     else "conv1.weight"],
-                       whole.state_dict()["conv1.0.weight" if "conv1.0.weight" in whole.state_dict()
-                                          else "conv1.weight"])
+    assert torch.equal(
+        network.backbone.state_dict()[
+            "conv1.0.weight" if "conv1.0.weight" in whole.state_dict() else "conv1.weight"
+        ],
+        whole.state_dict()[
+            "conv1.0.weight" if "conv1.0.weight" in whole.state_dict() else "conv1.weight"
+        ],
+    )
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"network": "densenet11"}, "timm knows no network 'densenet11'"),
-    ({"network": "test_vit3", "size": 50}, "does not take size=50"),
-    ({"weights": "missing.safetensors"}, "missing.safetensors: cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "densenet11"}, "timm knows no network 'densenet11'"),
+        ({"network": "test_vit3", "size": 50}, "does not take size=50"),
+        ({"weights": "missing.safetensors"}, "missing.safetensors: cannot be read"),
+    ],
+)
 def test_what_a_user_may_get_wrong(change, message):
     with pytest.raises(UserError, match=message):
         build(replace(RUN, **change), 1)
@@ -86,9 +108,11 @@ def test_another_networks_file_is_refused(tmp_path):
         build(replace(RUN, weights=str(tmp_path / "x.safetensors")), 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", (10**12).to_bytes(8, "little") + b"{}", b"\x02\0\0\0\0\0\0\0{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", (10**12).to_bytes(8, "little") + b"{}", b"\x02\0\0\0\0\0\0\0{}"]
+)
 def test_a_file_that_is_no_weights_file_is_named(tmp_path, content):
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"w\.safetensors: no weights file"):
-        read_header(path)
+        read_weights_header(path)

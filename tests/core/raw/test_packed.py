@@ -1,5 +1,5 @@
-"""TFRecord and .npy pictures: what TensorFlow's own format description says, written by hand here and read back."""
-import struct
+"""TFRecord and .npy pictures: what TensorFlow's own format description says, written by hand here
+and read back."""
 
 import numpy as np
 import pytest
@@ -9,40 +9,14 @@ from hypothesis import strategies as st
 from pipeline.core.raw import packed as records
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
+from tests.cases.tfrecords import example, tfrecord
 
 
-def number(value: int) -> bytes:
-    """A protobuf varint."""
-    value &= (1 << 64) - 1
-    out = b""
-    while value > 127:
-        out, value = out + bytes([value & 127 | 128]), value >> 7
-    return out + bytes([value])
-
-
-def field(tag: int, content: bytes) -> bytes:
-    return number(tag << 3 | 2) + number(len(content)) + content
-
-
-def example(features: dict, packed: bool = True) -> bytes:
-    """A tf.train.Example of bytes and int features."""
-    entries = b""
-    for name, values in features.items():
-        if isinstance(values[0], bytes):
-            value = field(1, b"".join(field(1, item) for item in values))
-        elif packed:
-            value = field(3, field(1, b"".join(map(number, values))))
-        else:
-            value = field(3, b"".join(number(1 << 3) + number(item) for item in values))
-        entries += field(1, field(1, name.encode()) + field(2, value))
-    return field(1, entries)
-
-
-def tfrecord(*contents: bytes) -> bytes:
-    return b"".join(struct.pack("<Q", len(c)) + b"crc1" + c + b"crc2" for c in contents)
-
-
-@given(st.lists(st.integers(-2**63, 2**63 - 1), min_size=1, max_size=5), st.binary(max_size=300), st.booleans())
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5),
+    st.binary(max_size=300),
+    st.booleans(),
+)
 def test_examples_are_read_back(tmp_path_factory, numbers, blob, packed):
     path = tmp_path_factory.mktemp("r") / "a.tfrecords"
     made = example({"label": numbers, "image": [blob], "other": [b"x"]}, packed)
@@ -50,25 +24,33 @@ def test_examples_are_read_back(tmp_path_factory, numbers, blob, packed):
     starts = list(records.record_starts(path))
     assert starts == [0, 16, 32 + len(made)]
     for start in starts[1:]:
-        assert records.example(path, start, ("label", "image")) == {"label": numbers, "image": [blob]}
+        assert records.example(path, start, ("label", "image")) == {
+            "label": numbers,
+            "image": [blob],
+        }
     assert records.example(path, 0, ("label",)) == {}
 
 
 def test_gray_pixels_come_as_a_square_and_jpegs_as_they_are(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (299, 299), dtype=np.uint8)
     jpeg = b"\xff\xd8\xff" + b"\0" * 6  # nine bytes: a square number, and still no pixels
-    (tmp_path / "t.tfrecords").write_bytes(tfrecord(example({"image": [pixels.tobytes()]}), example({"image": [jpeg]})))
+    (tmp_path / "t.tfrecords").write_bytes(
+        tfrecord(example({"image": [pixels.tobytes()]}), example({"image": [jpeg]}))
+    )
     first, second = records.record_starts(tmp_path / "t.tfrecords")
     assert np.array_equal(read_source(tmp_path, f"t.tfrecords::{first}"), pixels)
     assert read_source(tmp_path, f"t.tfrecords::{second}") == jpeg
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    (tfrecord(b"x" * 50)[:40], "cut short"),
-    (b"\xff" * 40, "leaves the file"),
-    (tfrecord(b"\xff" * 30), "no tf.train.Example"),
-    (tfrecord(example({"label": [1]})), "no feature 'image'"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (tfrecord(b"x" * 50)[:40], "cut short"),
+        (b"\xff" * 40, "leaves the file"),
+        (tfrecord(b"\xff" * 30), "no tf.train.Example"),
+        (tfrecord(example({"label": [1]})), "no feature 'image'"),
+    ],
+)
 def test_what_is_no_tfrecord_says_so(tmp_path, content, reason):
     (tmp_path / "t.tfrecord").write_bytes(content)
     with pytest.raises(UnreadableImage, match=reason):

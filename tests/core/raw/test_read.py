@@ -1,4 +1,6 @@
-"""Locators: files, zip members, HDF5 rows; nothing outside the raw folder, nothing that could be waited for."""
+"""Locators: files, zip members, HDF5 rows; nothing outside the raw folder, nothing that could be
+waited for."""
+
 import os
 import zipfile
 
@@ -24,17 +26,30 @@ def raw(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("locator", [
-    "/etc/passwd", "../secret", "jpeg/../../secret", "", ".", "::a", "C:\\x.jpg", "a\\..\\..\\b", "x\0.jpg",
-    "../x.zip::a",
-])
+@pytest.mark.parametrize(
+    "locator",
+    [
+        "/etc/passwd",
+        "../secret",
+        "jpeg/../../secret",
+        "",
+        ".",
+        "::a",
+        "C:\\x.jpg",
+        "a\\..\\..\\b",
+        "x\0.jpg",
+        "../x.zip::a",
+    ],
+)
 def test_nothing_outside_is_read(raw, locator):
     assert outside(locator)
     with pytest.raises(UnreadableImage, match="refused"):
         read_source(raw, locator)
 
 
-@pytest.mark.parametrize("locator", ["a.jpg", "a/b.c/d..e.jpg", "x.zip::../a", "CheXpert-v1.0 batch 1 (a & b)/p.jpg"])
+@pytest.mark.parametrize(
+    "locator", ["a.jpg", "a/b.c/d..e.jpg", "x.zip::../a", "CheXpert-v1.0 batch 1 (a & b)/p.jpg"]
+)
 def test_paths_inside_are_taken(locator):
     assert not outside(locator)
 
@@ -44,11 +59,19 @@ def test_files_and_zip_members(raw):
     assert read_source(raw, "all.zip::jpeg/train/a.jpg") == b"zipped" * 100
 
 
-@pytest.mark.parametrize("locator, why", [
-    ("jpeg/none.jpg", "missing"), ("jpeg", "not an image: it is a folder"), ("none.zip::a", "missing"),
-    ("all.zip::none.jpg", "missing"), ("all.zip::jpeg/train/", "not an image"), ("broken.zip::a.jpg", "damaged"),
-    ("jpeg/a.jpg/b.jpg", "unreadable"), ("x" * 300 + ".jpg", "unreadable"),
-])
+@pytest.mark.parametrize(
+    "locator, why",
+    [
+        ("jpeg/none.jpg", "missing"),
+        ("jpeg", "not an image: it is a folder"),
+        ("none.zip::a", "missing"),
+        ("all.zip::none.jpg", "missing"),
+        ("all.zip::jpeg/train/", "not an image"),
+        ("broken.zip::a.jpg", "damaged"),
+        ("jpeg/a.jpg/b.jpg", "unreadable"),
+        ("x" * 300 + ".jpg", "unreadable"),
+    ],
+)
 def test_what_is_not_there_says_so(raw, locator, why):
     with pytest.raises(UnreadableImage, match=why):
         read_source(raw, locator)
@@ -83,7 +106,9 @@ def test_hdf5(raw):
         file["ISIC_2"] = np.frombuffer(b"jpeg bytes", np.uint8)
         file["ISIC_3"] = stack[0]
         file.create_dataset("x", data=stack, compression="gzip")
-        file.create_dataset("rows", data=np.array([b"ab", b"cd"], dtype=h5py.string_dtype("ascii", 2)))
+        file.create_dataset(
+            "rows", data=np.array([b"ab", b"cd"], dtype=h5py.string_dtype("ascii", 2))
+        )
     assert read_source(raw, "all.hdf5::ISIC_1") == b"jpeg\0bytes\0"
     assert read_source(raw, "all.hdf5::ISIC_2") == b"jpeg bytes"
     assert np.array_equal(read_source(raw, "all.hdf5::ISIC_3"), stack[0])

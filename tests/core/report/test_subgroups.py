@@ -1,11 +1,20 @@
 """Subgroups: who is in which, and AUCs that equal those of the rows picked by hand."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.core.config.task import Task
 from pipeline.core.metrics import auc, auc_interval
-from pipeline.core.report.subgroups import MISSING, bands, groups, order, subgroup_rows, unit_numbers, unit_values
+from pipeline.core.report.subgroups import (
+    MISSING,
+    bands,
+    groups,
+    order,
+    subgroup_rows,
+    unit_numbers,
+    unit_values,
+)
 
 TASK = Task(title="t", labels=("y",), numeric=("age_approx",), categorical=("sex", "view"))
 
@@ -13,9 +22,16 @@ TASK = Task(title="t", labels=("y",), numeric=("age_approx",), categorical=("sex
 @pytest.fixture
 def images():
     """Three studies: both views, a frontal only, nothing known."""
-    return pd.DataFrame({"image_id": list("abcd"), "unit_id": ["u2", "u1", "u2", "u3"], "source": "one",
-                         "age_approx": [30, 55, 30, np.nan], "sex": ["f", "m", None, None],
-                         "view": ["Lateral", "Frontal", "Frontal", None]})
+    return pd.DataFrame(
+        {
+            "image_id": list("abcd"),
+            "unit_id": ["u2", "u1", "u2", "u3"],
+            "source": "one",
+            "age_approx": [30, 55, 30, np.nan],
+            "sex": ["f", "m", None, None],
+            "view": ["Lateral", "Frontal", "Frontal", None],
+        }
+    )
 
 
 def test_values_of_a_study_are_joined_in_order_of_first_appearance(images):
@@ -25,20 +41,36 @@ def test_values_of_a_study_are_joined_in_order_of_first_appearance(images):
     assert np.isnan(unit_numbers(images, "age_approx")[2])
 
 
-@pytest.mark.parametrize("age, band", [(0, "under 40"), (39.9, "under 40"), (40, "40 to 54"), (55, "55 to 69"),
-                                       (70, "70 and over"), (120, "70 and over"), (np.nan, MISSING)])
+@pytest.mark.parametrize(
+    "age, band",
+    [
+        (0, "under 40"),
+        (39.9, "under 40"),
+        (40, "40 to 54"),
+        (55, "55 to 69"),
+        (70, "70 and over"),
+        (120, "70 and over"),
+        (np.nan, MISSING),
+    ],
+)
 def test_bands_of_age(age, band):
     assert bands(pd.Series([age]), "age_approx")[0] == band
 
 
 def test_other_numbers_are_cut_into_thirds():
     named = bands(pd.Series(np.arange(90.0)), "stage_of_disease")  # "age" inside a word is no age
-    assert named.value_counts().tolist() == [30, 30, 30] or sorted(named.value_counts()) == [29, 30, 31]
+    assert named.value_counts().tolist() == [30, 30, 30] or sorted(named.value_counts()) == [
+        29,
+        30,
+        31,
+    ]
 
 
 def test_columns_that_tell_nobody_apart_are_left_out(images):
     assert list(groups(images, TASK)) == ["age_approx", "sex", "view"]  # all are of one source
-    many = pd.DataFrame({"image_id": [str(i) for i in range(60)], "source": [f"s{min(i, 20)}" for i in range(60)]})
+    many = pd.DataFrame(
+        {"image_id": [str(i) for i in range(60)], "source": [f"s{min(i, 20)}" for i in range(60)]}
+    )
     values = groups(many, TASK)["source"]
     assert values.nunique() == 13 and (values == "others").sum() == 60 - 40 - 11
 
@@ -54,11 +86,23 @@ def test_aucs_equal_those_of_the_rows_picked_by_hand():
     scores, patients = truth + generator.normal(size=400), generator.integers(0, 150, 400)
     truth[:20] = np.nan
     values = pd.Series(generator.choice(["a", "b"], 400))
-    values[truth == 0] = values[truth == 0].replace("b", "c")  # b has positives only, c negatives only
+    values[truth == 0] = values[truth == 0].replace(
+        "b", "c"
+    )  # b has positives only, c negatives only
     rows = {row["group"]: row for row in subgroup_rows(scores, truth, patients, values)}
     inside = (values == "a").to_numpy() & ~np.isnan(truth)
     assert rows["a"]["auc"] == auc(scores[inside], truth[inside])
-    assert (rows["a"]["low"], rows["a"]["high"]) == auc_interval(scores[inside], truth[inside], patients[inside])
-    assert rows["a"]["n"] == inside.sum() and rows["a"]["positives"] == truth[inside].sum() and not rows["a"]["few"]
-    assert np.isnan(rows["b"]["auc"]) and rows["b"]["few"] and rows["b"]["n"] == rows["b"]["positives"] > 0
+    assert (rows["a"]["low"], rows["a"]["high"]) == auc_interval(
+        scores[inside], truth[inside], patients[inside]
+    )
+    assert (
+        rows["a"]["n"] == inside.sum()
+        and rows["a"]["positives"] == truth[inside].sum()
+        and not rows["a"]["few"]
+    )
+    assert (
+        np.isnan(rows["b"]["auc"])
+        and rows["b"]["few"]
+        and rows["b"]["n"] == rows["b"]["positives"] > 0
+    )
     assert np.isnan(rows["c"]["auc"]) and rows["c"]["positives"] == 0

@@ -1,4 +1,6 @@
-"""Figures: data to places, curves thinned without moving, the gain of views, the curves of a log."""
+"""Figures: data to places, curves thinned without moving, the gain of views, the curves of a
+log."""
+
 import doctest
 
 import numpy as np
@@ -12,9 +14,9 @@ from pipeline.core.ensemble.members import Rows
 from pipeline.core.metrics import auc, auc_difference
 from pipeline.core.report import svg as figures
 from pipeline.core.report import views as viewgain
-from pipeline.core.report.curves import curves_of, read_log
+from pipeline.core.report.training_curves import curves_of, read_log
 from pipeline.core.report.views import gains
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from tests.cases.reports import log_lines
 
 
@@ -29,13 +31,20 @@ def test_corners_of_the_box():
     assert (plot.at_y(1), plot.at_y(5)) == (figures.HEIGHT - figures.BOTTOM, figures.TOP)
     rooted = figures.Plot((0, 1), (0, 1), "x", "y", root=True)
     assert rooted.at_y(0.25) == pytest.approx((rooted.at_y(0) + rooted.at_y(1)) / 2)
-    assert plot.path([0, np.nan, 2], [1, 1, 5]) == f"M44 214L{figures.WIDTH - figures.RIGHT} {figures.TOP}"
+    assert (
+        plot.path([0, np.nan, 2], [1, 1, 5])
+        == f"M44 214L{figures.WIDTH - figures.RIGHT} {figures.TOP}"
+    )
 
 
 @given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))
 def test_ticks_lie_inside_and_are_even(low, width):
     ticks = figures.nice_ticks(low, low + width)
-    assert 2 <= len(ticks) <= 12 and ticks[0] >= low - 1e-6 * width and ticks[-1] <= low + width * (1 + 1e-6)
+    assert (
+        2 <= len(ticks) <= 12
+        and ticks[0] >= low - 1e-6 * width
+        and ticks[-1] <= low + width * (1 + 1e-6)
+    )
     assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
 
 
@@ -48,7 +57,10 @@ def test_thinned_curves_keep_their_ends_and_points():
 
 
 def test_a_bar_without_interval_draws_nothing():
-    assert figures.interval_bar(float("nan"), 0, 1, (0, 1)) == '<svg class="bar" height="20" aria-hidden="true"></svg>'
+    assert (
+        figures.interval_bar(float("nan"), 0, 1, (0, 1))
+        == '<svg class="bar" height="20" aria-hidden="true"></svg>'
+    )
 
 
 def test_gain_of_views_equals_the_paired_difference_of_their_means():
@@ -57,7 +69,13 @@ def test_gain_of_views_equals_the_paired_difference_of_their_means():
     views = labels[:, None, None] + generator.normal(size=(300, 6, 1)) * 2
     images = pd.DataFrame({"image_id": [str(i) for i in range(300)]})
     patients = generator.integers(0, 120, 300)
-    rows = gains(views, Rows(images, images[:0], (0,), {}), labels[:, None], patients, Task(title="t", labels=("y",)))
+    rows = gains(
+        views,
+        Rows(images, images[:0], (0,), {}),
+        labels[:, None],
+        patients,
+        Task(title="t", labels=("y",)),
+    )
     assert [row["views"] for row in rows] == [1, 2, 4, 6]
     assert rows[2]["auc"] == auc(views[:, :4, 0].mean(axis=1), labels)
     expected = auc_difference(views[:, :4, 0].mean(axis=1), views[:, 0, 0], labels, patients)
@@ -69,8 +87,10 @@ def test_curves_of_a_log():
     assert made.border == 60 and made.last == 120
     assert made.valid == ([20, 40, 60, 80, 100, 120], pytest.approx([0.6, 0.7, 0.8, 0.6, 0.7, 0.8]))
     assert made.alpha == ([80, 100, 120], pytest.approx([0.4, 0.3, 0.2]))
-    lines = [{"phase": "finetuned", "step": 20, "train_auc": [float("nan"), 0.7]},
-             {"phase": "finetuned", "step": 40, "train_auc": [float("nan")], "reach": [float("inf")]}]
+    lines = [
+        {"phase": "finetuned", "step": 20, "train_auc": [float("nan"), 0.7]},
+        {"phase": "finetuned", "step": 40, "train_auc": [float("nan")], "reach": [float("inf")]},
+    ]
     assert curves_of(lines).train == ([20], [0.7]) and curves_of(lines).reach == ([], [])
 
 

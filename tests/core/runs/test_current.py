@@ -1,16 +1,18 @@
 """An ensemble of other members, or a submission of another ensemble, is not current."""
+
 import json
 
 import pytest
 
-from pipeline.core.artifacts.tables import fold_folder, models_folder, table_hashes
-from pipeline.core.config.competition import load
-from pipeline.core.runs.current import (
-    ensemble_is_current,
+from pipeline.core.artifacts.paths import fold_folder, models_folder
+from pipeline.core.artifacts.provenance import (
     made_from_ensemble,
     note_ensemble,
     predictions_digest,
+    table_hashes,
 )
+from pipeline.core.config.competition import load
+from pipeline.core.runs.current import ensemble_is_current
 
 
 @pytest.fixture
@@ -25,7 +27,9 @@ def home(tmp_path, monkeypatch):
             folder = fold_folder("melanoma", member, fold)
             folder.mkdir(parents=True)
             (folder / "predictions.csv").write_text(f"{member} {fold}")
-    members = {name: predictions_digest("melanoma", name, [0, 1]) for name in ("b3_256", "metadata")}
+    members = {
+        name: predictions_digest("melanoma", name, [0, 1]) for name in ("b3_256", "metadata")
+    }
     facts = {"folds": [0, 1], "hashes": table_hashes("melanoma"), "predictions": members}
     (models_folder("melanoma") / "ensemble.json").write_text(json.dumps(facts))
     (models_folder("melanoma") / "ensemble.csv").write_text("unit_id\n")

@@ -1,4 +1,5 @@
 """Each artifact is made once, whoever else is at it, and a dead maker's work is taken over."""
+
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from pipeline.core.runs import launch
 from pipeline.core.runtime import claims
-from pipeline.core.runtime.command import TimeLimitReached
+from pipeline.core.runtime.errors import TimeLimitReached
 
 WORKER = """
 import sys, time
@@ -25,7 +26,9 @@ for path in unfinished([folder / f"{number}.done" for number in range(12)]):
 
 
 def test_two_launchers_make_each_artifact_once(tmp_path):
-    started = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), name]) for name in "ab"]
+    started = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), name]) for name in "ab"
+    ]
     assert [process.wait(timeout=60) for process in started] == [0, 0]
     made = [line.split() for line in (tmp_path / "made.txt").read_text().splitlines()]
     assert sorted(name for name, _ in made) == sorted(f"{number}.done" for number in range(12))
@@ -34,9 +37,14 @@ def test_two_launchers_make_each_artifact_once(tmp_path):
 
 def test_the_claim_of_a_killed_process_is_taken_over(tmp_path):
     artifact = tmp_path / "x.done"
-    hold = ("import sys, time; from pathlib import Path; from pipeline.core.runtime.claims import unfinished\n"
-            "for path in unfinished([Path(sys.argv[1])]): print('held', flush=True); time.sleep(60)")
-    holder = subprocess.Popen([sys.executable, "-c", hold, str(artifact)], stdout=subprocess.PIPE, text=True)
+    hold = (
+        "import sys, time; from pathlib import Path; from pipeline.core.runtime.claims import "
+        "unfinished\n"
+        "for path in unfinished([Path(sys.argv[1])]): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(artifact)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline().strip() == "held"
     assert not claims.acquire(artifact, claims.Watch())
     holder.kill()
@@ -68,11 +76,15 @@ def test_a_claim_from_another_machine_goes_stale_by_the_watchers_clock(tmp_path,
 @pytest.mark.parametrize("how", ["stop", "time"])
 def test_waiting_for_another_launcher_ends_when_asked_to(tmp_path, monkeypatch, how):
     artifact = tmp_path / "x.done"
-    claims.claim_path(artifact).write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
+    claims.claim_path(artifact).write_text(
+        json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"})
+    )
     looks = iter(range(10))
     monkeypatch.setattr(launch.Stop, "requested", False)
     if how == "stop":
-        monkeypatch.setattr(claims.time, "sleep", lambda _: setattr(launch.Stop, "requested", next(looks) > 1))
+        monkeypatch.setattr(
+            claims.time, "sleep", lambda _: setattr(launch.Stop, "requested", next(looks) > 1)
+        )
     else:
         monkeypatch.setattr(launch, "time_left", lambda: 2.0 - next(looks))
     with pytest.raises(TimeLimitReached, match="between folds"):

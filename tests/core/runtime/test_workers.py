@@ -1,4 +1,5 @@
 """A crew survives what its members do not."""
+
 import os
 import signal
 import time
@@ -6,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.core.runtime.workers import MEMORY, Lost, crew_of
+from pipeline.core.runtime.workers import MEMORY, WorkerDied, crew_of
 
 
 def work(task: tuple[str, int], factor: int) -> int:
@@ -33,13 +34,17 @@ def test_every_task_is_answered_once():
             assert dict(run(part)) == {task: 7 * task[1] for task in part}
 
 
-@pytest.mark.parametrize("what, why", [("die", "SIGKILL"), ("exit", "exit 3"), ("stall", "more than 1 s")])
+@pytest.mark.parametrize(
+    "what, why", [("die", "SIGKILL"), ("exit", "exit 3"), ("stall", "more than 1 s")]
+)
 def test_a_lost_worker_costs_its_task_alone(what, why):
     tasks = [("work", i) for i in range(20)]
     tasks[4] = (what, 4)
     with crew_of(2, work, 2, limit=1.0) as run:
         answers = dict(run(tasks))
-    assert isinstance(answers.pop(tasks[4]), Lost) or pytest.fail("the lost task has an answer")
+    assert isinstance(answers.pop(tasks[4]), WorkerDied) or pytest.fail(
+        "the lost task has an answer"
+    )
     assert answers == {task: 2 * task[1] for task in tasks if task[0] == "work"}
     with crew_of(1, work, 2, limit=1.0) as run:
         assert why in str(next(iter(run([tasks[4]])))[1])

@@ -1,13 +1,22 @@
 """Checkpoints come back as they were; damaged ones are known."""
+
 import pytest
 import torch
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.training import checkpoint
 
-STATE = {"step": 7, "optimizer": {"state": {0: {"mean": torch.arange(6.0).view(2, 3)}, 3: {"t": torch.tensor(5)}},
-                                  "groups": [{"lr": 0.1, "betas": (0.9, 0.999), "params": [0, 3]}]},
-         "nothing": None, "empty": torch.empty(0), "half": torch.ones(3, dtype=torch.bfloat16), "flag": True}
+STATE = {
+    "step": 7,
+    "optimizer": {
+        "state": {0: {"mean": torch.arange(6.0).view(2, 3)}, 3: {"t": torch.tensor(5)}},
+        "groups": [{"lr": 0.1, "betas": (0.9, 0.999), "params": [0, 3]}],
+    },
+    "nothing": None,
+    "empty": torch.empty(0),
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "flag": True,
+}
 
 
 def same(a, b) -> bool:

@@ -1,4 +1,5 @@
 """Two processes under torchrun take the steps of one; when one dies, the other ends."""
+
 import os
 import subprocess
 import sys
@@ -51,14 +52,28 @@ keep(phase, fit(phase))
 """
 
 
-def launch(folder: Path, processes: int, micro: int = 1, die: int = -1) -> subprocess.CompletedProcess:
+def launch(
+    folder: Path, processes: int, micro: int = 1, die: int = -1
+) -> subprocess.CompletedProcess:
     program = folder / "program.py"
     folder.mkdir(exist_ok=True)
     program.write_text(PROGRAM)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run([sys.executable, *(torchrun if processes > 1 else []), str(program), str(folder), str(micro),
-                           str(die)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                          capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [
+            sys.executable,
+            *(torchrun if processes > 1 else []),
+            str(program),
+            str(folder),
+            str(micro),
+            str(die),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +89,10 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, one, micro):
     assert done.returncode == 0, done.stderr
     two = read_tensors(tmp_path / "two" / "finetuned.safetensors")
     for name, value in one.items():
-        assert torch.allclose(value, two[name], rtol=0, atol=1e-6), (name, (value - two[name]).abs().max())
+        assert torch.allclose(value, two[name], rtol=0, atol=1e-6), (
+            name,
+            (value - two[name]).abs().max(),
+        )
 
 
 def test_one_process_dying_ends_the_other_within_a_minute(tmp_path):

@@ -1,4 +1,5 @@
 """SIGKILL at any moment, then the same command again: the weights of the uncut run, bit for bit."""
+
 import contextlib
 import json
 import multiprocessing
@@ -14,35 +15,66 @@ import pytest
 import torch
 
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
-from pipeline.core.images.views import TrainingBatches
+from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.networks.image import build, read_tensors
-from pipeline.core.training.loop import Phase, fit, keep
-from pipeline.core.training.recipe import make_loss, make_optimizer
-from pipeline.core.training.schedules import stepwise
+from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.phase import Phase
+from pipeline.core.training.recipe import make_loss, make_optimizer, stepwise
 
-RECIPE = Finetune(lr=0.05, epochs=3, batch_size=16, milestones=(5, 9), margin=0.8, momentum=0.9, normalize="sigmoid",
-                  weight_decay=1e-4)
-RUN = Run(network="test_resnet.r160_in1k", size=32, weights="random", pretrain=Pretrain(lr=1e-3), finetune=RECIPE,
-          augment=Augment(flip=True, rotate=180, scale=0.1, holes=1), dropout=0.2, ema=0.9)
+RECIPE = Finetune(
+    lr=0.05,
+    epochs=3,
+    batch_size=16,
+    milestones=(5, 9),
+    margin=0.8,
+    momentum=0.9,
+    normalize="sigmoid",
+    weight_decay=1e-4,
+)
+RUN = Run(
+    network="test_resnet.r160_in1k",
+    size=32,
+    weights="random",
+    pretrain=Pretrain(lr=1e-3),
+    finetune=RECIPE,
+    augment=Augment(flip=True, rotate=180, scale=0.1, holes=1),
+    dropout=0.2,
+    ema=0.9,
+)
 
 
 def train(pictures: Path, folder: Path) -> None:
-    """One phase as `pipeline.finetune` runs it: real pictures, two loader processes, PESG, an average of weights."""
+    """One phase as `pipeline.finetune` runs it: real pictures, two loader processes, PESG, an
+    average of weights."""
     torch.set_num_threads(1)
     paths = sorted(pictures.glob("*.png"))
     targets = torch.tensor([[float(path.stem.endswith("p"))] for path in paths])
     torch.manual_seed(0)
     network, loss = build(RUN, 1), make_loss(RECIPE, 1)
-    phase = Phase(name="finetuned", folder=folder, key={"target": "kill", "labels": ["y"]}, network=network, loss=loss,
-                  optimizer=make_optimizer(RECIPE, network.parameters(), loss),
-                  data=TrainingBatches(paths, 32, 3, RUN.augment, 3), targets=targets,
-                  rate=stepwise(RECIPE.lr, RECIPE.divide, RECIPE.milestones), restarts=frozenset(RECIPE.milestones),
-                  validate=lambda _: {"mean": 0.5}, epochs=RECIPE.epochs, batch_size=16, seed=3, ema=RUN.ema, workers=2)
+    phase = Phase(
+        name="finetuned",
+        folder=folder,
+        key={"target": "kill", "labels": ["y"]},
+        network=network,
+        loss=loss,
+        optimizer=make_optimizer(RECIPE, network.parameters(), loss),
+        data=TrainingBatches(paths, 32, 3, RUN.augment, 3),
+        targets=targets,
+        rate=stepwise(RECIPE.lr, RECIPE.divide, RECIPE.milestones),
+        restarts=frozenset(RECIPE.milestones),
+        validate=lambda _: {"mean": 0.5},
+        epochs=RECIPE.epochs,
+        batch_size=16,
+        seed=3,
+        ema=RUN.ema,
+        workers=2,
+    )
     keep(phase, fit(phase))
 
 
 def run(pictures: Path, folder: Path, kill_after: float = float("inf")) -> float:
-    """Train in a process of its own, which gets a SIGKILL after so many seconds; returns how long it ran."""
+    """Train in a process of its own, which gets a SIGKILL after so many seconds; returns how long
+    it ran."""
     began = time.monotonic()
     # A server that has imported torch but started no thread: forks of it are quick and safe.
     context = multiprocessing.get_context("forkserver")
@@ -51,7 +83,9 @@ def run(pictures: Path, folder: Path, kill_after: float = float("inf")) -> float
     child.start()
     child.join(None if kill_after == float("inf") else kill_after)
     if child.is_alive():
-        with contextlib.suppress(ProcessLookupError):  # killed before it had a group, hence before it had children
+        with contextlib.suppress(
+            ProcessLookupError
+        ):  # killed before it had a group, hence before it had children
             os.killpg(child.pid, signal.SIGKILL)
         child.kill()
         child.join()
@@ -74,7 +108,9 @@ def pictures(tmp_path_factory):
     rng = np.random.default_rng(0)
     for number in range(80):
         kind = "p" if number % 4 == 0 else "n"
-        picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) // 2 + (60 if kind == "p" else 0)
+        picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) // 2 + (
+            60 if kind == "p" else 0
+        )
         cv2.imwrite(str(folder / f"{number:03d}{kind}.png"), picture.astype(np.uint8))
     return folder
 

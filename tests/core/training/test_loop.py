@@ -1,4 +1,5 @@
 """The loop: batches, micro-batches, cuts and resumption, and scores that break down."""
+
 import json
 import sys
 
@@ -13,11 +14,18 @@ from pipeline.core.losses import AUCMargin, CrossEntropy
 from pipeline.core.losses.checks import NotFinite
 from pipeline.core.networks.image import read_tensors
 from pipeline.core.networks.patient import Columns
-from pipeline.core.runtime.command import Stop, TimeLimitReached, UserError
+from pipeline.core.runtime.command import Stop
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import loop as training
-from pipeline.core.training.batch_order import add_positives, epoch_batches, fold_seed, remaining_keys
-from pipeline.core.training.loop import Phase, fit, keep
-from pipeline.core.training.schedules import triangular
+from pipeline.core.training.batch_order import (
+    add_positives,
+    epoch_batches,
+    fold_seed,
+    remaining_keys,
+)
+from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.phase import Phase
+from pipeline.core.training.recipe import triangular
 
 
 class PairwiseSquare(nn.Module):
@@ -35,8 +43,13 @@ class PairwiseSquare(nn.Module):
 class Net(nn.Module):
     def __init__(self, norm: bool, dropout: float = 0.0):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16) if norm else nn.Identity(), nn.ReLU(),
-                                    nn.Dropout(dropout), nn.Linear(16, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(5, 16),
+            nn.BatchNorm1d(16) if norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(16, 1),
+        )
 
     def forward(self, x):
         return self.layers(x)
@@ -48,11 +61,24 @@ def phase(folder, *, norm=True, dropout=0.3, rows=200, **changes) -> Phase:
     x = rng.normal(size=(rows, 5)).astype(np.float32)
     targets = torch.from_numpy((x[:, :1] + rng.normal(size=(rows, 1)) > 0.5).astype(np.float32))
     network, loss = Net(norm, dropout), PairwiseSquare()
-    # SGD: a pairwise loss leaves the last bias without gradient, and Adam would make a step of its rounding noise.
+    # SGD: a pairwise loss leaves the last bias without gradient, and Adam would make a step of its
+    # rounding noise.
     parameters = [*network.parameters(), *loss.parameters()]
-    made = dict(name="finetuned", folder=folder, key={"target": "t"}, network=network, loss=loss, data=Columns(x),
-                optimizer=torch.optim.SGD(parameters, lr=1e-2, momentum=0.9), targets=targets,
-                rate=triangular(1e-3, 1e-1, 14), validate=lambda _: {"mean": 0.5}, epochs=4, batch_size=32, seed=9)
+    made = dict(
+        name="finetuned",
+        folder=folder,
+        key={"target": "t"},
+        network=network,
+        loss=loss,
+        data=Columns(x),
+        optimizer=torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
+        targets=targets,
+        rate=triangular(1e-3, 1e-1, 14),
+        validate=lambda _: {"mean": 0.5},
+        epochs=4,
+        batch_size=32,
+        seed=9,
+    )
     return Phase(**made | changes)
 
 
@@ -66,7 +92,9 @@ def equal(first: dict, second: dict) -> bool:
 
 def log_lines(folder) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key != "images_per_second"} for line in lines
+    ]
 
 
 def test_an_epoch_takes_whole_batches_of_different_images(tmp_path):
@@ -75,7 +103,9 @@ def test_an_epoch_takes_whole_batches_of_different_images(tmp_path):
     assert [len(batch) for batch in batches] == [32] * 6
     assert len(np.unique(np.concatenate(batches))) == 192
     assert any((a != b).any() for a, b in zip(batches, epoch_batches(one, 1), strict=True))
-    assert all((a == b).all() for a, b in zip(batches, epoch_batches(phase(tmp_path), 0), strict=True))
+    assert all(
+        (a == b).all() for a, b in zip(batches, epoch_batches(phase(tmp_path), 0), strict=True)
+    )
 
 
 def test_keys_go_on_where_a_run_was_cut(tmp_path):
@@ -84,13 +114,18 @@ def test_keys_go_on_where_a_run_was_cut(tmp_path):
     for step in (1, 5, 6, 23):
         left = remaining_keys(one, step, 0, 1)
         assert len(left) == 24 - step
-        assert all(a[0] == b[0] and (a[1] == b[1]).all() for a, b in zip(every[step:], left, strict=True))
+        assert all(
+            a[0] == b[0] and (a[1] == b[1]).all() for a, b in zip(every[step:], left, strict=True)
+        )
     assert remaining_keys(one, 24, 0, 1) == []
 
 
 def test_processes_share_each_batch(tmp_path):
     one = phase(tmp_path)
-    whole, shares = remaining_keys(one, 0, 0, 1), [remaining_keys(one, 0, rank, 4) for rank in range(4)]
+    whole, shares = (
+        remaining_keys(one, 0, 0, 1),
+        [remaining_keys(one, 0, rank, 4) for rank in range(4)],
+    )
     for step, (_, batch) in enumerate(whole):
         assert sorted(np.concatenate([share[step][1] for share in shares])) == sorted(batch)
 
@@ -118,7 +153,8 @@ def test_micro_batches_take_the_step_of_the_whole_batch(tmp_path, micro):
 
 
 def test_micro_batches_in_half_precision_take_the_step_of_the_whole_batch(tmp_path):
-    """float16 with a scaler, for real: autocast on the CPU. Gradients round at 1e-3 of a step, and 24 steps add up."""
+    """float16 with a scaler, for real: autocast on the CPU. Gradients round at 1e-3 of a step, and
+    24 steps add up."""
     plain = dict(norm=False, dropout=0.0)
     single = weights(fit(phase(tmp_path / "fp32", **plain)))
     whole = weights(fit(phase(tmp_path / "fp16", **plain, dtype=torch.float16)))
@@ -133,10 +169,14 @@ def test_micro_batches_update_batch_norm_once(tmp_path):
     assert network.layers[1].num_batches_tracked == 6 * 2
 
 
-@pytest.mark.parametrize("changes", [{}, dict(ema=0.9), dict(dtype=torch.float16), dict(dtype=torch.bfloat16, micro=2)],
-                         ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, dict(ema=0.9), dict(dtype=torch.float16), dict(dtype=torch.bfloat16, micro=2)],
+    ids=str,
+)
 def test_a_run_cut_at_any_step_ends_as_the_uncut_one(tmp_path, monkeypatch, changes):
-    """In float16 the first steps overflow, so that the scaler skips them and what it has learnt is kept as well."""
+    """In float16 the first steps overflow, so that the scaler skips them and what it has learnt is
+    kept as well."""
     uncut = weights(fit(phase(tmp_path / "uncut", **changes)))
     for cut in (1, 5, 6, 13, 23):
         folder = tmp_path / f"cut{cut}"
@@ -171,7 +211,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(tmp_path):
 
 @pytest.mark.parametrize("loss", [AUCMargin(), CrossEntropy()])
 def test_scores_that_are_not_finite_stop_the_run_with_advice(tmp_path, loss):
-    with pytest.raises(UserError, match=r"log\.jsonl: step \d+: .* scores are not finite: .*; lower the learning rate"):
+    with pytest.raises(
+        UserError,
+        match=r"log\.jsonl: step \d+: .* scores are not finite: .*; lower the learning rate",
+    ):
         fit(phase(tmp_path, loss=loss, rate=lambda _: float("inf"), epochs=20))
 
 
@@ -179,7 +222,10 @@ def test_a_network_that_diverges_in_an_epochs_last_step_stops_at_validation_with
     def validate(_):
         raise NotFinite("32 of 32 validation images get a score that is not finite")
 
-    with pytest.raises(UserError, match=r"step 6: 32 of 32 validation images get a score .*; lower the learning rate"):
+    with pytest.raises(
+        UserError,
+        match=r"step 6: 32 of 32 validation images get a score .*; lower the learning rate",
+    ):
         fit(phase(tmp_path, validate=validate))
 
 
@@ -209,7 +255,9 @@ def test_a_run_killed_before_its_weights_were_kept_keeps_them_when_run_again(tmp
 
 
 def test_a_log_line_that_a_full_disk_cut_is_dropped_by_the_next_run(tmp_path):
-    tmp_path.joinpath("log.jsonl").write_text('{"phase": "pretrained", "step": 1}\n{"phase": "finetuned", "st')
+    tmp_path.joinpath("log.jsonl").write_text(
+        '{"phase": "pretrained", "step": 1}\n{"phase": "finetuned", "st'
+    )
     fit(phase(tmp_path))
     assert log_lines(tmp_path)[0] == {"phase": "pretrained", "step": 1}
 
@@ -223,16 +271,26 @@ def test_a_log_shorter_than_its_checkpoint_says_is_not_filled_up(tmp_path, monke
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:4]))
     fit(phase(tmp_path))
     assert "shorter than at the checkpoint" in capsys.readouterr().out
-    assert [line["step"] for line in log_lines(tmp_path) if "loss" in line] == [1, 2, 3, 4, *range(10, 25)]
+    assert [line["step"] for line in log_lines(tmp_path) if "loss" in line] == [
+        1,
+        2,
+        3,
+        4,
+        *range(10, 25),
+    ]
 
 
 def test_positives_that_cannot_be_had_are_a_users_mistake(tmp_path):
     none = phase(tmp_path, positives=2, targets=torch.zeros(200, 1))
-    with pytest.raises(UserError, match="positives=2: label 0 has no positive among the training images"):
+    with pytest.raises(
+        UserError, match="positives=2: label 0 has no positive among the training images"
+    ):
         fit(none)
     many = (torch.rand(200, 10, generator=torch.Generator().manual_seed(0)) < 0.02).float()
     many[range(10), range(10)] = 1
-    with pytest.raises(UserError, match=r"positives=4: a batch of 32 has no room .* 10 labels; raise batch_size"):
+    with pytest.raises(
+        UserError, match=r"positives=4: a batch of 32 has no room .* 10 labels; raise batch_size"
+    ):
         epoch_batches(phase(tmp_path, positives=4, targets=many), 0)
 
 
@@ -243,7 +301,9 @@ def test_too_little_memory_names_the_settings_that_need_less(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     full.network.forward = forward
-    with pytest.raises(UserError, match=r"batch_size=32.*accumulate=2.*checkpointing=True.*precision='bf16'"):
+    with pytest.raises(
+        UserError, match=r"batch_size=32.*accumulate=2.*checkpointing=True.*precision='bf16'"
+    ):
         fit(full)
 
 
@@ -269,7 +329,13 @@ def test_a_batch_that_cannot_be_shared_evenly_is_an_error(tmp_path, monkeypatch)
 
 
 def test_a_folds_seed_depends_on_its_own_name_only():
-    assert fold_seed("melanoma/b5_384/fold0", "finetuned", 0) == fold_seed("melanoma/b5_384/fold0", "finetuned", 0)
-    seeds = {fold_seed(f"melanoma/b5_384/fold{k}", name, s)
-             for k in range(5) for name in ("pretrained", "finetuned") for s in range(2)}
+    assert fold_seed("melanoma/b5_384/fold0", "finetuned", 0) == fold_seed(
+        "melanoma/b5_384/fold0", "finetuned", 0
+    )
+    seeds = {
+        fold_seed(f"melanoma/b5_384/fold{k}", name, s)
+        for k in range(5)
+        for name in ("pretrained", "finetuned")
+        for s in range(2)
+    }
     assert len(seeds) == 20

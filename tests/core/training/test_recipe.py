@@ -1,14 +1,17 @@
 """Learning rates against their definitions."""
+
 import numpy as np
 import torch
 
-from pipeline.core.training.schedules import constant, stepwise, triangular
+from pipeline.core.training.recipe import constant, stepwise, triangular
 
 
 def test_triangular_equals_torchs_cyclic_rate():
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    reference = torch.optim.lr_scheduler.CyclicLR(optimizer, 3e-5, 2.4e-4, step_size_up=20, cycle_momentum=False)
+    reference = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, 3e-5, 2.4e-4, step_size_up=20, cycle_momentum=False
+    )
     ours = triangular(3e-5, 2.4e-4, 40)
     for step in range(100):
         assert np.isclose(ours(step), reference.get_last_lr()[0], rtol=1e-12, atol=0)

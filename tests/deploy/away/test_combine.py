@@ -1,4 +1,5 @@
 """What was scored becomes the ensemble's own numbers; what was not becomes neutral, never NaN."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,8 +14,14 @@ RNG = np.random.default_rng(0)
 
 
 def about(**changes) -> dict:
-    return {"labels": ["a", "b"], "method": "mean", "metadata": 0.0, "prior": {"a": 0.2, "b": 0.4},
-            "weights": {"x": {"a": 0.5, "b": 0.5}, "y": {"a": 0.5, "b": 0.5}}, **changes}
+    return {
+        "labels": ["a", "b"],
+        "method": "mean",
+        "metadata": 0.0,
+        "prior": {"a": 0.2, "b": 0.4},
+        "weights": {"x": {"a": 0.5, "b": 0.5}, "y": {"a": 0.5, "b": 0.5}},
+        **changes,
+    }
 
 
 def images(count: int) -> pd.DataFrame:
@@ -29,7 +36,9 @@ TASK = Task(title="t", labels=("a", "b"))
 
 
 def test_means_over_folds_then_runs_then_metadata():
-    made = {(name, fold): scores(7) for name in "xy" for fold in (0, 1)} | {("metadata", 0): scores(7)}
+    made = {(name, fold): scores(7) for name in "xy" for fold in (0, 1)} | {
+        ("metadata", 0): scores(7)
+    }
     table = combine(about(metadata=0.3), {}, images(7), made, TASK)
     mean = sum(made[name, fold] for name in "xy" for fold in (0, 1)) / 4
     np.testing.assert_allclose(table[["a", "b"]], 0.7 * mean + 0.3 * made["metadata", 0])
@@ -48,14 +57,25 @@ def test_ranks_and_frozen_quantiles():
     made = {("x", 0): scores(6), ("y", 0): scores(6)}
     table = combine(about(method="rank"), {}, images(6), made, TASK)
     one = np.zeros(6)
-    expected = (ranks_within(made["x", 0].to_numpy(), one) + ranks_within(made["y", 0].to_numpy(), one)) / 2
+    expected = (
+        ranks_within(made["x", 0].to_numpy(), one) + ranks_within(made["y", 0].to_numpy(), one)
+    ) / 2
     np.testing.assert_allclose(table[["a", "b"]], expected)
-    maps = {name: {"fold0": {label: quantile_map(RNG.random(50)) for label in "ab"}} for name in "xy"}
+    maps = {
+        name: {"fold0": {label: quantile_map(RNG.random(50)) for label in "ab"}} for name in "xy"
+    }
     table = combine(about(method="quantile"), maps, images(6), made, TASK)
-    expected = np.mean([apply_map(made[name, 0]["b"].to_numpy(), maps[name]["fold0"]["b"]) for name in "xy"], axis=0)
+    expected = np.mean(
+        [apply_map(made[name, 0]["b"].to_numpy(), maps[name]["fold0"]["b"]) for name in "xy"],
+        axis=0,
+    )
     np.testing.assert_allclose(table["b"], expected)
-    alone = combine(about(method="quantile"), maps, images(1), {key: one[:1] for key, one in made.items()}, TASK)
-    assert alone["b"].iloc[0] == table["b"].iloc[0]  # one row at a time gives what the whole set gives
+    alone = combine(
+        about(method="quantile"), maps, images(1), {key: one[:1] for key, one in made.items()}, TASK
+    )
+    assert (
+        alone["b"].iloc[0] == table["b"].iloc[0]
+    )  # one row at a time gives what the whole set gives
 
 
 def test_an_unreadable_picture_is_neutral():
@@ -72,7 +92,9 @@ def test_a_picture_not_reached_goes_by_its_patient():
     made = {("x", 0): scores(4), ("metadata", 0): scores(4)}
     made["x", 0].iloc[2:] = np.nan
     table = combine(about(metadata=0.5), {}, images(4), made, TASK)
-    np.testing.assert_allclose(table["a"][2:], (made["x", 0]["a"][:2].mean() + made["metadata", 0]["a"][2:]) / 2)
+    np.testing.assert_allclose(
+        table["a"][2:], (made["x", 0]["a"][:2].mean() + made["metadata", 0]["a"][2:]) / 2
+    )
 
 
 def test_nothing_scored_is_the_prior():
@@ -85,28 +107,44 @@ def test_nothing_scored_is_the_prior():
 def test_a_study_goes_by_its_readable_views():
     task = Task(title="t", labels=("a", "b"), unit="study", aggregate="max")
     rows = pd.DataFrame({"unit_id": ["s2", "s1", "s2", "s3"]})
-    made = {("x", 0): pd.DataFrame({"a": [0.9, 0.3, np.nan, np.nan], "b": [0.1, 0.2, np.nan, np.nan]})}
+    made = {
+        ("x", 0): pd.DataFrame({"a": [0.9, 0.3, np.nan, np.nan], "b": [0.1, 0.2, np.nan, np.nan]})
+    }
     table = combine(about(), {}, rows, made, task).set_index("unit_id")
     assert table["a"].to_dict() == {"s2": 0.9, "s1": 0.3, "s3": pytest.approx(0.6)}
-    table = combine(about(), {}, rows.iloc[[0, 0, 1, 3]], {("x", 0): made["x", 0].iloc[[0, 0, 1, 3]]}, task, [3])
-    assert table["a"].to_numpy() == pytest.approx([0.9, 0.3, 0.6])  # the mean of the other two studies
+    table = combine(
+        about(), {}, rows.iloc[[0, 0, 1, 3]], {("x", 0): made["x", 0].iloc[[0, 0, 1, 3]]}, task, [3]
+    )
+    assert table["a"].to_numpy() == pytest.approx(
+        [0.9, 0.3, 0.6]
+    )  # the mean of the other two studies
 
 
 def test_frontal_first_takes_laterals_where_there_is_nothing_else():
     task = Task(title="t", labels=("a", "b"), unit="study", aggregate="frontal_first", view="view")
     rows = pd.DataFrame({"unit_id": ["s1", "s1", "s2"], "view": ["Frontal", "Lateral", "Lateral"]})
     made = {("x", 0): pd.DataFrame({"a": [0.1, 0.9, 0.5], "b": [0.2, 0.8, 0.6]})}
-    assert combine(about(), {}, rows, made, task).set_index("unit_id")["a"].to_dict() == {"s1": 0.1, "s2": 0.5}
+    assert combine(about(), {}, rows, made, task).set_index("unit_id")["a"].to_dict() == {
+        "s1": 0.1,
+        "s2": 0.5,
+    }
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 6), st.data())
 def test_a_score_for_every_unit_whatever_is_missing(count, data):
     method = data.draw(st.sampled_from(["mean", "rank", "quantile"]))
-    unit, how = data.draw(st.sampled_from([("image", "mean"), ("study", "max"), ("study", "frontal_first")]))
-    units = data.draw(st.lists(st.sampled_from(["s0", "s1", "s2"]), min_size=count, max_size=count)) \
-        if unit == "study" else [f"u{number}" for number in range(count)]
-    views = data.draw(st.lists(st.sampled_from(["Frontal", "Lateral"]), min_size=count, max_size=count))
+    unit, how = data.draw(
+        st.sampled_from([("image", "mean"), ("study", "max"), ("study", "frontal_first")])
+    )
+    units = (
+        data.draw(st.lists(st.sampled_from(["s0", "s1", "s2"]), min_size=count, max_size=count))
+        if unit == "study"
+        else [f"u{number}" for number in range(count)]
+    )
+    views = data.draw(
+        st.lists(st.sampled_from(["Frontal", "Lateral"]), min_size=count, max_size=count)
+    )
     missing = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool)
     made = {}
     for key in data.draw(st.lists(st.sampled_from([("x", 0), ("x", 1), ("y", 0)]), unique=True)):
@@ -117,7 +155,9 @@ def test_a_score_for_every_unit_whatever_is_missing(count, data):
         made["metadata", 0] = scores(count)
     frozen = {label: quantile_map(RNG.random(9)) for label in "ab"}
     maps = {name: {"fold0": frozen, "fold1": frozen} for name in ("x", "y", "metadata")}
-    rows = pd.DataFrame({"unit_id": pd.Series(units, dtype="str"), "view": pd.Series(views, dtype="str")})
+    rows = pd.DataFrame(
+        {"unit_id": pd.Series(units, dtype="str"), "view": pd.Series(views, dtype="str")}
+    )
     task = Task(title="t", labels=("a", "b"), unit=unit, aggregate=how, view="view")
     gone = [number for number in range(count) if missing[number] and data.draw(st.booleans())]
     table = combine(about(method=method, metadata=share), maps, rows, made, task, gone)

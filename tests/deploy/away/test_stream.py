@@ -1,4 +1,6 @@
-"""The plan: in order of value, within the time there is. A clock that only work moves makes it exact."""
+"""The plan: in order of value, within the time there is. A clock that only work moves makes it
+exact."""
+
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,13 +13,14 @@ from hypothesis import strategies as st
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.config.task import Resize
 from pipeline.deploy.away import stream as inference
-from pipeline.deploy.away.stream import Member, Scores, affordable, nine_digits, stream
+from pipeline.deploy.away.stream import Scorer, Scores, affordable, nine_digits, stream
 
 RUN = Run(network="n", size=32, pretrain=Pretrain(lr=0.1), finetune=Finetune(), views=8)
 
 
 class Clock:
-    """Time that passes by work alone: `decoding` seconds a picture, `cost[name]` a picture and view."""
+    """Time that passes by work alone: `decoding` seconds a picture, `cost[name]` a picture and
+    view."""
 
     def __init__(self, decoding: float, cost: dict[str, float]) -> None:
         self.now, self.decoding, self.cost, self.longest, self.scored = 0.0, decoding, cost, 0.0, []
@@ -39,12 +42,13 @@ def world():
     """Make a world of such a clock: (clock, members)."""
     patch = pytest.MonkeyPatch()
 
-    def make(decoding: float, **cost: float) -> tuple[Clock, list[Member]]:
+    def make(decoding: float, **cost: float) -> tuple[Clock, list[Scorer]]:
         clock = Clock(decoding, cost)
         patch.setattr(inference, "time", SimpleNamespace(monotonic=lambda: clock.now))
         patch.setattr(inference, "decode", clock.decode)
         patch.setattr(inference, "score_chunk", clock.score)
-        return clock, [Member(name, 0, RUN, ("a",), Resize(), None) for name in cost]
+        return clock, [Scorer(name, 0, RUN, ("a",), Resize(), None) for name in cost]
+
     yield make
     patch.undo()
 
@@ -59,7 +63,9 @@ def test_all_members_where_there_is_time(world):
 
 
 def test_members_that_do_not_fit_are_left_out_and_cheaper_ones_kept(world):
-    clock, members = world(0.0, best=0.001, dear=0.1, cheap=0.001)  # 8, 800 and 8 s a thousand pictures
+    clock, members = world(
+        0.0, best=0.001, dear=0.1, cheap=0.001
+    )  # 8, 800 and 8 s a thousand pictures
     scores = Scores()
     stream(members, range(2000), lambda: 120 - clock.now, scores)
     assert list(scores.made) == [("best", 0), ("cheap", 0)] and clock.now < 120
@@ -83,8 +89,13 @@ def test_half_a_million_pictures_and_too_little_time(world):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 5000), st.floats(0, 0.05), st.lists(st.floats(0.0001, 0.05), min_size=1, max_size=4),
-       st.floats(1, 200), st.booleans())
+@given(
+    st.integers(0, 5000),
+    st.floats(0, 0.05),
+    st.lists(st.floats(0.0001, 0.05), min_size=1, max_size=4),
+    st.floats(1, 200),
+    st.booleans(),
+)
 def test_the_time_is_kept_to_within_a_chunk(world, count, decoding, costs, limit, partial):
     clock, members = world(decoding, **{f"m{number}": cost for number, cost in enumerate(costs)})
     members = members[:1] if partial else members
@@ -96,14 +107,20 @@ def test_the_time_is_kept_to_within_a_chunk(world, count, decoding, costs, limit
 
 
 def test_affordable_keeps_the_order_of_value():
-    members = [replace(Member(name, 0, RUN, ("a",), Resize(), None), seconds=seconds)
-               for name, seconds in (("a", 1.0), ("b", 5.0), ("c", 1.0))]
+    members = [
+        replace(Scorer(name, 0, RUN, ("a",), Resize(), None), seconds=seconds)
+        for name, seconds in (("a", 1.0), ("b", 5.0), ("c", 1.0))
+    ]
     assert [one.name for one in affordable(members, 1.0, 10, 100)] == ["a", "b", "c"]
     assert [one.name for one in affordable(members, 1.0, 10, 40)] == ["a", "c"]
     assert affordable(members, 1.0, 10, 15) == []
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(1e-6, 1e9), st.floats(-1e9, -1e-6), st.just(0.0)), min_size=1))
+@given(
+    st.lists(
+        st.one_of(st.none(), st.floats(1e-6, 1e9), st.floats(-1e9, -1e-6), st.just(0.0)), min_size=1
+    )
+)
 def test_numbers_are_those_of_a_table(values):
     column = pd.Series(values, dtype="float64")
     table = [float(format(value, ".9g")) for value in column]

@@ -1,4 +1,6 @@
-"""The fresh environment holds what it is said to hold, reaches nobody, and wheels made here install there."""
+"""The fresh environment holds what it is said to hold, reaches nobody, and wheels made here install
+there."""
+
 import subprocess
 from importlib.metadata import version
 
@@ -10,12 +12,20 @@ from pipeline.deploy.wheels import repack
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    return isolation.fresh_environment(tmp_path_factory.mktemp("env") / "e", ("numpy", "pandas", "pip"))
+    return isolation.fresh_environment(
+        tmp_path_factory.mktemp("env") / "e", ("numpy", "pandas", "pip")
+    )
 
 
 def run(command: list[str], folder) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=folder, env=isolation.clean_variables(), capture_output=True, text=True,
-                          check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=isolation.clean_variables(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_only_the_named_packages_and_what_they_require(python, tmp_path):
@@ -46,7 +56,9 @@ def test_sockets_and_folders_with_and_without_namespaces(tmp_path, monkeypatch, 
 
 
 def test_a_missing_requirement_can_be_left_out(tmp_path):
-    python = isolation.fresh_environment(tmp_path / "env", ("pandas",), without=("python_dateutil",))
+    python = isolation.fresh_environment(
+        tmp_path / "env", ("pandas",), without=("python_dateutil",)
+    )
     assert run([str(python), "-c", "import dateutil"], tmp_path).returncode == 1
 
 
@@ -55,11 +67,23 @@ def test_a_wheel_of_what_is_installed_installs_elsewhere(tmp_path, python, name)
     first = repack(name, tmp_path)
     content = first.read_bytes()
     assert repack(name, tmp_path).read_bytes() == content
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--find-links", str(tmp_path)]
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--find-links",
+        str(tmp_path),
+    ]
     done = run([*pip, "--target", str(tmp_path / "site"), name], tmp_path)
     assert done.returncode == 0, done.stderr
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from importlib.metadata import version as v; "
-    assert run([str(python), "-c", f"{code} print(v({name!r}))"], tmp_path).stdout.strip() == version(name)
+    assert run(
+        [str(python), "-c", f"{code} print(v({name!r}))"], tmp_path
+    ).stdout.strip() == version(name)
 
 
 def test_what_is_not_installed_gives_no_wheel(tmp_path):

@@ -1,4 +1,5 @@
 """The benchmarks: their own layouts read back, hostile pickles refused, the paper's imbalance."""
+
 import os
 import pickle
 
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.paper.benchmark import datasets
+from tests.cases.benchmarks import write_cifar
 
 
 @pytest.fixture
@@ -27,22 +29,19 @@ def colours(count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.arange(count) % classes
 
 
-def write_cifar(folder, name, pixels, ids, key, protocol):
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [b"%d.png" % i for i in range(len(ids))]
-    content = {b"data": pixels.reshape(len(pixels), -1), key: [int(i) for i in ids], b"filenames": names}
-    (folder / name).write_bytes(pickle.dumps(content, protocol=protocol))
-
-
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_cifar10_reads_pickles_of_every_age(data, protocol):
     pixels, ids = colours(60, 10)
     folder = data / "cifar10/raw/cifar-10-batches-py"
     for part in range(5):
-        write_cifar(folder, f"data_batch_{part + 1}", pixels[part::5], ids[part::5], b"labels", protocol)
+        write_cifar(
+            folder, f"data_batch_{part + 1}", pixels[part::5], ids[part::5], b"labels", protocol
+        )
     write_cifar(folder, "test_batch", pixels[:20], ids[:20], b"labels", protocol)
     benchmark = datasets.read("cifar10")
-    assert np.array_equal(benchmark.train_images, np.concatenate([pixels[part::5] for part in range(5)]))
+    assert np.array_equal(
+        benchmark.train_images, np.concatenate([pixels[part::5] for part in range(5)])
+    )
     assert np.array_equal(benchmark.test_labels, ids[:20] >= 5)
     assert benchmark.note == ""
 
@@ -69,7 +68,9 @@ def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path):
     assert not os.path.exists("/tmp/should_not_exist_paper_pickle")  # noqa: PTH110
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", pickle.dumps([1, 2]), pickle.dumps({b"data": 1})[:-3]])
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", pickle.dumps([1, 2]), pickle.dumps({b"data": 1})[:-3]]
+)
 def test_a_file_that_is_no_cifar_file_is_named(tmp_path, content):
     (tmp_path / "train").write_bytes(content)
     with pytest.raises(UserError, match="train: this is no"):
@@ -118,8 +119,12 @@ def test_cifar10_keeps_the_papers_number_of_positives(imratio, expected):
     assert len(removed) == 25_000 - expected
 
 
-@given(negatives=st.integers(5, 400), positives=st.integers(5, 400), imratio=st.floats(0.005, 0.5),
-       seed=st.integers(0, 99))
+@given(
+    negatives=st.integers(5, 400),
+    positives=st.integers(5, 400),
+    imratio=st.floats(0.005, 0.5),
+    seed=st.integers(0, 99),
+)
 def test_imbalance_keeps_every_negative_and_the_asked_part(negatives, positives, imratio, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat([0, 1], [negatives, positives]))
     if negatives * imratio / (1 - imratio) > positives:
@@ -141,7 +146,9 @@ def test_seeds_give_other_positives_and_the_same_seed_the_same():
 
 
 def test_more_positives_than_there_are_is_an_error():
-    with pytest.raises(UserError, match=r"imratio 0.4: 67 positives needed beside 100 negatives, there are 10"):
+    with pytest.raises(
+        UserError, match=r"imratio 0.4: 67 positives needed beside 100 negatives, there are 10"
+    ):
         datasets.imbalance(np.repeat([0, 1], [100, 10]), 0.4, 0)
 
 

@@ -1,4 +1,5 @@
 """Order and augmentation in batches, each against the obvious loop."""
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,9 @@ def slow_view(picture: torch.Tensor, change: torch.Tensor, augment: str) -> torc
     side, reach = picture.shape[-1], picture.shape[-1] // 8
     picture = picture if change[0] < 0.5 else picture.flip(-1)
     flipped = bool(change[0] >= 0.5)
-    dy, dx = ((change[1:] * (2 * reach + 1)).long() - reach).tolist() if augment == "crop" else (0, 0)
+    dy, dx = (
+        ((change[1:] * (2 * reach + 1)).long() - reach).tolist() if augment == "crop" else (0, 0)
+    )
     dx = -dx if flipped else dx  # the shift is one of the source's columns
     out = torch.empty_like(picture)
     for y in range(side):
@@ -52,7 +55,12 @@ def test_an_epoch_visits_each_image_at_most_once(count, batch, seed):
     assert len(set(rows.flatten().tolist())) == rows.numel()
 
 
-@given(positives=st.integers(1, 20), negatives=st.integers(40, 200), each=st.integers(1, 8), seed=st.integers(0, 9))
+@given(
+    positives=st.integers(1, 20),
+    negatives=st.integers(40, 200),
+    each=st.integers(1, 8),
+    seed=st.integers(0, 9),
+)
 def test_class_aware_batches_hold_their_positives_each_in_turn(positives, negatives, each, seed):
     labels = torch.cat([torch.ones(positives), torch.zeros(negatives)])
     rows = epoch_rows(labels, 16, each, torch.Generator().manual_seed(seed))

@@ -1,4 +1,5 @@
 """The paper's networks: published parameter counts, ELU everywhere, one float32 score an image."""
+
 import pytest
 import torch
 from torch import nn
@@ -6,10 +7,18 @@ from torch import nn
 from pipeline.paper.benchmark.networks import NETWORKS
 
 
-@pytest.mark.parametrize(("name", "one_output", "features", "ten_outputs"), [
-    ("resnet20", 269_137, 64, 269_722),  # He et al., Table 6: 0.27 M; torch's own count of the common CIFAR form
-    ("densenet121", 6_947_073, 1024, 6_956_298),
-])
+@pytest.mark.parametrize(
+    ("name", "one_output", "features", "ten_outputs"),
+    [
+        (
+            "resnet20",
+            269_137,
+            64,
+            269_722,
+        ),  # He et al., Table 6: 0.27 M; torch's own count of the common CIFAR form
+        ("densenet121", 6_947_073, 1024, 6_956_298),
+    ],
+)
 def test_parameter_counts_are_the_published_ones(name, one_output, features, ten_outputs):
     count = sum(p.numel() for p in NETWORKS[name]().parameters())
     assert count == one_output

@@ -1,24 +1,19 @@
 """The store of results, the sweeps over it, and the page made from it."""
+
 import argparse
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
-from pipeline.core.runtime.command import TimeLimitReached, UserError
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.paper import levers, published, render, table1
 from pipeline.paper.benchmark import store as results
 from pipeline.paper.benchmark.trial import LOSSES, Trial
+from tests.cases.records import made_record
 
 BASE = Trial(dataset="cifar10", epochs=2)
-
-
-def made_record(trial: Trial, value: float) -> dict:
-    """What a run leaves, with a last AUC of `value`."""
-    name = "valid_auc" if trial.held_out else "test_auc"
-    return {"key": trial.key, **asdict(trial), name: [0.9, value], "alpha": [0.1, 0.2], "note": "JPEG copy",
-            "device": "CPU", "computed_in": "bfloat16", "trained_on": 10, "seconds": 1.0}
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def test_a_sweep_runs_only_what_is_missing(tmp_path, runs):
 def test_results_of_two_machines_merge_by_lying_in_one_folder(tmp_path, runs):
     results.append(tmp_path / "there.jsonl", made_record(BASE, 0.8))
     results.append(tmp_path / "there.jsonl", made_record(BASE, 0.9))
-    record, = results.sweep([BASE], tmp_path / "here.jsonl")
+    (record,) = results.sweep([BASE], tmp_path / "here.jsonl")
     assert results.result(record) == 0.8
     assert not runs
 
@@ -101,32 +96,57 @@ def test_tuning_takes_the_best_validation_and_never_the_test_set(tmp_path, runs)
     assert (best.margin, best.gamma, best.held_out) == (1.0, 1 / 100, 0.0)
     assert len(runs) == 25
     assert all(trial.held_out == 0.1 for trial in runs)
-    assert table1.tuned([replace(BASE, loss="ce"), BASE], options) == [replace(BASE, loss="ce"), best]
+    assert table1.tuned([replace(BASE, loss="ce"), BASE], options) == [
+        replace(BASE, loss="ce"),
+        best,
+    ]
     assert len(runs) == 25
 
 
 def test_the_grids_are_the_papers():
-    assert {loss: len(table1.GRIDS[loss]) for loss in LOSSES} == {"ce": 1, "focal": 9, "aucs": 5, "aucm": 25}
+    assert {loss: len(table1.GRIDS[loss]) for loss in LOSSES} == {
+        "ce": 1,
+        "focal": 9,
+        "aucs": 5,
+        "aucm": 25,
+    }
     gammas, margins = {1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000}, {0.1, 0.3, 0.5, 0.7, 1.0}
     assert {point["gamma"] for loss in ("aucs", "aucm") for point in table1.GRIDS[loss]} == gammas
-    assert {(p["gamma"], p["margin"]) for p in table1.GRIDS["aucm"]} == {(g, m) for g in gammas for m in margins}
+    assert {(p["gamma"], p["margin"]) for p in table1.GRIDS["aucm"]} == {
+        (g, m) for g in gammas for m in margins
+    }
     assert {(p["focal_alpha"], p["focal_gamma"]) for p in table1.GRIDS["focal"]} == {
-        (a, g) for a in (0.25, 0.5, 0.75) for g in (1, 2, 5)}
+        (a, g) for a in (0.25, 0.5, 0.75) for g in (1, 2, 5)
+    }
 
 
 def test_table1_prints_and_resumes(tmp_path, runs, capsys):
-    arguments = ["--epochs", "2", "--seeds", "2", "--out", str(tmp_path / "t.jsonl"), "--losses", "aucm"]
+    arguments = [
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+        "--out",
+        str(tmp_path / "t.jsonl"),
+        "--losses",
+        "aucm",
+    ]
     for _ in range(2):
         table1.main(table1.parser().parse_args(arguments))
-    assert "cifar10 resnet20 1% aucm: test AUC after 2 epochs 0.5825 ± 0.0007 (n = 2)" in capsys.readouterr().out
+    assert (
+        "cifar10 resnet20 1% aucm: test AUC after 2 epochs 0.5825 ± 0.0007 (n = 2)"
+        in capsys.readouterr().out
+    )
     assert len(runs) == 2
 
 
 def test_the_published_tables_are_whole():
     for cells in published.TABLE_1_AND_8.values():
         assert len(cells) == 8
-        assert all(len(row) == 4 and all(0.5 < mean < 1 and 0 < std < 0.1 for mean, std in row)
-                   for row in cells.values())
+        assert all(
+            len(row) == 4 and all(0.5 < mean < 1 and 0 < std < 0.1 for mean, std in row)
+            for row in cells.values()
+        )
     # Sums of all means and all deviations, added up from the paper's pages.
     for imratio, mean, std in ((0.01, 21.655, 0.595), (0.1, 26.427, 0.236)):
         cells = [cell for row in published.TABLE_1_AND_8[imratio].values() for cell in row]
@@ -155,7 +175,17 @@ def test_render_puts_the_papers_number_beside_ours(tmp_path, monkeypatch):
 
 
 def test_levers_choose_on_validation_and_test_once(tmp_path, runs, capsys):
-    shared = ["--epochs", "2", "--seeds", "2", "--out", str(tmp_path / "l.jsonl"), "--variants", "paper", "margin 0.3"]
+    shared = [
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+        "--out",
+        str(tmp_path / "l.jsonl"),
+        "--variants",
+        "paper",
+        "margin 0.3",
+    ]
     levers.main(levers.parser().parse_args(shared))
     assert all(trial.held_out == 0.1 for trial in runs)
     levers.main(levers.parser().parse_args([*shared, "--final"]))
@@ -211,6 +241,8 @@ def test_a_run_that_diverged_is_a_result_and_says_so(tmp_path, monkeypatch):
         monkeypatch.setattr(render, name, tmp_path)
     (tmp_path / "ABOUT.md").write_text("# Results\n")
     trial = table1.base_trial("cifar10", "resnet20", 0.01, "aucs", 100)
-    results.append(tmp_path / "table1.jsonl", made_record(trial, 0.5) | {"diverged": ["scores are not finite"]})
+    results.append(
+        tmp_path / "table1.jsonl", made_record(trial, 0.5) | {"diverged": ["scores are not finite"]}
+    )
     render.main(argparse.Namespace())
     assert "**0.500 (1 diverged, counted as 0.5)**" in (tmp_path / "RESULTS.md").read_text()

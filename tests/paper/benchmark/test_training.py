@@ -1,4 +1,5 @@
 """Training runs: they learn what can be learnt, repeat themselves, and record what they did."""
+
 import dataclasses
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 from pipeline.paper.benchmark import datasets, training
 from pipeline.paper.benchmark import run as runs
 from pipeline.paper.benchmark.datasets import Benchmark
@@ -17,7 +18,8 @@ CPU = torch.device("cpu")
 
 
 def bright(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """8 px noise; positives are brighter by one standard deviation of the noise, so AUC 1 is within reach."""
+    """8 px noise; positives are brighter by one standard deviation of the noise, so AUC 1 is within
+    reach."""
     random, labels = np.random.default_rng(seed), np.arange(count) % 2
     pixels = random.normal(100, 25, (count, 3, 8, 8)) + 25 * labels[:, None, None, None]
     return pixels.clip(0, 255).astype(np.uint8), labels
@@ -36,7 +38,8 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A data set whose classes differ in brightness, and a tiny network, in place of the real ones."""
+    """A data set whose classes differ in brightness, and a tiny network, in place of the real
+    ones."""
     benchmark = Benchmark("cifar10", *bright(1000, 0), *bright(400, 1), "made")
     monkeypatch.setattr(datasets, "read", lambda _: benchmark)
     monkeypatch.setitem(training.NETWORKS, "resnet20", Tiny)
@@ -44,14 +47,29 @@ def small(monkeypatch):
 
 
 def trial(**changes) -> Trial:
-    return Trial(**{**dict(dataset="cifar10", imratio=0.1, epochs=4, batch_size=32, precision="fp32"), **changes})
+    return Trial(
+        **{
+            **dict(dataset="cifar10", imratio=0.1, epochs=4, batch_size=32, precision="fp32"),
+            **changes,
+        }
+    )
 
 
-@pytest.mark.parametrize("changes", [
-    dict(loss="ce"), dict(loss="focal"), dict(loss="aucs"), dict(loss="aucm"),
-    dict(dual="closed_form"), dict(normalize="sigmoid"), dict(normalize="l2*sqrt_b", per_batch=4),
-    dict(augment="crop", average=0.9), dict(first_ce=2), dict(constrained=False, margin=0.1),
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(loss="ce"),
+        dict(loss="focal"),
+        dict(loss="aucs"),
+        dict(loss="aucm"),
+        dict(dual="closed_form"),
+        dict(normalize="sigmoid"),
+        dict(normalize="l2*sqrt_b", per_batch=4),
+        dict(augment="crop", average=0.9),
+        dict(first_ce=2),
+        dict(constrained=False, margin=0.1),
+    ],
+)
 def test_every_variant_learns_a_task_that_is_easy(changes):
     record = runs.run(trial(epochs=20, lr=1.0, **changes), CPU)
     assert len(record["test_auc"]) == 20
@@ -112,7 +130,11 @@ def test_a_training_that_diverges_is_recorded_with_an_auc_of_a_half():
 
 def test_the_rate_falls_within_a_training(monkeypatch):
     seen = []
-    monkeypatch.setattr(training, "decay", lambda optimizer, divide: seen.append((len(optimizer.param_groups), divide)))
+    monkeypatch.setattr(
+        training,
+        "decay",
+        lambda optimizer, divide: seen.append((len(optimizer.param_groups), divide)),
+    )
     runs.run(trial(loss="ce", epochs=8), CPU)
     assert seen == [(1, 10.0), (1, 10.0)]
 
@@ -122,14 +144,21 @@ def test_decay_divides_the_rate_and_moves_the_reference():
     criterion = training.criterion_of(trial(), "aucm")
     optimizer = training.optimizer_of(trial(), network, criterion, "aucm")
     training.decay(optimizer, 10)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01] * len(optimizer.param_groups))
-    sgd = training.optimizer_of(trial(loss="ce"), network, training.criterion_of(trial(), "ce"), "ce")
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
+        [0.01] * len(optimizer.param_groups)
+    )
+    sgd = training.optimizer_of(
+        trial(loss="ce"), network, training.criterion_of(trial(), "ce"), "ce"
+    )
     training.decay(sgd, 4)
     assert sgd.param_groups[0]["lr"] == pytest.approx(0.025)
 
 
 def test_an_unconstrained_alpha_may_go_below_zero_and_a_constrained_one_not():
-    free, held = (runs.run(trial(constrained=c, margin=0.01, epochs=8, lr=0.5), CPU)["alpha"] for c in (False, True))
+    free, held = (
+        runs.run(trial(constrained=c, margin=0.01, epochs=8, lr=0.5), CPU)["alpha"]
+        for c in (False, True)
+    )
     assert min(held) >= 0
     assert min(free) < 0
 
@@ -138,15 +167,32 @@ def test_keys_ignore_defaults_and_know_every_change():
     base = trial()
     assert base.key == trial().key
     for item in dataclasses.fields(Trial):
-        other = {"dataset": "stl10", "network": "densenet121", "loss": "ce", "normalize": "none", "dual": "closed_form",
-                 "augment": "flip", "precision": "bf16", "constrained": False}.get(item.name, 0.3)
+        other = {
+            "dataset": "stl10",
+            "network": "densenet121",
+            "loss": "ce",
+            "normalize": "none",
+            "dual": "closed_form",
+            "augment": "flip",
+            "precision": "bf16",
+            "constrained": False,
+        }.get(item.name, 0.3)
         if item.name in ("seed", "epochs", "batch_size", "per_batch", "first_ce"):
             other = 3
         assert dataclasses.replace(base, **{item.name: other}).key != base.key, item.name
 
 
-@pytest.mark.parametrize("changes", [dict(loss="hinge"), dict(epochs=0), dict(held_out=1.0), dict(first_ce=4),
-                                     dict(dataset="mnist"), dict(constrained=False, dual="closed_form")])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(loss="hinge"),
+        dict(epochs=0),
+        dict(held_out=1.0),
+        dict(first_ce=4),
+        dict(dataset="mnist"),
+        dict(constrained=False, dual="closed_form"),
+    ],
+)
 def test_values_that_make_no_sense_are_refused(changes):
     with pytest.raises(UserError):
         trial(**changes)
@@ -156,5 +202,7 @@ def test_values_that_make_no_sense_are_refused(changes):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("loss", ["ce", "aucm"])
 def test_a_gpu_sees_the_same_order_and_views_as_the_cpu(loss):
-    here, there = (runs.run(trial(loss=loss, augment="crop"), torch.device(name)) for name in ("cpu", "cuda"))
+    here, there = (
+        runs.run(trial(loss=loss, augment="crop"), torch.device(name)) for name in ("cpu", "cuda")
+    )
     assert here["test_auc"] == pytest.approx(there["test_auc"], abs=1e-3)

@@ -1,22 +1,26 @@
-"""log.jsonl of a fold as curves: validation and training AUC, α and what drives it, over the steps of both phases."""
+"""log.jsonl of a fold as curves: validation and training AUC, α and what drives it, over the steps
+of both phases."""
+
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.runtime.command import UserError
+from pipeline.core.runtime.errors import UserError
 
 Curve = tuple[list[float], list[float]]
 
 
 @dataclass
 class Curves:
-    """Steps and values, means over labels. Steps of stage 2 follow those of stage 1; `border` is where it begins.
+    """Steps and values, means over labels. Steps of stage 2 follow those of stage 1; `border` is
+    where it begins.
 
-    valid: AUC at the end of each epoch; train: AUC on the last scores; alpha; gap: of the class means of a batch;
-    reach: the largest gap that the normaliser allows.
+    valid: AUC at the end of each epoch; train: AUC on the last scores; alpha; gap: of the class
+    means of a batch; reach: the largest gap that the normaliser allows.
     """
+
     valid: Curve = field(default_factory=lambda: ([], []))
     train: Curve = field(default_factory=lambda: ([], []))
     alpha: Curve = field(default_factory=lambda: ([], []))
@@ -41,7 +45,9 @@ def read_log(path: Path, made_by: str) -> list[dict]:
 
 def curves_of(lines: list[dict]) -> Curves:
     """The curves in a log's lines; values that a batch did not give (NaN) are left out."""
-    made = Curves(border=max((line["step"] for line in lines if line["phase"] == "pretrained"), default=0))
+    made = Curves(
+        border=max((line["step"] for line in lines if line["phase"] == "pretrained"), default=0)
+    )
     for line in lines:
         step = line["step"] + (made.border if line["phase"] == "finetuned" else 0)
         made.last = max(made.last, step)

@@ -1,0 +1,52 @@
+"""Where everything lies: the three roots, a competition's folders, the names of the artifacts.
+
+The roots are the environment variables DATA, MODELS and SUBMISSIONS, by default the folders of
+those names.
+"""
+
+import os
+from pathlib import Path
+
+from pipeline.core.runtime.errors import UserError
+
+# The artifacts of one fold of one run.
+PRETRAINED = "pretrained.safetensors"
+FINETUNED = "finetuned.safetensors"
+PREDICTIONS = "predictions.csv"
+STAGE_1_PREDICTIONS = "predictions_pretrained.csv"
+
+
+def root(name: str) -> Path:
+    """The folder that the environment variable DATA, MODELS or SUBMISSIONS names."""
+    return Path(os.environ.get(name) or name.lower())
+
+
+def data_folder(competition: str) -> Path:
+    return root("DATA") / competition
+
+
+def raw_folder(competition: str) -> Path:
+    """The raw download, which must be there; nothing is ever written in it."""
+    raw = data_folder(competition) / "raw"
+    if not raw.is_dir():
+        raise UserError(
+            f"{raw}: there is no such folder; put (or link) the download of {competition} there"
+        )
+    return raw
+
+
+def image_path(competition: str, size: int, image_id: str) -> Path:
+    """Where prepare puts an image of that size."""
+    return data_folder(competition) / "images" / str(size) / f"{image_id}.jpg"
+
+
+def models_folder(competition: str) -> Path:
+    return root("MODELS") / competition
+
+
+def fold_folder(competition: str, run: str, fold: int) -> Path:
+    return models_folder(competition) / run / f"fold{fold}"
+
+
+def submissions_folder(competition: str) -> Path:
+    return root("SUBMISSIONS") / competition

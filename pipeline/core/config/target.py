@@ -1,0 +1,71 @@
+"""Targets, the paths of what a stage makes: `melanoma`, `melanoma/b5_384` or
+`melanoma/b5_384/fold0`.
+
+A coarser target means all below it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.run import METADATA, Metadata, Run
+from pipeline.core.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A competition, one of its runs ("" = all), and one of its folds (None = all)."""
+
+    competition: str
+    run: str = ""
+    fold: int | None = None
+
+    def __str__(self) -> str:
+        fold = "" if self.fold is None else f"fold{self.fold}"
+        return "/".join(part for part in (self.competition, self.run, fold) if part)
+
+
+def parse_target(text: str) -> Target:
+    """`melanoma/b5_384/fold0` as a Target; a UserError says what is wrong with any other text."""
+    match = re.fullmatch(r"([a-z][a-z0-9_]*)(?:/([A-Za-z0-9_.\-]+))?(?:/fold(\d+))?/?", text)
+    if not match:
+        raise UserError(
+            f"{text!r} is no target: write melanoma, melanoma/b5_384 or melanoma/b5_384/fold0"
+        )
+    return Target(match[1], match[2] or "", None if match[3] is None else int(match[3]))
+
+
+def expand(
+    texts: list[str], folds: dict[str, list[int]], metadata: bool = False
+) -> list[tuple[Competition, Run | Metadata, int]]:
+    """Every (competition, run, fold) that the targets mean, each once, in order.
+
+    `folds` maps a competition's name to the folds it has. With `metadata` the metadata network
+    stands for the runs; a competition without one gives nothing.
+    """
+    jobs = []
+    for target in map(parse_target, texts):
+        competition, known = load(target.competition), folds[target.competition]
+        if target.fold is not None and target.fold not in known:
+            raise UserError(f"{target}: folds.csv has the folds {', '.join(map(str, known))}")
+        for member in (
+            metadata_of(competition, target) if metadata else runs_of(competition, target)
+        ):
+            for fold in known if target.fold is None else [target.fold]:
+                if (competition, member, fold) not in jobs:
+                    jobs.append((competition, member, fold))
+    return jobs
+
+
+def runs_of(competition: Competition, target: Target) -> tuple[Run, ...]:
+    """The run that the target names, or all."""
+    return (competition.run(target.run),) if target.run else competition.runs
+
+
+def metadata_of(competition: Competition, target: Target) -> tuple[Metadata, ...]:
+    """The competition's metadata network; nothing where it has none."""
+    if target.run not in ("", METADATA):
+        raise UserError(
+            f"{target}: this stage takes {competition.name} or {competition.name}/{METADATA}"
+        )
+    return (competition.metadata,) if competition.metadata else ()

@@ -1,0 +1,138 @@
+"""Makes folds.csv: by the search, from an imported map, or from the organiser's own validation
+set."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.config.task import OFFICIAL, Task
+from pipeline.core.folds.groups import links, patient_groups
+from pipeline.core.folds.import_map import imported_folds
+from pipeline.core.folds.search import group_table, split_groups
+from pipeline.core.folds.split import (
+    TEST_TWIN,
+    external_twins,
+    first_reasons,
+    patient_keys,
+    scored,
+    shared_with_test,
+    taking_part,
+)
+from pipeline.core.runtime.errors import UserError
+
+
+def split(
+    folder: Path,
+    images: pd.DataFrame,
+    task: Task,
+    folds: int | None = None,
+    seed: int = 0,
+    path: Path | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """(folds.csv, folds_dropped.csv, how they were made): from the map at `path`, or by the search,
+    or the official.
+
+    folds: what --folds says, None = the task's choice; folder: where images.csv is, for messages.
+    """
+    linked = links(images, task)
+    dropped = left_out(images, linked, task)
+    wanted = task.folds if folds is None else folds
+    removed = dropped[:0]
+    if path:
+        made = {"by": "import", "map": path.name} | ({"modulo": folds} if folds else {})
+        fold, removed = imported_folds(path, images, task, folds)
+    elif wanted == OFFICIAL:
+        made = {"by": OFFICIAL}
+        fold, removed = official_folds(folder, images, linked)
+    else:
+        made = {"by": "search", "folds": wanted, "seed": seed}
+        fold = searched_folds(folder, images, linked, dropped, task, wanted, seed)
+    dropped = first_reasons(dropped, removed)
+    return fold_table(images, fold, dropped), dropped, made
+
+
+def left_out(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Rows of folds_dropped.csv for twins of scored and test images, and for test patients where
+    the task says so."""
+    dropped = external_twins(images, linked, task)
+    if task.test_patients == "drop":
+        shared = shared_with_test(images)
+        rows = images[images["patient_id"].isin(shared) & (images["split"] != "test")]
+        dropped = first_reasons(
+            dropped, rows[["image_id"]].assign(reason="patient is in the test set", twin="")
+        )
+    return dropped
+
+
+def searched_folds(
+    folder: Path,
+    images: pd.DataFrame,
+    linked: pd.DataFrame,
+    dropped: pd.DataFrame,
+    task: Task,
+    folds: int,
+    seed: int,
+) -> pd.Series:
+    """patient -> fold by `core.splitting`; groups without a scored image get -1."""
+    if folds < 2:
+        raise UserError(
+            f"--folds {folds}: one fold would validate everyone and leave no one to train on; at "
+            "least 2"
+        )
+    groups = patient_groups(images, linked)
+    rows = images[scored(images, task) & taking_part(images, dropped)]
+    patient = patient_keys(rows).to_numpy()
+    group = groups.loc[patient].to_numpy()
+    if len(np.unique(group)) < folds:
+        raise UserError(
+            f"{folder / 'images.csv'}: {folds} folds asked of {len(np.unique(group))} groups of "
+            "patients "
+            "that have nothing in common; ask for fewer with --folds"
+        )
+    labels = rows.assign(**{label: pd.to_numeric(rows[label]) for label in task.labels})
+    table = group_table(labels, group, patient, task.labels, task.categorical)
+    fold = pd.Series(split_groups(table, folds, seed), index=table.index)
+    return groups.map(fold).fillna(-1).astype(int)
+
+
+def official_folds(
+    folder: Path, images: pd.DataFrame, linked: pd.DataFrame
+) -> tuple[pd.Series, pd.DataFrame]:
+    """patient -> 0 for the patients of the organiser's validation set, -1 for all others; and the
+    training images to drop because their group reaches into that set."""
+    valid = patient_keys(images)[images["split"] == "valid"]
+    if valid.empty:
+        raise UserError(
+            f"{folder / 'images.csv'}: column split: no row is 'valid', so there is no official "
+            "validation "
+            "set; ask for folds with --folds 5"
+        )
+    groups = patient_groups(images, linked)
+    keys = patient_keys(images)
+    reached = groups.loc[valid].drop_duplicates()
+    first = (
+        pd.Series(images["image_id"][valid.index].to_numpy(), index=groups.loc[valid])
+        .groupby(level=0)
+        .min()
+    )
+    hit = (images["split"] == "train") & keys.map(groups).isin(reached)
+    removed = pd.DataFrame(
+        {
+            "image_id": images["image_id"][hit],
+            "reason": "belongs together with a validation image",
+            "twin": keys[hit].map(groups).map(first),
+        }
+    )
+    return pd.Series(np.where(groups.index.isin(valid), 0, -1), index=groups.index), removed
+
+
+def fold_table(images: pd.DataFrame, fold: pd.Series, dropped: pd.DataFrame) -> pd.DataFrame:
+    """folds.csv, by patient; a patient none of whose images takes part gets -1.
+
+    Twins of test images count as taking part here, so that test rows leave folds.csv as it was.
+    """
+    lasting = dropped[~dropped["reason"].str.startswith(TEST_TWIN)]
+    present = patient_keys(images)[taking_part(images, lasting)].unique()
+    table = fold.where(fold.index.isin(present), -1).sort_index()
+    return pd.DataFrame({"patient_id": table.index, "fold": table.to_numpy()})
