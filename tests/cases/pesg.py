@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from tests.core.test_pesg import Y
+X = np.random.default_rng(0).normal(size=(400, 6))
+Y = (X[:, 0] + X[:, 1] ** 2 + np.random.default_rng(1).normal(size=400) > 2).astype(float)
 
 
 def batch(step: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -16,6 +17,3 @@ def batch(step: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
 def network(seed: int = 0) -> torch.nn.Sequential:
     torch.manual_seed(seed)
     return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ELU(), torch.nn.Linear(8, 1))
-
-
-X = np.random.default_rng(0).normal(size=(400, 6))

@@ -10,9 +10,7 @@ import torch
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy
 from pipeline.core.metrics import auc
 from pipeline.core.pesg import PESG
-from tests.cases.pesg import X, batch, network
-
-Y = (X[:, 0] + X[:, 1] ** 2 + np.random.default_rng(1).normal(size=400) > 2).astype(float)
+from tests.cases.pesg import X, Y, batch, network
 
 
 def algorithm_1(steps, stages, eta, gamma, decay, m, dual_too, hinge=True):
