@@ -5,22 +5,48 @@
 #   make finetune COMP=melanoma RUN="b5_384 b6_512" FOLDS="0 1"
 #   make pretrain COMP=chexpert GPUS=8 TIME_LIMIT=8.5h
 #
-# An artifact is built when it is missing, or made of other members than today's, never because a clock moved. Weights and
-# predictions carry the hashes of the tables they were made from; a stage refuses to mix others, saying what to delete.
+# What exists is compared with what today's configuration makes: dear artifacts (weights, predictions) made otherwise are
+# refused, naming the field and `make forget`; cheap ones are made anew. For a scheduler: make itself ends with 2 for any
+# error; `python -m pipeline.<stage> TARGET` ends with 75 when a time limit stopped it and the same command goes on.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# Roots. A smoke run (SMOKE=1) keeps its models and submissions apart.
+SMOKING := $(filter-out 0,$(SMOKE))
 DATA ?= data
-MODELS ?= models
-SUBMISSIONS ?= submissions
-COMP ?=
-RUN ?=
-FOLDS ?=
-GPUS ?=
+MODELS ?= models$(if $(SMOKING),/smoke)
+SUBMISSIONS ?= submissions$(if $(SMOKING),/smoke)
 export DATA MODELS SUBMISSIONS
+
+# What to make.
+COMP ?=#        the competition: melanoma
+RUN ?=#         its runs: "b5_384 b6_512" (default: all)
+FOLDS ?=#       folds: "0 1" (default: all)
+K ?=#           how many folds to make (default: what the competition's file says)
+
+# On what: GPUS=8 on one machine; NODES=2 MASTER=host:29500 beside it on each of several that share the disk.
+GPUS ?=
+NODES ?=
+MASTER ?=
+
+# For single targets: a file, its truth, radiologists, a sample; Kaggle's user; what to train there; a stage to begin at.
+FILE ?=
+TRUTH ?=
+READERS ?=
+SAMPLE ?=
+OWNER ?=
+TRAIN ?=
+RESUME ?=
+LICENCE ?=
+MESSAGE ?=
+KERNEL ?=
+VERSION ?=
+DRY_RUN ?=
+STAGE ?=
+ARGS ?=
 
 # An environment of your own (Kaggle, conda): make ... PYTHON=python. Packages that are there are left as they are.
 PYTHON ?= .venv/bin/python
@@ -28,18 +54,26 @@ BASE_PYTHON ?= python3
 REQUIREMENTS := $(shell cksum < requirements.txt | cut -d' ' -f1)
 INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/installed-$(REQUIREMENTS))
 
-# GPUS=8 on one machine; NODES=2 MASTER=host:29500 beside it on each of several that share the disk.
 RENDEZVOUS = $(if $(NODES),--nnodes $(NODES) --rdzv-backend c10d --rdzv-endpoint $(MASTER) --rdzv-id $(COMP),--standalone)
 LAUNCH = $(PYTHON) $(if $(GPUS),-m torch.distributed.run $(RENDEZVOUS) --nproc-per-node $(GPUS))
-SELECT = $(COMP) $(if $(RUN),--run $(RUN)) $(if $(FOLDS),--folds $(FOLDS))
+# $(call make_up_to,STAGE): run, one after the other, what STAGE and the stages before it have still to make.
+# `pipeline.todo` answers for all of them; when it fails, its one line is all that is said.
+define make_up_to
+	@before=; while :; do \
+	  todo=$$($(PYTHON) -m pipeline.todo $(1) "$(COMP)" --run "$(RUN)" --folds "$(FOLDS)" --k "$(K)") || exit $$?; \
+	  test -n "$$todo" || break; \
+	  test "$$todo" != "$$before" || { echo "error: $$todo: it ran, and its artifacts are still missing" >&2; exit 2; }; \
+	  before=$$todo; \
+	  case $${todo%% *} in pretrain|finetune|predict) start="$(LAUNCH)";; *) start="$(PYTHON)";; esac; \
+	  $$start -m pipeline.$$todo || exit $$?; \
+	done
+endef
 
-TARGETS = $(if $(RUN),$(addprefix $(COMP)/,$(RUN)),$(COMP))
-
-# $(call lacking,artifact,selection): the targets that still lack it
-lacking = $(PYTHON) -m pipeline.core.runs.job $(1) $(2)
+# $(call need,NAME,EXAMPLE): an error where a variable is empty
+need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2; exit 2; }
 
 .PHONY: help setup demo rehearse test test-slow test-gpu lint bench paper clean clean-folds needs-comp prepare folds pretrain \
-        finetune metadata predict ensemble submit report score check kaggle kaggle-submit kaggle-scores \
+        finetune metadata predict ensemble submit report forget score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
 help: ## print this list
@@ -59,45 +93,49 @@ needs-comp: | $(INSTALLED)
 
 # ---- the stages, in order -------------------------------------------------------------------------------------------
 
-prepare: needs-comp ## raw download -> images.csv and every size, in one pass
-	@$(PYTHON) -m pipeline.core.runs.prepared $(TARGETS) || $(PYTHON) -m pipeline.prepare $(TARGETS)
+prepare: | $(INSTALLED) ## raw download -> images.csv and every size, in one pass
+	$(call make_up_to,prepare)
 
-folds: prepare ## patient-grouped, stratified, leak-audited folds (K=5 overrides the competition's number)
-	@test -e $(DATA)/$(COMP)/folds.csv || $(PYTHON) -m pipeline.folds $(COMP) $(if $(K),--folds $(K))
+folds: | $(INSTALLED) ## patient-grouped, stratified, leak-audited folds (K=5 overrides the competition's number)
+	$(call make_up_to,folds)
 
-pretrain: folds ## stage 1: cross-entropy
-	@todo=$$($(call lacking,pretrained.safetensors,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.pretrain $$todo
+pretrain: | $(INSTALLED) ## stage 1: cross-entropy
+	$(call make_up_to,pretrain)
 
-finetune: pretrain ## stage 2: AUC margin loss with PESG
-	@todo=$$($(call lacking,finetuned.safetensors,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.finetune $$todo
+finetune: | $(INSTALLED) ## stage 2: AUC margin loss with PESG
+	$(call make_up_to,finetune)
 
-metadata: folds ## the network on patient columns
-	@todo=$$($(call lacking,predictions.csv,$(COMP) --run metadata $(if $(FOLDS),--folds $(FOLDS)))); \
-	test -z "$$todo" || $(PYTHON) -m pipeline.metadata $$todo
+metadata: | $(INSTALLED) ## the network on patient columns
+	$(call make_up_to,metadata)
 
-predict: finetune ## test-time augmentation: out-of-fold and test scores
-	@todo=$$($(call lacking,predictions.csv,$(SELECT))); test -z "$$todo" || $(LAUNCH) -m pipeline.predict $$todo
+predict: | $(INSTALLED) ## test-time augmentation: out-of-fold and test scores
+	$(call make_up_to,predict)
 
-ensemble: predict metadata ## align, average, blend; score every member with intervals
-	@$(PYTHON) -m pipeline.core.runs.current ensemble $(TARGETS) || \
-	  $(PYTHON) -m pipeline.ensemble $(TARGETS) $(if $(FOLDS),--folds $(FOLDS))
+ensemble: | $(INSTALLED) ## align, average, blend; score every member with intervals
+	$(call make_up_to,ensemble)
 
-submit: ensemble ## the organiser's file, filled in and validated
-	@$(PYTHON) -m pipeline.core.runs.current submit $(COMP) || $(PYTHON) -m pipeline.submit $(COMP)
+submit: | $(INSTALLED) ## the organiser's file, filled in and validated
+	$(call make_up_to,submit)
 
-report: submit ## one self-contained HTML page
-	@$(PYTHON) -m pipeline.core.runs.current report $(COMP) || $(PYTHON) -m pipeline.report $(COMP)
+report: | $(INSTALLED) ## one self-contained HTML page
+	$(call make_up_to,report)
+
+forget: needs-comp ## remove weights and predictions of RUN, FOLDS (STAGE=finetune keeps stage 1), listing them first
+	@$(PYTHON) -m pipeline.forget $(COMP) --run "$(RUN)" --folds "$(FOLDS)" $(if $(STAGE),--stage $(STAGE))
 
 clean-folds: needs-comp ## delete the frozen folds of COMP (weights made from other folds will be refused)
-	rm -f $(DATA)/$(COMP)/folds.csv $(DATA)/$(COMP)/folds_dropped.csv $(DATA)/$(COMP)/folds_audit.json
+	@rm -fv "$(DATA)/$(COMP)/folds.csv" "$(DATA)/$(COMP)/folds_dropped.csv" "$(DATA)/$(COMP)/folds_audit.json"
 
 # ---- elsewhere ------------------------------------------------------------------------------------------------------
 
 score: needs-comp ## score FILE against TRUTH (READERS=folder counts radiologists below the curve)
-	@$(PYTHON) -m pipeline.score $(COMP) --file $(FILE) --truth $(TRUTH) $(if $(READERS),--readers $(READERS)) $(ARGS)
+	$(call need,FILE,predictions.csv)
+	$(call need,TRUTH,groundtruth.csv)
+	@$(PYTHON) -m pipeline.score $(COMP) --file $(FILE) --truth "$(TRUTH)" $(if $(READERS),--readers "$(READERS)") $(ARGS)
 
 check: needs-comp ## check FILE against what the organiser wants (SAMPLE=file with the ids, where raw is not at hand)
-	@$(PYTHON) -m pipeline.submit $(COMP) --check $(FILE) $(if $(SAMPLE),--sample $(SAMPLE))
+	$(call need,FILE,predictions.csv)
+	@$(PYTHON) -m pipeline.submit $(COMP) --check "$(FILE)" $(if $(SAMPLE),--sample "$(SAMPLE)")
 
 kaggle-submit: needs-comp ## send the submission with Kaggle's client (MESSAGE="...", DRY_RUN=1 only says)
 	@$(PYTHON) -m pipeline.submit $(COMP) --send --message "$(MESSAGE)" $(if $(DRY_RUN),--dry-run) \
@@ -107,7 +145,8 @@ kaggle-scores: needs-comp ## write the scores Kaggle gave into submissions/LOG.m
 	@$(PYTHON) -m pipeline.submit $(COMP) --scores
 
 kaggle: needs-comp ## an offline Kaggle dataset and notebooks (OWNER=you, TRAIN=target, RESUME=1)
-	@$(PYTHON) -m pipeline.deploy.kaggle $(COMP) --owner $(OWNER) $(if $(TRAIN),--train $(TRAIN)) \
+	$(call need,OWNER,your-kaggle-name)
+	@$(PYTHON) -m pipeline.deploy.kaggle $(COMP) --owner "$(OWNER)" $(if $(TRAIN),--train $(TRAIN)) \
 	  $(if $(RESUME),--resume) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(LICENCE),--licence $(LICENCE)) \
 	  $(if $(KAGGLE_PYTHON),--python $(KAGGLE_PYTHON))
 

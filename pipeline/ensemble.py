@@ -29,14 +29,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.files import file_hash, write_json
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
     fold_folder,
     models_folder,
 )
-from pipeline.core.artifacts.provenance import provenance
+from pipeline.core.artifacts.provenance import notice, provenance
 from pipeline.core.artifacts.tables import write_csv
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
@@ -62,6 +62,9 @@ from pipeline.core.ensemble.selection import (
 )
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.metrics.roc import classes
+from pipeline.core.runs.facts import predicted_with_other_weights, require_current
+from pipeline.core.runs.job import Job
+from pipeline.core.runs.missing import Request, ensemble_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 
@@ -69,6 +72,7 @@ STAGES = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Foc
 # the paper's blend: scored for every run, also where the competition leaves metadata out of its
 # submission
 HALF = 0.5
+WRITTEN = ("scores.csv", "quantiles.json", "ensemble.csv")  # whose digests ensemble.json has
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -95,8 +99,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[int] | None) -> None:
-    """Make the four artifacts of one competition; ensemble.csv, which says that all stand, is
-    written last."""
+    """Make the four artifacts of one competition; ensemble.json, which has the digests of the
+    others, is written last."""
     task, blend, folder = competition.task, competition.blend, models_folder(competition.name)
     rows = read_rows(competition, folds)
     before, after, patients = read_members(competition, names, rows)
@@ -132,7 +136,9 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     if share:
         scored.append(made_of("blend", "ensemble", blended[0], members))
 
-    write_csv(folder / "scores.csv", score_table(scored, rows, units, task))
+    write_csv(
+        folder / "scores.csv", score_table(scored, rows, units, task, notice(competition.name))
+    )
     write_json(
         folder / "quantiles.json",
         {
@@ -140,7 +146,9 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
             "members": {member.name: member_maps(member, rows, task.labels) for member in members},
         },
     )
+    write_csv(folder / "ensemble.csv", unit_table(rows, units, blended, task))
     facts = provenance(
+        competition.name,
         members=[member.name for member in (members if share else after)],
         folds=list(rows.folds),
         labels=list(task.labels),
@@ -150,9 +158,10 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         differences=differences(scored, rows, units, task),
         hashes=rows.hashes,
         predictions={member.name: member.digest for member in members},
+        decided_by=ensemble_facts(Request(competition, names, rows.folds)),
+        digests={name: file_hash(folder / name) for name in WRITTEN},
     )
     write_json(folder / "ensemble.json", facts)
-    write_csv(folder / "ensemble.csv", unit_table(rows, units, blended, task))
     tell(competition, facts)
 
 
@@ -202,6 +211,7 @@ def read_members(
     runs = (
         [competition.run(name) for name in names if name != METADATA] if names else competition.runs
     )
+    require_current_members(competition, tuple(run.name for run in runs), rows)
     for run in runs:
         made_by = f"make predict COMP={comp} RUN={run.name}"
         after.append(
@@ -221,6 +231,22 @@ def read_members(
     return before, after, read_metadata(competition, names, rows)
 
 
+def require_current_members(competition: Competition, names: tuple[str, ...], rows: Rows) -> None:
+    """Raise where predictions are not those that today's configuration and weights make."""
+    for name in names:
+        run = competition.metadata if name == METADATA else competition.run(name)
+        for fold in rows.folds:
+            job = Job(competition, run, fold)
+            path = job.folder / PREDICTIONS
+            if path.is_file() and predicted_with_other_weights(job, path):
+                raise UserError(
+                    f"{path}: made with other weights than today's; `make predict "
+                    f"COMP={competition.name} RUN={name}` makes it again"
+                )
+            if path.is_file():
+                require_current(job, path)
+
+
 def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) -> Member | None:
     """The metadata network's member: where it is named or blended in it must stand, otherwise it
     may."""
@@ -228,6 +254,7 @@ def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) 
     there = all((fold_folder(comp, METADATA, fold) / PREDICTIONS).is_file() for fold in rows.folds)
     if not (there or blended or METADATA in names):
         return None
+    require_current_members(competition, (METADATA,), rows)
     made_by = f"make metadata COMP={comp}"
     return read_member(
         comp, METADATA, METADATA, PREDICTIONS, rows, competition.task.labels, made_by
@@ -279,7 +306,9 @@ def choose_weights(
     return weights, facts
 
 
-def score_table(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) -> pd.DataFrame:
+def score_table(
+    scored: Sequence[Scored], rows: Rows, units: Units, task: Task, warning: str
+) -> pd.DataFrame:
     """scores.csv: a row for each of the scored, and label, and the mean over labels."""
     patients, found = units.keys["patient_id"].to_numpy(), []
     for one in tqdm(scored, desc="scores, 1,000 resamples each", unit="member", leave=False):
@@ -288,6 +317,7 @@ def score_table(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) 
             "images_sha256": rows.hashes["images"],
             "folds_sha256": rows.hashes["folds"],
             "predictions_sha256": one.digest,
+            "notice": warning,
         }
         scores = to_units(rows.validated, one.scores, task)
         found += [

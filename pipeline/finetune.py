@@ -19,10 +19,10 @@ import torch
 
 from pipeline.core.artifacts.labels import count_table, targets
 from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, image_path
-from pipeline.core.artifacts.provenance import read_weights_header, require_hashes
 from pipeline.core.config.run import as_json
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.networks.image import Network, load_weights, restart_classifier
+from pipeline.core.runs.facts import facts_of, require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -71,13 +71,7 @@ def finetune(job: Job) -> None:
 
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
-    key = {
-        "target": job.target,
-        "run": as_json(run),
-        "labels": list(job.labels),
-        "resize": as_json(task.resize),
-        "hashes": job.tables.hashes,
-    }
+    key = {**facts_of(job, FINETUNED), "run": as_json(run)}
     phase = Phase(
         name="finetuned",
         folder=job.folder,
@@ -109,23 +103,8 @@ def begin_from_stage_1(job: Job) -> Network:
         raise UserError(
             f"{path}: there is no such file; `make pretrain COMP={job.competition.name}` makes it"
         )
-    header = read_weights_header(path)
-    require_hashes(path, header["hashes"], job.tables.hashes)
-    today = as_json(job.run)
-    for name in STAGE_1_FIELDS:
-        if as_plain(header["run"].get(name)) != as_plain(today[name]):
-            raise UserError(
-                f"{path}: made with {name}={header['run'].get(name)!r}, the configuration says "
-                f"{today[name]!r}; delete {path.parent} and train again, or restore that {name}"
-            )
+    require_current(job, path)
     return load_weights(path, job.run, job.labels)
-
-
-def as_plain(value: object) -> object:
-    """Tuples as lists, the way JSON gives them back."""
-    if isinstance(value, dict):
-        return {name: as_plain(item) for name, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 if __name__ == "__main__":

@@ -21,9 +21,7 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.labels import targets, truth
-from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, image_path
-from pipeline.core.artifacts.provenance import read_weights_header, require_hashes
-from pipeline.core.config.run import as_json
+from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, fold_folder, image_path
 from pipeline.core.images.views import read_picture, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
@@ -36,6 +34,7 @@ from pipeline.core.networks.patient import (
 )
 from pipeline.core.networks.patient_columns import encode_columns, fit_encoder, width
 from pipeline.core.networks.scoring import score_views, sigmoid
+from pipeline.core.runs.facts import facts_of, require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runs.predictions import write_predictions
@@ -58,9 +57,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def train(job: Job) -> None:
     """Train one fold and write its weights, unless they stand."""
-    weights = job.folder / "finetuned.safetensors"
+    weights = job.folder / FINETUNED
     if weights.exists():
-        return require_hashes(weights, read_weights_header(weights)["hashes"], job.tables.hashes)
+        return require_current(job, weights)
     task, config = job.competition.task, job.competition.metadata
     recipe, seed = config.finetune, fold_seed(job.target, "finetuned", config.seed)
     rows, validated = job.training(), job.validation()
@@ -95,14 +94,7 @@ def train(job: Job) -> None:
         folder=job.folder,
         network=network,
         loss=loss,
-        key={
-            "target": job.target,
-            "metadata": as_json(config),
-            "labels": list(task.labels),
-            "hidden": config.hidden,
-            "encoder": encoder,
-            "hashes": job.tables.hashes,
-        },
+        key={**facts_of(job, FINETUNED), "hidden": config.hidden, "encoder": encoder},
         optimizer=make_optimizer(recipe, patients.parameters(), loss),
         data=Columns(inputs),
         targets=torch.from_numpy(made),
@@ -128,12 +120,12 @@ def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
             f"metadata.through={run.name!r} predicts {', '.join(competition.labels(run))} only; "
             "it must be a run that predicts all labels"
         )
-    path = fold_folder(competition.name, run.name, job.fold) / "finetuned.safetensors"
+    path = fold_folder(competition.name, run.name, job.fold) / FINETUNED
     if not path.exists():
         raise UserError(
             f"{path}: there is no such file; `make finetune COMP={competition.name}` makes it"
         )
-    require_hashes(path, read_weights_header(path)["hashes"], job.tables.hashes)
+    require_current(Job(competition, run, job.fold), path)
     paths = [image_path(competition.name, run.size, image) for image in rows["image_id"]]
     channels = competition.task.resize.channels
     scores = score_views(
@@ -150,7 +142,7 @@ def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
 
 def predict(job: Job) -> None:
     """Score the fold's validation rows and the test rows."""
-    network, header = load_patient_network(job.folder / "finetuned.safetensors")
+    network, header = load_patient_network(job.folder / FINETUNED)
     rows = pd.concat([job.validation(), job.test()])
     scores = pd.DataFrame(
         score_patients(network, rows, header["encoder"]), columns=list(job.competition.task.labels)
@@ -159,8 +151,7 @@ def predict(job: Job) -> None:
     write_predictions(
         job.folder / PREDICTIONS,
         pd.concat([keys, scores], axis=1),
-        job.tables.hashes,
-        target=job.target,
+        **facts_of(job, PREDICTIONS),
         views=1,
     )
 

@@ -20,12 +20,18 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import atomic, file_hash
-from pipeline.core.artifacts.paths import PREDICTIONS, STAGE_1_PREDICTIONS, image_path
-from pipeline.core.artifacts.provenance import read_weights_header, require_hashes
+from pipeline.core.artifacts.files import atomic
+from pipeline.core.artifacts.paths import (
+    FINETUNED,
+    PREDICTIONS,
+    PRETRAINED,
+    STAGE_1_PREDICTIONS,
+    image_path,
+)
 from pipeline.core.images.views import read_picture, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
+from pipeline.core.runs.facts import facts_of, require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runs.predictions import write_predictions
@@ -42,57 +48,50 @@ def main(arguments: argparse.Namespace) -> None:
 def predict(job: Job) -> None:
     """Score one fold with its stage-1 and stage-2 weights; the artifact that says "done" is written
     last."""
-    validated, test = job.validation(), job.test()
-    before = score_rows(job, "pretrained", validated)
-    after = score_rows(job, "finetuned", pd.concat([validated, test]))
-    if is_main():
-        facts = {
-            "target": job.target,
-            "views": job.run.views,
-            "weights": {
-                phase: file_hash(job.folder / f"{phase}.safetensors")
-                for phase in ("pretrained", "finetuned")
-            },
-        }
-        table = as_table(job, validated, before.mean(axis=1))
-        write_predictions(job.folder / STAGE_1_PREDICTIONS, table, job.tables.hashes, **facts)
-        with (
-            atomic(job.folder / "predictions_views.npz") as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(
-                file,
-                image_id=validated["image_id"].to_numpy(str),
-                labels=np.array(job.labels),
-                views=after[: len(validated)].astype(np.float32),
-            )
-        table = as_table(job, pd.concat([validated, test]), after.mean(axis=1))
-        write_predictions(job.folder / PREDICTIONS, table, job.tables.hashes, **facts)
+    validated = job.validation()
+    both = pd.concat([validated, job.test()])
+    before = scores_of_views(job, PRETRAINED, validated)
+    after = scores_of_views(job, FINETUNED, both)
+    if not is_main():
+        return
+
+    facts = {**facts_of(job, PREDICTIONS), "views": job.run.views}
+    table = as_table(job, validated, before.mean(axis=1))
+    write_predictions(job.folder / STAGE_1_PREDICTIONS, table, **facts)
+    with atomic(job.folder / "predictions_views.npz") as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            image_id=validated["image_id"].to_numpy(str),
+            labels=np.array(job.labels),
+            views=after[: len(validated)].astype(np.float32),
+        )
+    table = as_table(job, both, after.mean(axis=1))
+    write_predictions(job.folder / PREDICTIONS, table, **facts)
 
 
-def score_rows(job: Job, phase: str, rows: pd.DataFrame) -> np.ndarray:
-    """float64 scores (rows, views, labels) in [0, 1] of the fold's network after `phase`."""
-    path, run = job.folder / f"{phase}.safetensors", job.run
+def scores_of_views(job: Job, weights: str, rows: pd.DataFrame) -> np.ndarray:
+    """float64 scores (rows, views, labels) in [0, 1] of the fold's network with these weights."""
+    run = job.run
+    path = job.folder / weights
     if not path.exists():
-        stage = {"pretrained": "pretrain", "finetuned": "finetune"}[phase]
+        stage = {PRETRAINED: "pretrain", FINETUNED: "finetune"}[weights]
         raise UserError(
             f"{path}: there is no such file; `make {stage} COMP={job.competition.name}` makes it"
         )
-    require_hashes(path, read_weights_header(path)["hashes"], job.tables.hashes)
+    require_current(job, path)
     network = load_weights(path, run, job.labels)
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     channels = job.competition.task.resize.channels
-    return sigmoid(
-        score_views(
-            network,
-            lambda index: read_picture(paths[index], channels),
-            len(paths),
-            view_matrices(run.views, run.size, run.augment),
-            precision(run.precision),
-            loader_processes(),
-            f"{job.target} {phase}",
-        )
+    scores = score_views(
+        network,
+        lambda index: read_picture(paths[index], channels),
+        len(paths),
+        view_matrices(run.views, run.size, run.augment),
+        precision(run.precision),
+        loader_processes(),
+        f"{job.target} {weights.split('.')[0]}",
     )
+    return sigmoid(scores)
 
 
 def as_table(job: Job, rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:

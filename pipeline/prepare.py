@@ -35,20 +35,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.core.artifacts.files import file_hash, write_json
-from pipeline.core.artifacts.paths import data_folder, raw_folder
+from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_folder
+from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.target import parse_target
 from pipeline.core.images.area import warm_up
-from pipeline.core.images.prepared import (
-    ImageTask,
-    needed_sizes,
-    prepare_one,
-    prepared_sizes,
-    read_journal,
-    stamp_of,
-)
+from pipeline.core.images.prepared import ImageTask, prepare_one, read_journal, stamp_of
 from pipeline.core.images.resize import METHOD
 from pipeline.core.raw.check import check_raw_table
 from pipeline.core.runtime.claims import unfinished
@@ -240,6 +234,7 @@ def write_tables(
         folder / "prepare.json",
         provenance(
             **specification,
+            synthetic=(folder / "raw" / SYNTHETIC_MARKER).is_file(),
             pictures=int(good.sum()),
             unreadable=len(bad),
             images=file_hash(folder / "images.csv"),

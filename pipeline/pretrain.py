@@ -21,6 +21,7 @@ from pipeline.core.config.run import as_json
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.losses import CrossEntropy
 from pipeline.core.networks.image import build, parameter_count
+from pipeline.core.runs.facts import facts_of
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -62,13 +63,7 @@ def pretrain(job: Job) -> None:
         if recipe.lr_max is None
         else triangular(recipe.lr, recipe.lr_max, recipe.cycle_epochs * each)
     )
-    key = {
-        "target": job.target,
-        "run": as_json(run),
-        "labels": list(job.labels),
-        "resize": as_json(task.resize),
-        "hashes": job.tables.hashes,
-    }
+    key = {**facts_of(job, PRETRAINED), "run": as_json(run)}
     phase = Phase(
         name="pretrained",
         folder=job.folder,

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import submissions_folder
-from pipeline.core.artifacts.provenance import note_ensemble
+from pipeline.core.artifacts.provenance import notice, write_sidecar
 from pipeline.core.config.competition import load
 from pipeline.core.config.target import parse_target
 from pipeline.core.report import (
@@ -40,6 +40,7 @@ from pipeline.core.report import (
 from pipeline.core.report.html import page
 from pipeline.core.report.inputs import Evidence, read_evidence
 from pipeline.core.report.readers import against_readers
+from pipeline.core.runs.missing import report_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 
@@ -54,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
         evidence = read_evidence(load(name))
         path = submissions_folder(name) / "report.html"
         write_text(path, report(evidence, arguments.truth, arguments.readers))
-        note_ensemble(path, name)
+        write_sidecar(path, name, **report_facts(evidence.competition))
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser")
 
 
@@ -87,7 +88,8 @@ def report(evidence: Evidence, truth: Path | None = None, readers: Path | None =
         ("folds", "Folds", folds.folds(evidence)),
         ("origins", "Sources", sources.origins(evidence)),
     ]
-    return page(evidence.competition.task.title, lead(evidence), sections)
+    title = evidence.competition.task.title
+    return page(title, lead(evidence), sections, notice(evidence.competition.name))
 
 
 def lead(evidence: Evidence) -> str:

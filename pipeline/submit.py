@@ -27,9 +27,10 @@ import pandas as pd
 from pipeline.core.artifacts.files import atomic, file_hash
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
-from pipeline.core.artifacts.provenance import commit, note_ensemble
+from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
 from pipeline.core.artifacts.tables import read_csv, read_images
 from pipeline.core.config.competition import Competition, load
+from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission import kaggle as kaggle_client
@@ -120,7 +121,9 @@ def make(competition: Competition) -> None:
         f"{path}: {len(table)} rows, sha256 {file_hash(path)[: labbook.SHORT]}, entered in "
         f"{labbook.book()}"
     )
-    note_ensemble(path, competition.name)
+    write_sidecar(path, competition.name, **submission_facts(competition))
+    if notice(competition.name):
+        print(f"{notice(competition.name)}: {path} is not for submission")
 
 
 def test_scores(competition: Competition) -> pd.DataFrame:
@@ -158,7 +161,9 @@ def members(competition: Competition) -> str:
     """What the ensemble averages, as its sidecar has it."""
     path = models_folder(competition.name) / "ensemble.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return ", ".join(map(str, facts.get("members", ()))) or "unknown"
+    names = ", ".join(map(str, facts.get("members", ()))) or "unknown"
+    warning = notice(competition.name)
+    return f"{warning}: {names}" if warning else names
 
 
 def out_of_fold(competition: Competition) -> str:

@@ -1,6 +1,6 @@
 """The house keeps its layers: every import, also those inside functions, goes downward.
 
-Rooms of `pipeline/core` are listed from the bottom up; a file imports its own room and the rows below it.
+Rooms of `pipeline/core` are listed from the bottom up; a file imports its own room and lower rows.
 """
 
 import ast

@@ -29,13 +29,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.paths import data_folder
+from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder
 from pipeline.core.runtime.command import run_stage
 from pipeline.core.runtime.errors import UserError
 from pipeline.demo.drawings import chest, chest_style, lesion, skin_style
 from pipeline.demo.patients import SITE, chest_rows, numbered, skin_rows, tile_rows
 
-MARKER = ".made-by-demo.json"
 DEFAULT = ("melanoma", "chexpert")
 MELANOMAS, EXTERNAL_MELANOMAS = 0.07, 0.2
 SHAPES = (
@@ -63,8 +62,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def stands(raw: Path, asked: dict) -> bool:
     """True when these very data are there; a UserError when something else is."""
-    if (raw / MARKER).exists():
-        made = (raw / MARKER).read_text().strip()
+    if (raw / SYNTHETIC_MARKER).exists():
+        made = (raw / SYNTHETIC_MARKER).read_text().strip()
         if json.loads(made) != asked:
             raise UserError(f"{raw}: made with {made}; delete it to make it anew")
         return True
@@ -82,7 +81,7 @@ def make(name: str, raw: Path, asked: dict) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     MAKERS[name](unfinished, **asked)
-    (unfinished / MARKER).write_text(json.dumps(asked) + "\n")
+    (unfinished / SYNTHETIC_MARKER).write_text(json.dumps(asked) + "\n")
     unfinished.rename(raw)
 
 

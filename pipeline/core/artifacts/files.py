@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -57,11 +57,19 @@ def file_hash(path: Path) -> str:
     return _hash(str(path), status.st_size, status.st_mtime_ns)
 
 
-def read_json(path: Path, made_by: str) -> dict:
-    """A JSON file; UserError where it is missing or cut short."""
+def read_json(path: Path, made_by: str = "", needed: Sequence[str] = ()) -> dict:
+    """A JSON object; UserError where it is missing, cut short, or lacks one of the `needed` keys."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; `{made_by}` makes it")
+        way = f"; `{made_by}` makes it" if made_by else ""
+        raise UserError(f"{path}: there is no such file{way}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: this is no JSON file: {error}") from None
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise UserError(f"{path}: not a JSON file ({error}); delete it and make it again") from None
+    missing = [key for key in needed if not isinstance(value, dict) or key not in value]
+    if missing or not isinstance(value, dict):
+        raise UserError(
+            f"{path}: not written by this pipeline ({', '.join(missing) or 'not an object'} is "
+            "missing); delete it and make it again"
+        )
+    return value

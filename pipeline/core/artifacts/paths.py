@@ -7,6 +7,7 @@ those names.
 import os
 from pathlib import Path
 
+from pipeline.core.config.competition import smoke
 from pipeline.core.runtime.errors import UserError
 
 # The artifacts of one fold of one run.
@@ -15,10 +16,15 @@ FINETUNED = "finetuned.safetensors"
 PREDICTIONS = "predictions.csv"
 STAGE_1_PREDICTIONS = "predictions_pretrained.csv"
 
+SYNTHETIC_MARKER = ".made-by-demo.json"  # in a raw folder whose images the demo has drawn
+
 
 def root(name: str) -> Path:
     """The folder that the environment variable DATA, MODELS or SUBMISSIONS names."""
-    return Path(os.environ.get(name) or name.lower())
+    if os.environ.get(name):
+        return Path(os.environ[name])
+    folder = Path(name.lower())
+    return folder / "smoke" if smoke() and name != "DATA" else folder
 
 
 def data_folder(competition: str) -> Path:

@@ -1,19 +1,23 @@
-"""What made an artifact, written into it and compared later: hashes of tables, recipe, commit,
-versions."""
+"""What made an artifact: written into it, and compared with today's when it is used again.
+
+Weights carry it in their header, tables in a JSON file beside them. `core.runs.facts` says which
+facts decide which artifact; here is how they are stored, read and compared.
+"""
 
 import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.core.artifacts.files import file_hash, write_json
-from pipeline.core.artifacts.paths import PREDICTIONS, data_folder, fold_folder, models_folder
+from pipeline.core.artifacts.files import file_hash, read_json, write_json
+from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder
+from pipeline.core.config.competition import smoke
 from pipeline.core.runtime.errors import UserError
 
+PACKAGE = Path(__file__).parents[2]  # the folder `pipeline`
 LARGEST = 100 << 20  # bytes; safetensors' own limit for a header
 
 
@@ -35,40 +39,111 @@ def read_weights_header(path: Path) -> dict:
         ) from None
 
 
+def data_digest(path: Path) -> str:
+    """The sha256 of the tensors' bytes in a safetensors file: all that follows the header."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_data(path: Path) -> None:
+    """Raise a UserError where the tensors of a weights file are not those that were written."""
+    recorded = read_weights_header(path).get("digest")
+    if recorded != data_digest(path):
+        raise UserError(
+            f"{path}: its data differ from what was written (damaged, or changed by hand); delete "
+            f"{path.parent} and make it again, or restore that file"
+        )
+
+
 def table_hashes(competition: str) -> dict[str, str]:
     """The sha256 of images.csv and folds.csv, which weights and predictions carry."""
     folder = data_folder(competition)
     return {name: file_hash(folder / f"{name}.csv") for name in ("images", "folds")}
 
 
-def require_hashes(path: Path, found: dict, expected: dict) -> None:
-    """Raise a UserError when `path` was made from other tables than those of today, saying what to
-    delete."""
-    for name, value in expected.items():
-        if found.get(name) != value:
-            was = str(found.get(name))[:12]
+def require_hashes(path: Path, recorded: dict, today: dict, forget: str = "") -> None:
+    """Raise a UserError when `path` was made from other tables than those of today, naming the way
+    out: `forget` is the command that removes what was made from them."""
+    command = f" (`{forget}` does)" if forget else ""
+    for name, value in today.items():
+        if recorded.get(name) != value:
+            before = str(recorded.get(name))[:12]
             raise UserError(
-                f"{path}: made from another {name}.csv ({was}…) than today's ({value[:12]}…); "
-                f"delete {path.parent} and make it again, or restore that {name}.csv"
+                f"{path}: made from another {name}.csv ({before}…) than today's ({value[:12]}…); "
+                f"delete {path.parent}{command} and make it again, or restore that {name}.csv"
             )
+
+
+def first_difference(recorded: object, today: object, name: str = "") -> tuple | None:
+    """(field, recorded value, today's value) of the first difference; None where all agree.
+
+    Both are plain JSON values; a field of a field is named `finetune.margin`.
+    """
+    if isinstance(recorded, dict) and isinstance(today, dict):
+        for key in (*today, *(key for key in recorded if key not in today)):
+            inner = f"{name}.{key}" if name else str(key)
+            found = first_difference(recorded.get(key), today.get(key), inner)
+            if found:
+                return found
+        return None
+    return None if recorded == today else (name, recorded, today)
 
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    """The commit of this code, with '+' when files differ from it; 'unknown' outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    """The commit of this code, with '+' when files of the package differ from it or are not in it;
+    'unknown' outside a checkout."""
     try:
-        return git("rev-parse", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        changed = git("status", "--porcelain", "--", str(PACKAGE))
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def git(*arguments: str) -> str:
+    """What git prints about this checkout."""
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@lru_cache(maxsize=8)
+def competition_file(name: str) -> dict[str, str]:
+    """The file that defines a competition: its digest, and whether git has it.
+
+    state: "committed", "changed" (differs from the commit), "untracked", or "unknown" without git.
+    """
+    path = PACKAGE / "competitions" / f"{name}.py"
+    if not path.is_file():
+        return {"file": path.name, "sha256": "", "state": "unknown"}
+    try:
+        line = git("status", "--porcelain", "--ignored", "--", str(path))
+        states = {"": "committed", "??": "untracked", "!!": "untracked"}
+        state = states.get(line[:2], "changed")
+    except (OSError, subprocess.CalledProcessError):
+        state = "unknown"
+    return {"file": path.name, "sha256": file_hash(path), "state": state}
+
+
+def notice(competition: str) -> str:
+    """ "SMOKE RUN", "SYNTHETIC DATA", both, or "": what every page, table and file must say."""
+    parts = ["SMOKE RUN"] if smoke() else []
+    if is_synthetic(competition):
+        parts.append("SYNTHETIC DATA")
+    return ", ".join(parts)
+
+
+def is_synthetic(competition: str) -> bool:
+    """True where the demo has drawn the images: it marks its raw folder, `prepare` passes it on."""
+    folder = data_folder(competition)
+    if (folder / "raw" / SYNTHETIC_MARKER).is_file():
+        return True
+    prepared = folder / "prepare.json"
+    return prepared.is_file() and bool(read_json(prepared).get("synthetic"))
 
 
 def versions() -> dict[str, str]:
@@ -91,51 +166,34 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(**facts: object) -> dict:
-    """What made an artifact: the facts given, the commit, and the versions."""
-    return {**facts, "commit": commit(), "versions": versions()}
+def provenance(competition: str = "", **facts: object) -> dict:
+    """What made an artifact: the facts given, the commit, the versions and, of a competition, the
+    digest of its file and the notice that its artifacts carry."""
+    about = {"commit": commit(), "versions": versions()}
+    if competition:
+        about["competition_file"] = competition_file(competition)
+        about["notice"] = notice(competition)
+    return {**facts, **about}
 
 
 def read_sidecar(path: Path, made_by: str = "") -> dict:
-    """What made a prediction table, or a UserError where nothing says it."""
+    """What made a table, from the JSON file beside it; UserError where nothing says it."""
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
+        way = f" with `{made_by}`" if made_by else ""
         raise UserError(
             f"{sidecar}: there is no such file, so nobody knows what made {path.name}; delete "
-            f"{path.name} "
-            f"and make it again" + (f" with `{made_by}`" if made_by else "")
+            f"{path.name} and make it again{way}"
         )
-    return json.loads(sidecar.read_text(encoding="utf-8"))
+    return read_json(sidecar)
 
 
-def made_from(path: Path) -> dict[str, str]:
-    """The hashes of the tables that weights or predictions were made from."""
-    return (read_weights_header(path) if path.suffix == ".safetensors" else read_sidecar(path))[
-        "hashes"
-    ]
+def recorded_facts(path: Path) -> dict:
+    """What weights or predictions say that they were made from."""
+    return read_weights_header(path) if path.suffix == ".safetensors" else read_sidecar(path)
 
 
-def predictions_digest(
-    competition: str, member: str, folds: Sequence[int], file: str = PREDICTIONS
-) -> str | None:
-    """One digest for the prediction tables of a member's folds; None while one is missing."""
-    paths = [fold_folder(competition, member, fold) / file for fold in folds]
-    if not all(path.is_file() for path in paths):
-        return None
-    return hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()
-
-
-def note_ensemble(path: Path, competition: str) -> None:
-    """Write beside a submission or report which ensemble it was made from."""
-    write_json(
-        path.with_suffix(".json"),
-        provenance(ensemble=file_hash(models_folder(competition) / "ensemble.csv")),
-    )
-
-
-def made_from_ensemble(path: Path, competition: str) -> bool:
-    """True when the file was made from today's ensemble.csv."""
-    ensemble, beside = models_folder(competition) / "ensemble.csv", path.with_suffix(".json")
-    if not all(each.is_file() for each in (path, beside, ensemble)):
-        return False
-    return json.loads(beside.read_text(encoding="utf-8"))["ensemble"] == file_hash(ensemble)
+def write_sidecar(path: Path, competition: str, **facts: object) -> None:
+    """Write beside a finished file what made it, with the digest of the file itself."""
+    about = provenance(competition, digest=file_hash(path), **facts)
+    write_json(path.with_suffix(".json"), about)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import atomic
+from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.runtime.errors import UserError
 
@@ -22,11 +22,14 @@ ID_COLUMNS = (*IMAGE_COLUMNS, "phash", "lesion_id", "duplicate_of", "decoded")
 SPLITS = ("train", "valid", "test")
 
 
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV; floats with 9 significant digits, enough to give a float32 back exactly."""
+    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table atomically; floats with 9 significant digits, enough to give a float32 back
-    exactly."""
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.9g")
+    """Write a table atomically, as `csv_text` has it."""
+    write_text(path, csv_text(table))
 
 
 def read_csv(path: Path, needed: tuple[str, ...] = (), made_by: str = "") -> pd.DataFrame:

@@ -37,9 +37,10 @@ class Competition:
         names = ", ".join(run.name for run in (*self.runs, *self.trials))
         raise UserError(f"{self.name}: no run is called {name!r}; the runs are {names}")
 
-    def labels(self, run: Run) -> tuple[str, ...]:
-        """The labels that a run predicts, in the task's order."""
-        return tuple(label for label in self.task.labels if not run.labels or label in run.labels)
+    def labels(self, run: Run | Metadata) -> tuple[str, ...]:
+        """The labels that a run predicts, in the task's order; the metadata network: all."""
+        chosen = run.labels if isinstance(run, Run) else ()
+        return tuple(label for label in self.task.labels if not chosen or label in chosen)
 
 
 def competition_names() -> list[str]:

@@ -10,12 +10,8 @@ the pictures in hand and no more:
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.core.artifacts.paths import data_folder
-from pipeline.core.config.competition import Competition
-from pipeline.core.config.target import parse_target, runs_of
 from pipeline.core.config.task import Resize
 from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.resize import resized, to_jpeg
@@ -80,21 +76,3 @@ def read_journal(path: Path) -> Iterable[dict]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
-
-
-def needed_sizes(competition: Competition, targets: Iterable[str]) -> set[int]:
-    """The sizes of the runs that the targets mean; those of other competitions are passed over."""
-    parsed = [
-        target for target in map(parse_target, targets) if target.competition == competition.name
-    ]
-    return {run.size for target in parsed for run in runs_of(competition, target)}
-
-
-def prepared_sizes(competition: Competition) -> set[int]:
-    """The sizes that prepare.json says stand, made by today's resize specification; none without
-    images.csv."""
-    folder = data_folder(competition.name)
-    if not (folder / "images.csv").is_file() or not (folder / "prepare.json").is_file():
-        return set()
-    made = json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
-    return set(made["sizes"]) if made["resize"] == asdict(competition.task.resize) else set()

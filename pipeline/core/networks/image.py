@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.core.artifacts.files import atomic
+from pipeline.core.artifacts.provenance import check_data, data_digest
 from pipeline.core.config.run import Run
 from pipeline.core.runtime.errors import UserError
 
@@ -158,7 +159,9 @@ def save_weights(path: Path, network: nn.Module, header: dict) -> None:
     }
     try:
         with atomic(path) as temporary:
-            save_file(tensors, temporary, {"pipeline": json.dumps(header)})
+            save_file(tensors, temporary)
+            digest = data_digest(temporary)  # of the tensors' bytes, which no header changes
+            save_file(tensors, temporary, {"pipeline": json.dumps({**header, "digest": digest})})
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path}: could not be written ({error}); make room and run the same command again"
@@ -174,7 +177,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(path: Path, run: Run, labels: Sequence[str]) -> Network:
-    """The trained network of a weights file, on the CPU, in eval mode."""
+    """The trained network of a weights file, on the CPU, in eval mode; UserError for damaged data."""
+    check_data(path)
     network = build(run, len(labels), weights="random")
     network.load_state_dict(read_tensors(path))
     return network.eval()

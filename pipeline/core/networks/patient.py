@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.artifacts.provenance import check_data, read_weights_header
 from pipeline.core.networks.image import read_tensors
 from pipeline.core.networks.patient_columns import encode_columns, width
 from pipeline.core.networks.scoring import sigmoid
@@ -61,6 +61,7 @@ def load_patient_network(path: Path) -> tuple[PatientNetwork, dict]:
     """The network of a weights file, in eval mode, and its header (with "encoder", "hidden",
     "labels")."""
     header = read_weights_header(path)
+    check_data(path)
     network = PatientNetwork(
         width(header["encoder"]), tuple(header["hidden"]), len(header["labels"])
     )

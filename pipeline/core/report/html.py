@@ -26,6 +26,8 @@ p { margin: .4rem 0; max-width: 48rem; } .soft, .source, figcaption, caption { c
 section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.1rem; }
 nav { font-size: .9rem; line-height: 1.9; } nav a { margin-right: .9rem; white-space: nowrap; }
 a { color: var(--aucm); }
+.notice { max-width: none; margin: 0; padding: .6rem 1rem; border: 3px solid var(--bad);
+  color: var(--bad); font-size: 1.7rem; font-weight: 700; text-align: center; }
 .head { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1rem 0; }
 .head div { background: var(--panel); border-radius: 8px; padding: .6rem .9rem; flex: 1 1 9rem; }
 .head b { display: block; font-size: 1.5rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
@@ -88,8 +90,11 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
 """
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]]) -> str:
-    """The page. lead: HTML under the title; sections: (id, heading, HTML)."""
+def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]], notice: str = "") -> str:
+    """The page. lead: HTML under the title; sections: (id, heading, HTML); notice: what nobody may
+    overlook, such as SYNTHETIC DATA, in large letters above all else."""
+    banner = f'<p class="notice" role="alert">{escape(notice)}</p>' if notice else ""
+    title = f"{notice}: {title}" if notice else title
     links = "".join(f'<a href="#{name}">{escape(heading)}</a> ' for name, heading, _ in sections)
     body = "".join(
         f'<section id="{name}"><h2>{escape(heading)}</h2>{html}</section>\n'
@@ -98,7 +103,7 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]]) -> str
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f'<body><header><h1>{escape(title)}</h1>{lead}<nav aria-label="Sections">{links}</nav></header>\n'
+        f'<body><header>{banner}<h1>{escape(title)}</h1>{lead}<nav aria-label="Sections">{links}</nav></header>\n'
         f"<main>{body}</main></body></html>\n"
     )
 

@@ -5,27 +5,47 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.core.runs.job import Job, jobs
+from pipeline.core.artifacts.paths import PREDICTIONS
+from pipeline.core.runs.facts import predicted_with_other_weights, require_current
+from pipeline.core.runs.job import Job, jobs_of
 from pipeline.core.runtime.claims import attempts
 from pipeline.core.runtime.command import Stop, stop_gently, time_left
 from pipeline.core.runtime.device import agree, from_main, is_main, start_processes
 from pipeline.core.runtime.errors import TimeLimitReached
 
-DONE = "all stand"
+ALL_EXIST = "all exist"
 
 
 def fold_jobs(targets: list[str], artifact: str, metadata: bool = False) -> Iterator[Job]:
-    """Yield the folds whose `artifact` this process is to make, until all of them stand."""
+    """Yield the folds whose `artifact` this process is to make, until all of them exist.
+
+    UserError where one that exists was made from something else than today's configuration.
+    """
     start_processes()
     stop_gently()
-    found = jobs(targets, artifact, metadata)
-    with closing(shared(list(found))) as paths:
+    jobs = {job.folder / artifact: job for job in jobs_of(targets, metadata)}
+    for path, job in jobs.items():
+        check_existing(job, path)
+    with closing(shared(list(jobs))) as paths:
         for path in paths:
-            yield found[path]
+            yield jobs[path]
+
+
+def check_existing(job: Job, path: Path) -> None:
+    """Accept an artifact that today's configuration makes; refuse any other. Predictions of weights
+    that have been trained again since are removed, so that they are made anew."""
+    if not path.exists():
+        return
+    if path.name == PREDICTIONS and predicted_with_other_weights(job, path):
+        if is_main():
+            print(f"{path}: made with other weights than today's; predicting again", flush=True)
+            path.unlink(missing_ok=True)
+        return
+    require_current(job, path)
 
 
 def shared(paths: list[Path]) -> Iterator[Path]:
-    """`unfinished` of the main process, told to every process of the group.
+    """`unfinished` of the main process, passed to every process of the group.
 
     While there is nothing to make, all of them hear so every POLL seconds: one that waited longer
     would run into the group's timeout. TimeLimitReached between two folds when time is up or a stop
@@ -33,8 +53,8 @@ def shared(paths: list[Path]) -> Iterator[Path]:
     """
     with closing(attempts(paths)) as mine:
         while True:
-            path = from_main(next(mine, DONE) if is_main() else None)
-            if path == DONE:
+            path = from_main(next(mine, ALL_EXIST) if is_main() else None)
+            if path == ALL_EXIST:
                 return
             if agree(Stop.requested or time_left() < 0):
                 raise TimeLimitReached(

@@ -9,14 +9,15 @@
 `predictions_pretrained.csv`, in the same form, holds the scores of stage 1's weights.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.files import write_json, write_text
 from pipeline.core.artifacts.provenance import provenance, read_sidecar
-from pipeline.core.artifacts.tables import check_ids, read_csv, write_csv
+from pipeline.core.artifacts.tables import check_ids, csv_text, read_csv
 from pipeline.core.runtime.errors import UserError
 
 FACTS = ("image_id", "split", "fold")
@@ -25,16 +26,19 @@ FACTS = ("image_id", "split", "fold")
 def write_predictions(
     path: Path, table: pd.DataFrame, hashes: dict[str, str], **facts: object
 ) -> None:
-    """Write a fold's predictions and, before them, the sidecar: where the table stands, its
-    provenance stands too.
+    """Write a fold's predictions and, before them, the sidecar: where the table exists, its
+    provenance exists too.
 
-    table: image_id, split, fold, then a float column for each label. hashes: `tables.table_hashes`.
-    facts: run, views, weights and whatever else made the numbers.
+    table: image_id, split, fold, then a float column for each label. hashes: `table_hashes`.
+    facts: what else made the numbers (`runs.facts`); "labels" are the table's own.
     """
     labels = [column for column in table.columns if column not in FACTS]
     check_scores(path, table, labels)
-    write_json(path.with_suffix(".json"), provenance(hashes=hashes, labels=labels, **facts))
-    write_csv(path, table[[*FACTS, *labels]])
+    text = csv_text(table[[*FACTS, *labels]])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    facts = {**facts, "hashes": hashes, "labels": labels, "digest": digest}
+    write_json(path.with_suffix(".json"), provenance(**facts))
+    write_text(path, text)
 
 
 def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]:

@@ -318,7 +318,7 @@ def keep(phase: Phase, network: nn.Module) -> None:
                 "phase": phase.name,
                 "epoch": phase.epochs,
                 "validation_auc": aucs,
-                **provenance(),
+                **provenance(phase.key["target"].split("/")[0]),
             },
         )
         checkpoint.remove(phase.folder, phase.name)

@@ -1,0 +1,177 @@
+"""What decides the artifacts of a fold, as plain values: recorded in each, compared before use.
+
+Weights and predictions take hours, so they are never deleted or made again by themselves:
+`require_current` refuses those that today's configuration would make otherwise. A comment in the
+competition's file, a time limit, the number of processes decide nothing and are not recorded here.
+"""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from pipeline.core.artifacts.files import file_hash
+from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, PRETRAINED, fold_folder
+from pipeline.core.artifacts.prepared_images import pixels
+from pipeline.core.artifacts.provenance import (
+    first_difference,
+    read_weights_header,
+    recorded_facts,
+    require_hashes,
+)
+from pipeline.core.config.run import METADATA, Metadata, Run, as_json, from_json
+from pipeline.core.config.task import Uncertain
+from pipeline.core.runs.job import Job
+from pipeline.core.runtime.errors import UserError
+
+# The fields of a run that decide its weights. Left out: views (predictions only), checkpointing
+# (recomputes the same numbers), the names.
+TRAINING = (
+    "network",
+    "size",
+    "weights",
+    "augment",
+    "dropout",
+    "precision",
+    "accumulate",
+    "ema",
+    "seed",
+    "pretrain",
+)
+SCORING = ("network", "size", "augment", "views", "precision")
+
+
+def facts_of(job: Job, artifact: str) -> dict:
+    """What decides an artifact of this fold today: plain JSON values by name."""
+    if artifact == PREDICTIONS:
+        facts = prediction_facts(job)
+    elif job.run.name == METADATA:
+        facts = metadata_facts(job)
+    else:
+        facts = weights_facts(job, artifact)
+    return json.loads(json.dumps({"target": job.target, "hashes": job.tables.hashes, **facts}))
+
+
+def weights_facts(job: Job, artifact: str) -> dict:
+    """Of stage-1 weights; those of stage 2 add their recipe and the weights they start from."""
+    task = job.competition.task
+    names = TRAINING if artifact == PRETRAINED else (*TRAINING, "finetune")
+    policies = task.uncertain_pretrain if artifact == PRETRAINED else task.uncertain_finetune
+    facts = {
+        "run": {name: as_json(job.run)[name] for name in names},
+        "labels": list(job.labels),
+        "label_values": label_values(job, policies),
+        "resize": as_json(task.resize),
+        "pixels": pixels(job.competition),
+    }
+    if artifact == FINETUNED:
+        facts["stage_1"] = digest_of(job.folder / PRETRAINED)
+    return facts
+
+
+def metadata_facts(job: Job) -> dict:
+    """Of the weights of the network on patient columns."""
+    task = job.competition.task
+    config = job.competition.metadata
+    through = ""
+    if config.through:
+        folder = fold_folder(job.competition.name, config.through, job.fold)
+        through = digest_of(folder / FINETUNED)
+    return {
+        "metadata": as_json(config),
+        "labels": list(task.labels),
+        "label_values": label_values(job, task.uncertain_finetune),
+        "columns": {"numeric": list(task.numeric), "categorical": list(task.categorical)},
+        "through": through,
+    }
+
+
+def prediction_facts(job: Job) -> dict:
+    """Of a fold's predictions: the weights they are of, and the views they average."""
+    facts = {"labels": list(job.labels), "weights": weights_of(job)}
+    if job.run.name == METADATA:
+        return facts
+    run = as_json(job.run)
+    scoring = {name: run[name] for name in SCORING}
+    resize = as_json(job.competition.task.resize)
+    return {**facts, "run": scoring, "resize": resize, "pixels": pixels(job.competition)}
+
+
+def weights_of(job: Job) -> dict[str, str]:
+    """Phase -> digest of the weights that predictions are made with."""
+    names = (FINETUNED,) if job.run.name == METADATA else (PRETRAINED, FINETUNED)
+    return {name.split(".")[0]: digest_of(job.folder / name) for name in names}
+
+
+def label_values(job: Job, policies: dict[str, Uncertain]) -> dict:
+    """What blank and uncertain labels become in training."""
+    return {
+        "blank": job.competition.task.blank,
+        "uncertain": {label: as_json(policy) for label, policy in sorted(policies.items())},
+    }
+
+
+def digest_of(path: Path) -> str:
+    """The digest that a weights file records of its tensors; "" where there is no such file."""
+    return read_weights_header(path).get("digest", "") if path.is_file() else ""
+
+
+def predicted_with_other_weights(job: Job, path: Path) -> bool:
+    """True for predictions of weights that have been trained again since: they are worthless, and
+    the only predictions that are made again without asking."""
+    recorded = recorded_facts(path).get("weights")
+    return all(weights_of(job).values()) and recorded != weights_of(job)
+
+
+def require_current(job: Job, path: Path) -> None:
+    """Raise a UserError where an existing artifact was made from something else than today's: it
+    names the file, the field, both values, and the command that forgets it."""
+    recorded = recorded_facts(path)
+    today = facts_of(job, path.name)
+    require_hashes(path, recorded.get("hashes", {}), today["hashes"], forget_command(job, path))
+    for name, value in today.items():
+        if value_unknown(name, value):
+            continue
+        before = comparable_run(recorded, job, value) if name == "run" else recorded.get(name)
+        found = first_difference(before, value, "" if name == "run" else name)
+        if found:
+            field, old, new = found
+            raise UserError(
+                f"{path}: made with {field}={old!r}, the configuration says {new!r}; delete "
+                f"{path.parent} (`{forget_command(job, path)}` does) and make it again, or restore "
+                f"that {field}"
+            )
+    if path.name == PREDICTIONS and recorded.get("digest") != file_hash(path):
+        raise UserError(
+            f"{path}: its data differ from what was written (damaged, or changed by hand); "
+            f"`{forget_command(job, path)}` removes it, then predict again"
+        )
+
+
+def value_unknown(name: str, value: object) -> bool:
+    """True for facts about files that are gone today: there is nothing to compare with."""
+    if name == "weights":
+        return not all(value.values())
+    return name in ("stage_1", "through", "pixels") and not value
+
+
+def comparable_run(recorded: dict, job: Job, today: dict) -> dict | None:
+    """The recorded run's values of today's fields; fields it does not know have their default,
+    since an older version of this code did what the default does."""
+    if not isinstance(recorded.get("run"), dict):
+        return None
+    kind = Metadata if job.run.name == METADATA else Run
+    known = {item.name for item in fields(kind)}
+    try:
+        values = {name: value for name, value in recorded["run"].items() if name in known}
+        run = json.loads(json.dumps(as_json(from_json(kind, values))))
+    except (TypeError, UserError):
+        run = recorded["run"]
+    return {name: run.get(name) for name in today}
+
+
+def forget_command(job: Job, path: Path) -> str:
+    """The command that removes an artifact and what was made from it."""
+    stage = {PRETRAINED: "", FINETUNED: " STAGE=finetune", PREDICTIONS: " STAGE=predict"}
+    name = job.competition.name
+    part = "" if job.run.name == METADATA else stage[path.name]
+    return f"make forget COMP={name} RUN={job.run.name} FOLDS={job.fold}{part}"

@@ -1,0 +1,306 @@
+"""What a stage has still to make: asked of every stage in the same way, judged by content.
+
+Each `lacking_<stage>(request)` returns the arguments to call the stage with, [] when there is
+nothing to make. Weights and predictions that today's configuration would make otherwise raise a
+UserError (`runs.facts`). What takes seconds (ensemble, submission, report) is made anew, and the
+reason is printed. Needs no torch, so that the answer takes less than a second.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.artifacts.files import file_hash, read_json
+from pipeline.core.artifacts.paths import (
+    FINETUNED,
+    PREDICTIONS,
+    PRETRAINED,
+    data_folder,
+    fold_folder,
+    models_folder,
+    submissions_folder,
+)
+from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
+from pipeline.core.artifacts.provenance import first_difference, notice, table_hashes
+from pipeline.core.artifacts.tables import fold_numbers, read_folds
+from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.config.target import Target
+from pipeline.core.runs.facts import predicted_with_other_weights, require_current
+from pipeline.core.runs.job import jobs_of
+from pipeline.core.runtime.errors import UserError
+
+# A stage and what has to exist before it, in the order of work.
+BEFORE = {
+    "prepare": (),
+    "folds": ("images",),
+    "pretrain": ("images", "folds", "prepare"),
+    "finetune": ("images", "folds", "prepare", "pretrain"),
+    "metadata": ("images", "folds"),
+    "predict": ("images", "folds", "prepare", "pretrain", "finetune"),
+    "ensemble": ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata"),
+    "submit": ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata")
+    + ("ensemble",),
+    "report": ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata")
+    + ("ensemble", "submit"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What make was asked for: a competition, some of its runs and folds (() = all), and K."""
+
+    competition: Competition
+    runs: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()
+    number_of_folds: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.competition.name
+
+    @property
+    def run_targets(self) -> list[str]:
+        """`melanoma/b5_384 ...`, or `melanoma`."""
+        return [str(Target(self.name, run)) for run in self.runs] or [self.name]
+
+    def fold_targets(self, runs: tuple[str, ...]) -> list[str]:
+        """`melanoma/b5_384/fold0 ...` for these runs and the folds asked for."""
+        folds = self.folds or (None,)
+        return [str(Target(self.name, run, fold)) for run in runs for fold in folds]
+
+
+def next_stage(stage: str, request: Request) -> list[str]:
+    """The first of a stage and those before it that has something to make, with its arguments; []
+    when all exist."""
+    for name in (*BEFORE[stage], stage):
+        arguments = LACKING[name](request)
+        if arguments:
+            return ["prepare" if name == "images" else name, *arguments]
+    return []
+
+
+def lacking_images(request: Request) -> list[str]:
+    """images.csv itself: folds need nothing else."""
+    exists = (data_folder(request.name) / "images.csv").is_file()
+    return [] if exists else request.run_targets
+
+
+def lacking_prepare(request: Request) -> list[str]:
+    """Sizes of images that a run asked for needs."""
+    missing = needed_sizes(request.competition, request.run_targets) - prepared_sizes(
+        request.competition
+    )
+    return request.run_targets if missing else []
+
+
+def lacking_folds(request: Request) -> list[str]:
+    """folds.csv; once made it is frozen, so another K than its own is an error."""
+    path = data_folder(request.name) / "folds.csv"
+    wanted = request.number_of_folds
+    if not path.is_file():
+        return [request.name, *(["--folds", str(wanted)] if wanted is not None else [])]
+    there = len(fold_numbers(read_folds(request.name)))
+    if wanted is not None and wanted != there:
+        raise UserError(
+            f"K={wanted}: there are {there} folds already: {path} is frozen; `make clean-folds "
+            f"COMP={request.name}` removes it"
+        )
+    return []
+
+
+def lacking_fold_artifacts(artifact: str, metadata: bool = False) -> Callable:
+    """The folds of runs that lack an artifact."""
+
+    def lacking(request: Request) -> list[str]:
+        runs = request.runs or tuple(run.name for run in request.competition.runs)
+        targets = request.fold_targets((METADATA,) if metadata else runs)
+        missing = []
+        for job in jobs_of(targets, metadata):
+            path = job.folder / artifact
+            if not path.exists() or (
+                artifact == PREDICTIONS and predicted_with_other_weights(job, path)
+            ):
+                missing.append(job.target)
+            else:
+                require_current(job, path)
+        return missing
+
+    return lacking
+
+
+def lacking_ensemble(request: Request) -> list[str]:
+    """The average, when its members, folds or configuration are not today's."""
+    reason = ensemble_reason(request)
+    if not reason:
+        return []
+    say_why(models_folder(request.name) / "ensemble.csv", reason)
+    folds = ["--folds", *map(str, request.folds)] if request.folds else []
+    return [*request.run_targets, *folds]
+
+
+def ensemble_reason(request: Request) -> str:
+    """Why ensemble.csv is not the average asked for today; "" when it is."""
+    folder = models_folder(request.name)
+    if not (folder / "ensemble.csv").is_file() or not (folder / "ensemble.json").is_file():
+        return "missing"
+    try:
+        recorded = read_json(folder / "ensemble.json")
+    except UserError as error:
+        return str(error)
+    return reason_of(recorded.get("decided_by"), ensemble_facts(request)) or damaged(
+        folder, recorded.get("digests", {})
+    )
+
+
+def ensemble_facts(request: Request) -> dict:
+    """What decides an average: tables, members' predictions, folds, and the task's own fields."""
+    competition = request.competition
+    folds = sorted(request.folds) or fold_numbers(read_folds(competition.name))
+    runs = request.runs or tuple(run.name for run in competition.runs)
+    members = [run for run in dict.fromkeys(runs) if run != METADATA]
+    # Metadata is a member where its predictions exist; where it is blended in they must.
+    if competition.metadata:
+        members.append(METADATA)
+    predictions = {}
+    for name in members:
+        digest = predictions_digest(competition.name, name, folds)
+        if digest or name != METADATA:
+            predictions[name] = digest
+    return {
+        "hashes": table_hashes(competition.name),
+        "predictions": predictions,
+        "folds": list(folds),
+        "configuration": ensemble_configuration(competition),
+        "notice": notice(competition.name),
+    }
+
+
+def ensemble_configuration(competition: Competition) -> dict:
+    """The fields of the competition's file that decide how members are averaged and scored."""
+    task = as_json(competition.task)
+    names = ("labels", "unit", "aggregate", "view", "blank", "scored_source", "metric")
+    return {"blend": as_json(competition.blend), **{name: task[name] for name in names}}
+
+
+def predictions_digest(competition: str, member: str, folds: list[int]) -> str | None:
+    """One digest for the prediction tables of a member's folds; None while one is missing."""
+    paths = [fold_folder(competition, member, fold) / PREDICTIONS for fold in folds]
+    if not all(path.is_file() for path in paths):
+        return None
+    return hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()
+
+
+def lacking_submit(request: Request) -> list[str]:
+    """The organiser's file, when it was not filled in from today's average."""
+    submission = request.competition.submission
+    path = submissions_folder(request.name) / submission.file
+    return lacking_page(request, path, submission_facts(request.competition))
+
+
+def lacking_report(request: Request) -> list[str]:
+    """The page, when it does not show today's average."""
+    path = submissions_folder(request.name) / "report.html"
+    return lacking_page(request, path, report_facts(request.competition))
+
+
+def submission_facts(competition: Competition) -> dict:
+    """What decides a submission."""
+    average = file_hash(models_folder(competition.name) / "ensemble.csv")
+    return {"ensemble": average, "submission": as_json(competition.submission)}
+
+
+def report_facts(competition: Competition) -> dict:
+    """What decides a report: the average with its scores, of which ensemble.json has the digests."""
+    return {"ensemble": file_hash(models_folder(competition.name) / "ensemble.json")}
+
+
+def lacking_page(request: Request, path: Path, facts: dict) -> list[str]:
+    """[] when a file and what is recorded beside it agree with today's facts."""
+    reason = page_reason(path, facts)
+    if not reason:
+        return []
+    say_why(path, reason)
+    return [request.name]
+
+
+def page_reason(path: Path, facts: dict) -> str:
+    """Why a submission or a report is not today's; "" when it is."""
+    if not path.is_file() or not path.with_suffix(".json").is_file():
+        return "missing"
+    try:
+        recorded = read_json(path.with_suffix(".json"))
+    except UserError as error:
+        return str(error)
+    if recorded.get("digest") != file_hash(path):
+        return "changed since it was made"
+    return reason_of({name: recorded.get(name) for name in facts}, facts)
+
+
+def reason_of(recorded: object, today: dict) -> str:
+    """The first difference as half a sentence, "" when there is none."""
+    found = first_difference(recorded, json.loads(json.dumps(today)))
+    if not found:
+        return ""
+    field, old, new = found
+    if not field:
+        return "made by an older version"
+    return f"made with {field}={shortened(old)}, today it is {shortened(new)}"
+
+
+def damaged(folder: Path, digests: dict[str, str]) -> str:
+    """The first of the files written together that is not as it was written, "" when all are."""
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or file_hash(folder / name) != digest:
+            return f"{name} has changed since it was made"
+    return ""
+
+
+def shortened(value: object) -> str:
+    """A value for a message: a digest by its first twelve characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:12]}…"
+
+
+def say_why(path: Path, reason: str) -> None:
+    """Say on stderr, since stdout is for make, why a file is made anew; a missing one needs no
+    reason."""
+    if reason != "missing":
+        print(f"{path}: {reason}; making it anew", file=sys.stderr, flush=True)
+
+
+LACKING: dict[str, Callable[[Request], list[str]]] = {
+    "images": lacking_images,
+    "prepare": lacking_prepare,
+    "folds": lacking_folds,
+    "pretrain": lacking_fold_artifacts(PRETRAINED),
+    "finetune": lacking_fold_artifacts(FINETUNED),
+    "predict": lacking_fold_artifacts(PREDICTIONS),
+    "metadata": lacking_fold_artifacts(PREDICTIONS, metadata=True),
+    "ensemble": lacking_ensemble,
+    "submit": lacking_submit,
+    "report": lacking_report,
+}
+
+
+def request_of(competition: str, runs: str = "", folds: str = "", number: str = "") -> Request:
+    """A Request from make's variables COMP, RUN, FOLDS and K; UserError for what they cannot be."""
+    if not competition.strip():
+        raise UserError("COMP is empty; name a competition, as in `make report COMP=melanoma`")
+    if len(competition.split()) > 1:
+        raise UserError(f"COMP={competition!r} names {len(competition.split())}; name one")
+    found = load(competition.strip())
+    chosen = tuple(found.run(name).name for name in runs.split() if name != METADATA)
+    for fold in folds.split():
+        if not fold.isdigit():
+            raise UserError(f'FOLDS={folds!r}: {fold!r} is not a fold; write FOLDS="0 1"')
+    if number and not number.isdigit():
+        raise UserError(f"K={number!r} is not a number of folds; write K=5")
+    if number and int(number) < 2:
+        raise UserError(f"K={number}: at least 2 folds, or no patient would train")
+    return Request(
+        found, chosen, tuple(int(fold) for fold in folds.split()), int(number) if number else None
+    )
