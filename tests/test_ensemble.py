@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -206,13 +207,15 @@ def test_one_official_fold_can_select_and_score(images, folder):
 
 def test_one_disease_per_run(images, folder):
     write_run(images, "scars", noisy(images, LABELS[1:], 1, 5))
-    stage.ensemble(competition(runs=("one", "scars"), metadata=0), ("one", "scars"), None)
+    both = competition(runs=("one", "scars"), metadata=0)
+    runs = (both.runs[0], replace(both.runs[1], labels=("scar",)))
+    stage.ensemble(replace(both, runs=runs), ("one", "scars"), None)
     table = pd.read_csv(folder / "scores.csv")
     assert set(table["label"][table["member"] == "scars"]) == {"scar"}
     weights = json.loads((folder / "ensemble.json").read_text())["weights"]
     assert weights == {"one": {"nevus": 1.0, "scar": 0.5}, "scars": {"nevus": 0.0, "scar": 0.5}}
     with pytest.raises(UserError, match="no run of this ensemble predicts nevus"):
-        stage.ensemble(competition(runs=("scars",), metadata=0), ("scars",), None)
+        stage.ensemble(replace(both, runs=runs), ("scars",), None)
 
 
 def test_studies_are_scored_by_their_highest_view(tmp_path, monkeypatch):

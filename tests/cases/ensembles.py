@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.paths import PREDICTIONS, STAGE_1_PREDICTIONS, data_folder, fold_folder
-from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.artifacts.tables import write_csv
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.run import Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import METADATA, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import Blend, Submission, Task
+from pipeline.core.runs.facts import facts_of
+from pipeline.core.runs.job import Job
 from pipeline.core.runs.predictions import write_predictions
 
 NAME = "lesions"
@@ -90,7 +91,10 @@ def write_run(
             [images.loc[kept, ["image_id", "split"]].assign(fold=number), scores[kept]], axis=1
         )
         paths.append(fold_folder(NAME, run, number) / file)
-        write_predictions(paths[-1], table, table_hashes(NAME), views=views)
+        owner = competition(labels=tuple(scores.columns), runs=(run,))
+        kind = owner.metadata if run == METADATA else owner.run(run)
+        facts = facts_of(Job(owner, kind, number), PREDICTIONS)
+        write_predictions(paths[-1], table, **facts, views=views)
     return paths
 
 

@@ -20,11 +20,12 @@ from pipeline.core.artifacts.paths import (
     fold_folder,
     image_path,
 )
-from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.artifacts.tables import read_folds, write_csv
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.run import Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import METADATA, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import Blend, Submission, Task
+from pipeline.core.runs.facts import facts_of
+from pipeline.core.runs.job import Job
 from pipeline.core.runs.predictions import write_predictions
 
 NAME, SIZE, VIEWS = "lesions", 64, 6
@@ -112,7 +113,10 @@ def write_run(images: pd.DataFrame, run: str, labels, strength: float, seed: int
                 ],
                 axis=1,
             )[kept]
-            write_predictions(folder / file, table, table_hashes(NAME), views=VIEWS)
+            owner = competition(tuple(labels))
+            kind = owner.metadata if run == METADATA else owner.run(run)
+            facts = facts_of(Job(owner, kind, number), PREDICTIONS)
+            write_predictions(folder / file, table, **facts, views=VIEWS)
         own = ((fold == number) & (images["split"] != "test")).to_numpy()
         np.savez(
             folder / "predictions_views.npz",

@@ -1,12 +1,12 @@
 """A job: one fold of one run, with the tables it needs and the rows it trains on and validates."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.artifacts.paths import fold_folder
+from pipeline.core.artifacts.files import file_hash
+from pipeline.core.artifacts.paths import data_folder, fold_folder
 from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.artifacts.tables import fold_numbers
 from pipeline.core.config.competition import Competition, load
@@ -26,11 +26,19 @@ class Tables:
     hashes: dict[str, str]
 
 
-@lru_cache(maxsize=4)
-def tables(name: str) -> Tables:
-    """Read a competition's tables once per process; a leak in them is a UserError that stops every
-    stage."""
-    return Tables(*checked_tables(load(name)), table_hashes(name))
+def tables(competition: Competition) -> Tables:
+    """A competition's tables, read once as long as they do not change; a leak in them is a
+    UserError that stops every stage."""
+    folder = data_folder(competition.name)
+    paths = [folder / f"{name}.csv" for name in ("images", "folds", "folds_dropped")]
+    key = (competition.name, *(file_hash(path) if path.is_file() else "" for path in paths))
+    if key not in READ:
+        READ.clear()  # one competition at a time: 400,000 rows are 0.3 GB
+        READ[key] = Tables(*checked_tables(competition), table_hashes(competition.name))
+    return READ[key]
+
+
+READ: dict[tuple[str, ...], Tables] = {}
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Job:
 
     @property
     def tables(self) -> Tables:
-        return tables(self.competition.name)
+        return tables(self.competition)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -75,8 +83,8 @@ class Job:
 
 def folds_of(targets: list[str]) -> dict[str, list[int]]:
     """The folds that folds.csv has, for every competition named in the targets."""
-    names = {load(parse_target(text).competition).name for text in targets}
-    return {name: fold_numbers(tables(name).folds) for name in names}
+    names = dict.fromkeys(parse_target(text).competition for text in targets)
+    return {name: fold_numbers(tables(load(name)).folds) for name in names}
 
 
 def jobs_of(targets: list[str], metadata: bool = False) -> list[Job]:

@@ -48,6 +48,8 @@ BEFORE = {
     + ("ensemble", "submit"),
 }
 
+FOLD_STAGES = ("pretrain", "finetune", "predict", "metadata")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -76,10 +78,25 @@ class Request:
 def next_stage(stage: str, request: Request) -> list[str]:
     """The first of a stage and those before it that has something to make, with its arguments; []
     when all exist."""
-    for name in (*BEFORE[stage], stage):
-        arguments = LACKING[name](request)
+    order = (*BEFORE[stage], stage)
+    answers: dict[str, list[str]] = {}
+    # The tables come first: without them nothing else can be asked.
+    for name in ("images", "folds"):
+        if name in order:
+            answers[name] = LACKING[name](request)
+            if answers[name]:
+                return ["prepare" if name == "images" else name, *answers[name]]
+
+    # Dear artifacts are looked at before any stage runs: an edited resize specification is refused
+    # for the sake of the weights, not after all images have been prepared anew.
+    for name in order:
+        if name in FOLD_STAGES:
+            answers[name] = LACKING[name](request)
+
+    for name in order:
+        arguments = answers[name] if name in answers else LACKING[name](request)
         if arguments:
-            return ["prepare" if name == "images" else name, *arguments]
+            return [name, *arguments]
     return []
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.artifacts.provenance import data_digest, read_weights_header
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.networks.image import (
     build,
@@ -71,7 +71,9 @@ def test_the_restarted_classifier_is_new_and_depends_on_the_seed_only():
 def test_weights_come_back_with_their_header(tmp_path):
     network, path = build(RUN, 2).eval(), tmp_path / "w.safetensors"
     save_weights(path, network, {"labels": ["a", "b"], "epoch": 3})
-    assert read_weights_header(path) == {"labels": ["a", "b"], "epoch": 3}
+    header = read_weights_header(path)
+    assert header.pop("digest") == data_digest(path)
+    assert header == {"labels": ["a", "b"], "epoch": 3}
     assert torch.equal(load_weights(path, RUN, ["a", "b"])(pictures()), network(pictures()))
 
 

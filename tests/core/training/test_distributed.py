@@ -21,7 +21,7 @@ from pipeline.core.training.recipe import make_loss, make_optimizer
 from pipeline.core.runtime.device import start_processes, world
 from pipeline.core.networks.patient import Columns
 from pipeline.core.config.run import Finetune
-from pipeline.core.training.schedules import stepwise
+from pipeline.core.training.recipe import stepwise
 from pipeline.core.training.loop import Phase, fit, keep
 
 folder, micro, die = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
