@@ -24,6 +24,7 @@ import argparse
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -101,58 +102,54 @@ def parser() -> argparse.ArgumentParser:
 def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[int] | None) -> None:
     """Make the four artifacts of one competition; ensemble.json, which has the digests of the
     others, is written last."""
-    task, blend, folder = competition.task, competition.blend, models_folder(competition.name)
+    task = competition.task
+    method = competition.blend.method
+    folder = models_folder(competition.name)
+
+    # Every member's scores, aligned to the rows of images.csv by id.
     rows = read_rows(competition, folds)
     before, after, patients = read_members(competition, names, rows)
-    units, members = units_of(rows.validated, task), [*after, *filter(None, [patients])]
-    share = blend.metadata if patients else 0.0
+    members = [*after, patients] if patients else after
+    units = units_of(rows.validated, task)
 
-    made = [comparable(member, blend.method, rows) for member in after]
-    validated, test = (np.stack(side) for side in zip(*made))
-    weights, choice = choose_weights(
-        competition, [member.name for member in after], validated, rows, units
-    )
-    images = [weighted_mean(part, weights, blend.method) for part in (validated, test)]
-    require_all(competition, images[0])
-    side = comparable(patients, blend.method, rows) if patients else None
-    blended = (
-        [blend_metadata(*pair, share, blend.method) for pair in zip(images, side)]
-        if share
-        else images
-    )
+    # The average over runs: (runs, images, labels) -> (images, labels), out of fold and test.
+    scales = [comparable(member, method, rows) for member in after]
+    validated = np.stack([scale[0] for scale in scales])
+    test = np.stack([scale[1] for scale in scales])
+    run_names = [member.name for member in after]
+    weights, choice = choose_weights(competition, run_names, validated, rows, units)
+    average = [weighted_mean(scores, weights, method) for scores in (validated, test)]
+    require_all(competition, average[0])
 
+    # The metadata network at its share, where there is one.
+    share = competition.blend.metadata if patients else 0.0
+    side = comparable(patients, method, rows) if patients else None
+    final = average
+    if share:
+        final = [blend_metadata(*pair, share, method) for pair in zip(average, side)]
+
+    # All that is scored: members, each run blended with metadata, the average, its blend.
     scored = as_scored([*before, *members])
     if side:
-        scored += [
-            made_of(
-                "blend",
-                member.name,
-                blend_of(scores, side[0], share or HALF, blend.method),
-                [member, patients],
-            )
-            for member, scores in zip(after, validated)
-        ]
-    scored.append(made_of("ensemble", "ensemble", images[0], after))
+        for member, scores in zip(after, validated):
+            blended = blend_of(scores, side[0], share or HALF, method)
+            scored.append(average_of("blend", member.name, blended, [member, patients]))
+    scored.append(average_of("ensemble", "ensemble", average[0], after))
     if share:
-        scored.append(made_of("blend", "ensemble", blended[0], members))
+        scored.append(average_of("blend", "ensemble", final[0], members))
 
-    write_csv(
-        folder / "scores.csv", score_table(scored, rows, units, task, notice(competition.name))
-    )
-    write_json(
-        folder / "quantiles.json",
-        {
-            "hashes": rows.hashes,
-            "members": {member.name: member_maps(member, rows, task.labels) for member in members},
-        },
-    )
-    write_csv(folder / "ensemble.csv", unit_table(rows, units, blended, task))
+    # The artifacts; what a submission elsewhere needs of the out-of-fold scores is in quantiles.json.
+    warning = notice(competition.name)
+    maps = {member.name: member_maps(member, rows, task.labels) for member in members}
+    write_csv(folder / "scores.csv", score_table(scored, rows, units, task, warning))
+    write_json(folder / "quantiles.json", {"hashes": rows.hashes, "members": maps})
+    write_csv(folder / "ensemble.csv", unit_table(rows, units, final, task))
     facts = provenance(
         competition.name,
         members=[member.name for member in (members if share else after)],
         folds=list(rows.folds),
         labels=list(task.labels),
-        method=blend.method,
+        method=method,
         metadata=share,
         **choice,
         differences=differences(scored, rows, units, task),
@@ -162,12 +159,12 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         digests={name: file_hash(folder / name) for name in WRITTEN},
     )
     write_json(folder / "ensemble.json", facts)
-    tell(competition, facts)
+    print_scores(competition, facts)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Out-of-fold image scores (n, K) that scores.csv tells of: a member's, a blend's or the
+    """Out-of-fold image scores (n, K) that scores.csv has rows of: a member's, a blend's or the
     ensemble's."""
 
     member: str
@@ -189,7 +186,7 @@ def as_scored(members: Sequence[Member]) -> list[Scored]:
     ]
 
 
-def made_of(stage: str, name: str, scores: np.ndarray, members: Sequence[Member]) -> Scored:
+def average_of(stage: str, name: str, scores: np.ndarray, members: Sequence[Member]) -> Scored:
     """An average of members; its views are those of the images' networks, its digest that of all
     their files."""
     digest = hashlib.sha256("".join(member.digest for member in members).encode()).hexdigest()
@@ -206,29 +203,31 @@ def read_members(
     competition: Competition, names: tuple[str, ...], rows: Rows
 ) -> tuple[list[Member], list[Member], Member | None]:
     """(runs after stage 1, runs after stage 2, metadata or None). Every run that is asked for must
-    stand."""
-    comp, labels, before, after = competition.name, competition.task.labels, [], []
-    runs = (
-        [competition.run(name) for name in names if name != METADATA] if names else competition.runs
-    )
+    have its predictions; those of stage 1 are for comparison and may be missing."""
+    labels = competition.task.labels
+    runs = competition.runs
+    if names:
+        runs = [competition.run(name) for name in names if name != METADATA]
+    if not runs:
+        raise UserError(f"{competition.name}: an ensemble needs a run beside {METADATA}")
     require_current_members(competition, tuple(run.name for run in runs), rows)
+
+    before = []
+    after = []
     for run in runs:
-        made_by = f"make predict COMP={comp} RUN={run.name}"
-        after.append(
-            read_member(
-                comp, run.name, STAGES[run.finetune.loss], PREDICTIONS, rows, labels, made_by
-            )
-        )
-        if all(
-            (fold_folder(comp, run.name, fold) / STAGE_1_PREDICTIONS).is_file()
-            for fold in rows.folds
-        ):
-            before.append(
-                read_member(comp, run.name, "CE", STAGE_1_PREDICTIONS, rows, labels, made_by)
-            )
-    if not after:
-        raise UserError(f"{comp}: an ensemble needs a run beside {METADATA}")
+        made_by = f"make predict COMP={competition.name} RUN={run.name}"
+        read = partial(read_member, competition.name, run.name)
+        stage = STAGES[run.finetune.loss]
+        after.append(read(stage, PREDICTIONS, rows, labels, made_by))
+        if all_exist(competition, run.name, STAGE_1_PREDICTIONS, rows):
+            before.append(read("CE", STAGE_1_PREDICTIONS, rows, labels, made_by))
     return before, after, read_metadata(competition, names, rows)
+
+
+def all_exist(competition: Competition, run: str, file: str, rows: Rows) -> bool:
+    """True when every fold of a run has that file."""
+    folders = [fold_folder(competition.name, run, fold) for fold in rows.folds]
+    return all((folder / file).is_file() for folder in folders)
 
 
 def require_current_members(competition: Competition, names: tuple[str, ...], rows: Rows) -> None:
@@ -248,17 +247,16 @@ def require_current_members(competition: Competition, names: tuple[str, ...], ro
 
 
 def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) -> Member | None:
-    """The metadata network's member: where it is named or blended in it must stand, otherwise it
+    """The metadata network's member: where it is named or blended in it must exist, otherwise it
     may."""
-    comp, blended = competition.name, competition.metadata and competition.blend.metadata
-    there = all((fold_folder(comp, METADATA, fold) / PREDICTIONS).is_file() for fold in rows.folds)
+    blended = competition.metadata and competition.blend.metadata
+    there = all_exist(competition, METADATA, PREDICTIONS, rows)
     if not (there or blended or METADATA in names):
         return None
     require_current_members(competition, (METADATA,), rows)
-    made_by = f"make metadata COMP={comp}"
-    return read_member(
-        comp, METADATA, METADATA, PREDICTIONS, rows, competition.task.labels, made_by
-    )
+    made_by = f"make metadata COMP={competition.name}"
+    labels = competition.task.labels
+    return read_member(competition.name, METADATA, METADATA, PREDICTIONS, rows, labels, made_by)
 
 
 def require_all(competition: Competition, scores: np.ndarray) -> None:
@@ -280,28 +278,33 @@ def choose_weights(
 
     validated: (M, n, K) out-of-fold image scores on the scale of the blend's method.
     """
+    labels = competition.task.labels
+    patient = units.keys["patient_id"].to_numpy()
     members = np.stack([to_units(rows.validated, scores, competition.task) for scores in validated])
-    labels, alone, patient = (
-        competition.task.labels,
-        without_duplicates(members),
-        units.keys["patient_id"].to_numpy(),
-    )
-    weights, facts = alone / np.maximum(alone.sum(axis=0), 1), {"weighting": "uniform"}
-    if competition.blend.weights == "selected" and len(members) > 1 and classes(units.truth).any():
+
+    # Uniform over the members that predict a label; a near-duplicate does not count twice.
+    alone = without_duplicates(members)
+    weights = alone / np.maximum(alone.sum(axis=0), 1)
+    facts: dict = {"weighting": "uniform"}
+
+    # Selected by hill climbing, where asked for and where the nested gain's interval is above 0.
+    asked = competition.blend.weights == "selected"
+    if asked and len(members) > 1 and classes(units.truth).any():
         folds = units.keys["fold"].to_numpy() if len(rows.folds) > 1 else patient_folds(patient)
         facts["selection"] = nested_gain(members, units.truth, alone, folds, patient)
         if facts["selection"]["accepted"]:
             weights = select_columns(members, units.truth, alone, np.ones(len(folds), bool))
             facts["weighting"] = "selected"
+
+    # What the report shows of the members.
     facts["weights"] = {name: dict(zip(labels, row)) for name, row in zip(names, weights.tolist())}
     facts["near_duplicates"] = [
         {"label": labels[k], "first": names[i], "second": names[j], "rho": rho}
         for k, i, j, rho in nearly_equal_members(members)
     ]
-    correlations = rank_correlations(members)
     facts["correlations"] = {
         label: np.where(np.isnan(rho), None, rho).tolist()
-        for label, rho in zip(labels, correlations)
+        for label, rho in zip(labels, rank_correlations(members))
     }
     return weights, facts
 
@@ -377,7 +380,7 @@ def unit_table(rows: Rows, units: Units, blended: Sequence[np.ndarray], task: Ta
     return pd.concat(parts, ignore_index=True)
 
 
-def tell(competition: Competition, facts: dict) -> None:
+def print_scores(competition: Competition, facts: dict) -> None:
     """Print the scores, the near-duplicates and the differences."""
     folder = models_folder(competition.name)
     table = pd.read_csv(folder / "scores.csv")

@@ -9,8 +9,8 @@ reads   data/<comp>/images.csv  folds.csv  images/<size>/
         models/<comp>/<run>/fold<k>/pretrained.safetensors
 writes  models/<comp>/<run>/fold<k>/finetuned.safetensors  log.jsonl
 
-A fold that stands is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
-stops in time (exit 75).
+A fold that exists is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
+stops in time (exit status 75).
 """
 
 import argparse
@@ -34,17 +34,6 @@ from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
 from pipeline.core.training.validation import validator
 
-STAGE_1_FIELDS = (
-    "network",
-    "size",
-    "labels",
-    "weights",
-    "augment",
-    "dropout",
-    "pretrain",
-    "seed",
-)  # what stage 1 depends on
-
 
 def main(arguments: argparse.Namespace) -> None:
     for job in fold_jobs(arguments.targets, FINETUNED):
@@ -53,10 +42,17 @@ def main(arguments: argparse.Namespace) -> None:
 
 def finetune(job: Job) -> None:
     """Train one fold from its stage-1 weights and write its own."""
-    run, task, recipe = job.run, job.competition.task, job.run.finetune
+    run = job.run
+    task = job.competition.task
+    recipe = run.finetune
     seed = fold_seed(job.target, "finetuned", run.seed)
+
+    # What is learnt: hard labels, or NaN where a label is left out, as the AUC losses need.
     rows = job.training()
-    made = targets(rows, job.labels, task, task.uncertain_finetune, seed)
+    labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
+    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+
+    # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
     loss = make_loss(recipe, len(job.labels))
@@ -64,23 +60,22 @@ def finetune(job: Job) -> None:
     if is_main():
         print(
             f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; "
-            f"{recipe.loss}, "
-            f"margin {recipe.margin}, scores normalised by {recipe.normalize}, {str(dtype)[6:]}"
+            f"{recipe.loss}, margin {recipe.margin}, scores normalised by {recipe.normalize}, "
+            f"{str(dtype).removeprefix('torch.')}"
         )
-        print(count_table(rows, job.labels, made, task.uncertain_finetune))
+        print(count_table(rows, job.labels, labels, task.uncertain_finetune))
 
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    # At the end of each of PESG's stages the rate falls and the reference restarts.
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
-    key = {**facts_of(job, FINETUNED), "run": as_json(run)}
     phase = Phase(
         name="finetuned",
         folder=job.folder,
-        key=key,
+        key={**facts_of(job, FINETUNED), "run": as_json(run)},
         network=network,
         loss=loss,
         optimizer=make_optimizer(recipe, network.parameters(), loss),
         data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed),
-        targets=torch.from_numpy(made),
+        targets=torch.from_numpy(labels),
         rate=stepwise(recipe.lr, recipe.divide, ends),
         restarts=frozenset(ends),
         validate=validator(job, dtype),

@@ -14,6 +14,7 @@ value of its own.
 """
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -56,39 +57,36 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def train(job: Job) -> None:
-    """Train one fold and write its weights, unless they stand."""
+    """Train one fold and write its weights, unless they exist."""
     weights = job.folder / FINETUNED
     if weights.exists():
-        return require_current(job, weights)
-    task, config = job.competition.task, job.competition.metadata
-    recipe, seed = config.finetune, fold_seed(job.target, "finetuned", config.seed)
-    rows, validated = job.training(), job.validation()
-    made = targets(rows, task.labels, task, task.uncertain_finetune, seed)
+        require_current(job, weights)
+        return
+    task = job.competition.task
+    config = job.competition.metadata
+    recipe = config.finetune
+    seed = fold_seed(job.target, "finetuned", config.seed)
+
+    # Columns become numbers by means and categories of the training rows alone.
+    rows = job.training()
+    labels = targets(rows, task.labels, task, task.uncertain_finetune, seed)
     encoder = fit_encoder(rows, task)
+    inputs = encode_columns(rows, encoder)
     torch.manual_seed(seed)
     patients = PatientNetwork(width(encoder), config.hidden, len(task.labels))
     if is_main():
         print(
-            f"{job.target}: {len(rows)} rows train, {len(validated)} validate; {width(encoder)} "
-            "columns of "
-            f"{', '.join((*task.numeric, *task.categorical))}"
+            f"{job.target}: {len(rows)} rows train, {len(job.validation())} validate; "
+            f"{width(encoder)} columns of {', '.join((*task.numeric, *task.categorical))}"
         )
 
-    inputs, network = encode_columns(rows, encoder), patients
+    # On its own, or as one half of a blend whose other half, a network on images, is frozen.
+    network = patients
     if config.through:
-        inputs, network = np.hstack([inputs, image_scores(job, rows)]), Blended(patients)
-    loss, ends = (
-        make_loss(recipe, len(task.labels)),
-        milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size)),
-    )
-
-    def validate(_network: nn.Module) -> dict[str, float]:
-        scores, labels = (
-            score_patients(patients, validated, encoder),
-            truth(validated, task.labels, task),
-        )
-        return mean_first(dict(zip(task.labels, map(auc_or_nan, scores.T, labels.T), strict=True)))
-
+        inputs = np.hstack([inputs, image_scores(job, rows)])
+        network = Blended(patients)
+    loss = make_loss(recipe, len(task.labels))
+    ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
     phase = Phase(
         name="finetuned",
         folder=job.folder,
@@ -97,17 +95,36 @@ def train(job: Job) -> None:
         key={**facts_of(job, FINETUNED), "hidden": config.hidden, "encoder": encoder},
         optimizer=make_optimizer(recipe, patients.parameters(), loss),
         data=Columns(inputs),
-        targets=torch.from_numpy(made),
+        targets=torch.from_numpy(labels),
         rate=stepwise(recipe.lr, recipe.divide, ends),
         restarts=frozenset(ends),
-        validate=validate,
+        validate=validator(job, patients, encoder),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         seed=seed,
         positives=recipe.positives,
     )
     fit(phase)
-    return keep(phase, patients)
+    keep(phase, patients)
+
+
+def validator(
+    job: Job, patients: PatientNetwork, encoder: dict
+) -> Callable[[nn.Module], dict[str, float]]:
+    """A function that returns the AUC of every label on the fold's validation rows, mean first.
+
+    It scores `patients` itself, also where a blend around it is trained.
+    """
+    task = job.competition.task
+    rows = job.validation()
+    labels = truth(rows, task.labels, task)
+
+    def validate(_network: nn.Module) -> dict[str, float]:
+        scores = score_patients(patients, rows, encoder)
+        aucs = [auc_or_nan(*columns) for columns in zip(scores.T, labels.T, strict=True)]
+        return mean_first(dict(zip(task.labels, aucs, strict=True)))
+
+    return validate
 
 
 def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
@@ -144,16 +161,10 @@ def predict(job: Job) -> None:
     """Score the fold's validation rows and the test rows."""
     network, header = load_patient_network(job.folder / FINETUNED)
     rows = pd.concat([job.validation(), job.test()])
-    scores = pd.DataFrame(
-        score_patients(network, rows, header["encoder"]), columns=list(job.competition.task.labels)
-    )
-    keys = rows[["image_id", "split"]].reset_index(drop=True).assign(fold=job.fold)
-    write_predictions(
-        job.folder / PREDICTIONS,
-        pd.concat([keys, scores], axis=1),
-        **facts_of(job, PREDICTIONS),
-        views=1,
-    )
+    scores = score_patients(network, rows, header["encoder"])
+    table = rows[["image_id", "split"]].reset_index(drop=True).assign(fold=job.fold)
+    table[list(job.labels)] = scores
+    write_predictions(job.folder / PREDICTIONS, table, **facts_of(job, PREDICTIONS), views=1)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@
 reads   data/<comp>/images.csv  folds.csv  images/<size>/
 writes  models/<comp>/<run>/fold<k>/pretrained.safetensors  log.jsonl
 
-A fold that stands is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
-stops in time (exit 75).
+A fold that exists is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
+stops in time (exit status 75).
 """
 
 import argparse
@@ -39,42 +39,45 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def pretrain(job: Job) -> None:
-    """Train one fold and write its weights."""
-    run, task, recipe = job.run, job.competition.task, job.run.pretrain
+    """Train one fold from the run's initial weights and write its own."""
+    run = job.run
+    task = job.competition.task
+    recipe = run.pretrain
     seed = fold_seed(job.target, "pretrained", run.seed)
+
+    # What is learnt: a row an image, a column a label, NaN where a label is left out.
     rows = job.training()
-    made = targets(rows, job.labels, task, task.uncertain_pretrain, seed)
+    labels = targets(rows, job.labels, task, task.uncertain_pretrain, seed)
+    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+
+    # The seed also decides the classifier's initial weights.
     torch.manual_seed(seed)
     network = build(run, len(job.labels))
     dtype = precision(run.precision)
     if is_main():
         print(
             f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; "
-            f"{run.network} from "
-            f"{run.weights} weights, {parameter_count(network) / 1e6:.2f} M parameters, "
-            f"{str(dtype)[6:]}"
+            f"{run.network} from {run.weights} weights, {parameter_count(network) / 1e6:.2f} M "
+            f"parameters, {str(dtype).removeprefix('torch.')}"
         )
-        print(count_table(rows, job.labels, made, task.uncertain_pretrain))
+        print(count_table(rows, job.labels, labels, task.uncertain_pretrain))
 
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
-    each = steps_per_epoch(len(rows), recipe.batch_size)
-    rate = (
-        constant(recipe.lr)
-        if recipe.lr_max is None
-        else triangular(recipe.lr, recipe.lr_max, recipe.cycle_epochs * each)
-    )
-    key = {**facts_of(job, PRETRAINED), "run": as_json(run)}
+    # A constant rate, or triangles of `cycle_epochs` between lr and lr_max.
+    rate = constant(recipe.lr)
+    if recipe.lr_max is not None:
+        period = recipe.cycle_epochs * steps_per_epoch(len(rows), recipe.batch_size)
+        rate = triangular(recipe.lr, recipe.lr_max, period)
+    adam = torch.optim.Adam(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+
     phase = Phase(
         name="pretrained",
         folder=job.folder,
-        key=key,
+        key={**facts_of(job, PRETRAINED), "run": as_json(run)},
         network=network,
         loss=CrossEntropy(),
-        optimizer=torch.optim.Adam(
-            network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
-        ),
+        optimizer=adam,
         data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed),
-        targets=torch.from_numpy(made),
+        targets=torch.from_numpy(labels),
         rate=rate,
         validate=validator(job, dtype),
         epochs=recipe.epochs,
