@@ -88,15 +88,15 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__)
-    made.add_argument(
+    parser = stage_parser(__doc__)
+    parser.add_argument(
         "--folds",
         type=int,
         nargs="+",
         metavar="K",
         help="only these folds (default: all of folds.csv)",
     )
-    return made
+    return parser
 
 
 def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[int] | None) -> None:
@@ -313,7 +313,8 @@ def score_table(
     scored: Sequence[Scored], rows: Rows, units: Units, task: Task, warning: str
 ) -> pd.DataFrame:
     """scores.csv: a row for each of the scored, and label, and the mean over labels."""
-    patients, found = units.keys["patient_id"].to_numpy(), []
+    patients = units.keys["patient_id"].to_numpy()
+    table = []
     for one in tqdm(scored, desc="scores, 1,000 resamples each", unit="member", leave=False):
         facts = {
             "views": one.views,
@@ -323,11 +324,11 @@ def score_table(
             "notice": warning,
         }
         scores = to_units(rows.validated, one.scores, task)
-        found += [
+        table += [
             {"member": one.member, "stage": one.stage, **row, **facts}
             for row in score_rows(scores, units.truth, patients, task.labels, task.metric)
         ]
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)
 
 
 def differences(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) -> list[dict]:
@@ -368,7 +369,8 @@ def best_single(
 
 def unit_table(rows: Rows, units: Units, blended: Sequence[np.ndarray], task: Task) -> pd.DataFrame:
     """ensemble.csv: the out-of-fold units, then the test units, where these were scored."""
-    parts, columns = [], ["unit_id", "image_id", "split", "fold"]
+    parts = []
+    columns = ["unit_id", "image_id", "split", "fold"]
     tests = units_of(rows.test if len(blended[1]) else rows.test[:0], task)
     for images, part, scores in (
         (rows.validated, units, blended[0]),

@@ -1,6 +1,6 @@
 """Folds: who validates whom, by patient.
 
-    python -m pipeline.folds melanoma                     make folds (or, where folds.csv stands,
+    python -m pipeline.folds melanoma                     make folds (or, where folds.csv exists,
                                                           audit it)
     python -m pipeline.folds chexpert --folds 5           another number than the competition's own
                                                           choice
@@ -29,10 +29,9 @@ duplicate that its makers removed: it is dropped.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.files import read_json, write_json
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
 from pipeline.core.config.competition import Competition, load
@@ -51,26 +50,26 @@ from pipeline.core.runtime.errors import UserError
 
 def parser() -> argparse.ArgumentParser:
     """The stage's options."""
-    made = stage_parser(__doc__)
-    made.add_argument(
+    parser = stage_parser(__doc__)
+    parser.add_argument(
         "--folds",
         type=int,
         metavar="K",
         help="number of folds; default: the competition's own choice",
     )
-    made.add_argument(
+    parser.add_argument(
         "--seed", type=int, help="another seed gives other folds, as good (default 0)"
     )
-    made.add_argument(
+    parser.add_argument(
         "--import", dest="map", type=Path, metavar="CSV", help="take the folds of this map"
     )
-    made.add_argument("--audit", action="store_true", help="only audit the folds.csv that stands")
-    made.add_argument(
+    parser.add_argument("--audit", action="store_true", help="only audit the folds.csv that exists")
+    parser.add_argument(
         "--why",
         action="store_true",
         help="score two cheap models by image and by group; uses prepared images where they are there",
     )
-    return made
+    return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -81,59 +80,66 @@ def main(arguments: argparse.Namespace) -> None:
 def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
     """Make, or keep, the folds of one competition; audit them; raise a UserError where anything
     leaks."""
-    folder, task = data_folder(competition.name), competition.task
-    images = read_images(competition.name)
+    name = competition.name
+    task = competition.task
+    folder = data_folder(name)
+    path = folder / "folds.csv"
+    images = read_images(name)
     check_patients(folder / "images.csv", images, task)
     check_labels(folder / "images.csv", images, task)
-    if (folder / "folds.csv").exists() or arguments.audit:
-        made = require_same(competition.name, arguments)
-        folds, dropped = read_folds(competition.name), read_dropped(competition.name)
-        found = audit(folder / "folds.csv", images, folds, dropped, task, made)
+
+    # Folds are made once: those that exist are audited as they are.
+    if path.exists() or arguments.audit:
+        origin = require_same(name, arguments)
+        folds = read_folds(name)
+        dropped = read_dropped(name)
+        report = audit(path, images, folds, dropped, task, origin)
     else:
-        folds, dropped, made = split(
-            folder, images, task, arguments.folds, arguments.seed or 0, arguments.map
-        )
-        found = audit(folder / "folds.csv", images, folds, dropped, task, made)
-        refuse_leaks(folder / "folds.csv", found["leaks"])  # before anything is written
+        seed = arguments.seed or 0
+        folds, dropped, origin = split(folder, images, task, arguments.folds, seed, arguments.map)
+        report = audit(path, images, folds, dropped, task, origin)
+        refuse_leaks(path, report["leaks"])  # before anything is written
         write_csv(folder / "folds_dropped.csv", dropped)
-        write_json(folder / "folds_audit.json", {"made": made})
-        write_csv(folder / "folds.csv", folds)
-    found["hashes"] = audit_hashes(competition.name)
-    found["why"] = earlier_why(folder / "folds_audit.json", found["hashes"])
+        write_json(folder / "folds_audit.json", {"made": origin})
+        write_csv(path, folds)
+
+    # The audit carries the hashes of the tables it is about; later stages trust it by these.
+    report["hashes"] = audit_hashes(name)
+    report["why"] = earlier_why(folder / "folds_audit.json", report["hashes"])
     if arguments.why:
-        found["why"] = leakage(competition.name, images, dropped, task)
-    write_json(folder / "folds_audit.json", found)
-    print(f"{folder / 'folds.csv'}: {audit_text(found)}")
-    if found["why"]:
-        print(f"what a split by image would have reported:\n{leakage_text(found['why'])}")
-    refuse_leaks(folder / "folds.csv", found["leaks"])
+        report["why"] = leakage(name, images, dropped, task)
+    write_json(folder / "folds_audit.json", report)
+    print(f"{path}: {audit_text(report)}")
+    if report["why"]:
+        print(f"what a split by image would have reported:\n{leakage_text(report['why'])}")
+    refuse_leaks(path, report["leaks"])
 
 
 def earlier_why(path: Path, hashes: dict) -> list[dict]:
     """What --why found about these very tables, [] where it was not asked."""
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return []
+    before = read_json(path)
     return before.get("why", []) if before.get("hashes") == hashes else []
 
 
 def require_same(name: str, arguments: argparse.Namespace) -> dict:
-    """How the standing folds.csv was made; a UserError where the command line asks for something
+    """How the existing folds.csv was made; a UserError where the command line asks for something
     else."""
     folder = data_folder(name)
-    numbers = fold_numbers(read_folds(name))
     path = folder / "folds_audit.json"
-    made = (
-        json.loads(path.read_text(encoding="utf-8"))["made"] if path.is_file() else {"by": "hand"}
-    )
+    origin = read_json(path, needed=("made",))["made"] if path.is_file() else {"by": "hand"}
     frozen = f"{folder / 'folds.csv'} is frozen; `make clean-folds COMP={name}` removes it"
-    if arguments.folds is not None and len(numbers) != arguments.folds:
-        raise UserError(
-            f"--folds {arguments.folds}: there are {len(numbers)} folds already: {frozen}"
-        )
-    if arguments.seed is not None and arguments.seed != made.get("seed", arguments.seed):
-        raise UserError(f"--seed {arguments.seed}: made with seed {made['seed']}: {frozen}")
+
+    count = len(fold_numbers(read_folds(name)))
+    if arguments.folds is not None and count != arguments.folds:
+        raise UserError(f"--folds {arguments.folds}: there are {count} folds already: {frozen}")
+    seed = origin.get("seed", arguments.seed)
+    if arguments.seed is not None and arguments.seed != seed:
+        raise UserError(f"--seed {arguments.seed}: made with seed {seed}: {frozen}")
     if arguments.map and not arguments.audit:
         raise UserError(f"--import {arguments.map}: {frozen}")
-    return made
+    return origin
 
 
 if __name__ == "__main__":

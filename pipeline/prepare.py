@@ -1,24 +1,24 @@
-"""Every picture of a raw download, decoded once and resized to every size that a run needs.
+"""Every image of a raw download, decoded once and resized to every size that a run needs.
 
     python -m pipeline.prepare melanoma [--workers N]        every size that some run needs
     python -m pipeline.prepare melanoma/b5_384               the size of that run, beside those that
-                                                             stand already
+                                                             exist already
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
-Writes  data/<comp>/images/<size>/*.jpg  one picture an image_id, resized as the competition's task says
+Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the competition's task says
         data/<comp>/images.csv           image_id file patient_id unit_id split source width height phash decoded, then
                                          patient columns and labels; width and height are the
                                          original's, upright
-        data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no picture; not in
+        data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no image; not in
                                          images.csv
         data/<comp>/prepare.json         the resize specification, hashes, versions and commit that
                                          made them
-        data/<comp>/prepare/             journals of finished pictures
+        data/<comp>/prepare/             journals of finished images
 
-Killed or interrupted, it goes on where it was: at most the pictures in hand are done again. Several
+Killed or interrupted, it goes on where it was: at most the images in hand are done again. Several
 machines that share the folder may run it at once and share the work. Run again later, it redoes the
-pictures whose files have changed or whose prepared copies are missing, and leaves the rest. A
-worker holds one picture at a time: 0.25 GB for photographs of 24 million pixels; for the largest
+images whose files have changed or whose prepared copies are missing, and leaves the rest. A
+worker holds one image at a time: 0.25 GB for photographs of 24 million pixels; for the largest
 that are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
 """
 
@@ -50,7 +50,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, crew_of
 
-SHARD = 512  # pictures that one machine claims at a time
+SHARD = 512  # images that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
 FACTS = ["width", "height", "phash", "decoded"]
 
@@ -63,8 +63,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> None:
-    """All pictures of a competition at these sizes, then its tables."""
-    raw, folder = raw_folder(competition.name), data_folder(competition.name)
+    """All images of a competition at these sizes, then its tables."""
+    # What the download says, checked before hours are spent on images.
+    raw = raw_folder(competition.name)
+    folder = data_folder(competition.name)
     table = check_raw_table(competition.name, competition.module.read_raw(raw), competition.task)
     specification = {
         "resize": asdict(competition.task.resize),
@@ -73,6 +75,8 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
     }
     home = folder / "prepare" / digest(specification)
     forget_others(folder, home)
+
+    # One journal a shard: a machine claims a shard, and what a killed one left is gone on with.
     tasks = list_tasks(raw, table)
     journals = home / digest(tasks)
     shards = {
@@ -81,6 +85,8 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
     known = known_lines(folder, home, sizes)
     drop_incomplete(shards, known)
     resize_all(competition, sizes, raw, shards, known, workers)
+
+    # The tables, then the journals of an earlier state of the download go.
     results = {line["image_id"]: line for shard in shards for line in read_journal(shard)}
     write_tables(folder, table, results, specification)
     for old in home.iterdir():
@@ -94,12 +100,12 @@ def digest(value: object) -> str:
 
 
 def forget_others(folder: Path, home: Path) -> None:
-    """Take away the tables and journals of another specification, whose pictures are about to be
+    """Take away the tables and journals of another specification, whose images are about to be
     overwritten."""
     others = [path for path in (folder / "prepare").glob("*") if path != home]
     if others:
         print(
-            f"{folder}: prepared by another specification before; preparing all pictures again",
+            f"{folder}: prepared by another specification before; preparing all images again",
             flush=True,
         )
         for name in ("images.csv", "prepare.json"):
@@ -119,16 +125,16 @@ def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
 
 
 def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
-    """(image_id, file, stamp) -> journal line, for every picture whose prepared copies all
-    stand."""
-    stand = []
+    """(image_id, file, stamp) -> journal line, for every image all of whose prepared
+    copies exist."""
+    prepared = []
     for size in sizes:
         (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
-        stand.append({entry.name for entry in os.scandir(folder / "images" / str(size))})
+        prepared.append({entry.name for entry in os.scandir(folder / "images" / str(size))})
     known = {}
     for journal in sorted(home.glob("*/*.jsonl*")):
         for line in read_journal(journal):
-            if "reason" in line or all(f"{line['image_id']}.jpg" in names for names in stand):
+            if "reason" in line or all(f"{line['image_id']}.jpg" in names for names in prepared):
                 known[key(line["image_id"], line["file"], line["stamp"])] = line
     return known
 
@@ -139,7 +145,7 @@ def key(image_id: str, file: str, stamp: list[int]) -> tuple:
 
 
 def drop_incomplete(shards: dict[Path, list[ImageTask]], known: dict[tuple, dict]) -> None:
-    """Remove whole journals some of whose pictures have been lost since, so that they are made
+    """Remove whole journals some of whose images have been lost since, so that they are made
     again."""
     for shard, tasks in shards.items():
         if shard.exists() and not all(key(*task) in known for task in tasks):
@@ -154,16 +160,14 @@ def resize_all(
     known: dict,
     workers: int,
 ) -> None:
-    """Work through the shards that nobody else has, until all stand."""
-    task, images = competition.task, data_folder(competition.name) / "images"
-    total, done = (
-        sum(map(len, shards.values())),
-        sum(len(tasks) for path, tasks in shards.items() if path.exists()),
-    )
+    """Work through the shards that nobody else has, until all exist."""
+    images = data_folder(competition.name) / "images"
+    total = sum(map(len, shards.values()))
+    done = sum(len(tasks) for path, tasks in shards.items() if path.exists())
     if done == total:
         return
     warm_up()
-    setup = (raw.resolve(), images, sizes, task.resize)
+    setup = (raw.resolve(), images, sizes, competition.task.resize)
     with (
         crew_of(min(workers, total), prepare_one, *setup) as run,
         tqdm(
@@ -190,7 +194,7 @@ def finish_shard(
             bar.update()
             if time_left() < STOP_BEFORE:
                 raise TimeLimitReached(
-                    f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} pictures"
+                    f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} images"
                 )
     part.replace(shard)
 
@@ -220,7 +224,7 @@ def write_tables(
     write_csv(folder / "prepare_errors.csv", bad)
     if len(bad) == len(table):
         raise UserError(
-            f"{folder / 'prepare_errors.csv'}: none of the {len(table):,} pictures could be read; "
+            f"{folder / 'prepare_errors.csv'}: none of the {len(table):,} images could be read; "
             f"{bad['file'].iloc[0]}: {bad['reason'].iloc[0]}"
         )
     facts = pd.DataFrame(
@@ -235,23 +239,23 @@ def write_tables(
         provenance(
             **specification,
             synthetic=(folder / "raw" / SYNTHETIC_MARKER).is_file(),
-            pictures=int(good.sum()),
+            readable=int(good.sum()),
             unreadable=len(bad),
             images=file_hash(folder / "images.csv"),
         ),
     )
     print(
-        f"{folder / 'images.csv'}: {good.sum():,} pictures; {len(bad):,} unreadable"
+        f"{folder / 'images.csv'}: {good.sum():,} images; {len(bad):,} unreadable"
         + (f", listed in {folder / 'prepare_errors.csv'}" if len(bad) else "")
     )
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__)
-    made.add_argument(
+    parser = stage_parser(__doc__)
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)"
     )
-    return made
+    return parser
 
 
 if __name__ == "__main__":

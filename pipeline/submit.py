@@ -33,8 +33,7 @@ from pipeline.core.config.competition import Competition, load
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
-from pipeline.core.submission import kaggle as kaggle_client
-from pipeline.core.submission import lab_book as labbook
+from pipeline.core.submission import kaggle, lab_book
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, fill, refuse_errors, wanted
 from pipeline.core.submission.plausibility import Finding
@@ -53,41 +52,41 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("competition", metavar="COMPETITION", help="melanoma, chexpert, ...")
-    made.add_argument(
+    parser = stage_parser(__doc__, targets=False)
+    parser.add_argument("competition", metavar="COMPETITION", help="melanoma, chexpert, ...")
+    parser.add_argument(
         "--check", type=Path, metavar="FILE", help="check this file: exit 0 without error, else 2"
     )
-    made.add_argument(
+    parser.add_argument(
         "--sample", type=Path, help="with --check: the organiser's ids, where raw is not at hand"
     )
-    made.add_argument(
+    parser.add_argument(
         "--send", action="store_true", help="send the submission with Kaggle's client"
     )
-    made.add_argument(
+    parser.add_argument(
         "--message", default="", help="with --send: what to tell Kaggle and the lab book"
     )
-    made.add_argument(
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="with --send: say what would be sent, and send nothing",
     )
-    made.add_argument(
+    parser.add_argument(
         "--kernel",
         default="",
         metavar="OWNER/SLUG",
         help="with --send: a code competition's notebook",
     )
-    made.add_argument(
+    parser.add_argument(
         "--kernel-version",
         type=int,
         metavar="N",
         help="with --kernel: what `kaggle kernels push` said",
     )
-    made.add_argument(
+    parser.add_argument(
         "--scores", action="store_true", help="ask Kaggle for the scores of what was sent"
     )
-    return made
+    return parser
 
 
 def submission_path(competition: Competition) -> Path:
@@ -97,10 +96,8 @@ def submission_path(competition: Competition) -> Path:
 def make(competition: Competition) -> None:
     """Fill in the sample, check the very bytes that are about to be the submission, and note it in
     the lab book."""
-    sample, path = (
-        competition.module.sample(raw_folder(competition.name)),
-        submission_path(competition),
-    )
+    path = submission_path(competition)
+    sample = competition.module.sample(raw_folder(competition.name))
     scores = with_unreadable(
         competition, test_scores(competition), sample[competition.submission.id_column]
     )
@@ -108,8 +105,8 @@ def make(competition: Competition) -> None:
     want = wanted(sample, competition.submission, competition.task)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
-        tell(path, check_file(temporary, want, prevalence(competition)))
-    labbook.add(
+        print_findings(path, check_file(temporary, want, prevalence(competition)))
+    lab_book.add(
         competition.name,
         path,
         file_hash(path),
@@ -118,8 +115,8 @@ def make(competition: Competition) -> None:
         out_of_fold(competition),
     )
     print(
-        f"{path}: {len(table)} rows, sha256 {file_hash(path)[: labbook.SHORT]}, entered in "
-        f"{labbook.book()}"
+        f"{path}: {len(table)} rows, sha256 {file_hash(path)[: lab_book.SHORT]}, entered in "
+        f"{lab_book.book()}"
     )
     write_sidecar(path, competition.name, **submission_facts(competition))
     if notice(competition.name):
@@ -137,7 +134,7 @@ def test_scores(competition: Competition) -> pd.DataFrame:
 def with_unreadable(
     competition: Competition, scores: pd.DataFrame, asked: pd.Series
 ) -> pd.DataFrame:
-    """The scores, and the mean of all for units whose pictures `prepare` could not read; these are
+    """The scores, and the mean of all for units whose images `prepare` could not read; these are
     named."""
     listed = data_folder(competition.name) / "prepare_errors.csv"
     gone = asked[~asked.map(plain_id).isin(scores["unit_id"].map(plain_id))]
@@ -148,8 +145,7 @@ def with_unreadable(
     neutral = gone[gone.isin(raw["unit_id"]) & ~gone.isin(readable)]
     for unit in neutral:
         print(
-            f"warning: {unit} has no readable picture ({listed} says why); it is given the mean "
-            "score"
+            f"warning: {unit} has no readable image ({listed} says why); it is given the mean score"
         )
     means = scores[list(competition.task.labels)].mean()
     return pd.concat(
@@ -180,7 +176,8 @@ def prevalence(competition: Competition) -> pd.Series | None:
     """Submission column -> share of positives among the training images; None before `prepare`."""
     if not (data_folder(competition.name) / "images.csv").is_file():
         return None
-    task, images = competition.task, read_images(competition.name)
+    task = competition.task
+    images = read_images(competition.name)
     train = images[images["split"] == "train"]
     shares = pd.DataFrame(truth(train, task.labels, task), columns=list(task.labels)).mean()
     return shares.rename(competition.submission.columns)
@@ -189,13 +186,14 @@ def prevalence(competition: Competition) -> pd.Series | None:
 def check(competition: Competition, path: Path, sample_path: Path | None) -> None:
     """Print what is wrong with a file; UserError where something is an error."""
     want = wanted(asked(competition, sample_path), competition.submission, competition.task)
-    shares, home = prevalence(competition), home_scores(competition, want)
+    shares = prevalence(competition)
+    home = home_scores(competition, want)
     if shares is None and home is None:
         print(
             "note: neither images.csv nor ensemble.csv is there, so nothing tells whether scores "
             "are inverted"
         )
-    tell(path, check_file(path, want, shares, home))
+    print_findings(path, check_file(path, want, shares, home))
     print(
         f"{path}: {len(want.ids)} {'studies' if want.unit == 'study' else 'images'}, the "
         "organiser can score it"
@@ -207,7 +205,8 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
     of their images)."""
     if path is None:
         return competition.module.sample(raw_folder(competition.name))
-    table, submission = pd.read_csv(path, dtype="str"), competition.submission
+    submission = competition.submission
+    table = pd.read_csv(path, dtype="str")
     if (
         submission.id_column not in table.columns
         and competition.task.unit == "study"
@@ -234,7 +233,7 @@ def home_scores(competition: Competition, want: Wanted) -> pd.DataFrame | None:
     return scores.loc[scores.index.isin(want.ids), list(want.scores)]
 
 
-def tell(path: Path, findings: list[Finding]) -> None:
+def print_findings(path: Path, findings: list[Finding]) -> None:
     """Print the findings; UserError with the first error where there is one."""
     for finding in findings:
         print(finding)
@@ -244,7 +243,8 @@ def tell(path: Path, findings: list[Finding]) -> None:
 def send(competition: Competition, arguments: argparse.Namespace) -> None:
     """Check the submission once more and hand it to Kaggle's client; its hash in the message finds
     its scores later."""
-    path, slug = submission_path(competition), kaggle_slug(competition)
+    path = submission_path(competition)
+    slug = kaggle_slug(competition)
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file; `make submit COMP={competition.name}` makes it"
@@ -253,23 +253,20 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         raise UserError("--kernel and --kernel-version go together")
     check(competition, path, None)
     sha256 = file_hash(path)
-    message = f"{arguments.message} [{sha256[: labbook.SHORT]}]".strip()
-    command = kaggle_client.submit_command(
-        slug, path, message, arguments.kernel, arguments.kernel_version
-    )
+    message = f"{arguments.message} [{sha256[: lab_book.SHORT]}]".strip()
+    command = kaggle.submit_command(slug, path, message, arguments.kernel, arguments.kernel_version)
     if arguments.dry_run:
-        print(f"would run: {kaggle_client.shown(command)}")
+        print(f"would run: {kaggle.shown(command)}")
         return
-    if not kaggle_client.has_credentials():
+    if not kaggle.has_credentials():
         raise UserError(
-            f"no Kaggle credentials: {kaggle_client.SETUP}; would have run: "
-            f"{kaggle_client.shown(command)}"
+            f"no Kaggle credentials: {kaggle.SETUP}; would have run: {kaggle.shown(command)}"
         )
-    said = kaggle_client.run(command).strip()
+    said = kaggle.run(command).strip()
     if not said or "Could not" in said:
         raise UserError(f"Kaggle did not take {path}: {said or 'the client printed nothing'}")
     print(said)
-    labbook.note(
+    lab_book.note(
         competition.name,
         sha256,
         message=arguments.message or "sent",
@@ -291,23 +288,21 @@ def fill_in_scores(competition: Competition) -> None:
     """Write the scores Kaggle has given into the lab book; submissions are known by the hash in
     their message."""
     slug = kaggle_slug(competition)
-    if not kaggle_client.has_credentials():
-        raise UserError(
-            f"no Kaggle credentials: {kaggle_client.SETUP}; would have asked for the scores"
-        )
+    if not kaggle.has_credentials():
+        raise UserError(f"no Kaggle credentials: {kaggle.SETUP}; would have asked for the scores")
     known = {
-        line["sha256"] for line in labbook.read_lines() if line["competition"] == competition.name
+        line["sha256"] for line in lab_book.read_lines() if line["competition"] == competition.name
     }
     changed = 0
-    for entry in kaggle_client.submissions(slug):
+    for entry in kaggle.submissions(slug):
         for sha256 in known:
             if f"[{sha256}]" in entry["description"]:
                 scores = dict(
                     public=entry["publicScore"] or "pending",
                     private=entry["privateScore"] or "pending",
                 )
-                changed += labbook.note(competition.name, sha256, **scores)
-    print(f"{labbook.book()}: {changed} lines changed")
+                changed += lab_book.note(competition.name, sha256, **scores)
+    print(f"{lab_book.book()}: {changed} lines changed")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_a_picture_that_prepare_could_not_read_gets_the_mean(house, capsys):
     run()
     written = pd.read_csv(submission(house), dtype={"id": "str"}).set_index("id")
     assert written.loc[IDS[3], "A"] == pytest.approx(written["A"].drop(IDS[3]).mean())
-    assert "00003 has no readable picture" in capsys.readouterr().out
+    assert "00003 has no readable image" in capsys.readouterr().out
 
 
 def test_a_bad_submission_is_not_written(house):
