@@ -21,6 +21,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import submissions_folder
@@ -94,44 +95,48 @@ def report(evidence: Evidence, truth: Path | None = None, readers: Path | None =
 
 def lead(evidence: Evidence) -> str:
     """The four figures that one would be asked for first, and what they are of."""
-    final = evidence.scores[
-        (evidence.scores["member"] == "ensemble")
-        & (evidence.scores["label"] == "mean")
-        & (evidence.scores["stage"] == evidence.final_stage)
-    ]
+    several = len(evidence.labels) > 1
+    positives = int((evidence.units.truth == 1).sum())
     unit = {"image": "images", "study": "studies"}[evidence.competition.task.unit]
-    counts = [
-        (f"{len(evidence.units.keys):,}", f"{unit} scored, {len(evidence.rows.folds)} fold(s)"),
+    folds = f"{len(evidence.rows.folds)} fold(s)"
+
+    # (figure, what it is), the AUC first.
+    figures = [
+        (f"{len(evidence.units.keys):,}", f"{unit} scored, {folds}"),
         (f"{len(np.unique(evidence.patients)):,}", "patients, the unit of every interval"),
         (
-            f"{int((evidence.units.truth == 1).sum()):,}",
-            "positives"
-            if len(evidence.labels) == 1
-            else f"positives of {len(evidence.labels)} labels",
+            f"{positives:,}",
+            f"positives of {len(evidence.labels)} labels" if several else "positives",
         ),
     ]
-    if len(final):
-        row = final.iloc[0]
-        counts.insert(
-            0,
-            (
-                f"{row['auc']:.3f}",
-                f"{'mean ' if len(evidence.labels) > 1 else ''}AUC, 95 % interval "
-                f"{row['low']:.3f} to {row['high']:.3f}",
-            ),
-        )
+    final = final_row(evidence)
+    if final is not None:
+        what = "mean AUC" if several else "AUC"
+        interval = f"{what}, 95 % interval {final['low']:.3f} to {final['high']:.3f}"
+        figures.insert(0, (f"{final['auc']:.3f}", interval))
     boxes = "".join(
-        f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in counts
+        f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in figures
     )
-    runs, blended = (
-        len(evidence.after),
-        " and a network on patient columns" if evidence.facts["metadata"] else "",
-    )
+
+    # What was averaged.
+    runs = len(evidence.after)
+    average = f"Mean of {runs} runs" if runs > 1 else next(iter(evidence.after))
+    blended = " and a network on patient columns" if evidence.facts["metadata"] else ""
     return (
-        f'<p class="soft">{"Mean of " + str(runs) + " runs" if runs > 1 else next(iter(evidence.after))}'
-        f"{blended}. Every score is of a network that never saw the patient (out of fold).</p>"
-        f'<div class="head">{boxes}</div>'
+        f'<p class="soft">{escape(average)}{blended}. Every score is of a network that never saw '
+        f'the patient (out of fold).</p><div class="head">{boxes}</div>'
     )
+
+
+def final_row(evidence: Evidence) -> pd.Series | None:
+    """The row of scores.csv of what is submitted, over all labels; None where there is none."""
+    table = evidence.scores
+    final = table[
+        (table["member"] == "ensemble")
+        & (table["label"] == "mean")
+        & (table["stage"] == evidence.final_stage)
+    ]
+    return final.iloc[0] if len(final) else None
 
 
 if __name__ == "__main__":

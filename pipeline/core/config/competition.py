@@ -4,6 +4,7 @@ A target is the path of what a stage makes: `melanoma`, `melanoma/b5_384` or
 `melanoma/b5_384/fold0`; a coarser one means all below it.
 """
 
+import difflib
 import importlib
 import os
 import pkgutil
@@ -55,21 +56,22 @@ def competition_names() -> list[str]:
 
 def load(name: str) -> Competition:
     """Import and check a competition file; SMOKE=1 gives its tiny form."""
-    if name not in competition_names():
-        raise UserError(
-            f"no competition is called {name!r}; there are {', '.join(competition_names())}"
-        )
-    module = importlib.import_module(f"pipeline.competitions.{name}")
+    names = competition_names()
+    if name not in names:
+        near = difflib.get_close_matches(name.lower(), names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"no competition is called {name!r}; there are {', '.join(names)}{hint}")
+    module = import_competition(name)
     for needed in ("task", "runs", "blend", "submission", "read_raw", "sample"):
         if not hasattr(module, needed):
             raise UserError(f"pipeline/competitions/{name}.py: `{needed}` is missing")
-    runs, trials, metadata = (
-        tuple(module.runs),
-        tuple(getattr(module, "trials", ())),
-        getattr(module, "metadata", None),
-    )
+
+    runs = tuple(module.runs)
+    trials = tuple(getattr(module, "trials", ()))
+    metadata = getattr(module, "metadata", None)
     if smoke():
-        runs, trials = (tuple(run.smoke() for run in these) for these in (runs, trials))
+        runs = tuple(run.smoke() for run in runs)
+        trials = tuple(run.smoke() for run in trials)
         metadata = metadata and metadata.smoke()
     competition = Competition(
         name, module.task, runs, metadata, module.blend, module.submission, module, trials
@@ -78,9 +80,25 @@ def load(name: str) -> Competition:
     return competition
 
 
+def import_competition(name: str) -> ModuleType:
+    """The module of a competition file; a UserError says what to change in one that was written
+    for an older layout of this package."""
+    try:
+        return importlib.import_module(f"pipeline.competitions.{name}")
+    except ImportError as error:
+        if not (error.name or "").startswith("pipeline.core"):
+            raise
+        raise UserError(
+            f"pipeline/competitions/{name}.py: {error}; import configuration (Task, Run, ...) from "
+            "pipeline.core.config, readers from pipeline.core.raw, UserError from "
+            "pipeline.core.runtime.errors"
+        ) from None
+
+
 def check(competition: Competition) -> None:
     """Raise a UserError where the parts of a competition contradict each other."""
-    file, task = f"pipeline/competitions/{competition.name}.py", competition.task
+    file = f"pipeline/competitions/{competition.name}.py"
+    task = competition.task
     names = [run.name for run in (*competition.runs, *competition.trials)]
     for name in names:
         if names.count(name) > 1:
