@@ -65,11 +65,18 @@ from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.metrics.roc import classes
 from pipeline.core.runs.facts import predicted_with_other_weights, require_current
 from pipeline.core.runs.job import Job
-from pipeline.core.runs.missing import Request, ensemble_facts
+from pipeline.core.runs.missing import ensemble_facts, request_for
+from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 
-STAGES = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
+STAGES = {
+    "aucm": "AUC-M",
+    "aucs": "AUC-S",
+    "ce": "CE, finetuned",
+    "focal": "Focal",
+    "imported": "imported",
+}
 # the paper's blend: scored for every run, also where the competition leaves metadata out of its
 # submission
 HALF = 0.5
@@ -155,7 +162,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         differences=differences(scored, rows, units, task),
         hashes=rows.hashes,
         predictions={member.name: member.digest for member in members},
-        decided_by=ensemble_facts(Request(competition, names, rows.folds)),
+        decided_by=ensemble_facts(request_for(competition, names, rows.folds)),
         digests={name: file_hash(folder / name) for name in WRITTEN},
     )
     write_json(folder / "ensemble.json", facts)
@@ -205,21 +212,23 @@ def read_members(
     """(runs after stage 1, runs after stage 2, metadata or None). Every run that is asked for must
     have its predictions; those of stage 1 are for comparison and may be missing."""
     labels = competition.task.labels
-    runs = competition.runs
-    if names:
-        runs = [competition.run(name) for name in names if name != METADATA]
-    if not runs:
+    chosen = names or tuple(run.name for run in competition.runs)
+    chosen = [name for name in chosen if name != METADATA]
+    if not chosen:
         raise UserError(f"{competition.name}: an ensemble needs a run beside {METADATA}")
-    require_current_members(competition, tuple(run.name for run in runs), rows)
 
     before = []
     after = []
-    for run in runs:
-        made_by = f"make predict COMP={competition.name} RUN={run.name}"
-        read = partial(read_member, competition.name, run.name)
-        stage = STAGES[run.finetune.loss]
+    for name in chosen:
+        made_by = f"make predict COMP={competition.name} RUN={name}"
+        read = partial(read_member, competition.name, name)
+        if is_imported(competition.name, name):
+            after.append(read(STAGES["imported"], PREDICTIONS, rows, labels, made_by))
+            continue
+        stage = STAGES[competition.run(name).finetune.loss]
+        require_current_members(competition, (name,), rows)
         after.append(read(stage, PREDICTIONS, rows, labels, made_by))
-        if all_exist(competition, run.name, STAGE_1_PREDICTIONS, rows):
+        if all_exist(competition, name, STAGE_1_PREDICTIONS, rows):
             before.append(read("CE", STAGE_1_PREDICTIONS, rows, labels, made_by))
     return before, after, read_metadata(competition, names, rows)
 

@@ -9,7 +9,7 @@ reason is printed. Needs no torch, so that the answer takes less than a second.
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from pipeline.core.config.run import METADATA, as_json
 from pipeline.core.config.target import Target
 from pipeline.core.runs.facts import predicted_with_other_weights, require_current
 from pipeline.core.runs.job import jobs_of
+from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
 # A stage and what has to exist before it, in the order of work.
@@ -53,10 +54,12 @@ FOLD_STAGES = ("pretrain", "finetune", "predict", "metadata")
 
 @dataclass(frozen=True)
 class Request:
-    """What make was asked for: a competition, some of its runs and folds (() = all), and K."""
+    """What make was asked for: a competition, some of its runs and folds (() = all), members taken
+    from elsewhere, and K."""
 
     competition: Competition
     runs: tuple[str, ...] = ()
+    imported: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
     number_of_folds: int | None = None
 
@@ -67,7 +70,21 @@ class Request:
     @property
     def run_targets(self) -> list[str]:
         """`melanoma/b5_384 ...`, or `melanoma`."""
+        if self.imported and not self.runs:
+            return []
         return [str(Target(self.name, run)) for run in self.runs] or [self.name]
+
+    @property
+    def member_targets(self) -> list[str]:
+        """The same with the members from elsewhere."""
+        return [*self.run_targets, *(str(Target(self.name, name)) for name in self.imported)]
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The names of the runs that are meant."""
+        if self.runs or self.imported:
+            return self.runs
+        return tuple(run.name for run in self.competition.runs)
 
     def fold_targets(self, runs: tuple[str, ...]) -> list[str]:
         """`melanoma/b5_384/fold0 ...` for these runs and the folds asked for."""
@@ -103,7 +120,7 @@ def next_stage(stage: str, request: Request) -> list[str]:
 def lacking_images(request: Request) -> list[str]:
     """images.csv itself: folds need nothing else."""
     exists = (data_folder(request.name) / "images.csv").is_file()
-    return [] if exists else request.run_targets
+    return [] if exists else request.run_targets or [request.name]
 
 
 def lacking_prepare(request: Request) -> list[str]:
@@ -133,8 +150,7 @@ def lacking_fold_artifacts(artifact: str, metadata: bool = False) -> Callable:
     """The folds of runs that lack an artifact."""
 
     def lacking(request: Request) -> list[str]:
-        runs = request.runs or tuple(run.name for run in request.competition.runs)
-        targets = request.fold_targets((METADATA,) if metadata else runs)
+        targets = request.fold_targets((METADATA,) if metadata else request.trained)
         missing = []
         for job in jobs_of(targets, metadata):
             path = job.folder / artifact
@@ -156,7 +172,7 @@ def lacking_ensemble(request: Request) -> list[str]:
         return []
     say_why(models_folder(request.name) / "ensemble.csv", reason)
     folds = ["--folds", *map(str, request.folds)] if request.folds else []
-    return [*request.run_targets, *folds]
+    return [*request.member_targets, *folds]
 
 
 def ensemble_reason(request: Request) -> str:
@@ -177,8 +193,8 @@ def ensemble_facts(request: Request) -> dict:
     """What decides an average: tables, members' predictions, folds, and the task's own fields."""
     competition = request.competition
     folds = sorted(request.folds) or fold_numbers(read_folds(competition.name))
-    runs = request.runs or tuple(run.name for run in competition.runs)
-    members = [run for run in dict.fromkeys(runs) if run != METADATA]
+    names = dict.fromkeys((*request.trained, *request.imported))
+    members = [name for name in names if name != METADATA]
     # Metadata is a member where its predictions exist; where it is blended in they must.
     if competition.metadata:
         members.append(METADATA)
@@ -303,6 +319,13 @@ LACKING: dict[str, Callable[[Request], list[str]]] = {
 }
 
 
+def request_for(competition: Competition, names: Sequence[str], folds: Sequence[int]) -> Request:
+    """The request that these members and folds answer: what `pipeline.ensemble` records."""
+    imported = tuple(name for name in names if is_imported(competition.name, name))
+    runs = tuple(name for name in names if name not in imported and name != METADATA)
+    return Request(competition, runs, imported, tuple(folds))
+
+
 def request_of(competition: str, runs: str = "", folds: str = "", number: str = "") -> Request:
     """A Request from make's variables COMP, RUN, FOLDS and K; UserError for what they cannot be."""
     if not competition.strip():
@@ -310,7 +333,9 @@ def request_of(competition: str, runs: str = "", folds: str = "", number: str = 
     if len(competition.split()) > 1:
         raise UserError(f"COMP={competition!r} names {len(competition.split())}; name one")
     found = load(competition.strip())
-    chosen = tuple(found.run(name).name for name in runs.split() if name != METADATA)
+    names = [name for name in runs.split() if name != METADATA]
+    imported = tuple(name for name in names if is_imported(found.name, name))
+    chosen = tuple(found.run(name).name for name in names if name not in imported)
     for fold in folds.split():
         if not fold.isdigit():
             raise UserError(f'FOLDS={folds!r}: {fold!r} is not a fold; write FOLDS="0 1"')
@@ -318,6 +343,5 @@ def request_of(competition: str, runs: str = "", folds: str = "", number: str = 
         raise UserError(f"K={number!r} is not a number of folds; write K=5")
     if number and int(number) < 2:
         raise UserError(f"K={number}: at least 2 folds, or no patient would train")
-    return Request(
-        found, chosen, tuple(int(fold) for fold in folds.split()), int(number) if number else None
-    )
+    numbers = tuple(int(fold) for fold in folds.split())
+    return Request(found, chosen, imported, numbers, int(number) if number else None)

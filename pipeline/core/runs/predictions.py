@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.files import write_json, write_text
+from pipeline.core.artifacts.paths import PREDICTIONS, models_folder
 from pipeline.core.artifacts.provenance import provenance, read_sidecar
 from pipeline.core.artifacts.tables import check_ids, csv_text, read_csv
 from pipeline.core.runtime.errors import UserError
@@ -48,6 +49,14 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
     labels = [column for column in table.columns if column not in FACTS]
     check_scores(path, table, labels)
     return table, read_sidecar(path, made_by)
+
+
+def is_imported(competition: str, name: str) -> bool:
+    """True for a member whose predictions `pipeline.member` took from elsewhere."""
+    for path in sorted(models_folder(competition).glob(f"{name}/fold*/{PREDICTIONS}")):
+        if path.with_suffix(".json").is_file():
+            return "imported" in read_sidecar(path)
+    return False
 
 
 def check_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
