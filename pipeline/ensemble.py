@@ -10,10 +10,13 @@ intervals.
 
 reads   data/<comp>/images.csv, folds.csv models/<comp>/<run>/fold<k>/predictions.csv,
         predictions_pretrained.csv; models/<comp>/metadata/fold<k>/...
-writes  models/<comp>/scores.csv       member | stage label auc low high n positives views and hashes
-        models/<comp>/quantiles.json   frozen maps from score to out-of-fold quantile, for inference elsewhere
-        models/<comp>/ensemble.json    members, weights, near-duplicates, correlations, paired differences, hashes
-        models/<comp>/ensemble.csv     unit_id | image_id split fold <labels>: out-of-fold and test units, blended
+writes  models/<comp>/scores.csv       member | stage label auc low high n positives views, hashes
+        models/<comp>/quantiles.json   frozen maps from score to out-of-fold quantile, for inference
+                                       elsewhere
+        models/<comp>/ensemble.csv     unit_id | image_id split fold <labels>: out-of-fold and test
+                                       units, blended
+        models/<comp>/ensemble.json    members, weights, near-duplicates, correlations, paired
+                                       differences, what decided it; written last
 
 Intervals are 95 %, of 1,000 resamples of patients. Members that rank a label alike (|rho| > .999)
 are named and count once. The blend of images and metadata, and mean, rank or quantile, are `blend`
@@ -44,6 +47,7 @@ from pipeline.core.config.run import METADATA
 from pipeline.core.config.target import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
+from pipeline.core.ensemble.combination import combine
 from pipeline.core.ensemble.members import (
     Member,
     Rows,
@@ -129,11 +133,17 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     require_all(competition, average[0])
 
     # The metadata network at its share, where there is one.
-    share = competition.blend.metadata if patients else 0.0
+    earned = combine(task, rows, after) if competition.blend.weights == "earned" else None
+    share = competition.blend.metadata if patients and not earned else 0.0
     side = comparable(patients, method, rows) if patients else None
     final = average
     if share:
         final = [blend_metadata(*pair, share, method) for pair in zip(average, side)]
+
+    # Or whichever combination has earned its place, the second level among them (`combination`).
+    if earned:
+        final = [earned.final, earned.test]
+        choice |= {"weighting": "earned", "choice": earned.choice, "gains": earned.gains}
 
     # All that is scored: members, each run blended with metadata, the average, its blend.
     scored = as_scored([*before, *members])
@@ -144,8 +154,12 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     scored.append(average_of("ensemble", "ensemble", average[0], after))
     if share:
         scored.append(average_of("blend", "ensemble", final[0], members))
+    if earned:
+        for name, scores in earned.out_of_fold.items():
+            scored.append(average_of(name, "ensemble", scores, after))
+        scored.append(average_of("earned", "ensemble", earned.final, after))
 
-    # The artifacts; what a submission elsewhere needs of the out-of-fold scores is in quantiles.json.
+    # The artifacts. A submission made elsewhere needs quantiles.json of the out-of-fold scores.
     warning = notice(competition.name)
     maps = {member.name: member_maps(member, rows, task.labels) for member in members}
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task, warning))
@@ -158,6 +172,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         labels=list(task.labels),
         method=method,
         metadata=share,
+        final_stage="earned" if earned else "blend" if share else "ensemble",
         **choice,
         differences=differences(scored, rows, units, task),
         hashes=rows.hashes,
@@ -258,7 +273,8 @@ def require_current_members(competition: Competition, names: tuple[str, ...], ro
 def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) -> Member | None:
     """The metadata network's member: where it is named or blended in it must exist, otherwise it
     may."""
-    blended = competition.metadata and competition.blend.metadata
+    blend = competition.blend
+    blended = competition.metadata and blend.metadata and blend.weights != "earned"
     there = all_exist(competition, METADATA, PREDICTIONS, rows)
     if not (there or blended or METADATA in names):
         return None
@@ -401,6 +417,8 @@ def print_scores(competition: Competition, facts: dict) -> None:
             f"near-duplicates on {twin['label']}: {twin['first']} and {twin['second']}, rho = "
             f"{twin['rho']:.5f}"
         )
+    for label, name in facts.get("choice", {}).items():
+        print(f"{label}: {name} has earned its place")
     if "selection" in facts:
         print(
             f"selected weights against uniform, nested: {facts['selection']['gain']:+.4f} "

@@ -12,6 +12,7 @@ import pytest
 from pipeline import ensemble as stage
 from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS
 from pipeline.core.ensemble.averages import ranks_within
+from pipeline.core.ensemble.earned import CANDIDATES
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runtime.errors import UserError
 from tests.cases.ensembles import NAME, competition, fold_of, noisy, write_run, write_tables
@@ -290,3 +291,28 @@ def test_the_command_names_what_is_wrong(tmp_path):
     assert (
         done.returncode == 2 and "images.csv: there is no such file; `make prepare" in done.stderr
     )
+
+
+def test_what_has_earned_its_place_is_averaged(tmp_path, monkeypatch):
+    """Two members of equal worth: their mean is far better than chance; every candidate is scored,
+    and what is submitted is one of them, for the out-of-fold and the test rows."""
+    monkeypatch.setenv("DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MODELS", str(tmp_path / "models"))
+    images = write_tables(labels=("nevus",))
+    for seed, run in enumerate(("one", "two")):
+        write_run(images, run, noisy(images, ["nevus"], 2, seed))
+    owner = competition(labels=("nevus",), weights="earned", metadata=0.5)
+    stage.ensemble(owner, (), None)
+    folder = tmp_path / "models" / NAME
+    facts = json.loads((folder / "ensemble.json").read_text())
+    assert facts["final_stage"] == "earned" and facts["metadata"] == 0
+    assert facts["choice"]["nevus"] in CANDIDATES
+    table = pd.read_csv(folder / "scores.csv")
+    table = table[(table["member"] == "ensemble") & (table["label"] == "nevus")].set_index("stage")
+    assert set(CANDIDATES) <= set(table.index)
+    assert table.loc["earned", "auc"] == table.loc[facts["choice"]["nevus"], "auc"]
+    final = read(folder / "ensemble.csv")
+    assert final["nevus"].between(0, 1).all() and final["nevus"].nunique() > 50
+    assert (final["split"] == "test").sum() == 40
+    with pytest.raises(UserError, match="needs 3 folds"):
+        stage.ensemble(owner, (), [0, 1])

@@ -187,8 +187,10 @@ class Blend:
 
     method   "mean" of scores, "rank" within fold, or "quantile": ranks by maps frozen from the
              out-of-fold scores
-    weights  "uniform", or "selected": Caruana's selection, used where the interval of its nested
-             gain excludes 0
+    weights  "uniform"; "selected": Caruana's selection, used where the interval of its nested gain
+             excludes 0; "earned": means, blends, selection and a second level on patient columns,
+             all scored nested, the last whose gain over the one before holds (`method` and
+             `metadata` then decide nothing)
     """
 
     metadata: float = 0.5
@@ -198,7 +200,7 @@ class Blend:
     def __post_init__(self) -> None:
         require_between(self, "metadata", 0, 1)
         require_in(self, "method", ("mean", "rank", "quantile"))
-        require_in(self, "weights", ("uniform", "selected"))
+        require_in(self, "weights", ("uniform", "selected", "earned"))
 
 
 @dataclass(frozen=True, kw_only=True)

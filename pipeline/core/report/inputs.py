@@ -63,7 +63,7 @@ class Evidence:
     @property
     def final_stage(self) -> str:
         """The stage under which scores.csv has the final scores, of the member "ensemble"."""
-        return "blend" if self.facts["metadata"] else "ensemble"
+        return self.facts["final_stage"]
 
     @property
     def stage_2(self) -> str:
