@@ -166,13 +166,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(competition: str = "", **facts: object) -> dict:
-    """What made an artifact: the facts given, the commit, the versions and, of a competition, the
-    digest of its file and the notice that its artifacts carry."""
+def provenance(of: str = "", /, **facts: object) -> dict:
+    """What made an artifact: the facts given, the commit, the versions and, of the competition
+    named first, the digest of its file and the notice that its artifacts carry."""
     about = {"commit": commit(), "versions": versions()}
-    if competition:
-        about["competition_file"] = competition_file(competition)
-        about["notice"] = notice(competition)
+    if of:
+        about["competition_file"] = competition_file(of)
+        about["notice"] = notice(of)
     return {**facts, **about}
 
 
