@@ -1,12 +1,17 @@
 """A competition pipeline for images judged by AUC: one script a stage, one artifact a stage.
 
-prepare     images.csv, images/<size>/              predict     predictions.csv of every fold
-folds       folds.csv                               ensemble    ensemble.csv, scores.csv
-pretrain    pretrained.safetensors                  submit      submissions/<comp>/<the organiser's file>
-finetune    finetuned.safetensors                   report      submissions/<comp>/report.html
-metadata    predictions.csv of patient columns      todo        what a stage has still to make
+prepare     images.csv, images/<size>/           predict     predictions.csv of every fold
+folds       folds.csv                            member      predictions.csv from elsewhere
+pretrain    pretrained.safetensors               ensemble    ensemble.csv, scores.csv
+finetune    finetuned.safetensors                submit      the organiser's file, checked
+metadata    predictions.csv of patient columns   report      report.html
 
-competitions/   all that is true of one competition     deploy/   Kaggle and CodaLab, and their rehearsals
-core/           the rooms that stages share             paper/    the paper's tables and figures
+todo        what a stage has still to make       forget      removes runs, to make them again
+score       a file against its truth             summary     the demo's closing table
+
+competitions/   all that is true of one competition
+core/           the rooms that stages share
+deploy/         Kaggle and CodaLab, and their rehearsals
+paper/          the paper's tables and figures
 demo/           synthetic downloads
 """

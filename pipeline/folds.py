@@ -12,8 +12,8 @@
 
 Reads    data/<competition>/images.csv, and nothing else: image_id, patient_id, split, the labels,
          and where they are there source, phash, lesion_id, duplicate_of and the patient columns
-Writes   data/<competition>/folds.csv          patient_id, fold; -1 always trains; frozen: only `make clean-folds`
-                                               removes it
+Writes   data/<competition>/folds.csv          patient_id, fold; -1 always trains; frozen: only
+                                               `make clean-folds` removes it
          data/<competition>/folds_dropped.csv  image_id, reason, twin: images that take no part
          data/<competition>/folds_audit.json   the audit that is printed, and the hashes of what it
                                                is about
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--why",
         action="store_true",
-        help="score two cheap models by image and by group; uses prepared images where they are there",
+        help="score two cheap models by image and by group (the second needs prepared images)",
     )
     return parser
 

@@ -5,9 +5,9 @@
                                                              exist already
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
-Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the competition's task says
-        data/<comp>/images.csv           image_id file patient_id unit_id split source width height phash decoded, then
-                                         patient columns and labels; width and height are the
+Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says
+        data/<comp>/images.csv           image_id file patient_id unit_id split source width
+                                         height phash decoded, patient columns and labels; width and height are the
                                          original's, upright
         data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no image; not in
                                          images.csv

@@ -2,9 +2,11 @@
 
     report          one HTML page a competition, one file a section
     submission      the organiser's file: filled in, checked, scored, sent; the lab book
-    training        one phase: loop, checkpoints, log            ensemble   members averaged and scored
+    training        one phase: loop, checkpoints, log
+    ensemble        members aligned, averaged, combined by a second level, scored
     runs            one fold of one run: its job, what is missing, its predictions
-    networks        image and patient networks                   folds      leak-free, stratified splits
+    networks        image and patient networks
+    folds           leak-free, stratified splits
     images          any file -> prepared image -> views -> batches
     raw             what the organiser sent: tables, archives, bytes
     artifacts       what stages hand over: paths, files, tables, labels, provenance

@@ -58,7 +58,7 @@ def file_hash(path: Path) -> str:
 
 
 def read_json(path: Path, made_by: str = "", needed: Sequence[str] = ()) -> dict:
-    """A JSON object; UserError where it is missing, cut short, or lacks one of the `needed` keys."""
+    """A JSON object; UserError where it is missing, cut short or lacks a `needed` key."""
     if not path.is_file():
         way = f"; `{made_by}` makes it" if made_by else ""
         raise UserError(f"{path}: there is no such file{way}")

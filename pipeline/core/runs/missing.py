@@ -247,7 +247,7 @@ def submission_facts(competition: Competition) -> dict:
 
 
 def report_facts(competition: Competition) -> dict:
-    """What decides a report: the average with its scores, of which ensemble.json has the digests."""
+    """What decides a report: the average and its scores, whose digests ensemble.json has."""
     return {"ensemble": file_hash(models_folder(competition.name) / "ensemble.json")}
 
 
