@@ -7,8 +7,8 @@
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
 Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says
         data/<comp>/images.csv           image_id file patient_id unit_id split source width
-                                         height phash decoded, patient columns and labels; width and height are the
-                                         original's, upright
+                                         height phash decoded, patient columns, labels; width
+                                         and height are the original's, upright
         data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no image; not in
                                          images.csv
         data/<comp>/prepare.json         the resize specification, hashes, versions and commit that
