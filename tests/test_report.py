@@ -208,7 +208,7 @@ def test_gallery_shows_the_worst_negative_and_the_worst_positive(page):
         ("models/lesions/two/fold2/log.jsonl", "make finetune COMP=lesions RUN=two"),
         ("data/lesions/folds_audit.json", "python -m pipeline.folds lesions --audit"),
         ("data/lesions/images.csv", "make prepare COMP=lesions"),
-        ("data/lesions/images/64", "no prepared pictures in it; `make prepare COMP=lesions`"),
+        ("data/lesions/images/64", "no prepared images in it; `make prepare COMP=lesions`"),
     ],
 )
 def test_a_missing_artifact_is_an_error_that_names_it(copy, path, message):

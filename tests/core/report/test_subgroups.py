@@ -8,10 +8,10 @@ from pipeline.core.config.task import Task
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.report.subgroups import (
     MISSING,
-    bands,
-    groups,
-    order,
+    display_order,
+    number_bands,
     subgroup_rows,
+    subgroups_of,
     unit_numbers,
     unit_values,
 )
@@ -54,12 +54,14 @@ def test_values_of_a_study_are_joined_in_order_of_first_appearance(images):
     ],
 )
 def test_bands_of_age(age, band):
-    assert bands(pd.Series([age]), "age_approx")[0] == band
+    assert number_bands(pd.Series([age]), "age_approx")[0] == band
 
 
 def test_other_numbers_are_cut_into_thirds():
-    named = bands(pd.Series(np.arange(90.0)), "stage_of_disease")  # "age" inside a word is no age
-    assert named.value_counts().tolist() == [30, 30, 30] or sorted(named.value_counts()) == [
+    names = number_bands(
+        pd.Series(np.arange(90.0)), "stage_of_disease"
+    )  # "age" inside a word is no age
+    assert names.value_counts().tolist() == [30, 30, 30] or sorted(names.value_counts()) == [
         29,
         30,
         31,
@@ -67,17 +69,21 @@ def test_other_numbers_are_cut_into_thirds():
 
 
 def test_columns_that_tell_nobody_apart_are_left_out(images):
-    assert list(groups(images, TASK)) == ["age_approx", "sex", "view"]  # all are of one source
+    assert list(subgroups_of(images, TASK)) == [
+        "age_approx",
+        "sex",
+        "view",
+    ]  # all are of one source
     many = pd.DataFrame(
         {"image_id": [str(i) for i in range(60)], "source": [f"s{min(i, 20)}" for i in range(60)]}
     )
-    values = groups(many, TASK)["source"]
+    values = subgroups_of(many, TASK)["source"]
     assert values.nunique() == 13 and (values == "others").sum() == 60 - 40 - 11
 
 
 def test_bands_come_in_order_and_missing_last():
     values = pd.Series(["missing", "70 and over", "under 40", "others", "40 to 54"])
-    assert order(values) == ["under 40", "40 to 54", "70 and over", "others", "missing"]
+    assert display_order(values) == ["under 40", "40 to 54", "70 and over", "others", "missing"]
 
 
 def test_aucs_equal_those_of_the_rows_picked_by_hand():

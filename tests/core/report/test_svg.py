@@ -15,7 +15,7 @@ from pipeline.core.metrics import auc, auc_difference
 from pipeline.core.report import svg as figures
 from pipeline.core.report import views as viewgain
 from pipeline.core.report.training_curves import curves_of, read_log
-from pipeline.core.report.views import gains
+from pipeline.core.report.views import view_gains
 from pipeline.core.runtime.errors import UserError
 from tests.cases.reports import log_lines
 
@@ -69,7 +69,7 @@ def test_gain_of_views_equals_the_paired_difference_of_their_means():
     views = labels[:, None, None] + generator.normal(size=(300, 6, 1)) * 2
     images = pd.DataFrame({"image_id": [str(i) for i in range(300)]})
     patients = generator.integers(0, 120, 300)
-    rows = gains(
+    rows = view_gains(
         views,
         Rows(images, images[:0], (0,), {}),
         labels[:, None],
@@ -97,5 +97,5 @@ def test_curves_of_a_log():
 def test_a_log_that_is_cut_is_named(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"phase": "pretrained", "step": 1}\n{"pha')
-    with pytest.raises(UserError, match=r"log.jsonl: line 2: '\{\"pha' is no JSON"):
+    with pytest.raises(UserError, match=r"log.jsonl: line 2: '\{\"pha' is not JSON"):
         read_log(path, "make finetune")
