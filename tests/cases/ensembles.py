@@ -110,3 +110,11 @@ def noisy(images: pd.DataFrame, labels, strength: float, seed: int) -> pd.DataFr
             for label in labels
         }
     )
+
+
+def members_of(strengths, n=600, seed=0):
+    """(members (M, n, 1), truth (n, 1)); independent noise, so that averaging helps."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(n) < 0.3).astype(float)
+    members = [generator.normal(size=n) + strength * labels for strength in strengths]
+    return np.stack(members)[:, :, None], labels[:, None]
