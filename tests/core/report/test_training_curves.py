@@ -8,10 +8,13 @@ from tests.cases.reports import log_lines
 
 
 def test_curves_of_a_log():
-    made = curves_of(log_lines(3))
-    assert made.border == 60 and made.last == 120
-    assert made.valid == ([20, 40, 60, 80, 100, 120], pytest.approx([0.6, 0.7, 0.8, 0.6, 0.7, 0.8]))
-    assert made.alpha == ([80, 100, 120], pytest.approx([0.4, 0.3, 0.2]))
+    curves = curves_of(log_lines(3))
+    assert curves.border == 60 and curves.last == 120
+    assert curves.valid == (
+        [20, 40, 60, 80, 100, 120],
+        pytest.approx([0.6, 0.7, 0.8, 0.6, 0.7, 0.8]),
+    )
+    assert curves.alpha == ([80, 100, 120], pytest.approx([0.4, 0.3, 0.2]))
     lines = [
         {"phase": "finetuned", "step": 20, "train_auc": [float("nan"), 0.7]},
         {"phase": "finetuned", "step": 40, "train_auc": [float("nan")], "reach": [float("inf")]},
