@@ -41,6 +41,7 @@ def on_scale(
         return scores
     if method == "rank":
         return ranks_within(scores, np.zeros(len(scores)) if folds is None else folds)
+    # quantiles: a column without a map is one that the member does not predict
     quantiles = np.full(scores.shape, np.nan)
     for column, frozen in enumerate(maps):
         if frozen:
@@ -50,6 +51,7 @@ def on_scale(
 
 def normalised_ranks(scores: np.ndarray) -> np.ndarray:
     """(rank - 1/2) / n of each score (n,), ties sharing their mean rank: in (0, 1), mean 1/2."""
+    # rank - 1/2 = (how many are below + how many are below or equal) / 2, ties included
     ordered = np.sort(scores)
     twice = ordered.searchsorted(scores, "left") + ordered.searchsorted(scores, "right")
     return twice / (2 * max(len(scores), 1))
@@ -58,6 +60,7 @@ def normalised_ranks(scores: np.ndarray) -> np.ndarray:
 def ranks_within(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Normalised ranks of each column of (n, K) within each group (n,) of rows, a fold say; NaN
     columns stay NaN."""
+    # networks of different folds may differ in scale, so only ranks within a fold can be pooled
     ranks = np.full(scores.shape, np.nan)
     for group in np.unique(groups):
         rows = groups == group

@@ -72,6 +72,7 @@ def read_rows(competition: Competition, folds: Sequence[int] | None = None) -> R
             raise UserError(
                 f"fold {fold}: folds.csv of {name} has the folds {', '.join(map(str, known))}"
             )
+    # a fold named twice counts once
     chosen = tuple(known if folds is None else sorted(set(folds)))
     if not chosen:
         raise UserError(f"folds.csv of {name} validates no patient: every fold is -1")
@@ -122,6 +123,7 @@ def read_member(
         places = align(path, test, ids, "of the test set")
         test_parts.append(label_columns(test, places, labels))
 
+        # the folds may have been scored with different numbers of views: the fewest are reported
         digest.update(file_hash(path).encode())
         views.add(int(sidecar.get("views", 1)))
     if len({len(test) for test in test_parts}) > 1:
@@ -129,6 +131,7 @@ def read_member(
             f"{path.parent.parent}: some folds scored the test images and some did not; delete "
             f"{path.name} of those that did not and predict again"
         )
+    # the parts are in the order of rows.validated, fold after fold
     out_of_fold = np.concatenate(validated_parts)
     return Member(name, stage, out_of_fold, np.stack(test_parts), min(views), digest.hexdigest())
 
@@ -151,12 +154,14 @@ def label_columns(table: pd.DataFrame, positions: np.ndarray, labels: Sequence[s
 def comparable(member: Member, method: str, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """(out-of-fold (n, K), test (t, K)) on the scale of `method` ("mean", "rank", "quantile"), the
     test scores averaged over the folds' networks."""
+    # fold by fold, since each fold has its own network
     fold_of_row = rows.validated["fold"].to_numpy()
     out_of_fold = np.full(member.out_of_fold.shape, np.nan)
     tests = np.full(member.test.shape, np.nan)
     for position, fold in enumerate(rows.folds):
         inside = fold_of_row == fold
         own = member.out_of_fold[inside]
+        # the test rows go through the maps of the fold's out-of-fold scores
         maps = frozen_maps(own) if method == "quantile" else ()
         out_of_fold[inside] = on_scale(own, method, maps=maps)
         tests[position] = on_scale(member.test[position], method, maps=maps)

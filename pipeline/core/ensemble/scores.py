@@ -83,6 +83,7 @@ def partial_row(
     scores: np.ndarray, truth: np.ndarray, groups: np.ndarray, replicates: int, seed: int
 ) -> dict:
     """The partial AUC of one label with its interval; scores, truth, groups: (n,)."""
+    # drawing the rows is some hundred times slower than the counts of `bootstrap_aucs`
     samples = bootstrap_metric(partial_auc, scores, truth, groups, replicates, seed)
     low, high = percentiles(samples, LEVEL)
     return {"partial_auc": partial_auc(scores, truth), "partial_low": low, "partial_high": high}
@@ -103,6 +104,7 @@ def difference_row(
     scores, truth: (n, K); groups: (n,) patients. Keys: first, second (the names as given),
     difference, low, high, p, labels (how many).
     """
+    # the means are over the same labels, else their difference would mean nothing
     both_scored = ~np.isnan(first_scores).any(axis=0) & ~np.isnan(second_scores).any(axis=0)
     used = classes(truth) & both_scored
     if not used.any():

@@ -40,12 +40,14 @@ def units_of(images: pd.DataFrame, task: Task) -> Units:
             "fold": images["fold"].to_numpy() if "fold" in images else -1,
         }
     )
+    # no rows: the test images may not have been scored
     if len(images):
         known = truth(images, task.labels, task)
     else:
         known = np.empty((0, len(task.labels)), np.float32)
     is_test = (images["split"] == "test").to_numpy()
     known = np.where(is_test[:, None], np.nan, known)
+    # a study is positive when one of its images is; NaN only where all its images are NaN
     if task.unit == "study":
         known = pd.DataFrame(known).groupby(unit.to_numpy(), sort=False).max().to_numpy()
         keys = keys.drop_duplicates("unit_id").reset_index(drop=True)
@@ -65,6 +67,7 @@ def aggregate(
     unit: (n,) ids. how: "max", "mean", or "frontal_first": the mean of a unit's frontal images, of
     all its images where it has none; frontal: (n,) bool, needed for that.
     """
+    # sort=False keeps the order of first appearance, which `units_of` has too
     columns = pd.DataFrame(scores)
     if how == "frontal_first":
         if frontal is None:

@@ -13,11 +13,13 @@ def differences(evidence: Evidence) -> str:
     pairs = evidence.facts["differences"]
     if not pairs:
         return paragraph("Nothing to compare: one member, one stage.")
+    # one scale for all rows, 0 within
     ends = [0.0]
     for pair in pairs:
         ends += [pair["low"], pair["high"]]
     limits = limits_of(ends, 0.01)
 
+    # green where the interval excludes 0
     rows = []
     for pair in pairs:
         better = "first" if pair["difference"] > 0 else "second"

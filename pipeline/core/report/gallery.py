@@ -36,6 +36,7 @@ def gallery(evidence: Evidence) -> str:
     for k in np.flatnonzero(classes(truth)):
         label = evidence.labels[k]
         scores = evidence.final[:, k]
+        # the share of cases that score lower, 0 to 1
         below = scores.argsort().argsort() / max(len(scores) - 1, 1)
 
         # from the most confident error down
@@ -108,6 +109,7 @@ def case(evidence: Evidence, unit: int, size: int, score: float, below: float, t
 
 def facts_of(image: pd.Series, task: Task) -> list[str]:
     """The patient columns that are known, as text; image: a row of images.csv."""
+    # the columns that subgroups are made of
     facts = []
     for column in (*task.numeric, *task.categorical):
         if column not in image or pd.isna(image[column]):
@@ -130,6 +132,7 @@ def jpeg_base64(path: Path) -> str:
             f"{path}: missing or not an image; `make prepare` makes it again once prepare.json is "
             "deleted"
         )
+    # never enlarged: the browser does that as well
     shrink = SIDE / max(image.shape[:2])
     if shrink < 1:
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)

@@ -23,6 +23,7 @@ def histograms(evidence: Evidence) -> str:
     (paper, figure 2)."""
     run = best_run(evidence)
     truth = evidence.units.truth
+    # the final scores are those of stage 2 where there is nothing to average or blend
     stages = {}
     if run in evidence.before:
         stages[STAGE_1] = evidence.before[run]
@@ -73,6 +74,7 @@ def histogram(name: str, scores: np.ndarray, truth: np.ndarray) -> str:
     """
     positives = scores[truth == 1]
     negatives = scores[truth == 0]
+    # more bins where the rarer class can fill them
     low, high = histogram_range(scores[~np.isnan(truth)])
     bins = int(np.clip(2 * np.sqrt(min(len(positives), len(negatives))), *BINS))
     edges = np.linspace(low, high, bins + 1)

@@ -46,6 +46,7 @@ def roc(evidence: Evidence) -> str:
         for style, name, scores in compared:
             if not np.isnan(scores[:, k]).any():
                 lines.append((style, name, roc_points(scores[:, k], truth[:, k])[:2]))
+        # one band only: several would cover each other
         band = roc_band(final_scores[:, k], truth[:, k], evidence.patients)
         areas = ", ".join(
             f"{name} {auc(scores[:, k], truth[:, k]):.3f}" for _, name, scores in compared
@@ -81,6 +82,7 @@ def roc_plot(lines: Sequence, band: tuple, style: str, side: float, points: Sequ
     points  (specificity, sensitivity, name) of readers
     """
     plot = Plot((0, side), (1 - side, 1), "false positive rate (1 − specificity)", "sensitivity")
+    # the diagonal is chance
     if side == 1:
         plot.line([0, 1], [0, 1], "c-soft thin dotted")
     plot.area(*band, style)

@@ -92,6 +92,7 @@ def label_table(evidence: Evidence) -> str:
     if len(evidence.labels) == 1:
         return ""
     scores = evidence.scores.set_index(["member", "stage", "label"])
+    # in the order of scores.csv
     members = evidence.scores[["member", "stage"]].drop_duplicates()
     rows = []
     for member, stage in members.itertuples(index=False):
@@ -101,6 +102,7 @@ def label_table(evidence: Evidence) -> str:
             cells.append(auc_text(scores.loc[key]) if key in scores.index else "–")
         rows.append([member_title(member, stage), *cells])
 
+    # n and positives are those of the label, whichever member is scored
     counts = evidence.scores.drop_duplicates("label").set_index("label")
     heads = []
     for label in evidence.labels:

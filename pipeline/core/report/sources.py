@@ -21,6 +21,7 @@ COMMIT_SHOWN = 10  # letters of a commit
 
 def origins(evidence: Evidence) -> str:
     """Files with their hashes and the commits that made them; versions."""
+    # the submission may not have been written yet
     rows = []
     for path, command, made_at in single_files(evidence):
         if path.is_file():

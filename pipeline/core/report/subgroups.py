@@ -38,6 +38,7 @@ def unit_values(images: pd.DataFrame, column: str) -> pd.Series:
     """
     unit = unit_of_image(images)
     known = images[column].notna()
+    # sorted, so that the order of the images does not matter
     text = images[column][known].astype(str)
     joined = text.groupby(unit[known]).agg(lambda values: " + ".join(sorted(set(values))))
     return pd.Series(pd.unique(unit)).map(joined).fillna(MISSING)
@@ -65,6 +66,7 @@ def number_bands(values: pd.Series, column: str) -> pd.Series:
     if is_age(column):
         bands = AGE_BANDS
     else:
+        # thirds of the units that have a number
         thirds = np.nanquantile(values, [1 / 3, 2 / 3]) if values.notna().any() else (0, 0)
         low, high = thirds
         bands = (
@@ -88,6 +90,7 @@ def subgroups_of(images: pd.DataFrame, task: Task) -> dict[str, pd.Series]:
     for column in (*task.categorical, "source"):
         if column in images:
             values = unit_values(images, column)
+            # the rarest values are one subgroup: each alone has too few cases to score
             common = values.value_counts().index[:MOST_VALUES]
             columns[column] = values.where(values.isin(common), OTHERS)
     return {column: values for column, values in columns.items() if values.nunique() > 1}
@@ -135,6 +138,7 @@ def subgroup_rows(
             "low": float("nan"),
             "high": float("nan"),
         }
+        # an AUC needs both classes
         if 0 < positives < n:
             own = (scores[inside], truth[inside])
             row["auc"] = auc(*own)
@@ -169,6 +173,7 @@ def subgroups(evidence: Evidence) -> str:
 def label_table(evidence: Evidence, k: int, columns: dict[str, pd.Series]) -> str:
     """The table of one label: a heading for each column, a line for each of its subgroups."""
     truth = evidence.units.truth[:, k]
+    # one scale for all columns
     rows_of_column = {}
     ends = []
     for column, values in columns.items():

@@ -82,6 +82,7 @@ class Plot:
 
     def path(self, x, y) -> str:
         """`M..L..` through the points, those that are NaN left out."""
+        # one decimal is a tenth of a pixel on a phone, and keeps the page small
         corners = []
         for a, b in zip(self.at_x(x), self.at_y(y)):
             if np.isfinite(a) and np.isfinite(b):
@@ -106,6 +107,7 @@ class Plot:
 
     def add(self, mark: str, title: str = "") -> None:
         """One SVG element `<name .../>`, with a tooltip."""
+        # a <title> inside the element is what browsers show as its tooltip
         if title:
             name = mark[1 : mark.index(" ")]
             mark = mark.replace("/>", f"><title>{escape(title)}</title></{name}>")
@@ -163,6 +165,7 @@ class Plot:
 def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """At most about so many of a monotone curve's points, evenly spaced along it; both ends are
     kept."""
+    # a curve may have a corner for every row, the drawing has some hundred pixels
     if len(x) <= points:
         return x, y
     last = len(x) - 1

@@ -56,6 +56,7 @@ def curves_of(lines: list[dict]) -> Curves:
     stage_1_steps = [line["step"] for line in lines if line["phase"] == "pretrained"]
     curves = Curves(border=max(stage_1_steps, default=0))
     for line in lines:
+        # each stage counts its steps from 1
         step = line["step"]
         if line["phase"] == "finetuned":
             step += curves.border
@@ -72,6 +73,7 @@ def curves_of(lines: list[dict]) -> Curves:
 
 def append_mean(curve: Curve, step: int, values: list[float | None]) -> None:
     """Append the mean of the values that are finite numbers; nothing where none is."""
+    # NaN: a batch without one of the classes; infinite: a normaliser without a bound
     known = [value for value in values if value is not None and np.isfinite(value)]
     if known:
         curve[0].append(step)

@@ -63,6 +63,7 @@ def read_views(name: str, run: str, rows: Rows, labels: Sequence[str]) -> np.nda
         part = np.full((len(wanted), views.shape[1], len(labels)), np.nan)
         part[:, :, [labels.index(label) for label in own_labels]] = views[places]
         parts.append(part)
+    # folds may have been predicted with different numbers of views
     fewest = min(part.shape[1] for part in parts)
     return np.concatenate([part[:, :fewest] for part in parts])
 
@@ -89,6 +90,7 @@ def view_gains(
     views: (n, V, K) of images; truth: (U, K), patients: (U,) of units. The AUC is the mean over the
     labels that can be scored; intervals resample patients.
     """
+    # gains are over one view, the first
     one_view = to_units(rows.validated, views[:, :1].mean(axis=1), task)
     gains = []
     for count in view_counts(views.shape[1]):

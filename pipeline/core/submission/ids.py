@@ -70,6 +70,7 @@ def hint(unknown: pd.Series, asked: pd.Series, unit: str) -> str:
 
 def reasons_for(asked: pd.Series, unit: str) -> dict[str, Callable[[str], bool]]:
     """Reason -> function of an id: True where the reason explains it."""
+    # sets, since every id is looked up
     known = set(asked)
     as_numbers = set(asked.map(as_number))
     tails = set(asked.map(tail))

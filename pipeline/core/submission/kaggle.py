@@ -41,6 +41,7 @@ def submit_command(
     """The client's arguments that submit a file, or the output of that name of a notebook's
     version."""
     command = ["competitions", "submit", slug]
+    # a notebook's output is known by its name alone, a file by its path
     if kernel:
         command += ["-k", kernel, "-v", str(version), "-f", file.name]
     else:
@@ -58,6 +59,7 @@ def run(arguments: list[str]) -> str:
     command = [sys.executable, "-m", "kaggle", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
+        # the client ends with the reason, after any warnings
         output = done.stderr.strip() or done.stdout.strip() or "nothing"
         last_line = output.splitlines()[-1]
         if "No module named kaggle" in last_line:

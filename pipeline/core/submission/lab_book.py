@@ -97,6 +97,7 @@ def find(competition: str, sha256: str) -> dict[str, str] | None:
 
 def add(competition: str, file: Path, sha256: str, commit: str, members: str, auc: str) -> None:
     """Append the line of a new submission; the very same file again adds none."""
+    # `make submit` may run again on the same scores
     if find(competition, sha256):
         return
     values = {

@@ -80,6 +80,7 @@ def fill(sample: pd.DataFrame, scores: pd.DataFrame, submission: Submission) -> 
     a score that is not a number, or a unit twice; units that the organiser did not ask for are left
     out.
     """
+    # a unit with two rows would be filled in twice
     keys = scores["unit_id"].astype("str").map(plain_id)
     if keys.duplicated().any():
         raise UserError(f"unit {keys[keys.duplicated()].iloc[0]!r} has two rows in the ensemble")
@@ -105,6 +106,7 @@ def read_text_table(path: Path) -> tuple[list[str], pd.DataFrame, list[Finding]]
     file as such (then header and rows may be empty)."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
+    # utf-8-sig: a byte order mark, which spreadsheets write, is not part of the first name
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -211,6 +213,7 @@ def column_hint(header: list[str], missing: list[str]) -> str:
     """What may have happened to the missing columns, or ''."""
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         return " (the fields are not separated by commas)"
+    # names that differ by case or white space only
     by_plain_name = {column.strip().lower(): column for column in header}
     near = [
         f"{by_plain_name[column.lower()]!r} for {column!r}"
@@ -238,6 +241,7 @@ def cell_findings(
 
     cells, ids: text, indexed by their row in the file.
     """
+    # each cell is of one kind at most, so that it is reported once
     values = to_numbers(cells)
     text = cells.str.strip(" \t").str.lower()
     missing = text.isin(MISSING_WORDS)

@@ -154,6 +154,7 @@ def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
 def unlike_reference(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Finding]:
     """Columns that run against the reference's, or follow another column of it better than their
     own."""
+    # ranks, since the two may be on different scales
     common = scores.index[scores.index.isin(reference.index) & ~scores.index.duplicated()]
     if len(common) < MIN_ROWS:
         return []
@@ -169,6 +170,7 @@ def unlike_reference(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Find
             for other in names
             if other != column
         }
+        # an inverted column may look like a swapped one: the stronger correlation decides
         best = max(others, key=others.get, default=None)
         if own < 0 and (best is None or others[best] <= -own):
             message = f"rank correlation {own:.2f} with the ensemble's scores: inverted?"

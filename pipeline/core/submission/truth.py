@@ -42,6 +42,7 @@ def read_table(path: Path, needed: Sequence[str], identity: str) -> pd.DataFrame
                 f"{path}: the column {column!r} is missing; there are "
                 f"{', '.join(map(str, table.columns))}"
             )
+    # rows count as an editor shows them: the header is row 1
     blank = table[identity].isna()
     if blank.any():
         raise UserError(f"{path}: row {int(blank.argmax()) + 2}, column {identity}: blank")
@@ -94,6 +95,7 @@ def numeric_columns(
 ) -> np.ndarray:
     """Columns as float64 (n, K); UserError naming the first cell that is not a finite number (nor
     blank, if allowed)."""
+    # text becomes NaN here, and is distinguished from a blank below
     columns = [pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in names]
     values = np.stack(columns, axis=1)
     wrong = ~np.isfinite(values)
