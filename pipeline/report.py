@@ -29,8 +29,11 @@ from pipeline.core.artifacts.provenance import notice, write_sidecar
 from pipeline.core.config.competition import load
 from pipeline.core.config.target import parse_target
 from pipeline.core.report import (
+    differences,
     folds,
     gallery,
+    histograms,
+    members,
     roc_curves,
     scores,
     sources,
@@ -73,17 +76,17 @@ def report(evidence: Evidence, truth: Path | None = None, readers: Path | None =
     """The page's HTML."""
     sections = [
         ("summary", "Scores", scores.summary(evidence)),
-        ("differences", "Which differences are real", scores.differences(evidence)),
+        ("differences", "Which differences are real", differences.differences(evidence)),
         ("roc", "ROC curves", roc_curves.roc(evidence)),
         *(
             [("readers", "Against radiologists", against_readers(evidence, truth, readers))]
             if truth
             else []
         ),
-        ("histograms", "Scores of positives and negatives", roc_curves.histograms(evidence)),
+        ("histograms", "Scores of positives and negatives", histograms.histograms(evidence)),
         ("training", "Training", training.training(evidence)),
         ("views", "Test-time views", views.views(evidence)),
-        ("members", "Members of the ensemble", scores.members(evidence)),
+        ("members", "Members of the ensemble", members.members(evidence)),
         ("subgroups", "Subgroups", subgroups.subgroups(evidence)),
         ("errors", "The most confident errors", gallery.gallery(evidence)),
         ("folds", "Folds", folds.folds(evidence)),

@@ -10,6 +10,7 @@ AUC is the mean over labels; in brackets its 95 % interval, by 1,000 resamples o
 
 import argparse
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -20,9 +21,13 @@ from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.target import parse_target
+from pipeline.core.ensemble.scores import with_interval
+from pipeline.core.ensemble.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
 from pipeline.core.runtime.command import run_stage, stage_parser
 
-NAME, CELL = 22, 24  # widths; with a margin of 2 a line has 96 columns
+# widths of the columns; with a margin of 2 a line has 96 characters
+NAME = 22
+CELL = 24
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,88 +37,96 @@ def main(arguments: argparse.Namespace) -> None:
 
 def summary(competition: Competition) -> str:
     """The table of one competition as text."""
-    folder, made_by = models_folder(competition.name), f"make ensemble COMP={competition.name}"
-    scores = read_csv(
-        folder / "scores.csv", ("member", "stage", "label", "auc", "low", "high"), made_by
-    )
+    folder = models_folder(competition.name)
+    made_by = f"make ensemble COMP={competition.name}"
+    columns = ("member", "stage", "label", "auc", "low", "high")
+    scores = read_csv(folder / "scores.csv", columns, made_by)
     facts = read_json(folder / "ensemble.json", made_by)
-    means = scores[scores["label"] == "mean"].set_index(["member", "stage"])
-    named = [
-        stage
-        for stage in scores["stage"].unique()
-        if stage not in ("CE", "blend", "ensemble", METADATA)
-    ]
-    columns = [("CE", ("CE",)), (" / ".join(named), tuple(named)), (blend_name(facts), ("blend",))]
-    columns = columns if facts["metadata"] else columns[:2]
-    lines = [heading(competition, scores, facts), line("", *(title for title, _ in columns))]
+    means = scores[scores["label"] == MEAN_LABEL].set_index(["member", "stage"])
+    blended = bool(facts["metadata"])
+
+    # the heading: runs may end with different losses, which share the column of stage 2
+    stage_2 = [stage for stage in scores["stage"].unique() if is_stage_2(stage)]
+    titles = [STAGE_1, " / ".join(stage_2)]
+    if blended:
+        titles.append(blend_title(facts["metadata"]))
+    lines = [heading(competition, scores, facts), line("", *titles)]
+
+    # a line for each run, one for the metadata network, one for the ensemble
     for run in facts["weights"]:
-        lines.append(line(run, *(cell(means, run, stages) for _, stages in columns)))
+        cells = [auc_cell(means, run, [STAGE_1]), auc_cell(means, run, stage_2)]
+        if blended:
+            cells.append(auc_cell(means, run, [BLEND]))
+        lines.append(line(run, *cells))
     if (METADATA, METADATA) in means.index:
-        beside = METADATA if facts["metadata"] else f"{METADATA}, not blended"
-        lines.append(line(beside, "", cell(means, METADATA, (METADATA,))))
-    lines.append(
-        line(
-            f"ensemble of {len(facts['weights'])}",
-            "",
-            cell(means, "ensemble", ("ensemble",)),
-            cell(means, "ensemble", ("blend",)) if facts["metadata"] else "",
-        )
-    )
-    return "\n".join([*lines, "", *files(competition)])
+        name = METADATA if blended else f"{METADATA}, not blended"
+        lines.append(line(name, "", auc_cell(means, METADATA, [METADATA])))
+    cells = ["", auc_cell(means, ENSEMBLE, [ENSEMBLE])]
+    if blended:
+        cells.append(auc_cell(means, ENSEMBLE, [BLEND]))
+    lines.append(line(f"ensemble of {len(facts['weights'])}", *cells))
+    return "\n".join([*lines, "", *files_to_look_at(competition)])
 
 
 def heading(competition: Competition, scores: pd.DataFrame, facts: dict) -> str:
-    """The competition, and what was scored."""
-    rows = scores[scores["label"] == "mean"] if (scores["label"] == "mean").any() else scores
-    unit = {"image": "images", "study": "studies"}[competition.task.unit]
+    """The competition, what was scored, and a rule below."""
+    rows = scores[scores["label"] == MEAN_LABEL]
+    if not len(rows):
+        rows = scores
     text = ""
     if len(rows):
+        unit = {"image": "images", "study": "studies"}[competition.task.unit]
+        folds = len(facts["folds"])
         text = (
-            f"{int(rows['n'].iloc[-1]):,} {unit} out of fold, {int(rows['positives'].iloc[-1]):,} "
-            "positives, "
-            f"{len(facts['folds'])} fold{'s' * (len(facts['folds']) != 1)}"
+            f"{int(rows['n'].iloc[-1]):,} {unit} out of fold, "
+            f"{int(rows['positives'].iloc[-1]):,} positives, {folds} fold{'s' * (folds != 1)}"
         )
     return f"{competition.task.title}: {text}\n" + "─" * (NAME + 3 * CELL + 2)
 
 
-def blend_name(facts: dict) -> str:
-    """`0.5 : 0.5 metadata`, "" where there is none."""
-    share = facts["metadata"]
-    return f"{1 - share:g} : {share:g} metadata" if share else ""
+def blend_title(share: float) -> str:
+    """`0.5 : 0.5 metadata`, for the metadata network's share of the blend."""
+    return f"{1 - share:g} : {share:g} metadata"
 
 
 def line(name: str, *cells: str) -> str:
+    """One line of the table."""
     return f"  {name:<{NAME}}" + "".join(f"{text:<{CELL}}" for text in cells).rstrip()
 
 
-def cell(means: pd.DataFrame, member: str, stages: tuple[str, ...]) -> str:
-    """`.8123 [.7801, .8432]` of the first of the stages that the member has."""
+def auc_cell(means: pd.DataFrame, member: str, stages: Collection[str]) -> str:
+    """`0.8123 [0.780, 0.843]` of the first of the stages that the member has, else a dash.
+
+    means: the rows of scores.csv of the mean over labels, indexed by member and stage.
+    """
     for stage in stages:
         if (member, stage) in means.index:
             row = means.loc[(member, stage)]
-            return f"{row['auc']:.4f} [{row['low']:.3f}, {row['high']:.3f}]"
+            # ends with 3 digits, so that three columns fit a terminal of 100
+            return with_interval(row["auc"], row["low"], row["high"], ends=".3f")
     return "–"
 
 
-def files(competition: Competition) -> list[str]:
-    """The files to look at, those that stand."""
+def files_to_look_at(competition: Competition) -> list[str]:
+    """A line for each of the files that exist."""
     name = competition.name
     audit = data_folder(name) / "folds_audit.json"
-    found = [
+    files = [
         ("submission", submissions_folder(name) / competition.submission.file, ""),
         ("report", submissions_folder(name) / "report.html", "open it in a browser"),
         ("scores", models_folder(name) / "scores.csv", ""),
         ("images", data_folder(name) / "images.csv", ""),
         ("folds", audit, leaks(audit) if audit.is_file() else ""),
     ]
-    return [
-        line(what, str(path)) + (f"  ({note})" if note else "")
-        for what, path, note in found
-        if path.is_file()
-    ]
+    lines = []
+    for title, path, note in files:
+        if path.is_file():
+            lines.append(line(title, str(path)) + (f"  ({note})" if note else ""))
+    return lines
 
 
 def leaks(audit: Path) -> str:
+    """How many leaks folds_audit.json names, in words."""
     count = len(json.loads(audit.read_text(encoding="utf-8")).get("leaks", []))
     return f"{count} leaks between folds"
 

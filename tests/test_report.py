@@ -27,8 +27,9 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 PUBLISHED = (("CE", 0.9345, "is one network"), ("final", 0.9438, "ten <of> them"))
 
 
-def published(made):
-    return replace(made, module=SimpleNamespace(published=PUBLISHED))
+def published(competition):
+    """The same competition, whose file has the paper's numbers."""
+    return replace(competition, module=SimpleNamespace(published=PUBLISHED))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,11 @@ class Checker(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.links, self.ids, self.images, self.cells = [], [], [], [], []
+        self.open = []
+        self.links = []
+        self.ids = []
+        self.images = []
+        self.cells = []
         self.feed(text)
         self.close()
 
@@ -107,25 +112,21 @@ def test_html_is_well_formed_and_needs_nothing_from_elsewhere(page):
     for link in found.links:
         assert link.startswith("data:image/jpeg;base64,") or link[1:] in found.ids, link
     assert not re.search(r"https?://|@import|url\((?!#)|@font-face|<script|javascript:", page)
-    assert len(found.images) == 2 * 2 * 4  # labels, kinds of error, pictures
-    assert (
-        page.startswith("<!DOCTYPE html>")
-        and 'name="viewport"' in page
-        and "prefers-color-scheme: dark" in page
-    )
+    assert len(found.images) == 2 * 2 * 4  # labels, kinds of error, images
+    assert page.startswith("<!DOCTYPE html>")
+    assert 'name="viewport"' in page
+    assert "prefers-color-scheme: dark" in page
 
 
 def test_text_of_the_data_is_escaped(page):
-    assert (
-        "Lesions &amp; scars" in page
-        and "&lt;leg&gt; &amp; foot" in page
-        and "ten &lt;of&gt; them" in page
-    )
+    for text in ("Lesions &amp; scars", "&lt;leg&gt; &amp; foot", "ten &lt;of&gt; them"):
+        assert text in page
     assert "<leg>" not in page
 
 
 def test_numbers_are_those_of_scores_csv(page):
-    cells, table = set(Checker(page).cells), pd.read_csv(models_folder(NAME) / "scores.csv")
+    cells = set(Checker(page).cells)
+    table = pd.read_csv(models_folder(NAME) / "scores.csv")
     assert len(table) == 9 * 3
     for row in table.itertuples():
         assert f"{row.auc:.4f} [{row.low:.4f}, {row.high:.4f}]" in cells, row
@@ -173,19 +174,15 @@ def test_evidence_agrees_with_scores_read_independently():
 def test_gallery_shows_the_worst_negative_and_the_worst_positive(page):
     evidence = read_evidence(competition(unit="study"))
     for k in range(2):
-        scores, labels = evidence.final[:, k], evidence.units.truth[:, k]
-        worst = evidence.units.keys["image_id"].to_numpy()
-        high = worst[labels == 0][np.argmax(scores[labels == 0])]
-        low = worst[labels == 1][np.argmin(scores[labels == 1])]
         label = evidence.labels[k]
-        assert (
-            f'alt="{label}, negative, scored high: {high}, score {scores[labels == 0].max():.3f}'
-            in page
-        )
-        assert (
-            f'alt="{label}, positive, scored low: {low}, score {scores[labels == 1].min():.3f}'
-            in page
-        )
+        scores = evidence.final[:, k]
+        ids = evidence.units.keys["image_id"].to_numpy()
+        negatives = np.flatnonzero(evidence.units.truth[:, k] == 0)
+        positives = np.flatnonzero(evidence.units.truth[:, k] == 1)
+        high = negatives[np.argmax(scores[negatives])]
+        low = positives[np.argmin(scores[positives])]
+        for unit, kind in ((high, "negative, scored high"), (low, "positive, scored low")):
+            assert f'alt="{label}, {kind}: {ids[unit]}, score {scores[unit]:.3f}' in page
 
 
 @pytest.mark.parametrize(
@@ -208,7 +205,7 @@ def test_gallery_shows_the_worst_negative_and_the_worst_positive(page):
         ("models/lesions/two/fold2/log.jsonl", "make finetune COMP=lesions RUN=two"),
         ("data/lesions/folds_audit.json", "python -m pipeline.folds lesions --audit"),
         ("data/lesions/images.csv", "make prepare COMP=lesions"),
-        ("data/lesions/images/64", "no prepared pictures in it; `make prepare COMP=lesions`"),
+        ("data/lesions/images/64", "no prepared images in it; `make prepare COMP=lesions`"),
     ],
 )
 def test_a_missing_artifact_is_an_error_that_names_it(copy, path, message):
@@ -216,8 +213,10 @@ def test_a_missing_artifact_is_an_error_that_names_it(copy, path, message):
     shutil.rmtree(victim) if victim.is_dir() else victim.unlink()
     with pytest.raises(UserError) as caught:
         stage.report(read_evidence(competition(unit="study")))
-    told = str(caught.value)
-    assert message in told and "\n" not in told and str(victim.parent) in told
+    text = str(caught.value)
+    assert message in text
+    assert str(victim.parent) in text
+    assert "\n" not in text
 
 
 @pytest.mark.usefixtures("copy")
@@ -302,8 +301,7 @@ def test_truth_of_the_other_download_is_aligned_by_what_follows_its_folder():
 
 @pytest.mark.usefixtures("roots")
 def test_summary_fits_a_terminal_and_says_what_scores_csv_says():
-    made = competition(unit="study")
-    text = summary(made)
+    text = summary(competition(unit="study"))
     table = pd.read_csv(models_folder(NAME) / "scores.csv").set_index(["member", "stage", "label"])
     lines = {line[2 : NAME_WIDTH + 2].strip(): line for line in text.splitlines()}
     for member, stage_name, line in (

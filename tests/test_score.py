@@ -240,15 +240,15 @@ def test_duplicates_may_count_once(files, capsys):
         ),
         (
             lambda table: table.assign(target="high"),
-            r"one\.csv: row 2, column target: 'high' is no finite number",
+            r"one\.csv: row 2, column target: 'high' is not a finite number",
         ),
         (
             lambda table: table.assign(target=np.nan),
-            r"one\.csv: row 2, column target: 'nan' is no finite number",
+            r"one\.csv: row 2, column target: 'nan' is not a finite number",
         ),
         (
             lambda table: table.assign(target=np.inf),
-            r"one\.csv: row 2, column target: 'inf' is no finite number",
+            r"one\.csv: row 2, column target: 'inf' is not a finite number",
         ),
         (lambda table: table.drop(columns="target"), r"one\.csv: the column 'target' is missing"),
         (
@@ -270,7 +270,7 @@ def test_errors_in_a_file(files, change, message, capsys):
         (lambda table: table.assign(target=1), "column target has one class only"),
         (
             lambda table: table.assign(target=np.nan),
-            "row 2, column target: 'nan' is no finite number",
+            "row 2, column target: 'nan' is not a finite number",
         ),
     ],
 )

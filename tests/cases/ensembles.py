@@ -25,11 +25,11 @@ def competition(
     aggregate = "max" if unit == "study" else "mean"
     task = Task(title="Lesions", labels=labels, unit=unit, aggregate=aggregate, blank="ignore")
     recipe = {"network": "none", "size": 32, "pretrain": Pretrain(lr=1e-3), "finetune": Finetune()}
-    made = tuple(Run(named=run, **recipe) for run in runs)
+    recipes = tuple(Run(named=run, **recipe) for run in runs)
     submission = Submission(
         file="submission.csv", id_column="unit_id", columns={label: label for label in labels}
     )
-    return Competition(NAME, task, made, Metadata(), Blend(**blend), submission, None)
+    return Competition(NAME, task, recipes, Metadata(), Blend(**blend), submission, None)
 
 
 def write_tables(
@@ -55,10 +55,8 @@ def write_tables(
     if views > 1:  # a study is of one patient
         images["patient_id"] = images.groupby("unit_id")["patient_id"].transform("first")
     for label in labels:
-        positive = generator.random(rows + test) < 0.3
-        images[label] = (
-            pd.Series(positive).groupby(images["unit_id"]).transform("max").astype(float)
-        )
+        positive = pd.Series(generator.random(rows + test) < 0.3)
+        images[label] = positive.groupby(images["unit_id"]).transform("max").astype(float)
         images.loc[images["split"] == "test", label] = np.nan
     patients = images["patient_id"][images["split"] == "train"].drop_duplicates().sort_values()
     table = pd.DataFrame({"patient_id": patients, "fold": np.arange(len(patients)) % (folds + 1)})
@@ -84,12 +82,12 @@ def write_run(
 ) -> list[Path]:
     """Predictions of a run in every fold: the fold's images and, except for stage 1, the test
     images."""
-    fold, paths = fold_of(images), []
+    fold = fold_of(images)
+    paths = []
     for number in range(folds):
         kept = (fold == number) | ((fold == -2) & (file != STAGE_1_PREDICTIONS))
-        table = pd.concat(
-            [images.loc[kept, ["image_id", "split"]].assign(fold=number), scores[kept]], axis=1
-        )
+        keys = images.loc[kept, ["image_id", "split"]].assign(fold=number)
+        table = pd.concat([keys, scores[kept]], axis=1)
         paths.append(fold_folder(NAME, run, number) / file)
         owner = competition(labels=tuple(scores.columns), runs=(run,))
         kind = owner.metadata if run == METADATA else owner.run(run)
@@ -101,16 +99,16 @@ def write_run(
 def noisy(images: pd.DataFrame, labels, strength: float, seed: int) -> pd.DataFrame:
     """Scores in (0, 1) that know something of the labels."""
     generator = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {
-            label: 1
-            / (
-                1
-                + np.exp(
-                    -strength * (images[label].fillna(0.5) - 0.5)
-                    - generator.normal(size=len(images))
-                )
-            )
-            for label in labels
-        }
-    )
+    columns = {}
+    for label in labels:
+        logit = strength * (images[label].fillna(0.5) - 0.5) + generator.normal(size=len(images))
+        columns[label] = 1 / (1 + np.exp(-logit))
+    return pd.DataFrame(columns)
+
+
+def members_of(strengths, n=600, seed=0):
+    """(members (M, n, 1), truth (n, 1)); independent noise, so that averaging helps."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(n) < 0.3).astype(float)
+    members = [generator.normal(size=n) + strength * labels for strength in strengths]
+    return np.stack(members)[:, :, None], labels[:, None]

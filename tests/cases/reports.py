@@ -28,7 +28,11 @@ from pipeline.core.runs.facts import facts_of
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.predictions import write_predictions
 
-NAME, SIZE, VIEWS = "lesions", 64, 6
+NAME = "lesions"
+SIZE = 64  # pixels of the prepared images
+VIEWS = 6
+FOLDS = (0, 1, 2)
+STEPS = 60  # of each stage in the log
 
 
 def competition(labels=("nevus", "scar"), unit="image", metadata=0.5) -> Competition:
@@ -56,7 +60,7 @@ def competition(labels=("nevus", "scar"), unit="image", metadata=0.5) -> Competi
 
 
 def write_images(labels, unit: str, rows: int, seed: int) -> pd.DataFrame:
-    """images.csv and a picture an image; the last tenth are test rows."""
+    """images.csv and a prepared image for each row; the last tenth are test rows."""
     generator = np.random.default_rng(seed)
     patient = np.sort(generator.integers(0, rows // 3, rows))
     split = np.where(patient > patient[int(rows * 0.9)], "test", "train")
@@ -70,17 +74,19 @@ def write_images(labels, unit: str, rows: int, seed: int) -> pd.DataFrame:
         }
     )
     images["unit_id"] = images["patient_id"] + "/study1" if unit == "study" else images["image_id"]
+
+    # patient columns; one site has text that must be escaped, every ninth row knows little
     images["age"] = pd.Series(generator.integers(20, 90, rows // 3))[patient].to_numpy(float)
     images["sex"] = np.where(patient % 2, "female", "male")
     images["site"] = generator.choice(["head", "torso", "<leg> & foot"], rows)
     images.loc[::9, ["age", "site"]] = [np.nan, None]
+
     for label in labels:
-        positive = generator.random(rows) < 0.25
-        images[label] = (
-            pd.Series(positive).groupby(images["unit_id"]).transform("max").astype(float)
-        )
+        positive = pd.Series(generator.random(rows) < 0.25)
+        images[label] = positive.groupby(images["unit_id"]).transform("max").astype(float)
         images.loc[images["split"] == "test", label] = np.nan
     write_csv(data_folder(NAME) / "images.csv", images)
+
     for image in images["image_id"]:
         path = image_path(NAME, SIZE, image)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,87 +98,67 @@ def write_run(images: pd.DataFrame, run: str, labels, strength: float, seed: int
     """Predictions of both stages, the scores of every view, and a log, in every fold."""
     generator = np.random.default_rng(seed)
     fold = images["patient_id"].map(read_folds(NAME).set_index("patient_id")["fold"])
+    is_test = (images["split"] == "test").to_numpy()
     known = images[list(labels)].fillna(0.5).to_numpy()
-    for number in (0, 1, 2):
+    for number in FOLDS:
         folder = fold_folder(NAME, run, number)
+        validated = (fold == number).to_numpy() & ~is_test
+
+        # every view is the network's logit and some noise of its own
         logit = strength * (known - 0.5) + generator.normal(size=known.shape)
-        views = 1 / (
-            1
-            + np.exp(-logit[:, None] - generator.normal(size=(len(images), VIEWS, len(labels))) / 2)
-        )
-        for file, scores in (
-            (STAGE_1_PREDICTIONS, views.mean(1) / 4),
-            (PREDICTIONS, views.mean(1)),
+        noise = generator.normal(size=(len(images), VIEWS, len(labels))) / 2
+        views = 1 / (1 + np.exp(-logit[:, None] - noise))
+
+        # stage 1 leaves the test rows out
+        keys = images[["image_id", "split"]].assign(fold=number)
+        for file, scores, kept in (
+            (STAGE_1_PREDICTIONS, views.mean(1) / 4, validated),
+            (PREDICTIONS, views.mean(1), validated | is_test),
         ):
-            kept = ((fold == number) & (images["split"] != "test")).to_numpy()
-            kept = kept | (images["split"] == "test").to_numpy() if file == PREDICTIONS else kept
-            table = pd.concat(
-                [
-                    images[["image_id", "split"]].assign(fold=number),
-                    pd.DataFrame(scores, columns=list(labels)),
-                ],
-                axis=1,
-            )[kept]
+            table = pd.concat([keys, pd.DataFrame(scores, columns=list(labels))], axis=1)
             owner = competition(tuple(labels))
             kind = owner.metadata if run == METADATA else owner.run(run)
             facts = facts_of(Job(owner, kind, number), PREDICTIONS)
-            write_predictions(folder / file, table, **facts, views=VIEWS)
-        own = ((fold == number) & (images["split"] != "test")).to_numpy()
+            write_predictions(folder / file, table[kept], **facts, views=VIEWS)
         np.savez(
             folder / "predictions_views.npz",
-            image_id=images["image_id"][own].to_numpy(str),
+            image_id=images["image_id"][validated].to_numpy(str),
             labels=np.array(labels),
-            views=views[own].astype(np.float32),
+            views=views[validated].astype(np.float32),
         )
-        (folder / "log.jsonl").write_text("\n".join(map(json.dumps, log_lines(len(labels)))) + "\n")
+        lines = [json.dumps(line) for line in log_lines(len(labels))]
+        (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def log_lines(labels: int) -> list[dict]:
-    """What a run of 60 steps in each phase writes."""
+    """What a run of STEPS steps in each stage writes; an epoch has 20 steps."""
     lines = []
     for phase in ("pretrained", "finetuned"):
-        for step in range(1, 61):
+        for step in range(1, STEPS + 1):
             lines.append({"phase": phase, "step": step, "loss": 1 / step, "lr": 0.1})
-            if step % 20 == 0:
-                duals = {
-                    name: [value] * labels
-                    for name, value in (
-                        ("alpha", 0.5 - step / 200),
-                        ("gap", step / 100),
-                        ("reach", 1.0),
-                    )
-                }
-                lines.append(
-                    {
-                        "phase": phase,
-                        "step": step,
-                        "window": True,
-                        "train_auc": [0.5 + step / 150] * labels,
-                        **(duals if phase == "finetuned" else {}),
-                    }
-                )
-                lines.append(
-                    {
-                        "phase": phase,
-                        "step": step,
-                        "epoch": step // 20,
-                        "valid_auc": {"mean": 0.5 + step / 200},
-                    }
-                )
+            if step % 20:
+                continue
+            window = {"window": True, "train_auc": [0.5 + step / 150] * labels}
+            if phase == "finetuned":
+                window["alpha"] = [0.5 - step / 200] * labels
+                window["gap"] = [step / 100] * labels
+                window["reach"] = [1.0] * labels
+            lines.append({"phase": phase, "step": step, **window})
+            epoch = {"epoch": step // 20, "valid_auc": {"mean": 0.5 + step / 200}}
+            lines.append({"phase": phase, "step": step, **epoch})
     return lines
 
 
-def write_all(made: Competition, rows: int = 300, seed: int = 0) -> pd.DataFrame:
+def write_all(case: Competition, rows: int = 300, seed: int = 0) -> pd.DataFrame:
     """Every artifact up to ensemble.csv, by the stages themselves where they need no network;
     returns the images."""
-    labels = made.task.labels
-    images = write_images(labels, made.task.unit, rows, seed)
-    folds_stage.folds_of(
-        made, argparse.Namespace(folds=None, seed=None, map=None, audit=False, why=False)
-    )
+    labels = case.task.labels
+    images = write_images(labels, case.task.unit, rows, seed)
+    options = argparse.Namespace(folds=None, seed=None, map=None, audit=False, why=False)
+    folds_stage.folds_of(case, options)
     for number, run in enumerate(("one", "two", "metadata")):
         write_run(images, run, labels, 1.5 + number / 2, seed + number)
-    ensemble_stage.ensemble(made, (), None)
+    ensemble_stage.ensemble(case, (), None)
     return images
 
 

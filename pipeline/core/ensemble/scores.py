@@ -1,11 +1,14 @@
-"""AUCs with their intervals as table rows: every label, and the mean over labels, on one resample
-of patients."""
+"""AUCs with their intervals as table rows, paired differences, and both as text.
+
+All labels, and their mean, are scored on one resample of patients.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from pipeline.core.ensemble.stages import MEAN_LABEL
 from pipeline.core.metrics.bootstrap import (
     auc_difference,
     bootstrap_aucs,
@@ -15,6 +18,8 @@ from pipeline.core.metrics.bootstrap import (
 from pipeline.core.metrics.roc import auc, classes, partial_auc
 
 REPLICATES = 1000
+LEVEL = 0.95  # of every interval
+DIFFERENCE = "+.4f"  # format of a difference of AUCs
 
 
 def score_rows(
@@ -34,44 +39,36 @@ def score_rows(
     there. With metric "partial_auc" the columns partial_auc, partial_low, partial_high follow
     (sensitivity above 0.8).
     """
-    there, defined = ~np.isnan(scores).any(axis=0), classes(truth)
-    used = np.flatnonzero(there & defined)
+    # one resample for all labels, so that the interval of their mean knows their correlation
+    has_scores = ~np.isnan(scores).any(axis=0)
+    defined = classes(truth)
+    used = np.flatnonzero(has_scores & defined)
     samples = np.full((replicates, len(labels)), np.nan)
     if len(used):
         samples[:, used] = bootstrap_aucs(scores[:, used], truth[:, used], groups, replicates, seed)
+
+    # a row for each label
     rows = []
-    for column, label in enumerate(labels):
-        if there[column]:
-            known = ~np.isnan(truth[:, column])
-            area = auc(scores[:, column], truth[:, column])
-            row = row_of(
-                label, area, samples[:, column], known.sum(), (truth[:, column] == 1).sum()
-            )
-            rows.append(
-                row
-                | (
-                    partial_row(scores[:, column], truth[:, column], groups, replicates, seed)
-                    if metric == "partial_auc"
-                    else {}
-                )
-            )
-    if len(used) and (there | ~defined).all():
-        means = [row["auc"] for row in rows if not np.isnan(row["auc"])]
-        known = ~np.isnan(truth[:, used]).all(axis=1)
-        rows.append(
-            row_of(
-                "mean",
-                float(np.mean(means)),
-                samples[:, used].mean(axis=1),
-                known.sum(),
-                (truth[:, used] == 1).sum(),
-            )
-        )
+    for k in np.flatnonzero(has_scores):
+        n = np.count_nonzero(~np.isnan(truth[:, k]))
+        positives = np.count_nonzero(truth[:, k] == 1)
+        row = score_row(labels[k], auc(scores[:, k], truth[:, k]), samples[:, k], n, positives)
+        if metric == "partial_auc":
+            row |= partial_row(scores[:, k], truth[:, k], groups, replicates, seed)
+        rows.append(row)
+
+    # the mean over labels: n counts rows that have at least one label
+    if len(used) and (has_scores | ~defined).all():
+        mean = float(np.mean([row["auc"] for row in rows if not np.isnan(row["auc"])]))
+        n = np.count_nonzero(~np.isnan(truth[:, used]).all(axis=1))
+        positives = np.count_nonzero(truth[:, used] == 1)
+        rows.append(score_row(MEAN_LABEL, mean, samples[:, used].mean(axis=1), n, positives))
     return rows
 
 
-def row_of(label: str, area: float, samples: np.ndarray, n: int, positives: int) -> dict:
-    low, high = percentiles(samples, 0.95)
+def score_row(label: str, area: float, samples: np.ndarray, n: int, positives: int) -> dict:
+    """One row of scores.csv; samples: (replicates,) of the same area."""
+    low, high = percentiles(samples, LEVEL)
     return {
         "label": label,
         "auc": area,
@@ -85,10 +82,10 @@ def row_of(label: str, area: float, samples: np.ndarray, n: int, positives: int)
 def partial_row(
     scores: np.ndarray, truth: np.ndarray, groups: np.ndarray, replicates: int, seed: int
 ) -> dict:
-    """The partial AUC of one label with its interval."""
-    low, high = percentiles(
-        bootstrap_metric(partial_auc, scores, truth, groups, replicates, seed), 0.95
-    )
+    """The partial AUC of one label with its interval; scores, truth, groups: (n,)."""
+    # drawing the rows is some hundred times slower than the counts of `bootstrap_aucs`
+    samples = bootstrap_metric(partial_auc, scores, truth, groups, replicates, seed)
+    low, high = percentiles(samples, LEVEL)
     return {"partial_auc": partial_auc(scores, truth), "partial_low": low, "partial_high": high}
 
 
@@ -101,40 +98,68 @@ def difference_row(
     groups: np.ndarray,
     replicates: int = REPLICATES,
 ) -> dict | None:
-    """Paired difference of the mean AUCs over the labels both have and that have both classes; None
-    without any."""
-    used = (
-        classes(truth) & ~np.isnan(first_scores).any(axis=0) & ~np.isnan(second_scores).any(axis=0)
-    )
+    """Paired difference of the mean AUCs over the labels that both have and that have both classes;
+    None where there is no such label.
+
+    scores, truth: (n, K); groups: (n,) patients. Keys: first, second (the names as given),
+    difference, low, high, p, labels (how many).
+    """
+    # the means are over the same labels, else their difference would mean nothing
+    both_scored = ~np.isnan(first_scores).any(axis=0) & ~np.isnan(second_scores).any(axis=0)
+    used = classes(truth) & both_scored
     if not used.any():
         return None
-    found = auc_difference(
+    difference, low, high, p = auc_difference(
         first_scores[:, used], second_scores[:, used], truth[:, used], groups, replicates=replicates
     )
     return {
         "first": first,
         "second": second,
-        **dict(zip(("difference", "low", "high", "p"), found)),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": p,
         "labels": int(used.sum()),
     }
 
 
+def excludes_zero(row: dict) -> bool:
+    """True where the interval of a paired difference excludes 0: it is more than noise."""
+    return row["low"] > 0 or row["high"] < 0
+
+
+def with_interval(value: float, low: float, high: float, form: str = ".4f", ends: str = "") -> str:
+    """A value with its interval, as it is written everywhere; `ends`: another format of the ends.
+
+    >>> with_interval(0.81234, 0.78, 0.84)
+    '0.8123 [0.7800, 0.8400]'
+    >>> with_interval(0.0123, -0.002, 0.03, DIFFERENCE)
+    '+0.0123 [-0.0020, +0.0300]'
+    """
+    ends = ends or form
+    return f"{value:{form}} [{low:{ends}}, {high:{ends}}]"
+
+
+def difference_text(row: dict) -> str:
+    """`+0.0123 [-0.0020, +0.0266]`, of a row of `difference_row`."""
+    return with_interval(row["difference"], row["low"], row["high"], DIFFERENCE)
+
+
 def sentence(row: dict) -> str:
-    """A paired difference in words: who is better, by how much, and whether that is more than
+    """A paired difference in words: which is better, by how much, and whether that is more than
     noise."""
-    told = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.3f}"
     better = row["first"] if row["difference"] > 0 else row["second"]
-    verdict = (
-        f"{better} is better" if row["low"] > 0 or row["high"] < 0 else "no difference beyond noise"
-    )
-    return f"{row['first']} - {row['second']}: {told}: {verdict}"
+    verdict = f"{better} is better" if excludes_zero(row) else "no difference beyond noise"
+    figures = f"{difference_text(row)}, p = {row['p']:.3f}"
+    return f"{row['first']} - {row['second']}: {figures}: {verdict}"
 
 
 def printed(rows: Sequence[dict]) -> str:
     """Score rows as a table for the terminal."""
     table = pd.DataFrame(rows)
-    if set(table["label"]) - {"mean"} == {table["label"].iloc[0]}:  # one label is its own mean
-        table = table[table["label"] != "mean"]
+    # one label is its own mean
+    if set(table["label"]) - {MEAN_LABEL} == {table["label"].iloc[0]}:
+        table = table[table["label"] != MEAN_LABEL]
     for name in ("auc", "low", "high", "partial_auc", "partial_low", "partial_high"):
         if name in table:
             table[name] = table[name].map(lambda value: "" if pd.isna(value) else f"{value:.4f}")

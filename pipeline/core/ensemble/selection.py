@@ -1,4 +1,4 @@
-"""Which members to average: near-duplicates found, and ensemble selection (Caruana et al. 2004),
+"""Weights of the members: near-duplicates count once; ensemble selection (Caruana et al. 2004),
 bagged and nested.
 
 Measured on the real CheXpert test: weights fitted on one half and scored on the other lose .0016 to
@@ -10,24 +10,26 @@ import numpy as np
 
 from pipeline.core.ensemble.averages import weighted_mean
 from pipeline.core.metrics.bootstrap import auc_difference, midranks
-from pipeline.core.metrics.roc import auc_of_classes, checked
+from pipeline.core.metrics.roc import auc_of_classes, checked, classes
 
 NEAR = 0.999  # rank correlation above which two members are one
-STEPS, BAGS, PART = 50, 20, 0.5
+
+STEPS = 50  # additions of one climb
+BAGS = 20  # climbs whose weights are averaged
+PART = 0.5  # share of the members that one climb may choose from
 
 
 def rank_correlations(members: np.ndarray) -> np.ndarray:
     """Spearman's rho of each pair of members, per label: (K, M, M) of scores (M, n, K); NaN where
     one lacks the label or is constant."""
-    _, _, labels = members.shape
-    result = np.full((labels, len(members), len(members)), np.nan)
+    count, n, labels = members.shape
+    result = np.full((labels, count, count), np.nan)
     for label in range(labels):
-        ranks = np.stack(
-            [midranks(member[:, label]) - (members.shape[1] + 1) / 2 for member in members]
-        )
+        # centred ranks, whose mean is exactly 0 also with ties
+        ranks = np.stack([midranks(member[:, label]) - (n + 1) / 2 for member in members])
         ranks[np.isnan(members[:, :, label]).any(axis=1)] = np.nan
         norms = np.sqrt((ranks**2).sum(axis=1))
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 = NaN for a constant
             result[label] = (ranks @ ranks.T) / np.outer(norms, norms)
     return result
 
@@ -36,13 +38,13 @@ def nearly_equal_members(
     members: np.ndarray, limit: float = NEAR
 ) -> list[tuple[int, int, int, float]]:
     """(label, first, second, rho) of every pair of members with |rho| > limit; a rho near -1 is an
-    inverted member."""
+    inverted member. members: (M, n, K)."""
     rho = rank_correlations(members)
-    labels, first, second = np.nonzero(np.abs(np.nan_to_num(rho)) > limit)
+    near = np.abs(np.nan_to_num(rho)) > limit
     return [
-        (int(k), int(i), int(j), float(rho[k, i, j]))
-        for k, i, j in zip(labels, first, second)
-        if i < j
+        (int(label), int(first), int(second), float(rho[label, first, second]))
+        for label, first, second in np.argwhere(near)
+        if first < second
     ]
 
 
@@ -50,6 +52,7 @@ def without_duplicates(members: np.ndarray, limit: float = NEAR) -> np.ndarray:
     """Weights (M, K) of 1 and 0: of the members that rank a label alike only the first counts."""
     weights = (~np.isnan(members).any(axis=1)).astype(float)
     for label, first, second, rho in nearly_equal_members(members, limit):
+        # a member that is near only to one that is dropped itself is kept
         if rho > 0 and weights[first, label]:
             weights[second, label] = 0
     return weights
@@ -72,14 +75,17 @@ class Climber:
         )
 
     def auc(self, counts: np.ndarray) -> float:
-        """AUC of the sum in which member m stands counts[m] times."""
+        """AUC of the sum in which member m is counted counts[m] times."""
         return auc_of_classes(counts @ self.positives, counts @ self.negatives)
 
     def best_step(self, counts: np.ndarray, allowed: np.ndarray) -> tuple[int, float]:
         """(member, AUC) of the best single addition to the sum; the earliest of equals."""
-        one, other = counts @ self.positives, counts @ self.negatives
+        # one step of 200 members and 33,126 rows: 0.044 s by sorting, 1.39 s with scikit-learn
+        positives = counts @ self.positives
+        negatives = counts @ self.negatives
         areas = [
-            auc_of_classes(one + self.positives[m], other + self.negatives[m]) for m in allowed
+            auc_of_classes(positives + self.positives[m], negatives + self.negatives[m])
+            for m in allowed
         ]
         best = int(np.argmax(areas))
         return int(allowed[best]), areas[best]
@@ -87,22 +93,27 @@ class Climber:
     def climb(self, allowed: np.ndarray, steps: int) -> np.ndarray:
         """How often each member (M,) was added: sorted start, then `steps` additions with
         replacement, cut back to the best sum on the way."""
+        # the last additions may have lowered the AUC again, so the best sum is remembered
         counts = self.sorted_start(allowed)
-        best_counts, best_area = counts.copy(), self.auc(counts)
+        best_counts = counts.copy()
+        best_area = self.auc(counts)
         for _ in range(steps):
             member, area = self.best_step(counts, allowed)
             counts[member] += 1
             if area > best_area:
-                best_counts, best_area = counts.copy(), area
+                best_counts = counts.copy()
+                best_area = area
         return best_counts
 
     def sorted_start(self, allowed: np.ndarray) -> np.ndarray:
         """Members from the best down, as long as each raises the AUC of the sum."""
-        counts, area = np.zeros(len(self.positives)), -1.0
+        counts = np.zeros(len(self.positives))
+        area = -1.0
         for member in allowed[np.argsort(-self.singles[allowed], kind="stable")]:
             counts[member] += 1
             raised = self.auc(counts)
             if raised <= area:
+                # this one does not help: take it out again
                 counts[member] -= 1
                 break
             area = raised
@@ -118,14 +129,17 @@ def select(
     scores: (M, n) comparable between members; labels: (n,) of 0, 1, NaN. With one class only:
     uniform.
     """
-    members, generator = len(scores), np.random.default_rng(seed)
+    members = len(scores)
     climber = Climber(scores, labels)
     if not climber.positives.shape[1] or not climber.negatives.shape[1]:
         return np.full(members, 1 / members)
+    # bags: a member that is lucky on these rows is missing from half of the climbs
+    generator = np.random.default_rng(seed)
+    size = max(1, round(PART * members))
     weights = np.zeros(members)
     for _ in range(bags):
-        half = np.sort(generator.permutation(members)[: max(1, round(PART * members))])
-        counts = climber.climb(half, steps)
+        allowed = np.sort(generator.permutation(members)[:size])
+        counts = climber.climb(allowed, steps)
         weights += counts / counts.sum()
     return weights / bags
 
@@ -134,12 +148,16 @@ def select_columns(
     members: np.ndarray, truth: np.ndarray, candidates: np.ndarray, rows: np.ndarray, seed: int = 0
 ) -> np.ndarray:
     """Weights (M, K) fitted per label on the given rows, among the candidates (M, K) of weight >
-    0."""
+    0.
+
+    members: (M, n, K); truth: (n, K); rows: (n,) bool.
+    """
     weights = np.zeros(candidates.shape)
     for label in range(truth.shape[1]):
-        of = np.flatnonzero(candidates[:, label] > 0)
-        if len(of):
-            weights[of, label] = select(members[of][:, rows, label], truth[rows, label], seed=seed)
+        chosen = np.flatnonzero(candidates[:, label] > 0)
+        if len(chosen):
+            scores = members[chosen][:, rows, label]
+            weights[chosen, label] = select(scores, truth[rows, label], seed=seed)
     return weights
 
 
@@ -167,13 +185,13 @@ def nested_gain(
     with its interval.
 
     members: (M, n, K) units; truth: (n, K); candidates: (M, K) 1 and 0; folds: (n,) of at least two
-    values, no patient in two; groups: (n,) patients. `accepted` only where the interval excludes 0.
+    values, no patient in two; groups: (n,) patients. `accepted` only where the interval lies
+    above 0.
     """
+    # both averages are scored on the same resamples of patients
     fitted = nested_scores(members, truth, candidates, folds, seed)
     uniform = weighted_mean(list(members), candidates)
-    scored = [
-        k for k in range(truth.shape[1]) if len(np.unique(truth[~np.isnan(truth[:, k]), k])) == 2
-    ]
+    scored = np.flatnonzero(classes(truth))
     gain, low, high, p = auc_difference(
         fitted[:, scored], uniform[:, scored], truth[:, scored], groups
     )
@@ -183,8 +201,8 @@ def nested_gain(
 def patient_folds(groups: np.ndarray, folds: int = 5) -> np.ndarray:
     """A fold for each row (n,) by its patient, where there is one official validation set only;
     fixed, not seeded."""
+    # as many patients in each fold, whatever their number of images
     names = np.unique(np.asarray(groups).astype(str))
-    order = dict(
-        zip(names[np.random.default_rng(0).permutation(len(names))], np.arange(len(names)) % folds)
-    )
-    return np.array([order[str(group)] for group in groups])
+    shuffled = names[np.random.default_rng(0).permutation(len(names))]
+    fold_of = dict(zip(shuffled, np.arange(len(names)) % folds))
+    return np.array([fold_of[str(group)] for group in groups])

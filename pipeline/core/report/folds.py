@@ -1,4 +1,4 @@
-"""Report section: the folds, how they were made, what leaks were looked for."""
+"""Section "Folds": how the folds were made, their balance, and which leaks were looked for."""
 
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.folds.balance import balance_column
@@ -10,28 +10,19 @@ def folds(evidence: Evidence) -> str:
     """The audit: balance of the folds, groups, test twins, leaks, and what a split by image would
     have reported."""
     audit = evidence.audit
-    columns = [balance_column(row) for row in audit["folds"]] + [
-        balance_column({**audit["all"], "deviation": None})
-    ]
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [[name, *(column.get(name, "0") for column in columns)] for name in names]
-    head = ["", *(f"fold {row['fold']}" for row in audit["folds"]), "all"]
-    made = table(
-        head, rows, "What each fold validates; in percent the deviation from the mean fold"
-    )
+    how = ", ".join(f"{key} {value}" for key, value in audit["made"].items())
     lines = [
         f"Leaks from training into validation: {len(audit['leaks'])}.",
         *group_lines(audit),
         *audit["warnings"],
     ]
-    made_how = ", ".join(f"{key} {value}" for key, value in audit["made"].items())
     return (
         paragraph(
-            f"All images of a patient, and all near-identical images, are in one fold ({made_how})."
+            f"All images of a patient, and all near-identical images, are in one fold ({how})."
         )
-        + made
+        + balance_table(audit)
         + bullets(lines)
-        + why(audit)
+        + image_split_table(audit)
         + source(
             f"{data_folder(evidence.name)}/folds_audit.json",
             f"python -m pipeline.folds {evidence.name} --audit",
@@ -39,45 +30,59 @@ def folds(evidence: Evidence) -> str:
     )
 
 
+def balance_table(audit: dict) -> str:
+    """What each fold validates, a column a fold, and all of them together."""
+    columns = [balance_column(row) for row in audit["folds"]]
+    columns.append(balance_column({**audit["all"], "deviation": None}))
+    # a label may have no row in some columns
+    names = {}
+    for column in columns:
+        names |= dict.fromkeys(column)
+    rows = [[name, *(column.get(name, "0") for column in columns)] for name in names]
+    head = ["", *(f"fold {row['fold']}" for row in audit["folds"]), "all"]
+    caption = "What each fold validates; in percent the deviation from the mean fold"
+    return table(head, rows, caption)
+
+
 def group_lines(audit: dict) -> list[str]:
     """What was joined, dropped, and shared with the test set."""
-    groups, test, always = audit["groups"], audit["test"], audit["always_trains"]
-    joined = (
-        ", ".join(f"{count} by {reason}" for reason, count in groups["links"].items()) or "none"
-    )
+    groups = audit["groups"]
+    test = audit["test"]
+    always = audit["always_trains"]
+    joined = ", ".join(f"{count} by {reason}" for reason, count in groups["links"].items())
     lines = [
         f"{groups['patients']} patients in {groups['groups']} groups, the largest of "
-        f"{groups['largest_patients']}; links between images beyond the patient: {joined}.",
+        f"{groups['largest_patients']}; links between images beyond the patient: "
+        f"{joined or 'none'}.",
         f"Test: {test['images']} images; {test['patients_in_training']} of its patients also "
-        "train; "
-        f"{test['linked_to_training']} links to training images.",
+        f"train; {test['linked_to_training']} links to training images.",
     ]
     if always["images"]:
         lines.append(f"{always['images']} images of {always['patients']} patients always train.")
-    return lines + [
-        f"Dropped from training: {count} images, {reason}."
-        for reason, count in audit["dropped"].items()
-    ]
+    for reason, count in audit["dropped"].items():
+        lines.append(f"Dropped from training: {count} images, {reason}.")
+    return lines
 
 
-def why(audit: dict) -> str:
-    """What a split by image would have added for nothing, where that was asked."""
+def image_split_table(audit: dict) -> str:
+    """By how much a split by image would have inflated the AUC, where `folds --why` was asked."""
     if not audit.get("why"):
         return ""
-    rows = [
-        [
-            f"{row['model']}, {row['label']}",
-            f"{row['by_image']:.4f}",
-            f"{row['by_group']:.4f}",
-            f"{row['difference']:+.4f} ± {row['standard_error']:.4f}",
-            row["images"],
-            row["patients"],
-        ]
-        for row in audit["why"]
-    ]
-    return table(
-        ["model, label", "by image", "by patient", "difference ± SE", "images", "patients"],
-        rows,
+    rows = []
+    for row in audit["why"]:
+        rows.append(
+            [
+                f"{row['model']}, {row['label']}",
+                f"{row['by_image']:.4f}",
+                f"{row['by_group']:.4f}",
+                f"{row['difference']:+.4f} ± {row['standard_error']:.4f}",
+                row["images"],
+                row["patients"],
+            ]
+        )
+    head = ["model, label", "by image", "by patient", "difference ± SE", "images", "patients"]
+    caption = (
         "Why by patient: the AUC of two cheap models under a split by image, and by groups of "
-        "patients",
+        "patients"
     )
+    return table(head, rows, caption)

@@ -1,4 +1,4 @@
-"""All that a report is about, read once and checked to belong together: tables, members, final
+"""What a report is made from, read once and checked to belong together: tables, members, final
 scores, their facts."""
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.ensemble.averages import weighted_mean
 from pipeline.core.ensemble.members import Rows, read_member, read_rows
+from pipeline.core.ensemble.stages import is_stage_2
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.folds.audit import audit_hashes
 from pipeline.core.runtime.errors import UserError
@@ -29,11 +30,13 @@ from pipeline.core.runtime.errors import UserError
 class Evidence:
     """Scores are out of fold, by unit: (U, K), columns of labels that a member lacks NaN.
 
-    scores  scores.csv; facts: ensemble.json; audit: folds_audit.json; test: the test rows of
-            ensemble.csv
-    before, after  run -> scores after stage 1 and stage 2; metadata: of the metadata network, or
-                   None
-    final   what is submitted: the ensemble, blended where there is metadata
+    scores         scores.csv
+    facts          ensemble.json
+    audit          folds_audit.json
+    before, after  run -> scores after stage 1 and stage 2
+    metadata       scores of the metadata network, or None
+    final          what is submitted: the ensemble, blended where there is metadata
+    test           the test rows of ensemble.csv
     """
 
     competition: Competition
@@ -50,6 +53,7 @@ class Evidence:
 
     @property
     def name(self) -> str:
+        """The competition's name."""
         return self.competition.name
 
     @property
@@ -58,7 +62,13 @@ class Evidence:
 
     @property
     def patients(self) -> np.ndarray:
+        """The patient of each unit (U,)."""
         return self.units.keys["patient_id"].to_numpy()
+
+    @property
+    def made_by(self) -> str:
+        """The command that makes the scores."""
+        return f"make ensemble COMP={self.name}"
 
     @property
     def final_stage(self) -> str:
@@ -67,95 +77,94 @@ class Evidence:
 
     @property
     def stage_2(self) -> str:
-        """What stage 2 is called in scores.csv: AUC-M, or what the runs' own loss is called."""
+        """The name of stage 2 in scores.csv, by the loss of the first run: AUC-M, say."""
         of_runs = self.scores[self.scores["member"].isin(self.after)]
-        return next(stage for stage in of_runs["stage"] if stage not in ("CE", "blend"))
+        return next(stage for stage in of_runs["stage"] if is_stage_2(stage))
 
     def mean_before(self) -> np.ndarray | None:
         """The mean of the runs after stage 1, None where stage 1 was not scored."""
         return weighted_mean(list(self.before.values())) if self.before else None
 
     def mean_after(self) -> np.ndarray:
+        """The mean of the runs after stage 2."""
         return weighted_mean(list(self.after.values()))
 
 
 def read_evidence(competition: Competition) -> Evidence:
     """Everything, or a UserError that names the file that is missing, or was made from others than
     today's."""
-    name, task, folder = competition.name, competition.task, models_folder(competition.name)
+    name = competition.name
+    task = competition.task
     made_by = f"make ensemble COMP={name}"
-    table = read_csv(
-        folder / "ensemble.csv", ("unit_id", "image_id", "split", "fold", *task.labels), made_by
-    )
-    scores = read_csv(
-        folder / "scores.csv", ("member", "stage", "label", "auc", "low", "high"), made_by
-    )
+    folder = models_folder(name)
+
+    # what `ensemble` wrote
+    ensemble_file = folder / "ensemble.csv"
+    columns = ("unit_id", "image_id", "split", "fold", *task.labels)
+    table = read_csv(ensemble_file, columns, made_by)
+    columns = ("member", "stage", "label", "auc", "low", "high")
+    scores = read_csv(folder / "scores.csv", columns, made_by)
     facts = read_json(folder / "ensemble.json", made_by)
+
+    # the units of the same folds, from the same tables
     rows = read_rows(competition, facts["folds"])
-    require_hashes(folder / "ensemble.csv", facts["hashes"], rows.hashes)
+    require_hashes(ensemble_file, facts["hashes"], rows.hashes)
     units = units_of(rows.validated, task)
-    runs = list(facts["weights"])
-    before, after = {}, {}
-    for run in runs:
-        after[run] = scores_of(competition, run, PREDICTIONS, rows, facts["predictions"][run])
-        if all(
-            (fold_folder(name, run, fold) / STAGE_1_PREDICTIONS).is_file() for fold in rows.folds
-        ):
+
+    # the members, from the same predictions; stage 1 may not have been scored
+    digests = facts["predictions"]
+    before = {}
+    after = {}
+    for run in facts["weights"]:
+        after[run] = scores_of(competition, run, PREDICTIONS, rows, digests[run])
+        folders = [fold_folder(name, run, fold) for fold in rows.folds]
+        if all((path / STAGE_1_PREDICTIONS).is_file() for path in folders):
             before[run] = scores_of(competition, run, STAGE_1_PREDICTIONS, rows)
-    metadata = (
-        scores_of(competition, METADATA, PREDICTIONS, rows, facts["predictions"][METADATA])
-        if METADATA in facts["predictions"]
-        else None
-    )
-    validated, test = table[table["split"] != "test"], table[table["split"] == "test"]
-    where = align(
-        folder / "ensemble.csv",
-        validated,
-        units.keys["unit_id"],
-        "that folds.csv validates",
-        "unit_id",
-    )
-    final = validated[list(task.labels)].to_numpy(np.float64)[where]
+    metadata = None
+    if METADATA in digests:
+        metadata = scores_of(competition, METADATA, PREDICTIONS, rows, digests[METADATA])
+
+    # the final scores, in the order of the units
+    validated = table[table["split"] != "test"]
+    wanted = units.keys["unit_id"]
+    places = align(ensemble_file, validated, wanted, "that folds.csv validates", "unit_id")
+    final = validated[list(task.labels)].to_numpy(np.float64)[places]
     return Evidence(
-        competition,
-        rows,
-        units,
-        scores,
-        facts,
-        read_audit(name),
-        before,
-        after,
-        metadata,
-        final,
-        test,
+        competition=competition,
+        rows=rows,
+        units=units,
+        scores=scores,
+        facts=facts,
+        audit=read_audit(name),
+        before=before,
+        after=after,
+        metadata=metadata,
+        final=final,
+        test=table[table["split"] == "test"],
     )
 
 
 def scores_of(
     competition: Competition, run: str, file: str, rows: Rows, digest: str = ""
 ) -> np.ndarray:
-    """One member's unit scores; UserError where its files are others than those that the ensemble
-    was made of."""
-    name, task = competition.name, competition.task
-    member = read_member(
-        name, run, "", file, rows, task.labels, f"make predict COMP={name} RUN={run}"
-    )
+    """One member's unit scores (U, K); UserError where its files are others than those that the
+    ensemble was made of (digest: of those; "" is not compared)."""
+    name = competition.name
+    task = competition.task
+    made_by = f"make predict COMP={name} RUN={run}"
+    member = read_member(name, run, "", file, rows, task.labels, made_by)
     if digest and member.digest != digest:
-        folder = models_folder(name)
         raise UserError(
-            f"{folder / 'ensemble.csv'}: made from other predictions of {run} than today's; "
-            "delete it and "
-            f"run `make ensemble COMP={name}` again"
+            f"{models_folder(name) / 'ensemble.csv'}: made from other predictions of {run} than "
+            f"today's; delete it and run `make ensemble COMP={name}` again"
         )
     return to_units(rows.validated, member.out_of_fold, task)
 
 
 def read_audit(name: str) -> dict:
     """folds_audit.json, which must be about the tables of today."""
-    path, made_by = (
-        data_folder(name) / "folds_audit.json",
-        f"python -m pipeline.folds {name} --audit",
-    )
+    path = data_folder(name) / "folds_audit.json"
+    made_by = f"python -m pipeline.folds {name} --audit"
     audit = read_json(path, made_by)
     if audit.get("hashes") != audit_hashes(name):
         raise UserError(f"{path}: about other tables than today's; `{made_by}` makes it again")

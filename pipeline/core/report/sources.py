@@ -1,4 +1,4 @@
-"""Report section: which files, commits and versions made the numbers."""
+"""Section "Sources": the files, commits and versions behind the numbers."""
 
 from pathlib import Path
 
@@ -15,73 +15,81 @@ from pipeline.core.config.run import METADATA
 from pipeline.core.report.html import bullets, table
 from pipeline.core.report.inputs import Evidence
 
+HASH_SHOWN = 12  # letters of a sha256
+COMMIT_SHOWN = 10  # letters of a commit
+
 
 def origins(evidence: Evidence) -> str:
     """Files with their hashes and the commits that made them; versions."""
+    # the submission may not have been written yet
+    rows = []
+    for path, command, made_at in single_files(evidence):
+        if path.is_file():
+            digest = file_hash(path)[:HASH_SHOWN]
+            rows.append([str(path), command, digest, short_commit(made_at)])
+    rows += prediction_rows(evidence)
+
+    # versions then, and those that are others now
+    then = evidence.facts["versions"]
+    now = versions()
+    packages = ", ".join(f"{package} {version}" for package, version in then.items())
+    changed = []
+    for package, version in then.items():
+        if now.get(package, version) != version:
+            changed.append(f"{package} {now[package]} now")
+    lines = [
+        f"This page: python -m pipeline.report {evidence.name}, commit {short_commit(commit())}.",
+        f"Scores: {packages}.",
+        *changed,
+        "A commit with + had files changed beside it. The hash of several files is that of theirs.",
+    ]
+    head = ["file", "made by", "sha256", "commit"]
+    return table(head, rows, "Where everything is from", style="words") + bullets(lines)
+
+
+def single_files(evidence: Evidence) -> list[tuple[Path, str, str]]:
+    """(path, command, commit or "") of every file that is one for the whole competition."""
     name = evidence.name
-    rows = [file_row(path, command, made) for path, command, made in files(evidence)]
+    data = data_folder(name)
+    models = models_folder(name)
+    made_at = str(evidence.facts["commit"])
+    submission = submissions_folder(name) / evidence.competition.submission.file
+    return [
+        (data / "images.csv", f"make prepare COMP={name}", ""),
+        (data / "folds.csv", f"make folds COMP={name}", ""),
+        (models / "ensemble.csv", evidence.made_by, made_at),
+        (models / "ensemble.json", evidence.made_by, made_at),
+        (models / "scores.csv", evidence.made_by, made_at),
+        (submission, f"make submit COMP={name}", ""),
+    ]
+
+
+def prediction_rows(evidence: Evidence) -> list[list[str]]:
+    """A row for the predictions of each member, all folds together."""
+    name = evidence.name
+    rows = []
     for run, digest in evidence.facts["predictions"].items():
-        sidecars = [
-            read_sidecar(fold_folder(name, run, fold) / PREDICTIONS) for fold in evidence.rows.folds
-        ]
-        commits = sorted({str(sidecar["commit"]) for sidecar in sidecars})
-        made_by = (
-            f"make metadata COMP={name}"
-            if run == METADATA
-            else f"make predict COMP={name} RUN={run}"
-        )
+        commits = set()
+        for fold in evidence.rows.folds:
+            sidecar = read_sidecar(fold_folder(name, run, fold) / PREDICTIONS)
+            commits.add(str(sidecar["commit"]))
+        command = f"make predict COMP={name} RUN={run}"
+        if run == METADATA:
+            command = f"make metadata COMP={name}"
         rows.append(
             [
                 f"{models_folder(name)}/{run}/fold*/{PREDICTIONS}",
-                made_by,
-                digest[:12],
-                ", ".join(map(short, commits)),
+                command,
+                digest[:HASH_SHOWN],
+                ", ".join(map(short_commit, sorted(commits))),
             ]
         )
-    packages = [f"{package} {version}" for package, version in evidence.facts["versions"].items()]
-    now = versions()
-    changed = [
-        f"{package} {now[package]} now"
-        for package, version in evidence.facts["versions"].items()
-        if now.get(package, version) != version
-    ]
-    return table(
-        ["file", "made by", "sha256", "commit"], rows, "Where everything is from", style="words"
-    ) + bullets(
-        [
-            f"This page: python -m pipeline.report {name}, commit {short(commit())}.",
-            f"Scores: {', '.join(packages)}.",
-            *changed,
-            "A commit with + had files changed beside it. The hash of several files is that of "
-            "theirs.",
-        ]
-    )
+    return rows
 
 
-def files(evidence: Evidence) -> list[tuple[Path, str, str]]:
-    """(path, command, commit) of every single file."""
-    data, models, name = data_folder(evidence.name), models_folder(evidence.name), evidence.name
-    made = str(evidence.facts["commit"])
-    found = [
-        (data / "images.csv", f"make prepare COMP={name}", ""),
-        (data / "folds.csv", f"make folds COMP={name}", ""),
-        *(
-            (models / file, f"make ensemble COMP={name}", made)
-            for file in ("ensemble.csv", "ensemble.json", "scores.csv")
-        ),
-        (
-            submissions_folder(name) / evidence.competition.submission.file,
-            f"make submit COMP={name}",
-            "",
-        ),
-    ]
-    return [row for row in found if row[0].is_file()]
-
-
-def file_row(path: Path, command: str, made: str) -> list[str]:
-    return [str(path), command, file_hash(path)[:12], short(made)]
-
-
-def short(text: str) -> str:
-    """A commit's first letters, with its +."""
-    return text[:10] + ("+" if text.endswith("+") and len(text) > 10 else "") if text else "–"
+def short_commit(text: str) -> str:
+    """A commit's first letters, with its +; a dash for ""."""
+    if not text:
+        return "–"
+    mark = "+" if text.endswith("+") and len(text) > COMMIT_SHOWN else ""
+    return text[:COMMIT_SHOWN] + mark

@@ -1,5 +1,5 @@
-"""Sections of the report about how the networks came to be: training curves, test-time views,
-folds."""
+"""Section "Training": AUC over the steps of both stages, and α beside the gap of the class means,
+per run."""
 
 from pathlib import Path
 
@@ -12,30 +12,31 @@ from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.svg import Plot
 from pipeline.core.report.training_curves import Curves, curves_of, read_log
 
+MARGIN = 0.03  # of a curve's range, kept free above and below
+MIN_RANGE = 0.02  # so that noise of a flat curve is not drawn as large
+STEP_MARGIN = 1.02  # the step axis ends a little after the last step
+
 
 def training(evidence: Evidence) -> str:
     """Per run: AUC over the steps of both stages, and α beside the gap of the class means."""
+    runs = list(evidence.after)
+    if evidence.metadata is not None:
+        runs.append(METADATA)
     drawings = []
-    runs = [*evidence.after, *([METADATA] if evidence.metadata is not None else [])]
     for run in runs:
-        logs = [
-            curves_of(read_log(path, f"make finetune COMP={evidence.name} RUN={run}"))
-            for path in logs_of(evidence, run)
-        ]
-        told = "AUC; the dotted line is where stage 2 begins" if logs[0].border else "AUC"
-        drawings.append(figure(auc_plot(run, logs), run, told))
+        made_by = f"make finetune COMP={evidence.name} RUN={run}"
+        logs = [curves_of(read_log(path, made_by)) for path in log_files(evidence, run)]
+        text = "AUC; the dotted line is where stage 2 begins" if logs[0].border else "AUC"
+        drawings.append(figure(auc_plot(run, logs), run, text))
+        # only the AUC losses have an α
         if any(len(log.alpha[0]) > 1 for log in logs):
-            drawings.append(
-                figure(
-                    alpha_plot(run, logs), run, "stage 2: α and the gap of class means it acts on"
-                )
-            )
+            text = "stage 2: α and the gap of class means it acts on"
+            drawings.append(figure(alpha_plot(run, logs), run, text))
+
     text = (
         "Thin lines are single folds. In stage 2, α grows as long as the gap between the mean "
-        "scores of the "
-        "classes is below the margin, and falls to 0 when it is beyond it. The gap is that of one "
-        "batch, so it "
-        "jumps; with normalised scores it cannot exceed its bound."
+        "scores of the classes is below the margin, and falls to 0 when it is beyond it. The gap "
+        "is that of one batch, so it jumps; with normalised scores it cannot exceed its bound."
     )
     keys = [
         ("c-aucm", "validation AUC"),
@@ -55,23 +56,29 @@ def training(evidence: Evidence) -> str:
     )
 
 
-def logs_of(evidence: Evidence, run: str) -> list[Path]:
+def log_files(evidence: Evidence, run: str) -> list[Path]:
+    """The log of each fold."""
     return [fold_folder(evidence.name, run, fold) / "log.jsonl" for fold in evidence.rows.folds]
 
 
-def span(values: list[float], least: float = 0.02) -> tuple[float, float]:
-    """A range that holds the values with a margin."""
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    free = max((high - low) * MARGIN, least / 2)
+def axis_range(values: list[float]) -> tuple[float, float]:
+    """A range that holds the values with a margin; [0, 1] and a margin without values."""
+    low = min(values, default=0.0)
+    high = max(values, default=1.0)
+    free = max((high - low) * MARGIN, MIN_RANGE / 2)
     return low - free, high + free
 
 
 def auc_plot(run: str, logs: list[Curves]) -> str:
     """Validation and training AUC of all folds."""
-    values = [value for log in logs for curve in (log.valid, log.train) for value in curve[1]]
-    last, best = max(log.last for log in logs), [log.valid[1][-1] for log in logs if log.valid[1]]
-    low, high = span(values)
-    plot = Plot((0, 1.02 * last), (max(low, 0), min(high, 1)), "step", "AUC")
+    values = []
+    for log in logs:
+        values += log.valid[1] + log.train[1]
+    low, high = axis_range(values)
+    last_step = max(log.last for log in logs)
+    plot = Plot((0, STEP_MARGIN * last_step), (max(low, 0), min(high, 1)), "step", "AUC")
+
+    # the border of the stages below the curves, training below validation
     border = max(log.border for log in logs)
     if border:
         plot.line([border, border], [low, high], "c-soft dotted")
@@ -81,34 +88,33 @@ def auc_plot(run: str, logs: list[Curves]) -> str:
         plot.line(*log.valid, "c-aucm" if len(logs) == 1 else "c-aucm thin")
         for x, y in zip(*log.valid):
             plot.dot(x, y, "c-aucm small", f"step {x}: {y:.4f}")
-    ended = f"{np.mean(best):.3f} on average over {len(best)} folds" if best else "unknown"
-    return plot.svg(
-        f"Training curves of {run}. Validation AUC at the end: {ended}", clip=f"auc-{run}"
-    )
+
+    ends = [log.valid[1][-1] for log in logs if log.valid[1]]
+    ended = f"{np.mean(ends):.3f} on average over {len(ends)} folds" if ends else "unknown"
+    described = f"Training curves of {run}. Validation AUC at the end: {ended}"
+    return plot.svg(described, clip=f"auc-{run}")
 
 
 def alpha_plot(run: str, logs: list[Curves]) -> str:
     """α of all folds, the gap between class means, and the gap's bound."""
-    curves = [curve for log in logs for curve in (log.alpha, log.gap, log.reach)]
-    start = min(log.alpha[0][0] for log in logs if log.alpha[0])
-    low, high = span([0.0, *(value for curve in curves for value in curve[1])])
-    plot = Plot(
-        (min(start, *(log.border for log in logs)), 1.02 * max(log.last for log in logs)),
-        (low, high),
-        "step",
-        "α, gap of means",
-    )
+    values = [0.0]
+    for log in logs:
+        values += log.alpha[1] + log.gap[1] + log.reach[1]
+    first_alpha = min(log.alpha[0][0] for log in logs if log.alpha[0])
+    start = min(first_alpha, *(log.border for log in logs))
+    end = STEP_MARGIN * max(log.last for log in logs)
+    plot = Plot((start, end), axis_range(values), "step", "α, gap of means")
+
+    # α above the others
     for log in logs:
         plot.line(*log.reach, "c-soft thin dashed")
         plot.line(*log.gap, "c-other thin")
     for log in logs:
         plot.line(*log.alpha, "c-final" if len(logs) == 1 else "c-final thin strong")
+
     ends = [log.alpha[1][-1] for log in logs if log.alpha[1]]
-    return plot.svg(
+    described = (
         f"α of {run} over the steps of stage 2; at the end {np.mean(ends):.3f} on average over "
-        "folds",
-        clip=f"alpha-{run}",
+        "folds"
     )
-
-
-MARGIN = 0.03  # of a curve's range, kept free above and below
+    return plot.svg(described, clip=f"alpha-{run}")

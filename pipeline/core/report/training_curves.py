@@ -1,5 +1,5 @@
 """log.jsonl of a fold as curves: validation and training AUC, α and what drives it, over the steps
-of both phases."""
+of both stages."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,29 +9,37 @@ import numpy as np
 
 from pipeline.core.runtime.errors import UserError
 
-Curve = tuple[list[float], list[float]]
+Curve = tuple[list[float], list[float]]  # steps and values
+
+
+def empty_curve() -> Curve:
+    return [], []
 
 
 @dataclass
 class Curves:
-    """Steps and values, means over labels. Steps of stage 2 follow those of stage 1; `border` is
-    where it begins.
+    """Steps and values, means over labels. Steps of stage 2 follow those of stage 1.
 
-    valid: AUC at the end of each epoch; train: AUC on the last scores; alpha; gap: of the class
-    means of a batch; reach: the largest gap that the normaliser allows.
+    valid   AUC at the end of each epoch
+    train   AUC on the last scores
+    alpha   α of the AUC loss
+    gap     between the class means of a batch
+    reach   the largest gap that the normaliser allows
+    border  the step where stage 2 begins, 0 without stage 1
+    last    the last step
     """
 
-    valid: Curve = field(default_factory=lambda: ([], []))
-    train: Curve = field(default_factory=lambda: ([], []))
-    alpha: Curve = field(default_factory=lambda: ([], []))
-    gap: Curve = field(default_factory=lambda: ([], []))
-    reach: Curve = field(default_factory=lambda: ([], []))
+    valid: Curve = field(default_factory=empty_curve)
+    train: Curve = field(default_factory=empty_curve)
+    alpha: Curve = field(default_factory=empty_curve)
+    gap: Curve = field(default_factory=empty_curve)
+    reach: Curve = field(default_factory=empty_curve)
     border: int = 0
     last: int = 0
 
 
 def read_log(path: Path, made_by: str) -> list[dict]:
-    """The lines of a log.jsonl; UserError for a missing file or a line that is no JSON."""
+    """The lines of a log.jsonl; UserError for a missing file or a line that is not JSON."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; `{made_by}` writes it while it trains")
     lines = []
@@ -39,30 +47,33 @@ def read_log(path: Path, made_by: str) -> list[dict]:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
-            raise UserError(f"{path}: line {number}: {text[:40]!r} is no JSON") from None
+            raise UserError(f"{path}: line {number}: {text[:40]!r} is not JSON") from None
     return lines
 
 
 def curves_of(lines: list[dict]) -> Curves:
     """The curves in a log's lines; values that a batch did not give (NaN) are left out."""
-    made = Curves(
-        border=max((line["step"] for line in lines if line["phase"] == "pretrained"), default=0)
-    )
+    stage_1_steps = [line["step"] for line in lines if line["phase"] == "pretrained"]
+    curves = Curves(border=max(stage_1_steps, default=0))
     for line in lines:
-        step = line["step"] + (made.border if line["phase"] == "finetuned" else 0)
-        made.last = max(made.last, step)
+        # each stage counts its steps from 1
+        step = line["step"]
+        if line["phase"] == "finetuned":
+            step += curves.border
+        curves.last = max(curves.last, step)
         if "valid_auc" in line:
-            note(made.valid, step, [line["valid_auc"]["mean"]])
+            append_mean(curves.valid, step, [line["valid_auc"]["mean"]])
         if "train_auc" in line:
-            note(made.train, step, line["train_auc"])
+            append_mean(curves.train, step, line["train_auc"])
         for name in ("alpha", "gap", "reach"):
             if name in line:
-                note(getattr(made, name), step, line[name])
-    return made
+                append_mean(getattr(curves, name), step, line[name])
+    return curves
 
 
-def note(curve: Curve, step: int, values: list[float]) -> None:
-    """Add the mean of the values that are numbers."""
+def append_mean(curve: Curve, step: int, values: list[float | None]) -> None:
+    """Append the mean of the values that are finite numbers; nothing where none is."""
+    # NaN: a batch without one of the classes; infinite: a normaliser without a bound
     known = [value for value in values if value is not None and np.isfinite(value)]
     if known:
         curve[0].append(step)

@@ -1,4 +1,4 @@
-"""Do the ids of a submission match the organiser's, and if not, what happened to them?"""
+"""Checks of a submission's ids against the organiser's, with a hint of what changed them."""
 
 import re
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from pipeline.core.submission.plausibility import Finding, listed
+from pipeline.core.submission.plausibility import Finding, first_rows
 
-JUDGED = 1000  # strange ids looked at for a hint
+HINT_IDS = 1000  # unknown ids that are looked at for a hint
 
 
 def plain_id(identity: str) -> str:
@@ -16,65 +16,88 @@ def plain_id(identity: str) -> str:
     return identity.rstrip("/") if "/" in identity else identity
 
 
-def check_ids(ids: pd.Series, asked: pd.Series, unit: str) -> list[Finding]:
+def id_findings(ids: pd.Series, asked: pd.Series, unit: str) -> list[Finding]:
     """Blank, repeated, missing and extra ids, and what they have in common.
 
-    ids    as text, indexed by their row in the file; asked: the organiser's, in order; unit:
-           "image" or "study"
+    ids    as text, indexed by their row in the file
+    asked  the organiser's, in order
+    unit   "image" or "study"
     """
-    here, there = ids.map(plain_id), asked.map(plain_id)
-    blank = here == ""
-    twice, extra = here.duplicated() & ~blank, ~here.isin(there) & ~blank
+    own = ids.map(plain_id)
+    wanted = asked.map(plain_id)
+
+    # rows whose id is wrong
+    blank = own == ""
+    repeated = own.duplicated() & ~blank
+    extra = ~own.isin(wanted) & ~blank
+    reason = hint(own[extra], wanted, unit)
     findings = [
-        *of_rows("rows with a blank id", ids[blank]),
-        *of_rows("ids that stand there twice", ids[twice]),
-        *of_rows("ids the organiser did not ask for" + hint(here[extra], there, unit), ids[extra]),
+        *row_findings("rows with a blank id", ids[blank]),
+        *row_findings("ids that are there twice", ids[repeated]),
+        *row_findings("ids the organiser did not ask for" + reason, ids[extra]),
     ]
-    missing = asked[~there.isin(here)]
+
+    # ids without a row
+    missing = asked[~wanted.isin(own)]
     if len(missing):
-        shown = listed(map(repr, missing))
-        findings.append(
-            Finding(
-                "error",
-                f"ids of the organiser's {len(there)} that are missing",
-                shown,
-                len(missing),
-            )
-        )
-    if not findings and not np.array_equal(here.to_numpy(), there.to_numpy()):
+        message = f"ids of the organiser's {len(wanted)} that are missing"
+        findings.append(Finding("error", message, first_rows(map(repr, missing)), len(missing)))
+
+    # scores are aligned by id, so another order is a warning only
+    if not findings and not np.array_equal(own.to_numpy(), wanted.to_numpy()):
         findings.append(Finding("warning", "rows are not in the organiser's order"))
     return findings
 
 
-def of_rows(message: str, ids: pd.Series) -> list[Finding]:
-    """An error with its first rows, or none where no row has it."""
-    rows = listed(f"row {line}: {identity!r}" for line, identity in ids.items())
-    return [Finding("error", message, rows, len(ids))] if len(ids) else []
+def row_findings(message: str, ids: pd.Series) -> list[Finding]:
+    """An error with its first rows, or an empty list where no row has it."""
+    if not len(ids):
+        return []
+    rows = first_rows(f"row {line}: {identity!r}" for line, identity in ids.items())
+    return [Finding("error", message, rows, len(ids))]
 
 
-def hint(strangers: pd.Series, asked: pd.Series, unit: str) -> str:
-    """Why ids may be strangers, or '': the first reason that fits all of them."""
-    some = list(strangers.head(JUDGED))
-    reasons = reasons_for(asked, unit)
-    return next(
-        (f" ({reason})" for reason, fits in reasons.items() if some and all(map(fits, some))), ""
-    )
+def hint(unknown: pd.Series, asked: pd.Series, unit: str) -> str:
+    """Why ids may be unknown to the organiser, or '': the first reason that fits all of them."""
+    sample = list(unknown.head(HINT_IDS))
+    if not sample:
+        return ""
+    for reason, fits in reasons_for(asked, unit).items():
+        if all(map(fits, sample)):
+            return f" ({reason})"
+    return ""
 
 
 def reasons_for(asked: pd.Series, unit: str) -> dict[str, Callable[[str], bool]]:
-    """Reason -> does an id fit it?"""
-    known, numbers, tails = set(asked), set(asked.map(as_number)), set(asked.map(tail))
+    """Reason -> function of an id: True where the reason explains it."""
+    # sets, since every id is looked up
+    known = set(asked)
+    as_numbers = set(asked.map(as_number))
+    tails = set(asked.map(tail))
     above = above_patient(asked.iloc[0]) if len(asked) else ""
+
+    def is_image_of_a_study(identity: str) -> bool:
+        return identity.rpartition("/")[0] in known
+
+    def has_white_space(identity: str) -> bool:
+        return identity.strip() in known
+
+    def has_file_ending(identity: str) -> bool:
+        return re.sub(r"\.(jpe?g|png|dcm)$", "", identity, flags=re.I) in known
+
+    def was_a_number(identity: str) -> bool:
+        return as_number(identity) in as_numbers
+
+    def has_another_prefix(identity: str) -> bool:
+        return "/" in identity and (tail(identity) in tails or above_patient(identity) != above)
+
+    prefix = f"another prefix than the organiser's {above!r}"
     return {
-        f"these are images; a row is a {unit}": lambda one: one.rpartition("/")[0] in known,
-        "white space around ids": lambda one: one.strip() in known,
-        "file endings on ids": lambda one: (
-            re.sub(r"\.(jpe?g|png|dcm)$", "", one, flags=re.I) in known
-        ),
-        "ids were read as numbers": lambda one: as_number(one) in numbers,
-        f"another prefix than the organiser's {above!r}: another split or version of the data?": lambda one: (
-            "/" in one and (tail(one) in tails or above_patient(one) != above)
-        ),
+        f"these are images; a row is a {unit}": is_image_of_a_study,
+        "white space around ids": has_white_space,
+        "file endings on ids": has_file_ending,
+        "ids were read as numbers": was_a_number,
+        f"{prefix}: another split or version of the data?": has_another_prefix,
     }
 
 

@@ -1,8 +1,8 @@
-"""Kaggle's own command-line client, run beside us: it alone reads the credentials, and they pass
-through no log.
+"""Kaggle's own command-line client, run as a subprocess: it alone reads the credentials, and they
+pass through no log.
 
-Only whether credentials are there is looked at here, never what they are; whatever the client
-prints is relayed with the values of its credential variables redacted out.
+Only whether credentials exist is looked at here, never what they are; whatever the client prints is
+relayed with the values of its credential variables redacted.
 """
 
 import csv
@@ -18,22 +18,21 @@ from pipeline.core.runtime.errors import UserError
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_KEY")
 SETUP = (
     "create a token at kaggle.com/settings (API) and put it in ~/.kaggle/access_token or in "
-    "KAGGLE_API_TOKEN, "
-    "or run `kaggle auth login`"
+    "KAGGLE_API_TOKEN, or run `kaggle auth login`"
 )
+CREDENTIAL_FILES = ("access_token", "kaggle.json", "credentials.json")
+PAGE = 100  # submissions asked for at once
 
 
 def has_credentials() -> bool:
-    """True when one of the client's four ways to log in is set up; whether Kaggle takes it, only
+    """True when one of the client's four ways to log in is set up; whether Kaggle accepts it, only
     Kaggle can say."""
+    if os.environ.get("KAGGLE_API_TOKEN"):
+        return True
+    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
+        return True
     folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
-    legacy = os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY")
-    files = ("access_token", "kaggle.json", "credentials.json")
-    return bool(
-        os.environ.get("KAGGLE_API_TOKEN")
-        or legacy
-        or any((folder / name).is_file() for name in files)
-    )
+    return any((folder / name).is_file() for name in CREDENTIAL_FILES)
 
 
 def submit_command(
@@ -41,21 +40,13 @@ def submit_command(
 ) -> list[str]:
     """The client's arguments that submit a file, or the output of that name of a notebook's
     version."""
+    command = ["competitions", "submit", slug]
+    # a notebook's output is known by its name alone, a file by its path
     if kernel:
-        return [
-            "competitions",
-            "submit",
-            slug,
-            "-k",
-            kernel,
-            "-v",
-            str(version),
-            "-f",
-            file.name,
-            "-m",
-            message,
-        ]
-    return ["competitions", "submit", slug, "-f", str(file), "-m", message]
+        command += ["-k", kernel, "-v", str(version), "-f", file.name]
+    else:
+        command += ["-f", str(file)]
+    return [*command, "-m", message]
 
 
 def shown(arguments: list[str]) -> str:
@@ -68,11 +59,13 @@ def run(arguments: list[str]) -> str:
     command = [sys.executable, "-m", "kaggle", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        if "No module named kaggle" in said:
+        # the client ends with the reason, after any warnings
+        output = done.stderr.strip() or done.stdout.strip() or "nothing"
+        last_line = output.splitlines()[-1]
+        if "No module named kaggle" in last_line:
             raise UserError("the Kaggle client is not installed: pip install -r requirements.txt")
         raise UserError(
-            f"`{shown(arguments)}` failed with status {done.returncode}: {redacted(said)}"
+            f"`{shown(arguments)}` failed with status {done.returncode}: {redacted(last_line)}"
         )
     return redacted(done.stdout)
 
@@ -88,7 +81,9 @@ def redacted(text: str) -> str:
 def submissions(slug: str) -> list[dict[str, str]]:
     """What Kaggle knows of our submissions, newest first: description, status, publicScore,
     privateScore and more."""
-    text = run(["competitions", "submissions", slug, "--csv", "--page-size", "100"])
+    text = run(["competitions", "submissions", slug, "--csv", "--page-size", str(PAGE)])
+    # warnings of the client, of an old version say, come before the table
     lines = text.splitlines()
-    start = next((number for number, line in enumerate(lines) if "publicScore" in line), len(lines))
+    headers = [number for number, line in enumerate(lines) if "publicScore" in line]
+    start = headers[0] if headers else len(lines)
     return list(csv.DictReader(io.StringIO("\n".join(lines[start:]))))

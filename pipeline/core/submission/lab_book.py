@@ -32,87 +32,97 @@ SHORT = 12  # letters of a hash: no two files of one competition share them
 
 
 def book() -> Path:
+    """The path of the lab book."""
     return root("SUBMISSIONS") / "LOG.md"
 
 
-def parts() -> tuple[str, list[str], str]:
-    """What stands above the table of submissions, its rows, and what stands below; other tables are
-    left alone."""
+def split_book() -> tuple[str, list[str], str]:
+    """The text above the table of submissions, its rows, and the text below; other tables are left
+    alone."""
     text = book().read_text(encoding="utf-8") if book().is_file() else HEAD
     lines = text.splitlines()
-    start = next(
-        (
-            number
-            for number, line in enumerate(lines)
-            if line.startswith(f"| {COLUMNS[0]} | {COLUMNS[1]} |")
-        ),
-        len(lines),
-    )
+
+    # the table starts at its heading and ends at the first line that is not of a table
+    heading = f"| {COLUMNS[0]} | {COLUMNS[1]} |"
+    starts = [number for number, line in enumerate(lines) if line.startswith(heading)]
+    start = starts[0] if starts else len(lines)
     end = start
     while end < len(lines) and lines[end].startswith("|"):
         end += 1
-    return (
-        "\n".join(lines[:start]).rstrip("\n"),
-        lines[start + 2 : end],
-        "\n".join(lines[end:]).strip("\n"),
-    )
+
+    above = "\n".join(lines[:start]).rstrip("\n")
+    rows = lines[start + 2 : end]  # below the heading and its rule
+    below = "\n".join(lines[end:]).strip("\n")
+    return above, rows, below
 
 
 def read_lines() -> list[dict[str, str]]:
-    """The lines of the lab book, oldest first; none where there is no book yet."""
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in parts()[1]]
-    return [
-        dict(zip(COLUMNS, (cell.strip() for cell in row)))
-        for row in rows
-        if len(row) == len(COLUMNS)
-    ]
+    """The lines of the lab book, oldest first; an empty list where there is no book yet."""
+    lines = []
+    for row in split_book()[1]:
+        cells = re.split(r"(?<!\\)\|", row)[1:-1]  # an escaped bar is text
+        if len(cells) == len(COLUMNS):
+            lines.append(dict(zip(COLUMNS, (cell.strip() for cell in cells))))
+    return lines
 
 
 def write_lines(lines: list[dict[str, str]]) -> None:
-    """Write the whole book atomically; what stands above and below its table is kept."""
-    above, _, below = parts()
-    table = [
-        COLUMNS,
-        ["---"] * len(COLUMNS),
-        *([line[column] for column in COLUMNS] for line in lines),
-    ]
+    """Write the whole book atomically; the text above and below its table is kept."""
+    above, _, below = split_book()
+    table = [COLUMNS, ["---"] * len(COLUMNS)]
+    for line in lines:
+        table.append([line[column] for column in COLUMNS])
     rows = "\n".join("| " + " | ".join(row) + " |" for row in table)
-    write_text(book(), f"{above}\n\n{rows}\n" + (f"\n{below}\n" if below else ""))
+    text = f"{above}\n\n{rows}\n"
+    if below:
+        text += f"\n{below}\n"
+    write_text(book(), text)
 
 
-def cell(text: object) -> str:
+def cell_text(value: object) -> str:
     """Text that stays in its cell: one line, the column mark escaped."""
-    return " ".join(str(text).replace("\\", "/").split()).replace("|", "\\|")
+    return " ".join(str(value).replace("\\", "/").split()).replace("|", "\\|")
+
+
+def is_about(line: dict[str, str], competition: str, sha256: str) -> bool:
+    """True where a line is about this file of this competition."""
+    return line["competition"] == competition and line["sha256"] == sha256[:SHORT]
 
 
 def find(competition: str, sha256: str) -> dict[str, str] | None:
     """The last line about a file, or None."""
-    same = [
-        line
-        for line in read_lines()
-        if (line["competition"], line["sha256"]) == (competition, sha256[:SHORT])
-    ]
+    same = [line for line in read_lines() if is_about(line, competition, sha256)]
     return same[-1] if same else None
 
 
 def add(competition: str, file: Path, sha256: str, commit: str, members: str, auc: str) -> None:
-    """Append the line of a submission just made; the very same file again adds none."""
+    """Append the line of a new submission; the very same file again adds none."""
+    # `make submit` may run again on the same scores
     if find(competition, sha256):
         return
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    values = (now, competition, file, sha256[:SHORT], commit[:SHORT], members, auc, "", "", "")
-    write_lines([*read_lines(), dict(zip(COLUMNS, map(cell, values)))])
+    values = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "competition": competition,
+        "file": file,
+        "sha256": sha256[:SHORT],
+        "commit": commit[:SHORT],
+        "members": members,
+        "out-of-fold AUC": auc,
+    }
+    line = {column: cell_text(values.get(column, "")) for column in COLUMNS}
+    write_lines([*read_lines(), line])
 
 
 def note(competition: str, sha256: str, **values: str) -> bool:
     """Set cells (message, public, private) of every line about a file; True when something
     changed."""
-    lines, changed = read_lines(), False
+    cells = {name: cell_text(value) for name, value in values.items()}
+    lines = read_lines()
+    changed = False
     for line in lines:
-        if (line["competition"], line["sha256"]) == (competition, sha256[:SHORT]):
-            new = {name: cell(value) for name, value in values.items()}
-            changed |= any(line[name] != value for name, value in new.items())
-            line.update(new)
+        if is_about(line, competition, sha256):
+            changed |= any(line[name] != text for name, text in cells.items())
+            line.update(cells)
     if changed:
         write_lines(lines)
     return changed

@@ -1,13 +1,12 @@
-"""The organiser's file: filled in from the ensemble, and checked before anyone else sees it.
+"""The organiser's file: filled in from the ensemble, and checked before anyone else reads it.
 
-Read with the csv module rather than pandas, so that the check sees what stands in the file:
-repeated column names, ragged rows, `nan` as a word, ids with their leading zeros. Rows count as an
-editor shows them: the header is row 1.
+Read with the csv module rather than pandas, so that the check sees what the file holds: repeated
+column names, ragged rows, `nan` as a word, ids with their leading zeros. Rows count as an editor
+shows them: the header is row 1.
 """
 
 import csv
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,21 +15,29 @@ import pandas as pd
 
 from pipeline.core.config.task import Submission, Task
 from pipeline.core.runtime.errors import UserError
-from pipeline.core.submission.ids import check_ids, plain_id
-from pipeline.core.submission.plausibility import Finding, listed, suspicions
+from pipeline.core.submission.ids import id_findings, plain_id
+from pipeline.core.submission.plausibility import (
+    SHOWN_ROWS,
+    Finding,
+    first_rows,
+    plausibility_findings,
+)
 
+# what a scorer reads as a number everywhere: no hexadecimal, no 1_000, no digits of other scripts
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MISSING_WORDS = ("", "nan", "na", "null", "none")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a submission is held against.
+    """What a submission is checked against.
 
-    ids       the organiser's ids, in the organiser's order
-    columns   the organiser's columns in order, the id column among them
-    strict    True where the organiser takes exactly these columns; False where they are looked up
-              by name
-    unit      "image" or "study": what a row is
+    ids          the organiser's ids, in the organiser's order
+    columns      the organiser's columns in order, the id column among them
+    id_column    the name of the id column
+    strict       True where the organiser takes exactly these columns; False where they are looked
+                 up by name
+    unit         "image" or "study": what a row is
     probability  scores must lie in [0, 1]
     """
 
@@ -43,12 +50,13 @@ class Wanted:
 
     @property
     def scores(self) -> tuple[str, ...]:
+        """The columns of scores: all but the id column."""
         return tuple(column for column in self.columns if column != self.id_column)
 
 
 def wanted(sample: pd.DataFrame, submission: Submission, task: Task) -> Wanted:
     """What the organiser's sample asks for; columns are exact on Kaggle, looked up by name
-    elsewhere."""
+    elsewhere. UserError for a column that the sample does not have."""
     for column in (submission.id_column, *submission.columns.values()):
         if column not in sample.columns:
             raise UserError(
@@ -56,12 +64,12 @@ def wanted(sample: pd.DataFrame, submission: Submission, task: Task) -> Wanted:
                 f"{', '.join(sample.columns)}"
             )
     return Wanted(
-        sample[submission.id_column].astype("str").reset_index(drop=True),
-        tuple(sample.columns),
-        submission.id_column,
-        bool(task.slug),
-        task.unit,
-        submission.probability,
+        ids=sample[submission.id_column].astype("str").reset_index(drop=True),
+        columns=tuple(sample.columns),
+        id_column=submission.id_column,
+        strict=bool(task.slug),
+        unit=task.unit,
+        probability=submission.probability,
     )
 
 
@@ -69,60 +77,75 @@ def fill(sample: pd.DataFrame, scores: pd.DataFrame, submission: Submission) -> 
     """The sample with its score columns filled in by id.
 
     `scores` has unit_id and the labels, one row a unit. Raises UserError for an id without a score,
-    a score that is no number, or a unit twice; units that the organiser did not ask for are left
+    a score that is not a number, or a unit twice; units that the organiser did not ask for are left
     out.
     """
+    # a unit with two rows would be filled in twice
     keys = scores["unit_id"].astype("str").map(plain_id)
     if keys.duplicated().any():
         raise UserError(f"unit {keys[keys.duplicated()].iloc[0]!r} has two rows in the ensemble")
+
+    # the scores in the order of the sample
     ids = sample[submission.id_column].astype("str")
-    found = scores.set_index(keys)[list(submission.columns)].reindex(ids.map(plain_id))
-    blank = found.isna().to_numpy().any(axis=1)
+    aligned = scores.set_index(keys)[list(submission.columns)].reindex(ids.map(plain_id))
+    blank = aligned.isna().to_numpy().any(axis=1)
     if blank.any():
         raise UserError(
             f"{blank.sum()} of the organiser's {len(ids)} ids have no score, first "
-            f"{ids[blank].iloc[0]!r}; "
-            "is the ensemble older than the raw download?"
+            f"{ids[blank].iloc[0]!r}; is the ensemble older than the raw download?"
         )
+
     filled = sample.copy()
     for label, column in submission.columns.items():
-        filled[column] = found[label].to_numpy(dtype=np.float64)
+        filled[column] = aligned[label].to_numpy(dtype=np.float64)
     return filled
 
 
-def read_rows(path: Path) -> tuple[list[str], pd.DataFrame, list[Finding]]:
+def read_text_table(path: Path) -> tuple[list[str], pd.DataFrame, list[Finding]]:
     """The header, the rows as text indexed by their line in the file, and what is wrong with the
-    file as such."""
+    file as such (then header and rows may be empty)."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
+    # utf-8-sig: a byte order mark, which spreadsheets write, is not part of the first name
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             lines = [(reader.line_num, row) for row in reader if row]
     except UnicodeDecodeError as error:
-        return (
-            [],
-            pd.DataFrame(),
-            [Finding("error", f"not UTF-8 text: {error.object[error.start]:#x} is no letter")],
-        )
+        byte = error.object[error.start]
+        return unreadable(f"not UTF-8 text: {byte:#x} is not a letter")
     except csv.Error as error:
-        return [], pd.DataFrame(), [Finding("error", f"not CSV: {error}")]
+        return unreadable(f"not CSV: {error}")
     if not header:
-        return [], pd.DataFrame(), [Finding("error", "the file is empty")]
-    ragged = [f"row {line} has {len(row)} fields" for line, row in lines if len(row) != len(header)]
+        return unreadable("the file is empty")
+
+    # rows with too few or too many fields are named and left out
+    whole = {}
+    ragged = []
+    for line, row in lines:
+        if len(row) == len(header):
+            whole[line] = row
+        else:
+            ragged.append(f"row {line} has {len(row)} fields")
     findings = []
     if ragged:
-        told = f"rows that do not have the header's {len(header)} fields"
-        findings.append(Finding("error", told, listed(ragged), len(ragged)))
-    whole = [(line, row) for line, row in lines if len(row) == len(header)]
+        message = f"rows that do not have the header's {len(header)} fields"
+        findings.append(Finding("error", message, first_rows(ragged), len(ragged)))
+
+    # columns are numbered, since names may be repeated
     table = pd.DataFrame(
-        [row for _, row in whole],
+        list(whole.values()),
         columns=range(len(header)),
         dtype="str",
-        index=pd.Index([line for line, _ in whole], dtype="int64"),
+        index=pd.Index(list(whole), dtype="int64"),
     )
     return header, table, findings
+
+
+def unreadable(message: str) -> tuple[list[str], pd.DataFrame, list[Finding]]:
+    """What `read_text_table` returns for a file without a readable table."""
+    return [], pd.DataFrame(), [Finding("error", message)]
 
 
 def check_file(
@@ -135,54 +158,54 @@ def check_file(
     score it.
 
     prevalence  column -> share of positives in training, for the warnings about inverted scores
-    reference   scores of the same rows made at home, indexed by id, the same columns; a file that
+    reference   the ensemble's scores of the same rows, indexed by id, the same columns; a file that
                 runs against them is inverted
     """
-    header, table, findings = read_rows(path)
+    # the file and its columns
+    header, table, findings = read_text_table(path)
     if header:
-        findings += check_columns(header, want)
+        findings += column_findings(header, want)
     if not header or want.id_column not in header:
         return findings
+
+    # the ids
     ids = table[header.index(want.id_column)]
-    findings += check_ids(ids, want.ids, want.unit)
-    numbers = {}
+    findings += id_findings(ids, want.ids, want.unit)
+
+    # the cells, column by column; then the numbers as a whole
+    scores = {}
     for column in want.scores:
         if header.count(column) == 1:
-            found, values = check_numbers(
-                column, table[header.index(column)], ids, want.probability
-            )
-            findings += found
-            numbers[column] = values
-    findings += suspicions(
-        pd.DataFrame(numbers).set_axis(ids.map(plain_id)), prevalence, reference, want.probability
+            cells = table[header.index(column)]
+            scores[column] = to_numbers(cells)
+            findings += cell_findings(column, cells, ids, want.probability)
+    findings += plausibility_findings(
+        pd.DataFrame(scores).set_axis(ids.map(plain_id)), prevalence, reference, want.probability
     )
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-def check_columns(header: list[str], want: Wanted) -> list[Finding]:
+def column_findings(header: list[str], want: Wanted) -> list[Finding]:
     """Missing, repeated and extra columns, and their order."""
     missing = [column for column in want.columns if column not in header]
     extra = [column for column in header if column not in want.columns]
-    twice = sorted(
-        {column for column in header if column in want.columns and header.count(column) > 1}
-    )
+    repeated = sorted(column for column in set(want.columns) if header.count(column) > 1)
     findings = []
     if missing:
         hint = column_hint(header, missing)
         findings.append(Finding("error", f"missing columns: {', '.join(missing)}{hint}"))
-    if twice:
-        findings.append(Finding("error", f"columns that stand there twice: {', '.join(twice)}"))
+    if repeated:
+        findings.append(Finding("error", f"columns that are there twice: {', '.join(repeated)}"))
     if extra:
-        named, severity = ", ".join(map(repr, extra[:5])), "error" if want.strict else "warning"
-        findings.append(Finding(severity, f"columns the organiser did not ask for: {named}"))
-    if not missing and not twice and not extra and header != list(want.columns):
-        findings.append(
-            Finding(
-                "warning",
-                f"columns in the order {', '.join(header)}; the organiser's is "
-                f"{', '.join(want.columns)}",
-            )
+        severity = "error" if want.strict else "warning"
+        shown = ", ".join(map(repr, extra[:SHOWN_ROWS]))
+        findings.append(Finding(severity, f"columns the organiser did not ask for: {shown}"))
+    if not missing and not repeated and not extra and header != list(want.columns):
+        message = (
+            f"columns in the order {', '.join(header)}; the organiser's is "
+            f"{', '.join(want.columns)}"
         )
+        findings.append(Finding("warning", message))
     return findings
 
 
@@ -190,49 +213,60 @@ def column_hint(header: list[str], missing: list[str]) -> str:
     """What may have happened to the missing columns, or ''."""
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         return " (the fields are not separated by commas)"
-    tidy = {column.strip().lower(): column for column in header}
+    # names that differ by case or white space only
+    by_plain_name = {column.strip().lower(): column for column in header}
     near = [
-        f"{tidy[column.lower()]!r} for {column!r}" for column in missing if column.lower() in tidy
+        f"{by_plain_name[column.lower()]!r} for {column!r}"
+        for column in missing
+        if column.lower() in by_plain_name
     ]
     return f" (the file has {', '.join(near)})" if near else ""
 
 
-def check_numbers(
+def is_number(cells: pd.Series) -> pd.Series:
+    """True for each cell that is written as a number, however large."""
+    return cells.map(lambda text: NUMBER.fullmatch(text.strip(" \t")) is not None).astype(bool)
+
+
+def to_numbers(cells: pd.Series) -> pd.Series:
+    """Cells as float64, NaN where a cell is not a finite number."""
+    values = cells.str.strip(" \t").where(is_number(cells)).astype("float64")
+    return values.where(~np.isinf(values))  # 1e999
+
+
+def cell_findings(
     column: str, cells: pd.Series, ids: pd.Series, probability: bool
-) -> tuple[list[Finding], pd.Series]:
-    """Cells that are no finite number (or no probability where one is wanted), and the numbers, NaN
-    for those."""
-    stripped = cells.str.strip(" \t")
-    numeric = stripped.map(lambda cell: NUMBER.fullmatch(cell) is not None).astype(bool)
-    values = stripped.where(numeric).astype("float64")
-    word = stripped.str.lower().isin(["", "nan", "na", "null", "none"])
-    infinite = np.isinf(values) | stripped.str.lower().str.fullmatch(r"[+-]?inf(inity)?").astype(
-        bool
-    )
+) -> list[Finding]:
+    """Cells that are not a finite number, or not a probability where one is wanted.
+
+    cells, ids: text, indexed by their row in the file.
+    """
+    # each cell is of one kind at most, so that it is reported once
+    values = to_numbers(cells)
+    text = cells.str.strip(" \t").str.lower()
+    missing = text.isin(MISSING_WORDS)
+    numeric = is_number(cells)
+    infinite = text.str.fullmatch(r"[+-]?inf(inity)?").astype(bool) | (numeric & values.isna())
     outside = (values < 0) | (values > 1)
-    kinds: Iterable[tuple[str, pd.Series]] = (
-        ("blank or NaN", word),
-        ("infinite", infinite),
-        ("not a number", ~numeric & ~word & ~infinite),
-        (
-            "outside [0, 1], and the organiser wants probabilities",
-            outside & ~infinite & probability,
-        ),
-    )
+    kinds = {
+        "blank or NaN": missing,
+        "infinite": infinite,
+        "not a number": ~numeric & ~missing & ~infinite,
+        "outside [0, 1], and the organiser wants probabilities": outside & probability,
+    }
     findings = []
-    for kind, where in kinds:
-        rows = (f"row {line}: {cells[line]!r} of {ids[line]!r}" for line in cells.index[where])
+    for kind, where in kinds.items():
         if where.any():
-            findings.append(
-                Finding("error", f"column {column}: {kind}", listed(rows), int(where.sum()))
+            rows = first_rows(
+                f"row {line}: {cells[line]!r} of {ids[line]!r}" for line in cells.index[where]
             )
-    return findings, values.where(~infinite)
+            findings.append(Finding("error", f"column {column}: {kind}", rows, int(where.sum())))
+    return findings
 
 
 def refuse_errors(path: Path, findings: list[Finding]) -> None:
     """Raise a UserError with the first error, where there is one."""
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        raise UserError(
-            f"{path}: {len(errors)} errors; the first: {str(errors[0]).removeprefix('error: ')}"
-        )
+        first = str(errors[0]).removeprefix("error: ")
+        raise UserError(f"{path}: {len(errors)} errors; the first: {first}")

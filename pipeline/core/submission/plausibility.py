@@ -1,5 +1,4 @@
-"""What a well-formed submission may still have wrong: constants, ties, hard decisions, inverted or
-swapped columns.
+"""Checks of well-formed scores: constants, ties, hard decisions, inverted or swapped columns.
 
 A constant column is an error (its AUC is 0.5 whatever the truth); everything else here is a
 warning, because a rank metric accepts it.
@@ -12,14 +11,17 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-SHOWN = 5  # offending rows that a finding names
-FEW = 20  # rows below which ties and distributions say nothing
+SHOWN_ROWS = 5  # offending rows that a finding names
+MIN_ROWS = 20  # with fewer, ties and distributions mean nothing
 # share of rows with the column's most frequent score; at most 0.004 in six files of a real
 # leaderboard
 TIED = 0.10
 # share of rows with the same score in every column: what a default for unreadable images looks like
 SAME_ROW = 0.01
-ODDS = 50.0  # mean score's odds against the prevalence's
+# the mean score's odds against the prevalence's: a network's scores need not be calibrated
+ODDS = 50.0
+# by how much the correlation with another column must be larger to call two columns swapped
+SWAP_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Finding:
     """One thing wrong: an `error` where the organiser would refuse or misread the file, else a
     `warning` to look at.
 
-    rows are the first offenders, count how many there are (0 where it is about the whole file).
+    rows   the first rows that have it
+    count  how many there are (0 where it is about the whole file)
     """
 
     severity: str
@@ -36,91 +39,93 @@ class Finding:
     count: int = 0
 
     def __str__(self) -> str:
-        count = f" ({self.count})" if self.count else ""
-        more = ", …" if self.count > len(self.rows) else ""
-        return f"{self.severity}: {self.message}{count}" + (
-            f": {', '.join(self.rows)}{more}" if self.rows else ""
-        )
+        text = f"{self.severity}: {self.message}"
+        if self.count:
+            text += f" ({self.count})"
+        if self.rows:
+            more = ", …" if self.count > len(self.rows) else ""
+            text += f": {', '.join(self.rows)}{more}"
+        return text
 
 
-def listed(rows: Iterable[str]) -> tuple[str, ...]:
-    """The first few."""
-    return tuple(islice(rows, SHOWN))
+def first_rows(texts: Iterable[str]) -> tuple[str, ...]:
+    """The first few of the rows that have a finding."""
+    return tuple(islice(texts, SHOWN_ROWS))
 
 
-def suspicions(
+def plausibility_findings(
     scores: pd.DataFrame,
     prevalence: pd.Series | None = None,
     reference: pd.DataFrame | None = None,
     probability: bool = False,
 ) -> list[Finding]:
-    """Findings about the numbers of a submission: a column a label, ids as index, NaN for what is
-    no number."""
-    scores, findings = scores[~scores.index.duplicated()], []
+    """Findings about the numbers of a submission: a column a label, ids as index, NaN where a cell
+    is not a number.
+
+    prevalence   column -> share of positives in training
+    reference    the ensemble's scores of the same ids, the same columns
+    probability  True where the organiser wants probabilities, which is checked cell by cell before
+    """
+    scores = scores[~scores.index.duplicated()]
+    findings = []
     for column in scores:
         values = scores[column].dropna()
         constant = len(values) > 1 and values.nunique() == 1
         if constant:
-            findings.append(
-                Finding(
-                    "error",
-                    f"column {column}: every score is {values.iloc[0]:g}, so its AUC is 0.5",
-                )
-            )
-        if constant or len(values) < FEW:
+            message = f"column {column}: every score is {values.iloc[0]:g}, so its AUC is 0.5"
+            findings.append(Finding("error", message))
+        if constant or len(values) < MIN_ROWS:
             continue
-        findings += tied(values) + outside(values, probability)
+        findings += tied(values)
+        if not probability:
+            findings += outside_unit_interval(values)
+        # scores of the same rows are stronger evidence than the share of positives
         if reference is None and prevalence is not None and column in prevalence.index:
             findings += unlike_training(values, float(prevalence[column]))
     if reference is not None:
-        findings += against(scores, reference)
+        findings += unlike_reference(scores, reference)
     return findings + same_rows(scores)
 
 
 def tied(values: pd.Series) -> list[Finding]:
     """Hard decisions, and one score shared by many rows."""
     counts = values.value_counts()
+    most_frequent = counts.index[0]
     if len(counts) == 2:
-        only = f"only the scores {counts.index[0]:g} and {counts.index[1]:g}"
-        return [
-            Finding(
-                "warning", f"column {values.name}: {only}; are these decisions rather than scores?"
-            )
-        ]
+        only = f"only the scores {most_frequent:g} and {counts.index[1]:g}"
+        message = f"column {values.name}: {only}; are these decisions rather than scores?"
+        return [Finding("warning", message)]
     if counts.iloc[0] <= TIED * len(values):
         return []
-    rows = listed(f"{identity!r}" for identity in values.index[values == counts.index[0]])
-    shared = f"column {values.name}: rows that share the score {counts.index[0]:g}"
-    return [Finding("warning", shared, rows, int(counts.iloc[0]))]
+    rows = first_rows(f"{identity!r}" for identity in values.index[values == most_frequent])
+    message = f"column {values.name}: rows that share the score {most_frequent:g}"
+    return [Finding("warning", message, rows, int(counts.iloc[0]))]
 
 
-def outside(values: pd.Series, probability: bool) -> list[Finding]:
-    """Scores outside [0, 1], where the metric takes any: a rank metric scores them, people stumble
-    over them."""
-    where = (values < 0) | (values > 1)
-    rows = listed(f"{identity!r} {value:g}" for identity, value in values[where].items())
-    if probability or not where.any():
+def outside_unit_interval(values: pd.Series) -> list[Finding]:
+    """Scores outside [0, 1], where the metric takes any: a rank metric scores them, but a reader
+    may take them for a mistake."""
+    outside = values[(values < 0) | (values > 1)]
+    if not len(outside):
         return []
-    return [
-        Finding("warning", f"column {values.name}: scores outside [0, 1]", rows, int(where.sum()))
-    ]
+    rows = first_rows(f"{identity!r} {value:g}" for identity, value in outside.items())
+    message = f"column {values.name}: scores outside [0, 1]"
+    return [Finding("warning", message, rows, len(outside))]
 
 
 def same_rows(scores: pd.DataFrame) -> list[Finding]:
     """Many rows with the same score in each of several columns."""
-    if scores.shape[1] < 2 or len(scores) < FEW:
+    if scores.shape[1] < 2 or len(scores) < MIN_ROWS:
         return []
     counts = scores.dropna().value_counts()
-    if (
-        not len(counts)
-        or counts.iloc[0] <= max(1, SAME_ROW * len(scores))
-        or (scores.nunique() == 1).all()
-    ):
+    few = not len(counts) or counts.iloc[0] <= max(1, SAME_ROW * len(scores))
+    # constant columns are an error of their own
+    if few or (scores.nunique() == 1).all():
         return []
     same = (scores == list(counts.index[0])).all(axis=1).to_numpy()
-    rows = listed(f"{identity!r}" for identity in scores.index[same])
-    told = "rows with the same scores in all columns; were their images unreadable?"
-    return [Finding("warning", told, rows, int(same.sum()))]
+    rows = first_rows(f"{identity!r}" for identity in scores.index[same])
+    message = "rows with the same scores in all columns; were their images unreadable?"
+    return [Finding("warning", message, rows, int(same.sum()))]
 
 
 def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
@@ -129,38 +134,53 @@ def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
     mean = float(values.mean())
     if values.min() < 0 or values.max() > 1 or not 0 < prevalence < 1 or not 0 < mean < 1:
         return []
-    told = f"column {values.name}: the mean score is {mean:.3g}, {prevalence:.3g} of the training images are positive"
-    complement = abs(mean - (1 - prevalence)) < abs(mean - prevalence)
-    skew = float(values.skew()) * (
-        1 if prevalence < 0.5 else -1
-    )  # rare positives leave a tail on the right
-    if complement and skew < 0:
-        return [Finding("warning", f"{told}: are the scores inverted?")]
+    message = (
+        f"column {values.name}: the mean score is {mean:.3g}, {prevalence:.3g} of the training "
+        "images are positive"
+    )
+    # rare positives leave a tail on the right, so inverted scores have it on the left
+    near_complement = abs(mean - (1 - prevalence)) < abs(mean - prevalence)
+    skew = float(values.skew())
+    if prevalence >= 0.5:
+        skew = -skew
+    if near_complement and skew < 0:
+        return [Finding("warning", f"{message}: are the scores inverted?")]
     odds = mean / (1 - mean) / (prevalence / (1 - prevalence))
-    return [Finding("warning", told)] if not 1 / ODDS < odds < ODDS else []
+    if 1 / ODDS < odds < ODDS:
+        return []
+    return [Finding("warning", message)]
 
 
-def against(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Finding]:
-    """Columns that run against the scores made at home, or follow another column of theirs better
-    than their own."""
+def unlike_reference(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Finding]:
+    """Columns that run against the reference's, or follow another column of it better than their
+    own."""
+    # ranks, since the two may be on different scales
     common = scores.index[scores.index.isin(reference.index) & ~scores.index.duplicated()]
-    if len(common) < FEW:
+    if len(common) < MIN_ROWS:
         return []
     names = [column for column in scores if column in reference]
-    here, home = scores.loc[common, names].rank(), reference.loc[common, names].rank()
+    own_ranks = scores.loc[common, names].rank()
+    reference_ranks = reference.loc[common, names].rank()
+
     findings = []
     for column in names:
-        own = correlation(here[column], home[column])
+        own = correlation(own_ranks[column], reference_ranks[column])
         others = {
-            other: correlation(here[column], home[other]) for other in names if other != column
+            other: correlation(own_ranks[column], reference_ranks[other])
+            for other in names
+            if other != column
         }
+        # an inverted column may look like a swapped one: the stronger correlation decides
         best = max(others, key=others.get, default=None)
         if own < 0 and (best is None or others[best] <= -own):
-            told = f"column {column}: rank correlation {own:.2f} with the scores made at home: inverted?"
-            findings.append(Finding("warning", told))
-        elif best is not None and others[best] > max(own, 0) + 0.1:
-            told = f"follows {best} of the scores made at home ({others[best]:.2f}) better than {column} ({own:.2f})"
-            findings.append(Finding("warning", f"column {column}: {told}: swapped columns?"))
+            message = f"rank correlation {own:.2f} with the ensemble's scores: inverted?"
+            findings.append(Finding("warning", f"column {column}: {message}"))
+        elif best is not None and others[best] > max(own, 0) + SWAP_MARGIN:
+            message = (
+                f"follows {best} of the ensemble's scores ({others[best]:.2f}) better than "
+                f"{column} ({own:.2f}): swapped columns?"
+            )
+            findings.append(Finding("warning", f"column {column}: {message}"))
     return findings
 
 

@@ -1,4 +1,4 @@
-"""Files in the organiser's form: what is true of its units, and what radiologists called them."""
+"""Files in the organiser's form: the true labels of its units, and radiologists' calls of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,12 @@ from pipeline.core.metrics.roc import classes
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.ids import plain_id
 
+GIVEN_LABELS = (1, 0, -1)  # positive, negative, uncertain
+
 
 @dataclass(frozen=True)
 class Truth:
-    """The organiser's units: ids (n,), truth (n, K) of 1, 0, NaN, groups (n,) of patients."""
+    """The organiser's units: ids (n,), labels (n, K) of 1, 0, NaN, groups (n,) of patients."""
 
     ids: pd.Series
     labels: np.ndarray
@@ -33,85 +35,105 @@ def read_table(path: Path, needed: Sequence[str], identity: str) -> pd.DataFrame
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: this is no CSV file: {error}") from None
+        raise UserError(f"{path}: this is not a CSV file: {error}") from None
     for column in (identity, *needed):
         if column not in table.columns:
             raise UserError(
                 f"{path}: the column {column!r} is missing; there are "
                 f"{', '.join(map(str, table.columns))}"
             )
-    if table[identity].isna().any():
-        raise UserError(
-            f"{path}: row {int(table[identity].isna().argmax()) + 2}, column {identity}: blank"
-        )
+    # rows count as an editor shows them: the header is row 1
+    blank = table[identity].isna()
+    if blank.any():
+        raise UserError(f"{path}: row {int(blank.argmax()) + 2}, column {identity}: blank")
     table[identity] = table[identity].map(plain_id)
     return table
 
 
 def read_truth(competition: Competition, path: Path) -> Truth:
-    """The truth of every label, one row an id; UserError for a value that is no label or a label of
-    one class only."""
-    task, submission = competition.task, competition.submission
-    names = [submission.columns[label] for label in task.labels]
-    table = read_table(path, names, submission.id_column)
-    align(path, table, table[submission.id_column], "", submission.id_column)  # no id twice
-    values = numbers(path, table, names, blank=task.blank != "error")
-    for column, name in enumerate(names):
-        wrong = ~np.isin(values[:, column], (1, 0, -1)) & ~np.isnan(values[:, column])
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise UserError(
-                f"{path}: row {row + 2}, column {name}: {values[row, column]:g} is not 0, 1, -1 "
-                "or blank"
-            )
-    known = task_truth(pd.DataFrame(values, columns=list(task.labels)), task.labels, task)
-    for name, defined in zip(names, classes(known)):
-        if not defined:
-            raise UserError(f"{path}: column {name} has one class only; an AUC needs both")
-    return Truth(table[submission.id_column], known, groups_of(table, submission.id_column))
+    """The truth of every label, one row an id.
+
+    UserError for an id that is there twice, a value that is not a label, and a label of one class
+    only.
+    """
+    task = competition.task
+    identity = competition.submission.id_column
+    columns = [competition.submission.columns[label] for label in task.labels]
+    table = read_table(path, columns, identity)
+    align(path, table, table[identity], "", identity)  # raises for an id that is there twice
+
+    # the labels as they were given
+    values = numeric_columns(path, table, columns, blank=task.blank != "error")
+    wrong = ~np.isin(values, GIVEN_LABELS) & ~np.isnan(values)
+    for k in np.flatnonzero(wrong.any(axis=0)):
+        row = int(np.argmax(wrong[:, k]))
+        raise UserError(
+            f"{path}: row {row + 2}, column {columns[k]}: {values[row, k]:g} is not 0, 1, -1 or "
+            "blank"
+        )
+
+    # the labels to score against: what is uncertain is not scored
+    labels = task_truth(pd.DataFrame(values, columns=list(task.labels)), task.labels, task)
+    for column, both in zip(columns, classes(labels)):
+        if not both:
+            raise UserError(f"{path}: column {column} has one class only; an AUC needs both")
+    return Truth(table[identity], labels, patients_of(table, identity))
 
 
-def groups_of(table: pd.DataFrame, identity: str) -> np.ndarray:
-    """The patient of each row: patient_id, else patientNNNNN in the id, else the row itself."""
+def patients_of(table: pd.DataFrame, identity: str) -> np.ndarray:
+    """The patient of each row (n,): patient_id, else patientNNNNN in the id, else the id."""
     ids = table[identity]
-    found = table["patient_id"] if "patient_id" in table else ids.str.extract(r"(patient\d+)")[0]
-    return found.fillna(ids).to_numpy(object)
+    if "patient_id" in table:
+        patients = table["patient_id"]
+    else:
+        patients = ids.str.extract(r"(patient\d+)")[0]
+    return patients.fillna(ids).to_numpy(object)
 
 
-def numbers(path: Path, table: pd.DataFrame, names: Sequence[str], blank: bool) -> np.ndarray:
-    """Columns as float64 (n, K); UserError naming the first cell that is no finite number (nor
+def numeric_columns(
+    path: Path, table: pd.DataFrame, names: Sequence[str], blank: bool
+) -> np.ndarray:
+    """Columns as float64 (n, K); UserError naming the first cell that is not a finite number (nor
     blank, if allowed)."""
-    values = np.stack(
-        [pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in names], axis=1
-    )
-    wrong = ~np.isfinite(values) & ~(blank & table[list(names)].isna().to_numpy())
+    # text becomes NaN here, and is distinguished from a blank below
+    columns = [pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in names]
+    values = np.stack(columns, axis=1)
+    wrong = ~np.isfinite(values)
+    if blank:
+        wrong &= ~table[list(names)].isna().to_numpy()
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
+        cell = str(table[names[column]].iloc[row])
         raise UserError(
-            f"{path}: row {table.index[row] + 2}, column {names[column]}: "
-            f"{str(table[names[column]].iloc[row])!r} is no finite number"
+            f"{path}: row {table.index[row] + 2}, column {names[column]}: {cell!r} is not a finite "
+            "number"
         )
     return values
 
 
+def reader_files(folder: Path) -> list[Path]:
+    """The CSV of each reader, gzipped or not, in the order of their names."""
+    return sorted(path for path in folder.glob("*.csv*") if path.is_file())
+
+
 def read_readers(
-    competition: Competition, folder: Path, known: Truth
+    competition: Competition, folder: Path, truth: Truth
 ) -> dict[str, list[tuple[float, float]]]:
     """label -> (specificity, sensitivity) of each reader, a CSV of 0/1 calls each, in the order of
-    the file names."""
-    identity, columns = competition.submission.id_column, competition.submission.columns
-    paths = sorted(path for path in folder.glob("*.csv*") if path.is_file())
+    `reader_files`."""
+    identity = competition.submission.id_column
+    labels = competition.task.labels
+    columns = [competition.submission.columns[label] for label in labels]
+    paths = reader_files(folder)
     if not paths:
         raise UserError(f"{folder}: no CSV file of a reader in it")
-    points: dict[str, list[tuple[float, float]]] = {label: [] for label in competition.task.labels}
+    points: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
     for path in paths:
-        names = [columns[label] for label in points]
-        table = read_table(path, names, identity)
-        calls = numbers(path, table, names, blank=False)[
-            align(path, table, known.ids, "of the truth", identity)
-        ]
-        for column, label in enumerate(points):
-            if not np.isin(calls[:, column], (0, 1)).all():
-                raise UserError(f"{path}: column {names[column]}: a call is not 0 or 1")
-            points[label].append(reader_point(calls[:, column], known.labels[:, column]))
+        table = read_table(path, columns, identity)
+        places = align(path, table, truth.ids, "of the truth", identity)
+        calls = numeric_columns(path, table, columns, blank=False)[places]
+        for k, label in enumerate(labels):
+            if not np.isin(calls[:, k], (0, 1)).all():
+                raise UserError(f"{path}: column {columns[k]}: a call is not 0 or 1")
+            points[label].append(reader_point(calls[:, k], truth.labels[:, k]))
     return points

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.task import Task
-from pipeline.core.ensemble.averages import apply_map, blend_metadata, ranks_within, weighted_mean
+from pipeline.core.ensemble.averages import blend_metadata, on_scale, weighted_mean
 from pipeline.core.ensemble.units import unit_scores
 
 Key = tuple[str, int]  # member and fold
@@ -88,16 +88,10 @@ def comparable(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapping) 
     """(n, K) of one network on the scale of "mean", "rank" (within these rows) or "quantile" (by
     its frozen maps)."""
     values = scores.to_numpy(np.float64)
-    if method == "mean" or not len(values):
-        return values
-    if method == "rank":
-        return ranks_within(values, np.zeros(len(values)))
+    if method != "quantile" or not len(values):
+        return on_scale(values, method)
     maps = quantiles[key[0]][f"fold{key[1]}"]
-    columns = [
-        apply_map(values[:, column], maps[label]) if label in maps else np.full(len(values), np.nan)
-        for column, label in enumerate(scores.columns)
-    ]
-    return np.stack(columns, axis=1)
+    return on_scale(values, method, maps=[maps.get(label) for label in scores.columns])
 
 
 def filled(images: np.ndarray, prior: Sequence[float]) -> np.ndarray:

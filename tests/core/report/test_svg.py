@@ -1,23 +1,14 @@
-"""Figures: data to places, curves thinned without moving, the gain of views, the curves of a
-log."""
+"""Drawings: data to places, and curves thinned without moving."""
 
 import doctest
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.config.task import Task
-from pipeline.core.ensemble.members import Rows
-from pipeline.core.metrics import auc, auc_difference
 from pipeline.core.report import svg as figures
 from pipeline.core.report import views as viewgain
-from pipeline.core.report.training_curves import curves_of, read_log
-from pipeline.core.report.views import gains
-from pipeline.core.runtime.errors import UserError
-from tests.cases.reports import log_lines
 
 
 @pytest.mark.parametrize("module", [figures, viewgain])
@@ -61,41 +52,3 @@ def test_a_bar_without_interval_draws_nothing():
         figures.interval_bar(float("nan"), 0, 1, (0, 1))
         == '<svg class="bar" height="20" aria-hidden="true"></svg>'
     )
-
-
-def test_gain_of_views_equals_the_paired_difference_of_their_means():
-    generator = np.random.default_rng(0)
-    labels = (generator.random(300) < 0.3).astype(float)
-    views = labels[:, None, None] + generator.normal(size=(300, 6, 1)) * 2
-    images = pd.DataFrame({"image_id": [str(i) for i in range(300)]})
-    patients = generator.integers(0, 120, 300)
-    rows = gains(
-        views,
-        Rows(images, images[:0], (0,), {}),
-        labels[:, None],
-        patients,
-        Task(title="t", labels=("y",)),
-    )
-    assert [row["views"] for row in rows] == [1, 2, 4, 6]
-    assert rows[2]["auc"] == auc(views[:, :4, 0].mean(axis=1), labels)
-    expected = auc_difference(views[:, :4, 0].mean(axis=1), views[:, 0, 0], labels, patients)
-    assert [rows[2][name] for name in ("difference", "low", "high", "p")] == pytest.approx(expected)
-
-
-def test_curves_of_a_log():
-    made = curves_of(log_lines(3))
-    assert made.border == 60 and made.last == 120
-    assert made.valid == ([20, 40, 60, 80, 100, 120], pytest.approx([0.6, 0.7, 0.8, 0.6, 0.7, 0.8]))
-    assert made.alpha == ([80, 100, 120], pytest.approx([0.4, 0.3, 0.2]))
-    lines = [
-        {"phase": "finetuned", "step": 20, "train_auc": [float("nan"), 0.7]},
-        {"phase": "finetuned", "step": 40, "train_auc": [float("nan")], "reach": [float("inf")]},
-    ]
-    assert curves_of(lines).train == ([20], [0.7]) and curves_of(lines).reach == ([], [])
-
-
-def test_a_log_that_is_cut_is_named(tmp_path):
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"phase": "pretrained", "step": 1}\n{"pha')
-    with pytest.raises(UserError, match=r"log.jsonl: line 2: '\{\"pha' is no JSON"):
-        read_log(path, "make finetune")

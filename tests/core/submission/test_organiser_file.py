@@ -1,4 +1,4 @@
-"""The validator: no malformed file passes, no valid one fails."""
+"""The check of a submission file: no malformed file passes, no valid one fails."""
 
 import csv
 import io
@@ -90,7 +90,7 @@ def test_a_valid_file_has_no_finding(tmp_path):
         ("image_name,target\nISIC_0000000,0.5,0.5\n", "row 2 has 3 fields"),
     ],
 )
-def test_a_file_that_is_no_such_table(tmp_path, text, part):
+def test_a_file_that_is_not_such_a_table(tmp_path, text, part):
     errors, _ = check(tmp_path, text, want_melanoma(IMAGES[:1]))
     assert any(part in error for error in errors), errors
 
@@ -112,7 +112,7 @@ def test_a_file_that_is_no_such_table(tmp_path, text, part):
         ("0.5.1", "not a number"),
     ],
 )
-def test_a_cell_that_is_no_score(tmp_path, cell, part):
+def test_a_cell_that_is_not_a_score(tmp_path, cell, part):
     table = scores(want_melanoma()).astype({"target": "str"})
     table.loc[15, "target"] = cell
     found = check(tmp_path, table, want_melanoma())
@@ -296,8 +296,8 @@ def as_bytes(table: list[list[str]]) -> bytes:
 
 @TABLES
 @given(files())
-def test_no_valid_file_fails(tmp_path, made):
-    want, table = made
+def test_no_valid_file_fails(tmp_path, file):
+    want, table = file
     assert check(tmp_path, as_bytes(table), want)[0] == []
 
 
@@ -336,8 +336,8 @@ def spoil(draw, table: list[list[str]]) -> None:
 
 @TABLES
 @given(files(), st.data())
-def test_no_malformed_file_passes(tmp_path, made, data):
-    want, table = made
+def test_no_malformed_file_passes(tmp_path, file, data):
+    want, table = file
     spoil(data.draw, table)
     assert check(tmp_path, as_bytes(table), want)[0], table
 

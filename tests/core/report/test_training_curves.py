@@ -1,0 +1,29 @@
+"""The curves of a log."""
+
+import pytest
+
+from pipeline.core.report.training_curves import curves_of, read_log
+from pipeline.core.runtime.errors import UserError
+from tests.cases.reports import log_lines
+
+
+def test_curves_of_a_log():
+    curves = curves_of(log_lines(3))
+    assert curves.border == 60 and curves.last == 120
+    assert curves.valid == (
+        [20, 40, 60, 80, 100, 120],
+        pytest.approx([0.6, 0.7, 0.8, 0.6, 0.7, 0.8]),
+    )
+    assert curves.alpha == ([80, 100, 120], pytest.approx([0.4, 0.3, 0.2]))
+    lines = [
+        {"phase": "finetuned", "step": 20, "train_auc": [float("nan"), 0.7]},
+        {"phase": "finetuned", "step": 40, "train_auc": [float("nan")], "reach": [float("inf")]},
+    ]
+    assert curves_of(lines).train == ([20], [0.7]) and curves_of(lines).reach == ([], [])
+
+
+def test_a_log_that_is_cut_is_named(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"phase": "pretrained", "step": 1}\n{"pha')
+    with pytest.raises(UserError, match=r"log.jsonl: line 2: '\{\"pha' is not JSON"):
+        read_log(path, "make finetune")
