@@ -23,7 +23,7 @@ import pandas as pd
 from pipeline.core.artifacts.files import atomic, file_hash
 from pipeline.core.artifacts.paths import PREDICTIONS, STAGE_1_PREDICTIONS, image_path
 from pipeline.core.artifacts.provenance import read_weights_header, require_hashes
-from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.images.views import read_image, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
 from pipeline.core.runs.job import Job
@@ -85,7 +85,7 @@ def score_rows(job: Job, phase: str, rows: pd.DataFrame) -> np.ndarray:
     return sigmoid(
         score_views(
             network,
-            lambda index: read_picture(paths[index], channels),
+            lambda index: read_image(paths[index], channels),
             len(paths),
             view_matrices(run.views, run.size, run.augment),
             precision(run.precision),

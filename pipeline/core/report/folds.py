@@ -1,7 +1,7 @@
 """Report section: the folds, how they were made, what leaks were looked for."""
 
 from pipeline.core.artifacts.paths import data_folder
-from pipeline.core.folds.balance import balance_column
+from pipeline.core.folds.balance import balance_column, group_lines
 from pipeline.core.report.html import bullets, paragraph, source, table
 from pipeline.core.report.inputs import Evidence
 
@@ -37,27 +37,6 @@ def folds(evidence: Evidence) -> str:
             f"python -m pipeline.folds {evidence.name} --audit",
         )
     )
-
-
-def group_lines(audit: dict) -> list[str]:
-    """What was joined, dropped, and shared with the test set."""
-    groups, test, always = audit["groups"], audit["test"], audit["always_trains"]
-    joined = (
-        ", ".join(f"{count} by {reason}" for reason, count in groups["links"].items()) or "none"
-    )
-    lines = [
-        f"{groups['patients']} patients in {groups['groups']} groups, the largest of "
-        f"{groups['largest_patients']}; links between images beyond the patient: {joined}.",
-        f"Test: {test['images']} images; {test['patients_in_training']} of its patients also "
-        "train; "
-        f"{test['linked_to_training']} links to training images.",
-    ]
-    if always["images"]:
-        lines.append(f"{always['images']} images of {always['patients']} patients always train.")
-    return lines + [
-        f"Dropped from training: {count} images, {reason}."
-        for reason, count in audit["dropped"].items()
-    ]
 
 
 def why(audit: dict) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.labels import truth as task_truth
+from pipeline.core.artifacts.labels import valid_labels
 from pipeline.core.artifacts.tables import align
 from pipeline.core.config.competition import Competition
 from pipeline.core.metrics import reader_point
@@ -57,7 +58,7 @@ def read_truth(competition: Competition, path: Path) -> Truth:
     align(path, table, table[submission.id_column], "", submission.id_column)  # no id twice
     values = numbers(path, table, names, blank=task.blank != "error")
     for column, name in enumerate(names):
-        wrong = ~np.isin(values[:, column], (1, 0, -1)) & ~np.isnan(values[:, column])
+        wrong = ~valid_labels(values[:, column], np.isnan(values[:, column]))
         if wrong.any():
             row = int(np.argmax(wrong))
             raise UserError(
