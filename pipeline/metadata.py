@@ -23,7 +23,7 @@ from torch import nn
 
 from pipeline.core.artifacts.labels import targets, truth
 from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, fold_folder, image_path
-from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.images.views import read_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.patient import (
@@ -147,7 +147,7 @@ def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
     channels = competition.task.resize.channels
     scores = score_views(
         load_weights(path, run, competition.labels(run)),
-        lambda i: read_picture(paths[i], channels),
+        lambda i: read_image(paths[i], channels),
         len(paths),
         view_matrices(1, run.size, run.augment),
         precision(run.precision),

@@ -234,7 +234,7 @@ def test_new_patients_after_the_freeze_are_an_error(tmp_path):
         (lambda t: t.drop(columns="target"), "the label column 'target' is missing"),
         (
             lambda t: t.assign(target=["maybe"] + ["0"] * 29),
-            "row 2, column target: 'maybe' is not 1, 0, -1 or blank",
+            "row 2, column target: 'maybe' is not 0, 1, -1 or blank",
         ),
         (lambda t: t.assign(split="training"), "row 2, column split: 'training'"),
         (lambda t: t.assign(patient_id=[None] + ["p"] * 29), "row 2, column patient_id: blank"),

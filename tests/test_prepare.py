@@ -19,10 +19,10 @@ from pipeline import prepare as stage
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.images.decode import decode
-from pipeline.core.images.resize import load_resized
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.errors import UserError
 from tests.cases import bad_files
+from tests.cases.network_input import network_input
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 SIZES = (16, 24)
@@ -50,7 +50,7 @@ def rows_of(files: list[str]) -> pd.DataFrame:
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A competition of twelve pictures; `made.table` is what its read_raw gives."""
+    """A competition of twelve images; `made.table` is what its read_raw gives."""
     monkeypatch.setenv("DATA", str(tmp_path))
     raw = tmp_path / "made" / "raw"
     raw.mkdir(parents=True)
@@ -75,7 +75,7 @@ def errors(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "prepare_errors.csv")
 
 
-def test_tables_and_pictures(made):
+def test_tables_and_images(made):
     made.prepare()
     table = images(made.folder)
     assert list(table) == [
@@ -96,10 +96,10 @@ def test_tables_and_pictures(made):
     assert (table[["width", "height"]] == 64).all().all() and (table["decoded"] == "jpeg").all()
     for row in table.itertuples():
         for size in SIZES:
-            stored = cv2.imread(str(made.folder / "images" / str(size) / f"{row.image_id}.jpg"))[
-                :, :, ::-1
-            ]
-            assert np.array_equal(stored, load_resized(made.raw / row.file, size, TASK.resize))
+            path = made.folder / "images" / str(size) / f"{row.image_id}.jpg"
+            source = (made.raw / row.file).read_bytes()
+            stored = cv2.imread(str(path))[:, :, ::-1]
+            assert np.array_equal(stored, network_input(source, size, TASK.resize))
     record = json.loads((made.folder / "prepare.json").read_text())
     assert (
         record["resize"]["fit"] == "short" and record["sizes"] == list(SIZES) and record["commit"]
@@ -109,10 +109,10 @@ def test_tables_and_pictures(made):
 
 
 @pytest.mark.parametrize(
-    "column, row, value, told",
+    "column, row, value, message",
     [
-        ("image_id", 3, "i00002", "stands there twice"),
-        ("image_id", 3, "../x", "no plain name"),
+        ("image_id", 3, "i00002", "occurs twice"),
+        ("image_id", 3, "../x", "not a plain name"),
         ("image_id", 3, None, "blank"),
         ("image_id", 3, "x" * 240, "longer"),
         ("file", 3, "../secret.jpg", "inside the raw"),
@@ -124,9 +124,9 @@ def test_tables_and_pictures(made):
         ("target", 3, None, "blank"),
     ],
 )
-def test_a_wrong_table_writes_nothing(made, column, row, value, told):
+def test_a_wrong_table_writes_nothing(made, column, row, value, message):
     made.table.loc[row, column] = value
-    with pytest.raises(UserError, match=told) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         made.prepare()
     assert column in str(raised.value)
     assert [path.name for path in made.folder.iterdir()] == ["raw"]
@@ -144,9 +144,9 @@ def test_bad_files_of_twenty_kinds_are_set_aside_with_true_reasons(made):
     made.table = rows_of([*made.table["file"], *kinds])
     made.prepare()
     assert len(images(made.folder)) == 12
-    told = errors(made.folder)
-    assert len(told) == 20
-    for row in told.itertuples():
+    reported = errors(made.folder)
+    assert len(reported) == 20
+    for row in reported.itertuples():
         assert row.reason.startswith(bad_files.REASONS[kinds[row.file]]), (
             row.file,
             kinds[row.file],
@@ -203,7 +203,7 @@ def test_another_specification_prepares_all_again(made):
 
 
 def melanoma_raw(folder: Path, count: int) -> None:
-    """A small download in the organiser's layout, pictures large enough to take a while."""
+    """A small download in the organiser's layout, images large enough to take a while."""
     raw = folder / "melanoma" / "raw"
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -256,7 +256,7 @@ def wait_until(condition, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_kill_loses_no_more_than_the_pictures_in_hand_and_two_at_once_share(tmp_path):
+def test_a_kill_loses_no_more_than_the_images_in_hand_and_two_at_once_share(tmp_path):
     count = 150
     melanoma_raw(tmp_path, count)
     interrupted = start(tmp_path)
@@ -295,12 +295,13 @@ def test_ten_thousand_files_with_two_hundred_bad_ones(made):
     made.table = rows_of([files[i] for i in np.random.default_rng(0).permutation(len(files))])
     made.prepare()
     assert len(images(made.folder)) == 9800
-    told = errors(made.folder)
-    assert len(told) == 200
-    assert all(row.reason.startswith(bad_files.REASONS[bad[row.file]]) for row in told.itertuples())
+    reported = errors(made.folder)
+    assert len(reported) == 200
+    for row in reported.itertuples():
+        assert row.reason.startswith(bad_files.REASONS[bad[row.file]]), row.file
 
 
-# What is right for each awkward file: "picture" (pixels as Pillow's first frame, upright), 16-bit
+# What is right for each awkward file: "image" (pixels as Pillow's first frame, upright), 16-bit
 # kinds apart, or the beginning of the reason.
 AWKWARD = {
     "pillow__16_bit_binary.pgm": "16 bit",
@@ -329,8 +330,8 @@ AWKWARD_FILES = sorted([*SHARED.glob("awkward/*"), *SHARED.glob("dicom/*")])
 @pytest.mark.skipif(not AWKWARD_FILES, reason=f"no awkward files in {SHARED}")
 @pytest.mark.parametrize("path", AWKWARD_FILES, ids=lambda path: path.name)
 def test_awkward_files(path):
-    right = AWKWARD.get(path.name, "picture")
-    if right not in ("picture", "16 bit"):
+    right = AWKWARD.get(path.name, "image")
+    if right not in ("image", "16 bit"):
         with pytest.raises(UnreadableImage, match=f"^{right}"):
             decode(path.read_bytes())
         return

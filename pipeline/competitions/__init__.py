@@ -1,2 +1,4 @@
-"""One file a competition: all that is true of it alone. What such a file holds:
-`pipeline/core/config/task.py`."""
+"""One file a competition, with all that is true of it alone.
+
+What such a file holds: `pipeline/core/config/task.py`.
+"""

@@ -35,17 +35,19 @@ from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task,
 from pipeline.core.runtime.errors import UserError
 
 DISEASES = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-ONES = (
-    "Edema",
-    "Atelectasis",
-)  # as the authors' library and the 2019 leaders chose; the paper does not say
+# as the authors' library and the 2019 leaders chose; the paper does not say
+ONES = ("Edema", "Atelectasis")
 
 # Folders of a download that may hold a table, and the names that the tables go by.
 VALID_TABLES = ("valid.csv", "val_labels.csv")
 TEST_TABLES = ("test_image_paths.csv", "test.csv", "test_labels.csv", "valid_image_paths.csv")
 SPLIT_FOLDER = re.compile(r"(train|valid|val|test)$|\.|patient")
 BATCHED = re.compile(r"(?P<folder>[^/]+/)?(?P<patient>patient\d+)/study")
-PATH = r"(?:.*/)?(?P<split>train|valid|val|test)/(?P<rest>(?P<patient>patient\d+)/study\d+/view\d+_(?P<view>\w+)\.\w+)"
+# <anything>/<split>/patientN/studyN/viewN_<view>.<suffix>
+PATH = (
+    r"(?:.*/)?(?P<split>train|valid|val|test)/"
+    r"(?P<rest>(?P<patient>patient\d+)/study\d+/view\d+_(?P<view>\w+)\.\w+)"
+)
 
 task = Task(
     title="CheXpert",
@@ -97,7 +99,7 @@ runs = tuple(
     for network in NETWORKS
 )
 
-# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is
+# From random weights on two CPU cores: to see real images go through every stage before a GPU is
 # rented.
 trials = (
     Run(
@@ -112,9 +114,8 @@ trials = (
 )
 
 metadata = Metadata(hidden=(256, 128), finetune=replace(finetune, lr=1.0))
-blend = Blend(
-    metadata=0.0, method="mean"
-)  # the paper's CheXpert entry uses no metadata; the organiser's list has none
+# the paper's CheXpert entry uses no metadata; the organiser's list has none
+blend = Blend(metadata=0.0, method="mean")
 submission = Submission(
     file="predictions.csv", id_column="Study", columns={name: name for name in DISEASES}
 )
@@ -130,21 +131,20 @@ published = (
 def read_raw(raw: Path) -> pd.DataFrame:
     """One row a view: patient, study (the organiser's name of it), view, age, sex and the five
     labels."""
-    train, valid, test = (find(raw, names) for names in (("train.csv",), VALID_TABLES, TEST_TABLES))
+    train = find(raw, ("train.csv",))
+    valid = find(raw, VALID_TABLES)
+    test = find(raw, TEST_TABLES)
     if train is None and valid is None:
         raise UserError(
             f"{raw}: no train.csv in it, nor in CheXpert-v1.0 or CheXpert-v1.0-small below it"
         )
-    tables = [
-        read_split(raw, locator, split)
-        for locator, split in ((train, "train"), (valid, "valid"), (test, "test"))
-        if locator
-    ]
+    places = {"train": train, "valid": valid, "test": test}
+    tables = [read_split(raw, place, split) for split, place in places.items() if place]
     table = pd.concat(tables, ignore_index=True)
     twice = table["image_id"].duplicated()
     if twice.any():
         again = table[twice].iloc[0]
-        raise UserError(f"{raw}: {again['file']} stands in two of {train}, {valid} and {test}")
+        raise UserError(f"{raw}: {again['file']} is in two of {train}, {valid} and {test}")
     return table
 
 
@@ -173,25 +173,22 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
     """The rows of one of the organiser's tables. A list with nothing but Path gets its view from
     the file names."""
     labelled = split != "test"
-    needed = (
-        ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *DISEASES) if labelled else ("Path",)
-    )
-    where, table = raw / locator, source.read_table(raw, locator, needed)
+    needed = ["Path"]
+    if labelled:
+        needed += ["Sex", "Age", "Frontal/Lateral", "AP/PA", *DISEASES]
+    where = raw / locator
+    table = source.read_table(raw, locator, needed)
+
+    # Everything but the labels can be read from the path.
     paths = source.paths(where, table, "Path")
     parts = paths.str.extract(f"^{PATH}$")
-    source.refuse(
-        where,
-        "Path",
-        paths,
-        parts["split"].isna(),
-        "is not <split>/patientN/studyN/viewN_<view>.jpg",
-    )
+    reason = "is not <split>/patientN/studyN/viewN_<view>.jpg"
+    source.refuse(where, "Path", paths, parts["split"].isna(), reason)
     folder = parts["split"].replace("val", "valid")
+    view = parts["rest"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_")
     rows = pd.DataFrame(
         {
-            "image_id": folder
-            + "_"
-            + parts["rest"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_"),
+            "image_id": folder + "_" + view,
             "file": locate(raw, locator, parts),
             "patient_id": parts["patient"],
             "unit_id": paths.str.rpartition("/")[0],
@@ -207,11 +204,9 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
 
 def patient_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> dict[str, pd.Series]:
     """Age (0 is missing), Sex (Unknown is missing), Frontal/Lateral and AP/PA."""
-    age = (
-        source.numbers(where, table, "Age")
-        if "Age" in table.columns
-        else pd.Series(float("nan"), index=table.index)
-    )
+    age = pd.Series(float("nan"), index=table.index)
+    if "Age" in table.columns:
+        age = source.numbers(where, table, "Age")
     view = source.categories(table, "Frontal/Lateral")
     return {
         "Age": age.where(age > 0),
@@ -222,28 +217,26 @@ def patient_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> di
 
 
 def locate(raw: Path, table: str, parts: pd.DataFrame) -> pd.Series:
-    """Where each picture lies: beside its table, whatever the folder is called there and in the
+    """The locator of each image: beside its table, whatever the folder is called there and in the
     Path column.
 
-    Training pictures of the full download lie by patient in its `batch` folders or zips, with no
+    Training images of the full download lie by patient in its `batch` folders or zips, with no
     folder `train`.
     """
+    # split -> start of the locators, None where no folder of the split exists.
     archive, inside, member = table.partition("::")
     base = source.prefix(PurePosixPath(member if inside else table).parent.as_posix())
-    places = {
-        split: split_folder(raw, f"{archive}::{base}" if inside else base, split)
-        for split in parts["split"].unique()
-    }
-    found = (
-        parts["split"].map({split: place or f"{base}{split}/" for split, place in places.items()})
-        + parts["rest"]
-    )
+    beside = f"{archive}::{base}" if inside else base
+    places = {split: split_folder(raw, beside, split) for split in parts["split"].unique()}
+
+    # Without a folder, the locator is where it ought to be, and `prepare` reports it missing.
+    starts = {split: place or f"{base}{split}/" for split, place in places.items()}
+    files = parts["split"].map(starts) + parts["rest"]
     if "train" in places and places["train"] is None:
         batches = patient_folders(raw)
-        found = (parts["patient"].map(batches) + parts["rest"]).where(
-            parts["patient"].isin(batches), found
-        )
-    return found
+        in_batch = parts["patient"].map(batches) + parts["rest"]
+        files = in_batch.where(parts["patient"].isin(batches), files)
+    return files
 
 
 def split_folder(raw: Path, base: str, split: str) -> str | None:
@@ -251,6 +244,8 @@ def split_folder(raw: Path, base: str, split: str) -> str | None:
     else one in any zip."""
     aliases = {"valid": ("valid", "val"), "val": ("val", "valid")}.get(split, (split,))
     archive, inside, below = base.partition("::")
+
+    # Beside the table.
     for name in aliases:
         if inside:
             members = source.archives(raw, PurePosixPath(archive).parent.as_posix())[archive]
@@ -258,11 +253,15 @@ def split_folder(raw: Path, base: str, split: str) -> str | None:
                 return f"{base}{name}/"
         elif (raw / base / name).is_dir():
             return f"{base}{name}/"
+
+    # In any zip, however deep: the first member of that folder shows where it is.
     for archive, members in source.archives(raw).items():
         for name in aliases:
-            found = next((member for member in members if f"/{name}/patient" in f"/{member}"), None)
-            if found:
-                return f"{archive}::{found[: f'/{found}'.index(f'/{name}/patient')]}{name}/"
+            folder = f"/{name}/patient"
+            member = next((member for member in members if folder in f"/{member}"), None)
+            if member:
+                start = member[: f"/{member}".index(folder)]
+                return f"{archive}::{start}{name}/"
     return None
 
 
@@ -271,11 +270,12 @@ def patient_folders(raw: Path) -> dict[str, str]:
     (training patients)."""
     places = {}
     for archive, members in source.archives(raw).items():
-        if "batch" in archive:
-            found = {match for match in map(BATCHED.match, members) if match}
-            places.update(
-                {match["patient"]: f"{archive}::{match['folder'] or ''}" for match in found}
-            )
+        if "batch" not in archive:
+            continue
+        for match in filter(None, map(BATCHED.match, members)):
+            places[match["patient"]] = f"{archive}::{match['folder'] or ''}"
+
+    # Folders on disk come last: they win over zips.
     for folder in sorted(path for path in raw.iterdir() if path.is_dir() and "batch" in path.name):
         with os.scandir(folder) as entries:
             patients = [entry.name for entry in entries if re.fullmatch(r"patient\d+", entry.name)]

@@ -26,7 +26,7 @@ import pandas as pd
 
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
-from pipeline.core.raw import packed as records
+from pipeline.core.raw import packed
 from pipeline.core.runtime.errors import UserError
 
 PARTS = ("test10", "cv10")
@@ -77,13 +77,9 @@ published = (
 
 def read_raw(raw: Path) -> pd.DataFrame:
     """One row a tile: the training records, then both halves of the test data."""
-    return pd.concat(
-        [
-            *(read_records(raw, path) for path in record_files(raw)),
-            *(read_half(raw, p) for p in PARTS),
-        ],
-        ignore_index=True,
-    )
+    training = [read_records(raw, path) for path in record_files(raw)]
+    test = [read_half(raw, part) for part in PARTS]
+    return pd.concat([*training, *test], ignore_index=True)
 
 
 def sample(raw: Path) -> pd.DataFrame:
@@ -93,6 +89,7 @@ def sample(raw: Path) -> pd.DataFrame:
 
 
 def rows(ids: pd.Series, files: pd.Series, split: str, labels: np.ndarray) -> pd.DataFrame:
+    """Tiles as rows of the raw table, each a patient and a unit of its own."""
     return pd.DataFrame(
         {
             "image_id": ids,
@@ -108,10 +105,8 @@ def rows(ids: pd.Series, files: pd.Series, split: str, labels: np.ndarray) -> pd
 
 def record_files(raw: Path) -> list[Path]:
     """training10_*.tfrecords, each in `raw` or in a folder of it."""
-    paths = sorted(
-        [*raw.glob("training10_*.tfrecords"), *raw.glob("*/training10_*.tfrecords")],
-        key=lambda p: p.name,
-    )
+    paths = [*raw.glob("training10_*.tfrecords"), *raw.glob("*/training10_*.tfrecords")]
+    paths.sort(key=lambda path: path.name)
     if not paths:
         raise UserError(f"{raw}: there is no training10_*.tfrecords; unpack the download there")
     return paths
@@ -119,10 +114,11 @@ def record_files(raw: Path) -> list[Path]:
 
 def read_records(raw: Path, path: Path) -> pd.DataFrame:
     """A row a record: its label, and a locator with the byte it begins at."""
-    starts, labels = [], []
+    starts = []
+    labels = []
     try:
-        for start in records.record_starts(path):
-            label = records.example(path, start, ("label_normal",)).get("label_normal", [])
+        for start in packed.record_starts(path):
+            label = packed.example(path, start, ("label_normal",)).get("label_normal", [])
             if label not in ([0], [1]):
                 raise ValueError(f"the record at byte {start}: label_normal {label} is not 0 or 1")
             starts.append(start)
@@ -136,28 +132,30 @@ def read_records(raw: Path, path: Path) -> pd.DataFrame:
 
 def need(raw: Path, name: str) -> Path:
     """A file in `raw` or in a folder of it."""
-    found = [*raw.glob(name), *raw.glob(f"*/{name}")]
-    if not found:
+    paths = [*raw.glob(name), *raw.glob(f"*/{name}")]
+    if not paths:
         raise UserError(
             f"{raw / name}: there is no such file, nor one of that name in a folder beside it"
         )
-    return found[0]
+    return paths[0]
 
 
 def read_half(raw: Path, part: str) -> pd.DataFrame:
     """test10 or cv10: label 0 is normal, 1 to 4 an abnormality."""
-    pictures, truth = need(raw, f"{part}_data.npy"), need(raw, f"{part}_labels.npy")
+    images = need(raw, f"{part}_data.npy")
+    truth = need(raw, f"{part}_labels.npy")
     try:
-        labels, count = np.load(truth, allow_pickle=False).reshape(-1), len(records.npy(pictures))
+        labels = np.load(truth, allow_pickle=False).reshape(-1)
+        count = len(packed.npy(images))
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
-            f"{truth} or {pictures.name}: this is no whole .npy array ({error})"
+            f"{truth} or {images.name}: this is not a whole .npy array ({error})"
         ) from None
     if len(labels) != count:
-        raise UserError(f"{truth}: {len(labels)} labels for {count} pictures in {pictures.name}")
+        raise UserError(f"{truth}: {len(labels)} labels for {count} images in {images.name}")
     if not np.isin(labels, range(5)).all():
         row = int(np.argmin(np.isin(labels, range(5))))
         raise UserError(f"{truth}: row {row}: {labels[row]} is not 0, 1, 2, 3 or 4")
     numbers = pd.Series(range(count), dtype="str")
     ids = f"{part}_" + numbers.str.zfill(5)
-    return rows(ids, f"{pictures.relative_to(raw).as_posix()}::" + numbers, "test", labels > 0)
+    return rows(ids, f"{images.relative_to(raw).as_posix()}::" + numbers, "test", labels > 0)

@@ -8,9 +8,9 @@ Raw, at data/isic2024/raw, as it is downloaded; zips of folders need not be unpa
 The public test set has three rows; the hidden one, about 500,000, takes its place when a notebook
 is scored.
 
-401,059 pictures, 393 of them cancers, of 1,042 patients. The columns that only training rows have
-tell the diagnosis (iddx_*, mel_*) or were made from it (tbp_lv_dnn_lesion_confidence): none of them
-is read. `attribution`, the hospital, is left out as well: it is no property of the lesion.
+401,059 images, 393 of them cancers, of 1,042 patients. The columns that only training rows have
+give the diagnosis (iddx_*, mel_*) or were computed from it (tbp_lv_dnn_lesion_confidence): none of
+them is read. `attribution`, the hospital, is left out as well: it is not a property of the lesion.
 
 Expected: scored by the partial AUC above 80 % sensitivity, from 0 to 0.2. The paper has no number
 for this one; public image-only solutions report .15 to .16 in cross-validation, the winners, with
@@ -121,8 +121,7 @@ def read_raw(raw: Path) -> pd.DataFrame:
     if twice.any():
         name = table["image_id"][twice].iloc[0]
         raise UserError(
-            f"{raw / 'test-metadata.csv'}: column isic_id: {name!r} stands in train-metadata.csv "
-            "too"
+            f"{raw / 'test-metadata.csv'}: column isic_id: {name!r} is in train-metadata.csv too"
         )
     return table
 
@@ -137,17 +136,15 @@ def sample(raw: Path) -> pd.DataFrame:
 
 def read_split(raw: Path, split: str) -> pd.DataFrame:
     """The rows of one metadata file; the hidden test set's columns are those of the public one."""
-    locator, train = source.need_table(raw, f"{split}-metadata.csv"), split == "train"
-    needed = (
-        "isic_id",
-        "patient_id",
-        *task.numeric,
-        *task.categorical,
-        *(("target",) if train else ()),
-    )
-    where, table = raw / locator, source.read_table(raw, locator, needed)
+    train = split == "train"
+    needed = ["isic_id", "patient_id", *task.numeric, *task.categorical]
+    if train:
+        needed.append("target")
+    locator = source.need_table(raw, f"{split}-metadata.csv")
+    where = raw / locator
+    table = source.read_table(raw, locator, needed)
     ids = source.names(where, table, "isic_id")
-    prefix, suffix = pictures(raw, split)
+    prefix, suffix = images(raw, split)
     return pd.DataFrame(
         {
             "image_id": ids,
@@ -164,9 +161,9 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
     )
 
 
-def pictures(raw: Path, split: str) -> tuple[str, str]:
+def images(raw: Path, split: str) -> tuple[str, str]:
     """What comes before and after an id in its locator: in the HDF5 file where there is one, else
     in the folder."""
     if (raw / f"{split}-image.hdf5").is_file():
         return f"{split}-image.hdf5::", ""
-    return source.find_pictures(raw, (f"{split}-image/image", f"{split}-image"))
+    return source.find_images(raw, (f"{split}-image/image", f"{split}-image"))

@@ -1,27 +1,27 @@
-"""SIIM-ISIC Melanoma Classification (Kaggle, 2020): is the lesion in this picture a melanoma?
+"""SIIM-ISIC Melanoma Classification (Kaggle, 2020): is the lesion in this image a melanoma?
 
 Raw, at data/melanoma/raw, as it is downloaded; zips need not be unpacked:
     train.csv test.csv sample_submission.csv     the organiser's, or the community's with
                                                  `tfrecord,width,height`
     jpeg/{train,test}/*.jpg                      or train/*.dcm test/*.dcm, or the resized sets'
                                                  train/*.jpg test/*.jpg
-    ISIC_2020_Training_Duplicates.csv            optional: pairs of pictures of one lesion
-    ISIC_2020_Training_GroundTruth_v2.csv        optional: names the lesion of each picture
-    external/<name>/                             optional: more pictures to train on, e.g. of ISIC
+    ISIC_2020_Training_Duplicates.csv            optional: pairs of images of one lesion
+    ISIC_2020_Training_GroundTruth_v2.csv        optional: names the lesion of each image
+    external/<name>/                             optional: more images to train on, e.g. of ISIC
                                                  2019, in the form of train.csv, or ISIC's
                                                  `image,MEL,...` with its `_Metadata.csv`
 
-`log_images`, log(1 + pictures of the patient), is counted in train.csv and in test.csv each by
-itself. On the real train.csv it lifts a logistic regression on patient columns, by patient out of
-fold, from AUC .680 to .744; without it in `numeric`, the entry is one "without patient context".
-External pictures always train and are never scored. They have no patient ids: each is a patient of
-its own, unless its lesion is named. Rows of `tfrecord` -1 are duplicates by the community's list
-and are left out (434; the paper too).
+`log_images`, log(1 + images of the patient), is counted in train.csv and in test.csv each by
+itself. On the real train.csv it lifts a logistic regression on patient columns, by patient and
+out-of-fold, from AUC .680 to .744; without it in `numeric`, the entry is one "without patient
+context". External images always train and are never scored. They have no patient ids: each is a
+patient of its own, unless its lesion is named. Rows of `tfrecord` -1 are duplicates by the
+community's list and are left out (434; the paper too).
 
 Expected (the paper's, private leaderboard): one EfficientNet-B5 at 384 .9345 with cross-entropy,
 .9393 with the AUC margin loss, .9423 blended with metadata; the mean of ten .9438 (public .9685).
-Cost (an estimate, not the paper's): one epoch is 37,000 pictures; pretraining and finetuning are 51
-epochs a fold, so a B5 at 384 sees 1.9 million pictures a fold: about 6 hours on one 40 GB GPU; the
+Cost (an estimate, not the paper's): one epoch is 37,000 images; pretraining and finetuning are 51
+epochs a fold, so a B5 at 384 sees 1.9 million images a fold: about 6 hours on one 40 GB GPU; the
 ten runs of five folds, 30 GPU days. The paper says B3, B5 and B6 over 256, 384, 512 and 768 and a
 mean of ten models, not which ten; here they are all twelve but the largest network at the smallest
 size and the smallest network at the largest.
@@ -75,7 +75,7 @@ finetune = Finetune(
 )
 augment = Augment(flip=True, rotate=180, scale=0.1, translate=0.05, shear=5, holes=8, hole_size=0.1)
 
-# Micro-batches of 128, 64, 32 and 16 pictures fit in 40 GB; the losses see all 256 whatever the
+# Micro-batches of 128, 64, 32 and 16 images fit in 40 GB; the losses see all 256 whatever the
 # number.
 MICRO_BATCHES = {256: 2, 384: 4, 512: 8, 768: 16}
 TEN = (
@@ -104,7 +104,7 @@ runs = tuple(
     for network, size in TEN
 )
 
-# From random weights on two CPU cores: to see real pictures go through every stage before a GPU is
+# From random weights on two CPU cores: to see real images go through every stage before a GPU is
 # rented.
 trials = (
     Run(
@@ -132,17 +132,15 @@ published = (  # the paper's table 4: private leaderboard, 30 views
 
 
 def read_raw(raw: Path) -> pd.DataFrame:
-    """One row a picture: training, external and test rows; `lesion_id` and `duplicate_of` where the
-    files tell."""
-    table = pd.concat(
-        [read_train(raw), *(read_external(raw, name) for name in externals(raw)), read_test(raw)],
-        ignore_index=True,
-    )
+    """One row an image: training, external and test rows; `lesion_id` and `duplicate_of` where the
+    files name them."""
+    external = [read_external(raw, name) for name in externals(raw)]
+    table = pd.concat([read_train(raw), *external, read_test(raw)], ignore_index=True)
     train = table["image_id"][table["split"] == "train"]
     both = table["image_id"][(table["split"] == "test") & table["image_id"].isin(train)]
     if len(both):
         raise UserError(
-            f"{raw / 'test.csv'}: column image_name: {both.iloc[0]!r} stands in train.csv too"
+            f"{raw / 'test.csv'}: column image_name: {both.iloc[0]!r} is in train.csv too"
         )
     unknown = [name for name in ("lesion_id", "duplicate_of") if table[name].isna().all()]
     return table.drop(columns=unknown)
@@ -151,16 +149,13 @@ def read_raw(raw: Path) -> pd.DataFrame:
 def sample(raw: Path) -> pd.DataFrame:
     """The organiser's sample_submission.csv: image_name (string) and target, in its order."""
     locator = source.need_table(raw, "sample_submission.csv")
-    table = (
-        source.read_table(raw, locator, ("image_name", "target"))
-        .reset_index(names="row")
-        .set_index("row")
-    )
+    table = source.read_table(raw, locator, ("image_name", "target"))
     source.names(raw / locator, table, "image_name")
     return table[["image_name", "target"]].assign(target=0.0).reset_index(drop=True)
 
 
 def read_train(raw: Path) -> pd.DataFrame:
+    """The rows of train.csv, without those marked as duplicates."""
     locator = source.need_table(raw, "train.csv")
     table = source.read_table(raw, locator, (*NEEDED, "target"))
     rows = common(raw, raw / locator, table, "train")
@@ -172,6 +167,7 @@ def read_train(raw: Path) -> pd.DataFrame:
 
 
 def read_test(raw: Path) -> pd.DataFrame:
+    """The rows of test.csv."""
     locator = source.need_table(raw, "test.csv")
     table = source.read_table(raw, locator, NEEDED)
     return common(raw, raw / locator, table, "test")
@@ -180,7 +176,7 @@ def read_test(raw: Path) -> pd.DataFrame:
 def common(raw: Path, where: Path, table: pd.DataFrame, split: str) -> pd.DataFrame:
     """The columns that training and test rows share."""
     ids = source.names(where, table, "image_name")
-    prefix, suffix = source.find_pictures(raw, FOLDERS[split])
+    prefix, suffix = source.find_images(raw, FOLDERS[split])
     return pd.DataFrame(
         {
             "image_id": ids,
@@ -199,8 +195,8 @@ def common(raw: Path, where: Path, table: pd.DataFrame, split: str) -> pd.DataFr
 
 
 def left_out(where: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows without those that the community's shard map marks as duplicates (`tfrecord` -1),
-    told on stderr."""
+    """The rows without those that the community's shard map marks as duplicates (`tfrecord` -1);
+    their number is printed on stderr."""
     if "tfrecord" not in table.columns:
         return rows
     duplicate = source.numbers(where, table, "tfrecord") == -1
@@ -213,7 +209,7 @@ def left_out(where: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFra
 
 
 def lesions(raw: Path) -> dict[str, str]:
-    """image_name -> lesion_id from ISIC's second ground truth file, where it is there."""
+    """image_name -> lesion_id from ISIC's second ground truth file, where it exists."""
     locator = source.find_table(raw, ("ISIC_2020_Training_GroundTruth_v2.csv", "train_v2.csv"))
     if locator is None:
         return {}
@@ -223,25 +219,25 @@ def lesions(raw: Path) -> dict[str, str]:
 
 
 def duplicates(raw: Path, ids: pd.Series) -> dict[str, str]:
-    """image_name -> the picture it repeats, from ISIC's list of pairs (either of its two forms),
-    where it is there."""
+    """image_name -> the image it repeats, from ISIC's list of pairs (either of its two forms),
+    where it exists."""
     locator = source.find_table(raw, ("ISIC_2020_Training_Duplicates.csv",))
     if locator is None:
         return {}
     table = source.read_table(raw, locator)
-    pair = (
-        ["image_name_1", "image_name_2"]
-        if "image_name_1" in table.columns
-        else ["ISIC_id", "ISIC_id_paired"]
-    )
+    pair = ("ISIC_id", "ISIC_id_paired")
+    if "image_name_1" in table.columns:
+        pair = ("image_name_1", "image_name_2")
     for column in pair:
         if column not in table.columns:
+            present = ", ".join(table.columns)
             raise UserError(
-                f"{raw / locator}: the column {column!r} is missing; there are "
-                f"{', '.join(table.columns)}"
+                f"{raw / locator}: the column {column!r} is missing; there are {present}"
             )
-    known = table[table[pair[0]].isin(ids) & table[pair[1]].isin(ids)]
-    return dict(zip(known[pair[1]], known[pair[0]]))
+    # Pairs with an image that is left out, or not in train.csv, say nothing.
+    first, second = pair
+    known = table[table[first].isin(ids) & table[second].isin(ids)]
+    return dict(zip(known[second], known[first]))
 
 
 def externals(raw: Path) -> list[str]:
@@ -250,15 +246,19 @@ def externals(raw: Path) -> list[str]:
 
 
 def read_external(raw: Path, name: str) -> pd.DataFrame:
-    """Another set's pictures, all for training; ids begin with the set's name, since sets share
+    """Another set's images, all for training; ids begin with the set's name, since sets share
     ISIC's numbers."""
-    folder, origin = f"external/{name}", source.clean_name(name)
+    folder = f"external/{name}"
+    origin = source.clean_name(name)
     locator, table = external_table(raw, folder)
     where = raw / locator
     ids = source.names(where, table, "image_name")
-    pictures = ("jpeg/train", "train", "jpeg", "images", "ISIC_2019_Training_Input", "")
-    prefix, suffix = source.find_pictures(raw, pictures, inside=folder)
-    lesion = source.categories(table, "lesion_id")
+    folders = ("jpeg/train", "train", "jpeg", "images", "ISIC_2019_Training_Input", "")
+    prefix, suffix = source.find_images(raw, folders, inside=folder)
+
+    # 2020's file has one kind of torso where the older sets have three.
+    torso = r"^(anterior|posterior|lateral) torso$"
+    site = source.categories(table, SITE).replace(torso, "torso", regex=True)
     rows = pd.DataFrame(
         {
             "image_id": f"{origin}_" + ids,
@@ -270,11 +270,9 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
             "age_approx": source.numbers(where, table, "age_approx"),
             "log_images": float("nan"),
             "sex": source.categories(table, "sex"),
-            SITE: source.categories(table, SITE).replace(
-                r"^(anterior|posterior|lateral) torso$", "torso", regex=True
-            ),
+            SITE: site,
             "target": source.labels(where, table, "target", blank=False),
-            "lesion_id": lesion,
+            "lesion_id": source.categories(table, "lesion_id"),
         }
     )
     return left_out(where, table, rows)
@@ -283,29 +281,25 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
 def external_table(raw: Path, folder: str) -> tuple[str, pd.DataFrame]:
     """An external set's table in train.csv's columns: its own train.csv, or ISIC's truth and
     metadata joined."""
+    # Its own train.csv.
     locator = source.find_table(raw, ("train.csv",), (folder,))
     if locator:
-        return locator, source.read_table(
-            raw, locator, ("image_name", "sex", "age_approx", SITE, "target")
-        )
-    tables = {
-        path.name: path.relative_to(raw).as_posix() for path in sorted((raw / folder).glob("*.csv"))
-    }
-    truth = next((file for name, file in tables.items() if name.endswith("GroundTruth.csv")), None)
-    facts = next((file for name, file in tables.items() if name.endswith("Metadata.csv")), None)
+        needed = ("image_name", "sex", "age_approx", SITE, "target")
+        return locator, source.read_table(raw, locator, needed)
+
+    # ISIC's two files.
+    tables = [path.relative_to(raw).as_posix() for path in sorted((raw / folder).glob("*.csv"))]
+    truth = next((table for table in tables if table.endswith("GroundTruth.csv")), None)
+    facts = next((table for table in tables if table.endswith("Metadata.csv")), None)
     if truth is None or facts is None:
         raise UserError(
             f"{raw / folder}: neither train.csv nor a pair *_GroundTruth.csv and *_Metadata.csv "
-            "is there"
+            "exists"
         )
     table = source.read_table(raw, truth, ("image", "MEL"))
     known = source.read_table(raw, facts, ("image", "age_approx", "sex", "anatom_site_general"))
     source.names(raw / facts, known, "image")
-    joined = (
-        table[["image", "MEL"]]
-        .merge(known, on="image", how="left")
-        .fillna("")
-        .set_index(table.index)
-    )
+    joined = table[["image", "MEL"]].merge(known, on="image", how="left").fillna("")
+    joined = joined.set_index(table.index)
     renamed = {"image": "image_name", "MEL": "target", "anatom_site_general": SITE}
     return PurePosixPath(truth).as_posix(), joined.rename(columns=renamed)

@@ -1,4 +1,4 @@
-"""PatchCamelyon (Veeling et al., 2018), made imbalanced as the paper's Table 5: is there tumour in
+"""PatchCamelyon (Veeling et al., 2018), with 1 % positives as in the paper's Table 5: is there tumour in
 this patch's centre?
 
 Raw, at data/patchcamelyon/raw, each .h5.gz of the download unpacked with gunzip:
@@ -31,7 +31,8 @@ from pipeline.core.runtime.errors import UserError
 
 STEM = "camelyonpatch_level_2_split"
 SPLITS = {"train": "train", "valid": "train", "test": "test"}  # of the files -> of the paper
-IMRATIO, SEED = 0.01, 0
+IMRATIO = 0.01  # positives, of the training set
+SEED = 0
 
 task = Task(
     title="PatchCamelyon, 1 % positive",
@@ -86,9 +87,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
     """One row a patch: all negatives and 1 % positives of the training and validation files; the
     whole test file."""
     parts = {part: read_part(raw, part) for part in SPLITS}
-    return pd.concat(
-        [thinned(pd.concat([parts["train"], parts["valid"]])), parts["test"]], ignore_index=True
-    )
+    train = thinned(pd.concat([parts["train"], parts["valid"]]))
+    return pd.concat([train, parts["test"]], ignore_index=True)
 
 
 def sample(raw: Path) -> pd.DataFrame:
@@ -97,18 +97,19 @@ def sample(raw: Path) -> pd.DataFrame:
 
 
 def read_part(raw: Path, part: str) -> pd.DataFrame:
+    """The rows of one of the download's parts: train, valid or test."""
     labels = read_labels(raw, part)
-    pictures = f"{STEM}_{part}_x.h5"
-    if not (raw / pictures).is_file():
+    images = f"{STEM}_{part}_x.h5"
+    if not (raw / images).is_file():
         raise UserError(
-            f"{raw / pictures}: there is no such file; unpack {pictures}.gz there with gunzip"
+            f"{raw / images}: there is no such file; unpack {images}.gz there with gunzip"
         )
     rows = pd.Series(range(len(labels)), dtype="str")
     ids = f"{part}_" + rows
     return pd.DataFrame(
         {
             "image_id": ids,
-            "file": f"{pictures}::x/" + rows,
+            "file": f"{images}::x/" + rows,
             "patient_id": slides(raw, part, ids),
             "unit_id": ids,
             "split": SPLITS[part],
@@ -130,7 +131,7 @@ def read_labels(raw: Path, part: str) -> np.ndarray:
             labels = np.asarray(file["y"]).reshape(-1).astype(float)
     except (OSError, KeyError) as error:
         raise UserError(
-            f"{path}: this is no whole HDF5 file with a data set 'y' ({error})"
+            f"{path}: this is not a whole HDF5 file with a data set 'y' ({error})"
         ) from None
     if not np.isin(labels, (0, 1)).all():
         row = int(np.argmin(np.isin(labels, (0, 1))))
@@ -139,7 +140,7 @@ def read_labels(raw: Path, part: str) -> np.ndarray:
 
 
 def slides(raw: Path, part: str, ids: pd.Series) -> pd.Series:
-    """The slide each patch was cut from, or the patch itself where there is no meta file."""
+    """The slide each patch was cut from, or the patch itself where the meta file is missing."""
     path = raw / f"{STEM}_{part}_meta.csv"
     if not path.is_file():
         return ids
@@ -155,6 +156,8 @@ def slides(raw: Path, part: str, ids: pd.Series) -> pd.Series:
 def thinned(table: pd.DataFrame) -> pd.DataFrame:
     """All negatives, and positives drawn at random until they are IMRATIO of the table."""
     positive = np.flatnonzero(table["tumor"] == 1)
-    wanted = math.ceil(round((len(table) - len(positive)) * IMRATIO / (1 - IMRATIO), 9))
+    negatives = len(table) - len(positive)
+    # Rounded to nine digits first, so that a floating-point error adds no positive.
+    wanted = math.ceil(round(negatives * IMRATIO / (1 - IMRATIO), 9))
     dropped = np.random.default_rng(SEED).permutation(positive)[wanted:]
     return table[~np.isin(np.arange(len(table)), dropped)]

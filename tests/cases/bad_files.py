@@ -1,4 +1,4 @@
-"""Twenty kinds of bad picture files, each with the beginning of the true reason."""
+"""Twenty kinds of bad image files, each with the beginning of the true reason."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def photograph(seed: int, side: int = 64) -> np.ndarray:
-    """A small RGB picture that differs from seed to seed."""
+    """A small RGB image that differs from seed to seed."""
     y, x = np.mgrid[0:side, 0:side]
     return np.stack(
         [(x * 3 + seed) % 256, (y * 2 + seed // 7) % 256, (x + y + seed) % 256], axis=2
@@ -54,7 +54,7 @@ def write_zip(path: Path, name: str, seed: int) -> None:
 
 CONTENT = {
     "empty": (lambda _: b"", "empty"),
-    "text": (lambda seed: b"not a picture %d" % seed, "not an image"),
+    "text": (lambda seed: b"not an image %d" % seed, "not an image"),
     "web page": (lambda _: b"<!doctype html><title>403</title>", "not an image"),
     "zeros": (lambda _: bytes(3000), "not an image"),
     "pdf": (lambda _: b"%PDF-1.4\n1 0 obj\n", "not an image"),
@@ -84,7 +84,7 @@ KINDS = (*CONTENT, *ELSEWHERE)
 REASONS = {
     "missing": "missing",
     "folder": "not an image: it is a folder",
-    "pipe": "not an image: it is no plain file",
+    "pipe": "not an image: it is not a plain file",
     "broken zip": "damaged",
     **{kind: reason for kind, (_, reason) in CONTENT.items()},
 }

@@ -1,4 +1,4 @@
-"""Small raw downloads written by hand; every picture's bytes are its own name, so that a locator
+"""Small raw downloads written by hand; every image's bytes are its own name, so that a locator
 can be checked."""
 
 import os

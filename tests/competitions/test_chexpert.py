@@ -44,8 +44,8 @@ def tables(prefix: str, names: tuple[str, str, str] = ORGANISERS) -> dict[str, s
     return dict(zip(names, (f"{HEAD}\n{rows['train']}", f"{HEAD}\n{rows['valid']}", listed)))
 
 
-def pictures(start: str = "") -> dict[str, str]:
-    """Every picture below a folder, holding its own id."""
+def images(start: str = "") -> dict[str, str]:
+    """Every image below a folder, holding its own id."""
     return {start + path: IDS[path] for path in IDS}
 
 
@@ -57,12 +57,12 @@ def small(raw, change=lambda text: text):
     """CheXpert-v1.0-small with train.csv changed."""
     made = tables("CheXpert-v1.0-small/")
     made["train.csv"] = change(made["train.csv"])
-    return write(raw, below("CheXpert-v1.0-small", made | pictures()))
+    return write(raw, below("CheXpert-v1.0-small", made | images()))
 
 
 @pytest.mark.parametrize("name", ["CheXpert-v1.0-small", "CheXpert-v1.0"])
 def test_the_two_releases_and_raw_being_the_folder_itself(tmp_path, name):
-    raw = write(tmp_path, below(name, tables(f"{name}/") | pictures()))
+    raw = write(tmp_path, below(name, tables(f"{name}/") | images()))
     for place in (raw, raw / name):
         assert contents(place, chexpert.read_raw(place)) == {name: name for name in IDS.values()}
 
@@ -70,15 +70,15 @@ def test_the_two_releases_and_raw_being_the_folder_itself(tmp_path, name):
 @pytest.mark.parametrize(
     "zips",
     [
-        {"archive.zip": tables("CheXpert-v1.0-small/") | pictures()},
+        {"archive.zip": tables("CheXpert-v1.0-small/") | images()},
         {
             "CheXpert-v1.0-small.zip": below(
-                "CheXpert-v1.0-small", tables("CheXpert-v1.0-small/") | pictures()
+                "CheXpert-v1.0-small", tables("CheXpert-v1.0-small/") | images()
             )
         },
         {
             "tables.zip": tables("CheXpert-v1.0-small/"),
-            "pictures.zip": pictures("somewhere/CheXpert-v1.0-small/"),
+            "images.zip": images("somewhere/CheXpert-v1.0-small/"),
         },
     ],
 )
@@ -88,8 +88,8 @@ def test_zips_are_read_as_they_come(tmp_path, zips):
     assert contents(tmp_path, chexpert.read_raw(tmp_path)) == {name: name for name in IDS.values()}
 
 
-def test_tables_taken_out_of_a_zip_that_holds_the_pictures(tmp_path):
-    pack(write(tmp_path, tables("CheXpert-v1.0-small/")), "archive.zip", pictures())
+def test_tables_taken_out_of_a_zip_that_holds_the_images(tmp_path):
+    pack(write(tmp_path, tables("CheXpert-v1.0-small/")), "archive.zip", images())
     assert contents(tmp_path, chexpert.read_raw(tmp_path)) == {name: name for name in IDS.values()}
 
 
@@ -102,7 +102,7 @@ def batches() -> dict[str, dict[str, str]]:
     """The full download: tables and validation in batch 1, training patients in the others, without
     a folder train."""
     made = {folder: {} for folder in BATCHES}
-    for path, text in pictures().items():
+    for path, text in images().items():
         number = 0 if not path.startswith("train") else 1 if "patient0" in path else 2
         made[BATCHES[number]][path.removeprefix("train/")] = text
     made[BATCHES[0]] |= tables("CheXpert-v1.0/")
@@ -123,7 +123,7 @@ def test_chexlocalize(tmp_path):
     made = tables("", ("train.csv", "val_labels.csv", "test_labels.csv"))
     made.pop("train.csv")
     made["val_labels.csv"] = made["val_labels.csv"].replace("valid/", "val/")
-    files = {path.replace("valid/", "val/"): text for path, text in pictures().items()}
+    files = {path.replace("valid/", "val/"): text for path, text in images().items()}
     table = chexpert.read_raw(write(tmp_path, below("CheXpert", made | files)))
     assert contents(tmp_path, table) == {
         name: name for path, name in IDS.items() if not path.startswith("train")
@@ -136,7 +136,7 @@ def test_chexlocalize(tmp_path):
 
 
 def test_the_organisers_folder_name_for_validation_differs_from_the_tables(tmp_path):
-    files = {path.replace("valid/", "val/"): text for path, text in pictures().items()}
+    files = {path.replace("valid/", "val/"): text for path, text in images().items()}
     raw = write(tmp_path, tables("CheXpert-v1.0/") | files)
     assert contents(raw, chexpert.read_raw(raw)) == {name: name for name in IDS.values()}
 
@@ -185,7 +185,7 @@ def test_the_sample_has_each_study_once_in_the_lists_order(tmp_path, name):
         ("AP,1.0,,,,", "AP,1.0,,2,,", "row 2, column Cardiomegaly: '2' is not 0, 1, -1 or blank"),
         ("AP,1.0,,,,", "AP,1.0,,maybe,,", "row 2, column Cardiomegaly: 'maybe'"),
         ("AP,1.0,,,,", "AP,1.0,,nan,,", "row 2, column Cardiomegaly: 'nan'"),
-        ("patient00002/study2", "patient00001/study1", "row 3, column Path: .* stands there twice"),
+        ("patient00002/study2", "patient00001/study1", "row 3, column Path: .* occurs twice"),
         (
             "small/train/patient00002",
             "small/train/../../x/train/patient00002",
@@ -197,7 +197,7 @@ def test_the_sample_has_each_study_once_in_the_lists_order(tmp_path, name):
             "row 3, column Path: .* is no path inside",
         ),
         ("patient00002/", "p/", "row 3, column Path: .* is not <split>/patientN"),
-        ("68,Frontal", "sixty,Frontal", "row 2, column Age: 'sixty' is no number"),
+        ("68,Frontal", "sixty,Frontal", "row 2, column Age: 'sixty' is not a number"),
         ("Edema", "Oedema", "train.csv: the column 'Edema' is missing"),
         (
             "CheXpert-v1.0-small/train/patient00002",
@@ -207,9 +207,9 @@ def test_the_sample_has_each_study_once_in_the_lists_order(tmp_path, name):
     ],
 )
 def test_mistakes_are_named(tmp_path, old, new, message):
-    if message == "row 3":  # the same picture in training and validation
+    if message == "row 3":  # the same image in training and validation
         old, new = "train/patient00002/study2", "valid/patient64541/study1"
-        message = "valid/patient64541/study1/view1_frontal.jpg stands in two of"
+        message = "valid/patient64541/study1/view1_frontal.jpg is in two of"
     with pytest.raises(UserError, match=message):
         chexpert.read_raw(small(tmp_path, lambda text: text.replace(old, new, 1)))
 

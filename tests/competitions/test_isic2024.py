@@ -1,4 +1,4 @@
-"""ISIC 2024's files: pictures by key in HDF5 or in folders, what only training rows tell, test sets
+"""ISIC 2024's files: images by key in HDF5 or in folders, what only training rows tell, test sets
 of any size."""
 
 import h5py
@@ -26,7 +26,7 @@ def copy_tables(raw, folder):
     return write(folder, {file.name: file.read_text() for file in raw.glob("*.csv")})
 
 
-def test_pictures_are_found_by_key_and_decode(raw):
+def test_images_are_found_by_key_and_decode(raw):
     table = isic2024.read_raw(raw)
     assert table["split"].value_counts().to_dict() == {"train": 60, "test": 3}
     with h5py.File(raw / "train-image.hdf5") as file:
@@ -84,7 +84,7 @@ def test_a_test_row_that_is_a_training_row(raw, tmp_path):
     test = pd.read_csv(raw / "test-metadata.csv")
     test.loc[1, "isic_id"] = pd.read_csv(raw / "train-metadata.csv")["isic_id"][5]
     test.to_csv(tmp_path / "test-metadata.csv", index=False)
-    with pytest.raises(UserError, match=r"stands in train-metadata\.csv too"):
+    with pytest.raises(UserError, match=r"is in train-metadata\.csv too"):
         isic2024.read_raw(tmp_path)
 
 

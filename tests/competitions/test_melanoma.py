@@ -21,8 +21,8 @@ TABLES = {
 TRAIN, TEST = ("ISIC_0000001", "ISIC_0000002", "ISIC_0000003"), ("ISIC_0000009", "ISIC_0000008")
 
 
-def pictures(train: str, test: str, suffix: str) -> dict[str, str]:
-    """The picture files of both splits, each holding its own name."""
+def images(train: str, test: str, suffix: str) -> dict[str, str]:
+    """The image files of both splits, each holding its own name."""
     return {f"{train}{name}{suffix}": name for name in TRAIN} | {
         f"{test}{name}{suffix}": name for name in TEST
     }
@@ -31,7 +31,7 @@ def pictures(train: str, test: str, suffix: str) -> dict[str, str]:
 def folder(raw, **changed):
     """A raw folder with the tables, some of them changed, and the organiser's JPEGs."""
     tables = TABLES | {name.replace("_csv", ".csv"): text for name, text in changed.items()}
-    return write(raw, tables | pictures("jpeg/train/", "jpeg/test/", ".jpg"))
+    return write(raw, tables | images("jpeg/train/", "jpeg/test/", ".jpg"))
 
 
 @pytest.mark.parametrize(
@@ -45,22 +45,22 @@ def folder(raw, **changed):
     ],
 )
 def test_unpacked_layouts(tmp_path, train, test, suffix):
-    raw = write(tmp_path, TABLES | pictures(train, test, suffix))
+    raw = write(tmp_path, TABLES | images(train, test, suffix))
     assert contents(raw, melanoma.read_raw(raw)) == {name: name for name in TRAIN + TEST}
 
 
 @pytest.mark.parametrize(
     "zips",
     [
-        {"siim.zip": TABLES | pictures("jpeg/train/", "jpeg/test/", ".jpg")},
-        {"siim.zip": TABLES | pictures("train/", "test/", ".dcm")},
+        {"siim.zip": TABLES | images("jpeg/train/", "jpeg/test/", ".jpg")},
+        {"siim.zip": TABLES | images("train/", "test/", ".dcm")},
         {
             "all.zip": {
                 f"download/{k}": v
-                for k, v in (TABLES | pictures("jpeg/train/", "jpeg/test/", ".jpg")).items()
+                for k, v in (TABLES | images("jpeg/train/", "jpeg/test/", ".jpg")).items()
             }
         },
-        {"tables.zip": TABLES, "jpeg.zip": pictures("train/", "test/", ".jpg")},
+        {"tables.zip": TABLES, "jpeg.zip": images("train/", "test/", ".jpg")},
         {
             **{f"{name}.zip": {name: text} for name, text in TABLES.items()},
             "train.zip": {f"{name}.jpg": name for name in TRAIN},
@@ -150,22 +150,22 @@ def test_external_sets_in_both_forms(tmp_path):
         (
             "train_csv",
             TABLES["train.csv"].replace("ISIC_0000003", "ISIC_0000001"),
-            "row 4, column image_name: 'ISIC_0000001' stands there twice",
+            "row 4, column image_name: 'ISIC_0000001' occurs twice",
         ),
         (
             "train_csv",
             TABLES["train.csv"].replace("ISIC_0000003", "../../passwd"),
-            "row 4, column image_name: .* no plain",
+            "row 4, column image_name: .* not a plain",
         ),
         (
             "train_csv",
             TABLES["train.csv"].replace("45.0", "old"),
-            "row 2, column age_approx: 'old' is no number",
+            "row 2, column age_approx: 'old' is not a number",
         ),
         (
             "train_csv",
             TABLES["train.csv"].replace("45.0", "inf"),
-            "row 2, column age_approx: 'inf' is no number",
+            "row 2, column age_approx: 'inf' is not a number",
         ),
         (
             "train_csv",
@@ -188,11 +188,11 @@ def test_external_sets_in_both_forms(tmp_path):
             TABLES["train.csv"].replace(",,,,unknown", ",,,,,unknown"),
             "no CSV file: .* line 3, saw 9",
         ),
-        ("train_csv", "", "this is no CSV file"),
+        ("train_csv", "", "this is not a CSV file"),
         (
             "test_csv",
             TABLES["test.csv"].replace("ISIC_0000009", "ISIC_0000001"),
-            "'ISIC_0000001' stands in train.csv too",
+            "'ISIC_0000001' is in train.csv too",
         ),
         (
             "test_csv",
@@ -205,7 +205,7 @@ def test_mistakes_are_named(tmp_path, file, text, message):
     raw = folder(tmp_path, **{file: text})
     with pytest.raises(UserError, match=message) as raised:
         melanoma.read_raw(raw)
-    assert "\n" not in str(raised.value).split(": this is no CSV file")[0]
+    assert "\n" not in str(raised.value).split(": this is not a CSV file")[0]
 
 
 def test_blank_lines_do_not_shift_the_row_that_an_error_names(tmp_path):
@@ -218,11 +218,11 @@ def test_blank_lines_do_not_shift_the_row_that_an_error_names(tmp_path):
         melanoma.read_raw(folder(tmp_path, train_csv=text))
 
 
-def test_no_pictures_and_a_broken_zip(tmp_path):
+def test_no_images_and_a_broken_zip(tmp_path):
     with pytest.raises(UserError, match="no folder jpeg/train"):
         melanoma.read_raw(write(tmp_path, TABLES))
     (tmp_path / "jpeg.zip").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(UserError, match=r"jpeg\.zip: this is no whole zip file"):
+    with pytest.raises(UserError, match=r"jpeg\.zip: this is not a whole zip file"):
         melanoma.read_raw(tmp_path)
 
 
@@ -244,7 +244,7 @@ def test_the_real_tables(tmp_path):
     folds = pd.read_csv(real / "siim_isic_train_tfrecord_folds.csv.gz")
     table = pd.read_csv(real / "train.csv").merge(folds, on="image_name", validate="one_to_one")
     tables = {name: (real / name).read_text() for name in TABLES}
-    write(tmp_path, tables | pictures("jpeg/train/", "jpeg/test/", ".jpg"))
+    write(tmp_path, tables | images("jpeg/train/", "jpeg/test/", ".jpg"))
     whole = melanoma.read_raw(tmp_path)
     train, test = (whole[whole["split"] == split] for split in ("train", "test"))
     assert (len(train), train["target"].sum(), train["patient_id"].nunique()) == (33126, 584, 2056)

@@ -1,5 +1,7 @@
-"""From the organiser's labels (1, 0, -1 = uncertain, blank) to the targets of one phase, with the
-counts."""
+"""Labels (1, 0, -1 = uncertain, blank): which values are valid, and the targets they become.
+
+Equation of a target: the label itself; -1 by the label's policy; blank by the task's rule.
+"""
 
 from collections.abc import Mapping, Sequence
 from zlib import crc32
@@ -8,6 +10,18 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.config.task import Task, Uncertain
+
+LABELS = (1.0, 0.0, -1.0)  # positive, negative, uncertain
+NOT_A_LABEL = "is not 0, 1, -1 or blank"  # what an error says of any other value
+
+
+def valid_labels(cells: pd.Series | np.ndarray, blank: pd.Series | np.ndarray) -> np.ndarray:
+    """True where a cell is 1, 0 or -1, as a number or as text, or is a blank, (n,) bool.
+
+    blank: (n,) bool, the cells that are blank and may be; what counts as blank depends on the file.
+    """
+    numbers = pd.to_numeric(pd.Series(cells), errors="coerce")
+    return numbers.isin(LABELS).to_numpy() | np.asarray(blank, bool)
 
 
 def targets(
@@ -56,19 +70,29 @@ def part(seed: int, label: str, image_id: str) -> float:
 
 
 def truth(images: pd.DataFrame, labels: Sequence[str], task: Task) -> np.ndarray:
-    """float32 (N, K) labels to score against: 1, 0, and NaN where uncertain, or blank unless blanks
-    are negative."""
-    return targets(images, labels, task, {}, seed=0)
+    """float32 (N, K) labels to score against: 1, 0, and NaN where uncertain.
+
+    A blank is 0 where the task says that blanks are negative, else NaN.
+    """
+    values = np.stack([images[label].to_numpy(np.float64) for label in labels], axis=1)
+    if task.blank == "negative":
+        values[np.isnan(values)] = 0.0
+    values[values == -1] = np.nan
+    return values.astype(np.float32)
 
 
 def count_table(
-    images: pd.DataFrame, labels: Sequence[str], made: np.ndarray, policies: Mapping[str, Uncertain]
+    images: pd.DataFrame,
+    labels: Sequence[str],
+    values: np.ndarray,
+    policies: Mapping[str, Uncertain],
 ) -> str:
-    """A printed table: what was given for each label, the policy for -1, and what the loss will
-    see."""
+    """The targets (N, K) as a printed table: what was given for each label, the policy for -1, and
+    what the loss will see."""
     rows = []
     for column, label in enumerate(labels):
-        given, target = images[label].to_numpy(np.float64), made[:, column]
+        given = images[label].to_numpy(np.float64)
+        target = values[:, column]
         policy = policies.get(label, Uncertain())
         drawn = f" in [{policy.low}, {policy.high}]" if policy.smooth else ""
         rows.append(

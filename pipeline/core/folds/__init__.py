@@ -1,2 +1,2 @@
-"""Leak-free folds: groups that belong together, the search for balanced splits, imported maps, the
-audit."""
+"""Folds without leaks: groups that belong together, the search for balanced folds, imported maps,
+who trains and who validates, and the audit."""

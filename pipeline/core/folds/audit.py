@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.files import file_hash
+from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images
 from pipeline.core.config.competition import Competition
@@ -35,13 +36,14 @@ SHOWN = 5  # pairs that an error or the printed audit names; the JSON has all
 def checked_tables(competition: Competition) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """(images, folds, dropped) of a competition, after the leak check; UserError where anything
     leaks."""
-    images, folds = read_images(competition.name), read_folds(competition.name)
+    folder = data_folder(competition.name)
+    images = read_images(competition.name)
+    folds = read_folds(competition.name)
     dropped = read_dropped(competition.name)
-    check_labels(data_folder(competition.name) / "images.csv", images, competition.task)
+    check_labels(folder / "images.csv", images, competition.task)
+    # The search for twins takes a minute at 223,414 images: not twice for the same tables.
     if not audited(competition.name):
-        require_no_leak(
-            data_folder(competition.name) / "folds.csv", images, folds, dropped, competition.task
-        )
+        require_no_leak(folder / "folds.csv", images, folds, dropped, competition.task)
     return images, folds, dropped
 
 
@@ -55,11 +57,12 @@ def audited(name: str) -> bool:
 
 
 def audit_hashes(name: str) -> dict[str, str]:
-    """The sha256 of the three tables that an audit is about; "" for a file that is not there."""
-    paths = {
-        part: data_folder(name) / f"{part}.csv" for part in ("images", "folds", "folds_dropped")
-    }
-    return {part: file_hash(path) if path.is_file() else "" for part, path in paths.items()}
+    """The sha256 of the three tables that an audit is about; "" for a file that does not exist."""
+    hashes = {}
+    for part in ("images", "folds", "folds_dropped"):
+        path = data_folder(name) / f"{part}.csv"
+        hashes[part] = file_hash(path) if path.is_file() else ""
+    return hashes
 
 
 def check_labels(where: object, images: pd.DataFrame, task: Task) -> None:
@@ -67,47 +70,46 @@ def check_labels(where: object, images: pd.DataFrame, task: Task) -> None:
     or blank."""
     for label in task.labels:
         if label not in images:
-            raise UserError(
-                f"{where}: the label column {label!r} is missing; there are "
-                f"{', '.join(images.columns)}"
-            )
+            present = ", ".join(images.columns)
+            raise UserError(f"{where}: the label column {label!r} is missing; there are {present}")
         value = images[label].where(images["split"] != "test")
-        wrong = (value.notna() & ~pd.to_numeric(value, errors="coerce").isin([1, 0, -1])).to_numpy()
+        wrong = ~valid_labels(value, value.isna())
         if wrong.any():
             row = wrong.argmax()
             raise UserError(
-                f"{where}: row {row + 2}, column {label}: {value.iloc[row]!r} is not 1, 0, -1 or "
-                "blank"
+                f"{where}: row {row + 2}, column {label}: {value.iloc[row]!r} {NOT_A_LABEL}"
             )
 
 
 def require_no_leak(
     where: object, images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, task: Task
 ) -> None:
-    """Raise a UserError naming the first pair of images, one training where the other is
+    """Raise a UserError naming the first pairs of images of which one trains where the other is
     validated."""
     refuse_leaks(where, leaks(where, images, folds, dropped, task))
 
 
-def refuse_leaks(where: object, found: list[dict]) -> None:
+def refuse_leaks(where: object, leaking: list[dict]) -> None:
     """Raise a UserError that names the leaking pairs, if there are any."""
-    if found:
-        raise UserError(
-            f"{where}: {len(found)} leak(s): " + "; ".join(map(leak_text, found[:SHOWN]))
-        )
+    if leaking:
+        named = "; ".join(map(leak_text, leaking[:SHOWN]))
+        raise UserError(f"{where}: {len(leaking)} leak(s): {named}")
 
 
 def leak_text(leak: dict) -> str:
     """One leak in words."""
-    places = [
-        f"{leak[side]} (patient {leak[side + '_patient']}, {place_text(leak[side + '_fold'])})"
-        for side in ("first", "second")
-    ]
+    places = []
+    for side in ("first", "second"):
+        place = place_text(leak[f"{side}_fold"])
+        places.append(f"{leak[side]} (patient {leak[f'{side}_patient']}, {place})")
     return f"{places[0]} and {places[1]} belong together by {leak['reason']}"
 
 
 def place_text(fold: int | None) -> str:
-    return "test" if fold is None else f"fold {fold}" if fold >= 0 else "always trains"
+    """Where an image is: in the test set (None), in a fold, or always in training (-1)."""
+    if fold is None:
+        return "test"
+    return f"fold {fold}" if fold >= 0 else "always trains"
 
 
 def leaks(
@@ -122,40 +124,41 @@ def leaks(
     trains for it.
 
     Patients cannot leak between the folds of a table with one row a patient; that, and that every
-    patient has a row, is checked first. Scored images with a twin in the test set are no leak of
+    patient has a row, is checked first. Scored images with a twin in the test set are not a leak of
     the folds: the audit counts them. linked: the pairs among images that take part, where they are
     known already.
     """
     check_patients(data_name(where), images, task)
     check_rows(where, images, folds)
-    linked = (
-        links(images, task, taking_part(images, dropped, test=True)) if linked is None else linked
-    )
-    fold, own, test = (
-        fold_of(images, folds).to_numpy(),
-        scored(images, task),
-        (images["split"] == "test").to_numpy(),
-    )
-    a, b = linked["first"].to_numpy(), linked["second"].to_numpy()
+    if linked is None:
+        linked = links(images, task, taking_part(images, dropped, test=True))
+
+    # What each image does, (rows,), and the two rows of each pair.
+    fold = fold_of(images, folds).to_numpy()
+    own = scored(images, task)
+    test = (images["split"] == "test").to_numpy()
     validated = own & (fold >= 0)
-    across = ~test[a] & ~test[b] & (fold[a] != fold[b]) & (validated[a] | validated[b])
     external = ~test & ~own
-    into_test = (linked["reason"] != "lesion_id").to_numpy() & (
-        (test[a] & external[b]) | (test[b] & external[a])
-    )
-    return [
-        pair(images, fold, *found) for found in linked[across | into_test].itertuples(index=False)
-    ]
+    a = linked["first"].to_numpy()
+    b = linked["second"].to_numpy()
+
+    # Two folds, at least one of the two validated.
+    across = ~test[a] & ~test[b] & (fold[a] != fold[b]) & (validated[a] | validated[b])
+    # A test image and one of another source; two images of one lesion are different images.
+    one_tested = (test[a] & external[b]) | (test[b] & external[a])
+    into_test = (linked["reason"] != "lesion_id").to_numpy() & one_tested
+    pairs = linked[across | into_test].itertuples(index=False)
+    return [leak(images, fold, *pair) for pair in pairs]
 
 
-def pair(images: pd.DataFrame, fold: np.ndarray, first: int, second: int, reason: str) -> dict:
-    """One leak as plain values."""
-    found = {"reason": reason}
+def leak(images: pd.DataFrame, fold: np.ndarray, first: int, second: int, reason: str) -> dict:
+    """One leak as plain values: reason, and for each side the image, its patient and its fold."""
+    values = {"reason": reason}
     for side, row in (("first", first), ("second", second)):
-        found[side] = images["image_id"].iloc[row]
-        found[f"{side}_patient"] = str(patient_keys(images.iloc[[row]]).iloc[0])
-        found[f"{side}_fold"] = None if np.isnan(fold[row]) else int(fold[row])
-    return found
+        values[side] = images["image_id"].iloc[row]
+        values[f"{side}_patient"] = str(patient_keys(images.iloc[[row]]).iloc[0])
+        values[f"{side}_fold"] = None if np.isnan(fold[row]) else int(fold[row])
+    return values
 
 
 def data_name(where: object) -> str:
@@ -168,18 +171,16 @@ def check_rows(where: object, images: pd.DataFrame, folds: pd.DataFrame) -> None
     twice = folds["patient_id"].duplicated().to_numpy()
     if twice.any():
         patient = folds["patient_id"][twice].iloc[0]
-        raise UserError(
-            f"{where}: patient {patient} stands there twice, in folds "
-            f"{', '.join(map(str, folds['fold'][folds['patient_id'] == patient]))}"
-        )
+        both = ", ".join(map(str, folds["fold"][folds["patient_id"] == patient]))
+        raise UserError(f"{where}: patient {patient} occurs twice, in folds {both}")
+
     lost = ((images["split"] != "test") & fold_of(images, folds).isna()).to_numpy()
     if lost.any():
         raise UserError(
             f"{where}: patient {patient_keys(images)[lost].iloc[0]} of image "
             f"{images['image_id'][lost].iloc[0]} has no fold ({lost.sum()} such images): "
-            "images.csv has "
-            "changed since; `make clean-folds` removes these folds (what was trained on them is "
-            "stale)"
+            "images.csv has changed since; `make clean-folds` removes these folds (what was "
+            "trained on them is stale)"
         )
 
 
@@ -189,23 +190,25 @@ def audit(
     folds: pd.DataFrame,
     dropped: pd.DataFrame,
     task: Task,
-    made: dict,
+    origin: dict,
 ) -> dict:
     """The audit of the folds.csv at `where` as plain values, as folds_audit.json holds it.
 
-    "made" (as given), "folds" (a `balance.describe` per fold with its "deviation"), "all" (the
-    scored images together), "always_trains", "worst" deviations, "groups", "test", "dropped"
+    "made" (origin, as given), "folds" (a `balance.describe` per fold with its "deviation"), "all"
+    (the scored images together), "always_trains", "worst" deviations, "groups", "test", "dropped"
     (reason -> images), "leaks", "warnings".
     """
-    part = taking_part(images, dropped)
     linked = links(images, task, taking_part(images, dropped, test=True))
-    found = leaks(where, images, folds, dropped, task, linked)
+    leaking = leaks(where, images, folds, dropped, task, linked)
+
+    # The balance is that of the images which take part and may be validated.
+    part = taking_part(images, dropped)
     fold = fold_of(images, folds).to_numpy()
     own = part & scored(images, task)
     total = describe(images[own & (fold >= 0)], task)
     rows = fold_rows(images, fold, own, fold_numbers(folds), task)
     return {
-        "made": made,
+        "made": origin,
         "folds": rows,
         "all": total,
         "always_trains": describe(images[part & (fold < 0)], task),
@@ -213,7 +216,7 @@ def audit(
         "groups": group_facts(images, linked),
         "test": test_facts(images, dropped, linked),
         "dropped": dropped["reason"].value_counts().to_dict(),
-        "leaks": found,
+        "leaks": leaking,
         "warnings": warnings(images, rows, total, task),
     }
 
@@ -232,15 +235,15 @@ def group_facts(images: pd.DataFrame, linked: pd.DataFrame) -> dict:
 
 def test_facts(images: pd.DataFrame, dropped: pd.DataFrame, linked: pd.DataFrame) -> dict:
     """Test patients who also train, and training images that belong together with a test image."""
-    test, ids = (images["split"] == "test").to_numpy(), images["image_id"].to_numpy()
+    test = (images["split"] == "test").to_numpy()
+    ids = images["image_id"].to_numpy()
     across = linked[test[linked["first"]] != test[linked["second"]]]
     shared = sorted(shared_with_test(images[taking_part(images, dropped, test=True)]))
+    first_pairs = across.head(SHOWN).itertuples(index=False)
     return {
         "images": int(test.sum()),
         "patients_in_training": len(shared),
         "first_patients": shared[:SHOWN],
         "linked_to_training": len(across),
-        "first_linked": [
-            [ids[i], ids[j], reason] for i, j, reason in across.head(SHOWN).itertuples(index=False)
-        ],
+        "first_linked": [[ids[i], ids[j], reason] for i, j, reason in first_pairs],
     }

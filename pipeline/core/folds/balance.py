@@ -1,5 +1,5 @@
-"""What a fold holds: counts, label values, sources, patient columns, and how far it is from a mean
-fold."""
+"""Balance of the folds: counts, label values, sources and patient columns of each, how far it is
+from the mean fold, and the audit in words."""
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,10 @@ def fold_rows(
     relative to the mean fold: 0.003 = 0.3 % more than it; "sizes" is the Kolmogorov-Smirnov
     distance between the images per patient of the fold and of all folds together.
     """
-    validated = own & (fold >= 0)
-    total, sizes, rows = (
-        describe(images[validated], task),
-        images_per_patient(images[validated]),
-        [],
-    )
+    validated = images[own & (fold >= 0)]
+    total = describe(validated, task)
+    sizes = images_per_patient(validated)
+    rows = []
     for k in numbers:
         part = images[own & (fold == k)]
         row = {"fold": k, **describe(part, task)}
@@ -56,20 +54,20 @@ def describe(rows: pd.DataFrame, task: Task) -> dict:
 def metadata(rows: pd.DataFrame, task: Task) -> dict:
     """column -> {"mean", "missing"} for numbers, {category: share, "missing": share} for
     categories."""
-    found = {}
-    for column in (c for c in task.numeric if c in rows):
+    summary = {}
+    for column in (name for name in task.numeric if name in rows):
         value = pd.to_numeric(rows[column], errors="coerce")
-        found[column] = {
+        summary[column] = {
             "mean": None if value.isna().all() else float(value.mean()),
             "missing": float(value.isna().mean()) if len(rows) else 0.0,
         }
-    for column in (c for c in task.categorical if c in rows):
+    for column in (name for name in task.categorical if name in rows):
         shares = rows[column].value_counts(normalize=True, dropna=False).sort_index()
-        found[column] = {
+        summary[column] = {
             "missing" if pd.isna(name) else str(name): float(share)
             for name, share in shares.items()
         }
-    return found
+    return summary
 
 
 def deviations(row: dict, total: dict, folds: int, task: Task) -> dict:
@@ -90,6 +88,7 @@ def deviations(row: dict, total: dict, folds: int, task: Task) -> dict:
 
 
 def images_per_patient(rows: pd.DataFrame) -> np.ndarray:
+    """The number of images of every patient, ascending, (patients,) int64."""
     return np.sort(patient_keys(rows).value_counts().to_numpy())
 
 
@@ -107,83 +106,94 @@ def worst(rows: list[dict]) -> dict:
     """The largest absolute deviation over the folds, of each kind; for positives per label."""
     if not rows:
         return {}
-    found = {
-        kind: max(abs(row["deviation"][kind]) for row in rows)
-        for kind in ("images", "patients", "sizes")
+    every = [row["deviation"] for row in rows]
+    largest = {}
+    for kind in ("images", "patients", "sizes"):
+        largest[kind] = max(abs(deviation[kind]) for deviation in every)
+    largest["positives"] = {
+        label: max(abs(deviation["positives"][label]) for deviation in every)
+        for label in every[0]["positives"]
     }
-    labels = rows[0]["deviation"]["positives"]
-    return {
-        **found,
-        "positives": {
-            label: max(abs(row["deviation"]["positives"][label]) for row in rows)
-            for label in labels
-        },
-    }
+    return largest
 
 
 def warnings(images: pd.DataFrame, rows: list[dict], total: dict, task: Task) -> list[str]:
-    """What the folds cannot mend, in words."""
-    found = []
-    if (
-        task.scored_source
-        and "source" in images
-        and not (images["source"] == task.scored_source).any()
-    ):
-        found.append(
-            f"no image has the source {task.scored_source!r}, so images of every source are scored"
-        )
+    """What no choice of folds can mend, in words."""
+    texts = []
+
+    # Nothing is of the source that should be scored.
+    wanted = task.scored_source
+    if wanted and "source" in images and not (images["source"] == wanted).any():
+        texts.append(f"no image has the source {wanted!r}, so images of every source are scored")
+
+    # Fewer patients with a positive than folds.
     for label in task.labels:
         without = [str(row["fold"]) for row in rows if not row["positives"][label]]
         if without:
-            found.append(
+            texts.append(
                 f"{label}: {total['positive_patients'][label]} patients with a positive for "
-                f"{len(rows)} "
-                f"fold(s); no AUC in fold {', '.join(without)}"
+                f"{len(rows)} fold(s); no AUC in fold {', '.join(without)}"
             )
+
+    # A group larger than a fold.
     for row in rows:
         if abs(row["deviation"]["images"]) > MUCH:
-            found.append(
+            texts.append(
                 f"fold {row['fold']} has {row['deviation']['images']:+.1%} images: a group of "
-                "images that "
-                "belong together outweighs a fold's share"
+                "images that belong together outweighs a fold's share"
             )
-    return found
+    return texts
 
 
 def audit_text(audit: dict) -> str:
-    """The audit as the table that is printed."""
-    lines = [header(audit), balance_text(audit)]
-    always, test, groups = audit["always_trains"], audit["test"], audit["groups"]
-    if always["images"]:
-        lines.append(
-            f"always train: {always['images']} images of {always['patients']} patients"
-            + "".join(f", {name} {count}" for name, count in always["sources"].items())
-        )
-    for reason, count in audit["dropped"].items():
-        lines.append(f"dropped from training: {count} images, {reason}")
-    joined = (
-        ", ".join(f"{count} by {reason}" for reason, count in groups["links"].items()) or "none"
-    )
-    lines.append(
-        f"groups: {groups['groups']} of {groups['patients']} patients, the largest of "
-        f"{groups['largest_patients']}; links between images beyond the patient: {joined}"
-    )
-    lines.append(
-        f"test: {test['images']} images; {test['patients_in_training']} of its patients are in "
-        "training "
-        f"{test['first_patients'] or ''}; {test['linked_to_training']} links to training images "
-        f"{test['first_linked'] or ''}".replace("  ", " ")
-    )
+    """The audit as it is printed."""
+    lines = [header(audit), balance_text(audit), *group_lines(audit, examples=True)]
     lines += [f"warning: {text}" for text in audit["warnings"]]
     lines.append(f"leaks: {len(audit['leaks'])}")
     return "\n".join(lines)
 
 
 def header(audit: dict) -> str:
-    made = audit["made"]
-    return f"{len(audit['folds'])} fold(s), " + ", ".join(
-        f"{key} {value}" for key, value in made.items()
-    )
+    """How many folds there are, and how they were made."""
+    origin = ", ".join(f"{key} {value}" for key, value in audit["made"].items())
+    return f"{len(audit['folds'])} fold(s), {origin}"
+
+
+def group_lines(audit: dict, examples: bool = False) -> list[str]:
+    """What was joined, is shared with the test set, always trains, and was dropped: a sentence
+    each, for the printed audit and the report.
+
+    examples: also name sources, and the first patients and links shared with the test set.
+    """
+    groups = audit["groups"]
+    joined = ", ".join(f"{count} by {reason}" for reason, count in groups["links"].items())
+    lines = [
+        f"{groups['patients']} patients in {groups['groups']} groups, the largest of "
+        f"{groups['largest_patients']}; links between images beyond the patient: "
+        f"{joined or 'none'}."
+    ]
+
+    # The test set.
+    test = audit["test"]
+    patients = f"{test['patients_in_training']} of its patients also train"
+    linked = f"{test['linked_to_training']} links to training images"
+    if examples and test["first_patients"]:
+        patients += f" {test['first_patients']}"
+    if examples and test["first_linked"]:
+        linked += f" {test['first_linked']}"
+    lines.append(f"Test: {test['images']} images; {patients}; {linked}.")
+
+    # Images that are never validated, and those that take no part.
+    always = audit["always_trains"]
+    if always["images"]:
+        sources = ", ".join(f"{name} {count}" for name, count in always["sources"].items())
+        named = f": {sources}" if examples and sources else ""
+        lines.append(
+            f"{always['images']} images of {always['patients']} patients always train{named}."
+        )
+    for reason, count in audit["dropped"].items():
+        lines.append(f"Dropped from training: {count} images, {reason}.")
+    return lines
 
 
 def balance_text(audit: dict) -> str:
@@ -197,15 +207,18 @@ def balance_text(audit: dict) -> str:
 
 
 def balance_column(row: dict) -> dict[str, str]:
-    """What a column of the printed table says, from top to bottom."""
+    """A column of the table, name -> text from top to bottom; row: one of `fold_rows`.
+
+    A deviation of None, that of all folds together, is left out.
+    """
     deviation = row["deviation"]
 
     def count(number: int, relative: float | None) -> str:
         return f"{number}" if relative is None else f"{number} {relative:+.2%}"
 
-    column = {
-        name: count(row[name], deviation and deviation[name]) for name in ("images", "patients")
-    }
+    column = {}
+    for name in ("images", "patients"):
+        column[name] = count(row[name], deviation and deviation[name])
     for label, number in row["positives"].items():
         column[f"{label} = 1"] = count(number, deviation and deviation["positives"][label])
     column["images per patient, KS"] = f"{deviation['sizes']:.4f}" if deviation else ""

@@ -26,8 +26,8 @@ def check_patients(where: object, images: pd.DataFrame, task: Task) -> None:
         row = blank.argmax()
         raise UserError(
             f"{where}: row {row + 2}, column patient_id: blank, so image "
-            f"{images['image_id'].iloc[row]} "
-            f"cannot be kept out of its patient's validation fold ({blank.sum()} such rows); "
+            f"{images['image_id'].iloc[row]} cannot be kept out of its patient's validation fold "
+            f"({blank.sum()} such rows); "
             "patient_missing='own_group' in the competition's task makes each a patient of its own"
         )
 
@@ -43,41 +43,43 @@ def links(images: pd.DataFrame, task: Task, part: np.ndarray | None = None) -> p
     """
     part = np.ones(len(images), dtype=bool) if part is None else part
     test = (images["split"] == "test").to_numpy()
-    parts = [
-        pd.DataFrame({"first": [], "second": [], "reason": []}).astype(
-            {"first": int, "second": int}
-        )
-    ]
     rank = np.where(scored(images, task), 0, 1)
-    for reason, told, all_told in tags(images, test):
+    columns = pd.DataFrame({"first": [], "second": [], "reason": []})
+    parts = [columns.astype({"first": int, "second": int})]
+    for reason, known_tags, all_tags in tags(images, test):
         same = near_hashes(hashes_of(images)) if reason == "phash" else None
+        # Stars outside the test set, by what its rows do not say; then those around test images.
         parts += [
-            stars(images, told, rank, part & ~test, ~test, same).assign(reason=reason),
-            stars(images, all_told, rank, part, test, same).assign(reason=reason),
+            stars(images, known_tags, rank, part & ~test, ~test, same).assign(reason=reason),
+            stars(images, all_tags, rank, part, test, same).assign(reason=reason),
         ]
     return pd.concat(parts, ignore_index=True)
 
 
 def tags(images: pd.DataFrame, test: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(reason, tags, tags) for each column that may join images; the first are told by rows outside
-    the test set."""
-    found = []
+    """(reason, tags by rows outside the test set, tags by all rows) for each column that may join
+    images."""
+    columns = []
     for reason in ("lesion_id", "phash"):
         if reason in images and images[reason].notna().any():
-            found.append((reason, *[images[reason].to_numpy(dtype=object)] * 2))
+            values = images[reason].to_numpy(dtype=object)
+            columns.append((reason, values, values))
     if "duplicate_of" in images and images["duplicate_of"].notna().any():
-        found.append(("duplicate_of", duplicate_chains(images, ~test), duplicate_chains(images)))
-    return found
+        everywhere = np.ones(len(images), dtype=bool)
+        chains = [duplicate_chains(images, part) for part in (~test, everywhere)]
+        columns.append(("duplicate_of", *chains))
+    return columns
 
 
-def duplicate_chains(images: pd.DataFrame, told: np.ndarray | None = None) -> np.ndarray:
-    """A tag per image, shared by all that the rows `told` say are duplicates, over any chain, also
-    of absent images."""
-    named = images["duplicate_of"].where(
-        images["duplicate_of"].notna() & (True if told is None else told)
-    )
+def duplicate_chains(images: pd.DataFrame, part: np.ndarray) -> np.ndarray:
+    """A tag per image, shared by all that are duplicates over any chain, also of absent images.
+
+    part: (rows,) bool, the rows whose `duplicate_of` counts.
+    """
+    named = images["duplicate_of"].where(images["duplicate_of"].notna() & part)
     code, ids = pd.factorize(pd.concat([images["image_id"], named]), use_na_sentinel=True)
-    first, second = code[: len(images)], code[len(images) :]
+    first = code[: len(images)]
+    second = code[len(images) :]
     return components(len(ids), first[second >= 0], second[second >= 0])[first]
 
 
@@ -101,30 +103,36 @@ def stars(
     The centre of a tag is its row of `centres` with the least rank, then image_id. Where test rows
     are the centres, only pairs with rows outside the test set are given.
     """
-    rows = pd.DataFrame(
-        {
-            "tag": tag,
-            "rank": rank,
-            "image_id": images["image_id"].to_numpy(),
-            "row": np.arange(len(images)),
-        }
-    )[part].dropna(subset="tag")
-    may = rows[centres[rows["row"]]].sort_values(["tag", "rank", "image_id"]).drop_duplicates("tag")
-    centre = may.set_index("tag")["row"]
-    rows = rows[~centres[rows["row"]] | ~(images["split"] == "test").to_numpy()[rows["row"]]]
+    columns = {
+        "tag": tag,
+        "rank": rank,
+        "image_id": images["image_id"].to_numpy(),
+        "row": np.arange(len(images)),
+    }
+    rows = pd.DataFrame(columns)[part].dropna(subset="tag")
+
+    # tag -> row of its centre.
+    able = rows[centres[rows["row"]]].sort_values(["tag", "rank", "image_id"])
+    centre = able.drop_duplicates("tag").set_index("tag")["row"]
+
+    # Each other row with its own tag's centre, then with the centres of near tags.
+    test = (images["split"] == "test").to_numpy()
+    rows = rows[~centres[rows["row"]] | ~test[rows["row"]]]
     pairs = pd.DataFrame({"first": rows["tag"].map(centre), "second": rows["row"]})
     if same is not None:
         across = rows[["tag", "row"]].merge(same, on="tag")
-        pairs = pd.concat(
-            [pairs, pd.DataFrame({"first": across["other"].map(centre), "second": across["row"]})]
-        )
+        near = pd.DataFrame({"first": across["other"].map(centre), "second": across["row"]})
+        pairs = pd.concat([pairs, near])
     pairs = pairs.dropna().astype(int)
     return pairs[pairs["first"] != pairs["second"]]
 
 
 def hashes_of(images: pd.DataFrame) -> tuple[str, ...]:
-    """The different perceptual hashes, ascending. Hashes in another form than `core.hashing` gives
-    are left out: they are compared for equality only."""
+    """The different perceptual hashes, ascending.
+
+    Hashes in another form than that of `images.phash` are left out: they are compared for equality
+    only.
+    """
     known = images["phash"].dropna().astype("str").drop_duplicates()
     return tuple(sorted(known[known.str.fullmatch(f"[0-9a-f]{{{DIGITS}}}")]))
 
@@ -136,12 +144,12 @@ def near_hashes(hashes: tuple[str, ...]) -> pd.DataFrame:
     Kept for the next call: folds and audit ask about the same table, and 223,414 hashes take a
     minute.
     """
-    from pipeline.core.images.near_duplicates import (
-        near_duplicates,  # numba: half a second that reading folds.csv need not wait
-    )
+    # numba: half a second that reading folds.csv need not wait
+    from pipeline.core.images.near_duplicates import near_duplicates
 
     pairs = np.array(near_duplicates(hashes), dtype=np.int64).reshape(-1, 2)
-    both, known = np.concatenate([pairs, pairs[:, ::-1]]), np.array(hashes, dtype=object)
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    known = np.array(hashes, dtype=object)
     return pd.DataFrame({"tag": known[both[:, 0]], "other": known[both[:, 1]]})
 
 
@@ -153,7 +161,9 @@ def patient_groups(images: pd.DataFrame, linked: pd.DataFrame) -> pd.Series:
     """
     known = (images["split"] != "test").to_numpy()
     code, patients = pd.factorize(patient_keys(images).where(known), sort=True)
-    first, second = code[linked["first"].to_numpy()], code[linked["second"].to_numpy()]
+    # A link with a test image has code -1 on one side, and joins nobody.
+    first = code[linked["first"].to_numpy()]
+    second = code[linked["second"].to_numpy()]
     inside = (first >= 0) & (second >= 0)
     component = components(len(patients), first[inside], second[inside])
     return pd.Series(pd.factorize(component)[0], index=patients.astype(str))

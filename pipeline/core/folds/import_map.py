@@ -1,5 +1,5 @@
-"""A fold map made elsewhere: the community's `tfrecord` shards, or any table of patients or images
-and folds."""
+"""Importing a fold map from elsewhere: the community's `tfrecord` shards, or any table of patients
+or images and folds."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pipeline.core.config.task import Task
 from pipeline.core.folds.split import patient_keys, scored
 from pipeline.core.runtime.errors import UserError
 
-IDS = ("image_name", "image_id", "patient_id")  # the first that is there says what a row is about
+IDS = ("image_name", "image_id", "patient_id")  # the first that exists says what a row is about
 NUMBERS = ("fold", "tfrecord")
 
 
@@ -23,31 +23,35 @@ def imported_folds(
     sources' patients who are not in it always train.
     """
     column, number, table = read_map(path)
-    removed = table[number] == -1 if number == "tfrecord" else pd.Series(False, index=table.index)
     known = images[images["split"] != "test"]
     keys = patient_keys(known)
+
+    # The patient of each row of the map; -1 in the community's shards marks a duplicate.
+    removed = pd.Series(False, index=table.index)
+    if number == "tfrecord":
+        removed = table[number] == -1
     if column == "patient_id":
         patient = table[column]
     else:
         patient = table[column].map(keys.set_axis(known["image_id"]))
     here = patient.isin(keys) & ~removed
     fold = one_fold(path, patient[here], table.loc[here, number], modulo)
-    gone = (
-        known["image_id"].isin(table.loc[removed, column])
-        if column != "patient_id"
-        else known["image_id"].isna()
-    )
+
+    # The images that the map removed; a map of patients removes none.
+    gone = known["image_id"].isna()
+    if column != "patient_id":
+        gone = known["image_id"].isin(table.loc[removed, column])
+
+    # Every patient with a scored image must be in it.
     need = keys[scored(known, task) & ~gone.to_numpy()]
     lost = need[~need.isin(fold.index)]
     if len(lost):
         raise UserError(
-            f"{path}: patient {lost.iloc[0]} of images.csv is not in it ({lost.nunique()} such "
-            "patients)"
+            f"{path}: patient {lost.iloc[0]} of images.csv is not in it "
+            f"({lost.nunique()} such patients)"
         )
-    dropped = pd.DataFrame(
-        {"image_id": known["image_id"][gone], "reason": f"removed by {path.name}", "twin": ""}
-    )
-    return fold.reindex(sorted(keys.unique()), fill_value=-1), dropped
+    columns = {"image_id": known["image_id"][gone], "reason": f"removed by {path.name}", "twin": ""}
+    return fold.reindex(sorted(keys.unique()), fill_value=-1), pd.DataFrame(columns)
 
 
 def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
@@ -57,10 +61,9 @@ def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(IDS, "str"))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: this is no CSV file: {error}") from None
-    column, number = (
-        next((name for name in names if name in table), None) for names in (IDS, NUMBERS)
-    )
+        raise UserError(f"{path}: this is not a CSV file: {error}") from None
+    column = next((name for name in IDS if name in table), None)
+    number = next((name for name in NUMBERS if name in table), None)
     if column is None or number is None:
         raise UserError(
             f"{path}: columns {', '.join(table.columns)}; a fold map has {' or '.join(IDS)}, "
@@ -71,27 +74,24 @@ def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
     if wrong.any():
         row = wrong.argmax()
         raise UserError(
-            f"{path}: row {row + 2}, column {number}: {table[number].iloc[row]!r} is no whole "
-            "number "
-            "from -1 on"
+            f"{path}: row {row + 2}, column {number}: {table[number].iloc[row]!r} is not a whole "
+            "number from -1 on"
         )
     return column, number, table.assign(**{number: value.astype(int)})
 
 
 def one_fold(path: Path, patient: pd.Series, fold: pd.Series, modulo: int | None) -> pd.Series:
     """patient -> fold; a UserError names a patient who has two."""
-    fold = fold.where(fold < 0, fold % modulo) if modulo else fold
-    pairs = (
-        pd.DataFrame({"patient": patient, "fold": fold})
-        .drop_duplicates()
-        .sort_values(["patient", "fold"])
-    )
+    if modulo:
+        fold = fold.where(fold < 0, fold % modulo)
+    pairs = pd.DataFrame({"patient": patient, "fold": fold}).drop_duplicates()
+    pairs = pairs.sort_values(["patient", "fold"])
     twice = pairs["patient"].duplicated(keep=False)
     if twice.any():
         name = pairs["patient"][twice].iloc[0]
         both = ", ".join(map(str, pairs["fold"][pairs["patient"] == name]))
         raise UserError(
-            f"{path}: patient {name} is in folds {both}: images of one patient would train and "
-            "validate"
+            f"{path}: patient {name} is in folds {both}: "
+            "images of one patient would train and validate"
         )
     return pairs.set_index("patient")["fold"]

@@ -1,4 +1,4 @@
-"""Makes folds.csv: by the search, from an imported map, or from the organiser's own validation
+"""Making folds.csv: by the search, from an imported map, or from the organiser's own validation
 set."""
 
 from pathlib import Path
@@ -35,21 +35,27 @@ def split(
 
     folds: what --folds says, None = the task's choice; folder: where images.csv is, for messages.
     """
+    # Twins outside the scored images go first: they have no say in the folds.
     linked = links(images, task)
     dropped = left_out(images, linked, task)
+
+    # The fold of every patient, by one of the three ways.
     wanted = task.folds if folds is None else folds
     removed = dropped[:0]
     if path:
-        made = {"by": "import", "map": path.name} | ({"modulo": folds} if folds else {})
+        origin = {"by": "import", "map": path.name}
+        if folds:
+            origin["modulo"] = folds
         fold, removed = imported_folds(path, images, task, folds)
     elif wanted == OFFICIAL:
-        made = {"by": OFFICIAL}
+        origin = {"by": OFFICIAL}
         fold, removed = official_folds(folder, images, linked)
     else:
-        made = {"by": "search", "folds": wanted, "seed": seed}
+        origin = {"by": "search", "folds": wanted, "seed": seed}
         fold = searched_folds(folder, images, linked, dropped, task, wanted, seed)
+
     dropped = first_reasons(dropped, removed)
-    return fold_table(images, fold, dropped), dropped, made
+    return fold_table(images, fold, dropped), dropped, origin
 
 
 def left_out(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -59,9 +65,8 @@ def left_out(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataF
     if task.test_patients == "drop":
         shared = shared_with_test(images)
         rows = images[images["patient_id"].isin(shared) & (images["split"] != "test")]
-        dropped = first_reasons(
-            dropped, rows[["image_id"]].assign(reason="patient is in the test set", twin="")
-        )
+        known = rows[["image_id"]].assign(reason="patient is in the test set", twin="")
+        dropped = first_reasons(dropped, known)
     return dropped
 
 
@@ -74,21 +79,22 @@ def searched_folds(
     folds: int,
     seed: int,
 ) -> pd.Series:
-    """patient -> fold by `core.splitting`; groups without a scored image get -1."""
+    """patient -> fold by `search`; groups without a scored image get -1."""
     if folds < 2:
         raise UserError(
-            f"--folds {folds}: one fold would validate everyone and leave no one to train on; at "
-            "least 2"
+            f"--folds {folds}: one fold would validate everyone and leave no one to train on; "
+            "at least 2"
         )
+    # Only images that will be validated are shared out.
     groups = patient_groups(images, linked)
     rows = images[scored(images, task) & taking_part(images, dropped)]
     patient = patient_keys(rows).to_numpy()
     group = groups.loc[patient].to_numpy()
-    if len(np.unique(group)) < folds:
+    count = len(np.unique(group))
+    if count < folds:
         raise UserError(
-            f"{folder / 'images.csv'}: {folds} folds asked of {len(np.unique(group))} groups of "
-            "patients "
-            "that have nothing in common; ask for fewer with --folds"
+            f"{folder / 'images.csv'}: {folds} folds asked of {count} groups of patients that have "
+            "nothing in common; ask for fewer with --folds"
         )
     labels = rows.assign(**{label: pd.to_numeric(rows[label]) for label in task.labels})
     table = group_table(labels, group, patient, task.labels, task.categorical)
@@ -99,24 +105,24 @@ def searched_folds(
 def official_folds(
     folder: Path, images: pd.DataFrame, linked: pd.DataFrame
 ) -> tuple[pd.Series, pd.DataFrame]:
-    """patient -> 0 for the patients of the organiser's validation set, -1 for all others; and the
-    training images to drop because their group reaches into that set."""
-    valid = patient_keys(images)[images["split"] == "valid"]
+    """(patient -> 0 for the patients of the organiser's validation set, -1 for all others; the
+    training images to drop because their group reaches into that set)."""
+    keys = patient_keys(images)
+    valid = keys[images["split"] == "valid"]
     if valid.empty:
         raise UserError(
             f"{folder / 'images.csv'}: column split: no row is 'valid', so there is no official "
-            "validation "
-            "set; ask for folds with --folds 5"
+            "validation set; ask for folds with --folds 5"
         )
+
+    # The groups of validation images, and the first image of each.
     groups = patient_groups(images, linked)
-    keys = patient_keys(images)
-    reached = groups.loc[valid].drop_duplicates()
-    first = (
-        pd.Series(images["image_id"][valid.index].to_numpy(), index=groups.loc[valid])
-        .groupby(level=0)
-        .min()
-    )
-    hit = (images["split"] == "train") & keys.map(groups).isin(reached)
+    ids = images["image_id"][valid.index].to_numpy()
+    first = pd.Series(ids, index=groups.loc[valid]).groupby(level=0).min()
+
+    # The organiser's validation set stays whole: what belongs to it leaves the training set.
+    group = keys.map(groups)
+    hit = (images["split"] == "train") & group.isin(first.index)
     removed = pd.DataFrame(
         {
             "image_id": images["image_id"][hit],

@@ -1,5 +1,4 @@
-"""Patient groups to folds: iterative stratification, then an exchange search that goes on where it
-stops.
+"""The search for balanced folds of patient groups: iterative stratification, then exchanges.
 
 A fold is judged by totals: images, patients, values of every label, patients with a positive,
 sources, categories such as sex, and how many patients have at most s images. Each total should be
@@ -27,9 +26,8 @@ import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import IterativeStratification
 
-SIZE_STEPS = (
-    128  # at most so many counts of images per patient are balanced; SIIM has 84 different ones
-)
+# at most so many counts of images per patient are balanced; SIIM has 84 different ones
+SIZE_STEPS = 128
 # groups of a fold that one matrix of swaps looks at: 18 MB; SIIM's folds (411 patients) fit whole
 SAMPLE = 1500
 STRICTER = 2  # of images, the one total that all others pull at
@@ -62,14 +60,21 @@ def group_table(
     columns = {("images", ""): np.ones(len(rows))}
     for label in labels:
         values = rows[label].to_numpy(dtype=float)
-        for name, found in (("1", values == 1), ("-1", values == -1), ("blank", np.isnan(values))):
-            columns["label", f"{label}={name}"] = found
+        columns["label", f"{label}=1"] = values == 1
+        columns["label", f"{label}=-1"] = values == -1
+        columns["label", f"{label}=blank"] = np.isnan(values)
+
+    # A single source would repeat the count of images.
     sources = sorted(rows["source"].dropna().unique()) if "source" in rows else []
-    for source in sources if len(sources) > 1 else []:
-        columns["source", source] = rows["source"].to_numpy() == source
+    if len(sources) > 1:
+        for source in sources:
+            columns["source", source] = rows["source"].to_numpy() == source
     for name in (name for name in categorical if name in rows):
+        texts = rows[name].astype("str")
         for value in sorted(rows[name].dropna().astype("str").unique()):
-            columns["category", f"{name}={value}"] = (rows[name].astype("str") == value).to_numpy()
+            columns["category", f"{name}={value}"] = (texts == value).to_numpy()
+
+    # Totals per group; a column of zeros says nothing.
     table = pd.DataFrame(columns).astype(float).groupby(group).sum()
     table = table.join(patient_table(rows, group, patient, labels))
     varies = table.sum() > 0
@@ -80,32 +85,35 @@ def patient_table(
     rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...]
 ) -> pd.DataFrame:
     """The columns of group_table that count patients rather than images."""
-    frame = pd.DataFrame({label: rows[label].to_numpy(dtype=float) == 1 for label in labels})
-    patients = (
-        frame.assign(group=group, images=1)
-        .groupby(patient)
-        .agg({**dict.fromkeys(labels, "max"), "group": "first", "images": "sum"})
-    )
+    # A row a patient: whether any image is positive, the group, the number of images.
+    positive = pd.DataFrame({label: rows[label].to_numpy(dtype=float) == 1 for label in labels})
+    frame = positive.assign(group=group, images=1)
+    how = {**dict.fromkeys(labels, "max"), "group": "first", "images": "sum"}
+    patients = frame.groupby(patient).agg(how)
+
     columns = {("patients", ""): np.ones(len(patients))}
     for label in labels:
         columns["positive patients", label] = patients[label].to_numpy()
-    steps = np.unique(patients["images"])
+
+    # How many patients have at most s images, for every s or, of more than 128, for quantiles.
+    count = patients["images"].to_numpy()
+    steps = np.unique(count)
     if len(steps) > SIZE_STEPS:
-        steps = np.unique(
-            np.quantile(
-                patients["images"], np.arange(1, SIZE_STEPS + 1) / SIZE_STEPS, method="inverted_cdf"
-            )
-        )
+        parts = np.arange(1, SIZE_STEPS + 1) / SIZE_STEPS
+        steps = np.unique(np.quantile(count, parts, method="inverted_cdf"))
     for step in steps:
-        columns["at most", int(step)] = patients["images"].to_numpy() <= step
+        columns["at most", int(step)] = count <= step
     return pd.DataFrame(columns).astype(float).groupby(patients["group"].to_numpy()).sum()
 
 
 def split_groups(table: pd.DataFrame, folds: int, seed: int = 0) -> np.ndarray:
-    """The fold of every group, (groups,) int64 in 0..folds-1, none empty. Needs 2 <= folds <=
-    groups."""
+    """The fold of every group, (groups,) int64 in 0..folds-1, none empty.
+
+    table: as `group_table` returns it. Needs 2 <= folds <= groups.
+    """
     assert 2 <= folds <= len(table), f"{folds} folds of {len(table)} groups"
-    x, scale = table.to_numpy(), scales(table, folds)
+    x = table.to_numpy()
+    scale = scales(table, folds)
     random = np.random.RandomState(seed)
     fold = fill_empty(iterative_stratification(table, folds, random), x, folds)
     lower_sum(x, whole_weights(scale, folds), fold, folds, random)
@@ -117,13 +125,14 @@ def iterative_stratification(
     table: pd.DataFrame, folds: int, random: np.random.RandomState
 ) -> np.ndarray:
     """The baseline and the start: Sechidis et al. 2011 on has-a-positive, source, and tenths of
-    group size."""
+    group size; returns the fold of every group, (groups,) int64."""
     size = table["images", ""].to_numpy()
     tenths = np.searchsorted(np.unique(np.quantile(size, np.arange(1, 10) / 10)), size)
     kinds = table.columns.get_level_values(0)
     has = table.loc[:, (kinds == "positive patients") | (kinds == "source")].to_numpy() > 0
     traits = np.column_stack([tenths[:, None] == np.unique(tenths), has])
-    order, fold = random.permutation(len(table)), np.empty(len(table), dtype=np.int64)
+    order = random.permutation(len(table))
+    fold = np.empty(len(table), dtype=np.int64)
     fold[order] = IterativeStratification(traits[order], np.full(folds, 1 / folds), random)
     return fold
 
@@ -137,11 +146,15 @@ def fill_empty(fold: np.ndarray, x: np.ndarray, folds: int) -> np.ndarray:
 
 
 def scales(table: pd.DataFrame, folds: int) -> np.ndarray:
-    """What a deviation is divided by: the fold's fair share; for "at most", LOOSER x all its
-    patients (1 / LOOSER of the Kolmogorov-Smirnov distance); for categories, LOOSER x all its
-    images; for images, their share / STRICTER. At least 1, so that a label with a single positive
-    does not rule the rest."""
-    share, kinds = table.sum().to_numpy() / folds, table.columns.get_level_values(0)
+    """What a deviation of each column is divided by, (columns,), at least 1 so that a label with a
+    single positive does not rule the rest.
+
+    The fold's fair share; for "at most", LOOSER x all its patients (1 / LOOSER of the
+    Kolmogorov-Smirnov distance); for categories, LOOSER x all its images; for images, their share /
+    STRICTER.
+    """
+    share = table.sum().to_numpy() / folds
+    kinds = table.columns.get_level_values(0)
     share[kinds == "at most"] = LOOSER * table["patients", ""].sum() / folds
     share[kinds == "category"] = LOOSER * table["images", ""].sum() / folds
     share[kinds == "images"] /= STRICTER
@@ -155,7 +168,7 @@ def whole_weights(scale: np.ndarray, folds: int) -> np.ndarray:
 
 
 def totals(x: np.ndarray, fold: np.ndarray, folds: int) -> np.ndarray:
-    """S, (folds, columns)."""
+    """S, the totals of every fold: (folds, columns)."""
     return np.stack([x[fold == k].sum(axis=0) for k in range(folds)])
 
 
@@ -167,12 +180,16 @@ def lower_sum(
     Folds of more than SAMPLE groups are sampled; then the end is: no single move of any group, and
     no swap found in PATIENCE rounds over all pairs.
     """
-    sums, pairs = totals(x, fold, folds), list(combinations(range(folds), 2))
+    sums = totals(x, fold, folds)
+    pairs = list(combinations(range(folds), 2))
     rounds = 1 if np.bincount(fold).max() <= SAMPLE else PATIENCE
-    turn = idle = 0
+    turn = 0
+    idle = 0  # turns without a gain
     while idle < rounds * len(pairs):
         gained = exchange_pair(x, weight, fold, sums, *pairs[turn % len(pairs)], random)
-        turn, idle = turn + 1, 0 if gained else idle + 1
+        turn += 1
+        idle = 0 if gained else idle + 1
+        # The bound holds where no single move of any group, sampled or not, lowers J.
         if idle == rounds * len(pairs) and apply_best_move(x, weight, fold, sums):
             idle = 0
 
@@ -188,17 +205,19 @@ def exchange_pair(
 ) -> int:
     """Apply the best exchanges between folds a and b (sampled), in place, until none lowers J;
     returns how many."""
-    leaving, entering = (np.append(sample(fold, k, random), -1) for k in (a, b))
-    change, count = changes(x, weight, leaving, entering, sums[a] - sums[b]), 0
+    leaving = np.append(sample(fold, a, random), -1)
+    entering = np.append(sample(fold, b, random), -1)
+    change = changes(x, weight, leaving, entering, sums[a] - sums[b])
+    count = 0
     while change.flat[best := change.argmin()] < 0:
         i, j = divmod(best, len(entering))
         step = sums[a].copy()
         exchange(x, fold, sums, a, b, leaving[i], entering[j])
         step -= sums[a]
-        # gap falls by 2 step, so every -x.gap rises by 2 x.step; what was exchanged rests until the
-        # next matrix
+        # gap falls by 2 step, so every -x.gap rises by 2 x.step
         change += 2 * (rows(x, leaving) @ (weight * step))[:, None]
         change -= 2 * (rows(x, entering) @ (weight * step))
+        # What was exchanged rests until the next matrix.
         if leaving[i] >= 0:
             change[i, :] = np.inf
         if entering[j] >= 0:
@@ -222,11 +241,9 @@ def apply_best_move(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: n
 def sample(fold: np.ndarray, k: int, random: np.random.RandomState) -> np.ndarray:
     """The groups of fold k, or SAMPLE of them drawn at random, ascending."""
     members = np.flatnonzero(fold == k)
-    return (
-        members
-        if len(members) <= SAMPLE
-        else np.sort(random.choice(members, SAMPLE, replace=False))
-    )
+    if len(members) <= SAMPLE:
+        return members
+    return np.sort(random.choice(members, SAMPLE, replace=False))
 
 
 def rows(x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -237,10 +254,12 @@ def rows(x: np.ndarray, index: np.ndarray) -> np.ndarray:
 def changes(
     x: np.ndarray, weight: np.ndarray, leaving: np.ndarray, entering: np.ndarray, gap: np.ndarray
 ) -> np.ndarray:
-    """Half the change in J for every pair (g leaves a, h enters it), (leaving, entering); index -1
-    stands for none."""
-    g, h = rows(x, leaving), rows(x, entering)
-    wg, wh = g * weight, h * weight
+    """Half the change in J, |g - h|^2 - (g - h).gap, for every pair (g leaves a, h enters it):
+    (leaving, entering) float64; index -1 is none."""
+    g = rows(x, leaving)
+    h = rows(x, entering)
+    wg = g * weight
+    wh = h * weight
     change = -2.0 * (wg @ h.T)
     change += ((wg * g).sum(axis=1) - wg @ gap)[:, None]
     change += (wh * h).sum(axis=1) + wh @ gap
@@ -273,16 +292,21 @@ def lower_worst(
     None raises the worst excess of its two folds, nor J above the bound. The CANDIDATES with the
     least J are tried.
     """
-    sums, weight, share = totals(x, fold, folds), whole_weights(scale, folds), x.sum(axis=0) / folds
+    sums = totals(x, fold, folds)
+    weight = whole_weights(scale, folds)
+    share = x.sum(axis=0) / folds
     bound = (1 - 1 / folds) * (weight * x * x).sum()
-    pairs, turn, idle = list(combinations(range(folds), 2)), 0, 0
+    pairs = list(combinations(range(folds), 2))
+    turn = 0
+    idle = 0  # turns without a gain
     while idle < len(pairs):
         a, b = pairs[turn % len(pairs)]
         room = (bound - (weight * (sums - share) ** 2).sum()) / 2
-        found = best_levelling(x, weight, scale, fold, sums, a, b, room, random)
-        if found:
-            exchange(x, fold, sums, a, b, *found)
-        turn, idle = turn + 1, 0 if found else idle + 1
+        groups = best_levelling(x, weight, scale, fold, sums, a, b, room, random)
+        if groups:
+            exchange(x, fold, sums, a, b, *groups)
+        turn += 1
+        idle = 0 if groups else idle + 1
 
 
 def best_levelling(
@@ -297,21 +321,29 @@ def best_levelling(
     random: np.random.RandomState,
 ) -> tuple[int, int] | None:
     """(g, h): the exchange between folds a and b that lowers the powers of their excess most; None
-    where none does."""
+    where none does. room: by how much half of J may rise."""
     share = sums.sum(axis=0) / len(sums)
     before = excess(sums[[a, b]], share, scale)
-    leaving, entering = (np.append(sample(fold, k, random), -1) for k in (a, b))
-    if before.max() <= (ENOUGH if max(len(leaving), len(entering)) > SAMPLE else 0):
+    leaving = np.append(sample(fold, a, random), -1)
+    entering = np.append(sample(fold, b, random), -1)
+    sampled = max(len(leaving), len(entering)) > SAMPLE
+    if before.max() <= (ENOUGH if sampled else 0):
         return None
+
+    # The exchanges to try: those with the least J, of any that stay within the room.
     change = changes(x, weight, leaving, entering, sums[a] - sums[b])
-    change[-1, -1] = np.inf
-    change[-1, :] = np.inf if len(entering) == 2 else change[-1, :]  # a fold's last group stays
-    change[:, -1] = np.inf if len(leaving) == 2 else change[:, -1]
-    last = np.partition(change.ravel(), min(CANDIDATES, change.size) - 1)[
-        min(CANDIDATES, change.size) - 1
-    ]
+    change[-1, -1] = np.inf  # none for none
+    if len(entering) == 2:  # a fold's last group stays
+        change[-1, :] = np.inf
+    if len(leaving) == 2:
+        change[:, -1] = np.inf
+    place = min(CANDIDATES, change.size) - 1
+    last = np.partition(change.ravel(), place)[place]
     i, j = np.nonzero(change <= min(last, room))
-    g, h = leaving[i[: 2 * CANDIDATES]], entering[j[: 2 * CANDIDATES]]
+    g = leaving[i[: 2 * CANDIDATES]]
+    h = entering[j[: 2 * CANDIDATES]]
+
+    # The best of them by the powers of the excess; none may raise the worst.
     step = rows(x, g) - rows(x, h)
     after = np.hstack([excess(sums[a] - step, share, scale), excess(sums[b] + step, share, scale)])
     power = np.where(after.max(axis=1) <= before.max(), (after**POWER).sum(axis=1), np.inf)

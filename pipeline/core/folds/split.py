@@ -1,4 +1,4 @@
-"""Who trains and who validates: the one home of that rule, for every stage that asks.
+"""Rows that train and rows that validate, for one fold: the rule that every stage uses.
 
 folds.csv gives a patient's fold; -1 always trains. folds_dropped.csv (image_id, reason, twin) lists
 images that take no part: twins of a validation or test image, and duplicates removed by an imported
@@ -12,9 +12,10 @@ from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.task import Task
 
-# Reasons that say two pictures show the same; a lesion may be photographed twice.
-SAME_PICTURE = ("duplicate_of", "phash")
-SCORED_TWIN, TEST_TWIN = "twin of a scored image", "twin of a test image"
+# Reasons for which two images show the same; a lesion may be photographed twice.
+SAME_IMAGE = ("duplicate_of", "phash")
+SCORED_TWIN = "twin of a scored image"
+TEST_TWIN = "twin of a test image"
 DROPPED_COLUMNS = ("image_id", "reason", "twin")
 
 
@@ -48,11 +49,8 @@ def read_dropped(competition: str) -> pd.DataFrame:
 def fold_of(images: pd.DataFrame, folds: pd.DataFrame) -> pd.Series:
     """The fold of every image's patient, float; NaN for test images and for patients folds.csv does
     not name."""
-    fold = (
-        patient_keys(images)
-        .map(folds.set_index(folds["patient_id"].astype(str))["fold"])
-        .astype(float)
-    )
+    by_patient = folds.set_index(folds["patient_id"].astype(str))["fold"]
+    fold = patient_keys(images).map(by_patient).astype(float)
     return fold.where(images["split"] != "test")
 
 
@@ -81,9 +79,10 @@ def validation_rows(
 
 
 def external_twins(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Images of other sources that show the same picture as a scored or test image, as rows of
+    """Images of other sources that show the same as a scored or test image, as rows of
     folds_dropped.csv."""
-    same = linked[linked["reason"].isin(SAME_PICTURE)]
+    # Every pair both ways: (row that may be dropped, its twin).
+    same = linked[linked["reason"].isin(SAME_IMAGE)]
     both = pd.DataFrame(
         {
             "row": np.append(same["first"], same["second"]).astype(int),
@@ -91,30 +90,31 @@ def external_twins(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd
             "by": np.tile(same["reason"].to_numpy(), 2),
         }
     )
-    test, own = (images["split"] == "test").to_numpy(), scored(images, task)
-    hit = both[~test[both["row"]] & ~own[both["row"]] & (test | own)[both["twin"]]]
+    test = (images["split"] == "test").to_numpy()
+    own = scored(images, task)
+    external = ~test & ~own
+    hit = both[external[both["row"]] & (test | own)[both["twin"]]]
+
+    # A row for each image, with the reason in words.
     kind = pd.Series(np.where(test[hit["twin"]], TEST_TWIN, SCORED_TWIN), index=hit.index)
     ids = images["image_id"].to_numpy()
-    return first_reasons(
-        pd.DataFrame(
-            {
-                "image_id": ids[hit["row"]],
-                "reason": kind + " (" + hit["by"] + ")",
-                "twin": ids[hit["twin"]],
-            }
-        )
-    )
+    columns = {
+        "image_id": ids[hit["row"]],
+        "reason": kind + " (" + hit["by"] + ")",
+        "twin": ids[hit["twin"]],
+    }
+    return first_reasons(pd.DataFrame(columns))
 
 
 def first_reasons(*tables: pd.DataFrame) -> pd.DataFrame:
     """Rows of folds_dropped.csv from several tables, one per image, in the order of image_id."""
-    table = pd.concat([pd.DataFrame(columns=list(DROPPED_COLUMNS), dtype="str"), *tables])
-    return (
-        table.sort_values(list(DROPPED_COLUMNS)).drop_duplicates("image_id").reset_index(drop=True)
-    )
+    columns = list(DROPPED_COLUMNS)
+    table = pd.concat([pd.DataFrame(columns=columns, dtype="str"), *tables])
+    return table.sort_values(columns).drop_duplicates("image_id").reset_index(drop=True)
 
 
 def shared_with_test(images: pd.DataFrame) -> set[str]:
-    """The patients who have both test images and others; blank ids are nobody's."""
-    test, known = images["split"] == "test", images["patient_id"].notna()
+    """The patients who have both test images and others; blank ids are left out."""
+    test = images["split"] == "test"
+    known = images["patient_id"].notna()
     return set(images["patient_id"][test & known]) & set(images["patient_id"][~test & known])

@@ -1,2 +1,2 @@
-"""An image on its way: decoded, resized and stored once; then views of it, in batches, for training
-and scoring."""
+"""From any image file to batches: decoded, resized and stored once, then random views for training
+and fixed views for scoring."""

@@ -13,16 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_SIDE = (
-    1 << 20
-)  # 255 * 2 * MAX_SIDE fits 32 bits, and the square of 2 * MAX_SIDE times 255 fits 53
-
 
 class Cells(NamedTuple):
-    """Where cells begin and end along one axis of the decoded picture: edge i at index[i] + part[i]
-    / whole pixels.
+    """Where cells begin and end along one axis of the decoded image.
 
-    index, part: (cells + 1,) int64; whole: int; width: a cell's width in units of 1 / whole pixel.
+    Edge i lies at index[i] + part[i] / whole pixels. index, part: (cells + 1,) int64; whole: int;
+    width: a cell's width in units of 1 / whole pixel.
     """
 
     index: np.ndarray
@@ -32,12 +28,15 @@ class Cells(NamedTuple):
 
 
 def cells(count: int, length: int, margin: int = 0, scale: int = 1) -> Cells:
-    """`count` equal cells over `length` original pixels, margin / 2 left out before, in a picture
+    """`count` equal cells over `length` original pixels, margin / 2 left out before, in an image
     at 1 / scale."""
     edges = margin * count + 2 * length * np.arange(count + 1, dtype=np.int64)
     whole = 2 * count * scale
+
+    # Reduced fractions keep the weights small.
     common = math.gcd(margin * count, 2 * length, whole)
-    edges, whole = edges // common, whole // common
+    edges = edges // common
+    whole = whole // common
     return Cells(edges // whole, edges % whole, whole, 2 * length // common)
 
 
@@ -51,18 +50,9 @@ def area_mean(pixels: np.ndarray, rows: Cells, columns: Cells) -> np.ndarray:
     if compiled is None:
         mean_numpy(flat, out, channels, rows, columns)
     else:
-        compiled(
-            flat,
-            out,
-            channels,
-            rows.index,
-            rows.part,
-            rows.whole,
-            columns.index,
-            columns.part,
-            columns.whole,
-            rows.width * columns.width,
-        )
+        down = (rows.index, rows.part, rows.whole)
+        across = (columns.index, columns.part, columns.whole)
+        compiled(flat, out, channels, *down, *across, rows.width * columns.width)
     return out.reshape(len(out), -1, *pixels.shape[2:])
 
 
@@ -75,30 +65,33 @@ def warm_up() -> None:
 def mean_numpy(
     flat: np.ndarray, out: np.ndarray, channels: int, rows: Cells, columns: Cells
 ) -> None:
-    """The same in numpy, a row at a time so that sums stay in the cache; about ten times slower."""
-    total, width = rows.width * columns.width, flat.shape[1] // channels
+    """The same in numpy; about ten times slower."""
+    total = rows.width * columns.width
+    width = flat.shape[1] // channels
     before = np.zeros((width + 1, channels), np.int64)
     last = np.minimum(columns.index, width - 1)  # the last edge has no part in a further pixel
+    # One output row at a time, so that the sums stay in the cache.
     for i, line in enumerate(out):
-        acc = cell_rows(flat, rows, i).reshape(width, channels)
-        np.cumsum(acc, axis=0, out=before[1:])
-        edges = columns.whole * before[columns.index] + columns.part[:, None] * acc[last]
+        sums = cell_rows(flat, rows, i).reshape(width, channels)
+        np.cumsum(sums, axis=0, out=before[1:])
+        edges = columns.whole * before[columns.index] + columns.part[:, None] * sums[last]
         line[:] = ((np.diff(edges, axis=0) + total // 2) // total).reshape(-1)
 
 
 def cell_rows(flat: np.ndarray, rows: Cells, i: int) -> np.ndarray:
     """The rows of cell i summed, each times the part of it that the cell covers: (W * channels,)
     int64."""
-    first, last = rows.index[i], rows.index[i + 1]
-    acc = rows.whole * flat[first:last].sum(axis=0, dtype=np.int64) - rows.part[i] * flat[
-        first
-    ].astype(np.int64)
-    return acc + rows.part[i + 1] * flat[last] if rows.part[i + 1] else acc
+    first = rows.index[i]
+    last = rows.index[i + 1]
+    sums = rows.whole * flat[first:last].sum(axis=0, dtype=np.int64)
+    sums = sums - rows.part[i] * flat[first].astype(np.int64)
+    # The end of the last cell lies on the border, where there is no further row.
+    return sums + rows.part[i + 1] * flat[last] if rows.part[i + 1] else sums
 
 
 @lru_cache(maxsize=1)
 def kernel():
-    """The compiled form, or None where numba is not installed, or finds no folder to keep what it
+    """The compiled form, or None where numba is not installed or has no folder to keep what it
     compiles in."""
     try:
         from pipeline.core.images.area_numba import mean_compiled

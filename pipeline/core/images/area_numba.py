@@ -41,11 +41,16 @@ def add_few(acc, block, weight):
 @numba.njit(nogil=True, cache=True)
 def add_many(acc, block, sums, weight):
     """acc += weight * the sum of four to BLOCK rows, four and then two a pass, in 16 bits."""
-    first, second, third, fourth = block[0], block[1], block[2], block[3]
+    # Several rows a pass: the sums are then read and written less often than the pixels.
+    first = block[0]
+    second = block[1]
+    third = block[2]
+    fourth = block[3]
     for x in range(sums.size):
         sums[x] = u16(u16(first[x]) + u16(second[x]) + u16(third[x]) + u16(fourth[x]))
     for r in range(4, len(block) - 1, 2):
-        first, second = block[r], block[r + 1]
+        first = block[r]
+        second = block[r + 1]
         for x in range(sums.size):
             sums[x] = u16(sums[x] + u16(first[x]) + u16(second[x]))
     if len(block) % 2:
@@ -60,11 +65,13 @@ def add_many(acc, block, sums, weight):
 def sum_rows(acc, sums, flat, first, first_part, last, last_part, whole):
     """acc = the rows of one cell, each times the part of it that the cell covers."""
     if first == last:
+        # A cell within one row: enlarging.
         weigh_two(acc, flat[first], u32(last_part - first_part), flat[first], u32(0))
         return
-    weigh_two(
-        acc, flat[first], u32(whole - first_part), flat[min(last, len(flat) - 1)], u32(last_part)
-    )
+    # The two rows that are covered in part; past the last row the weight is 0.
+    bottom = flat[min(last, len(flat) - 1)]
+    weigh_two(acc, flat[first], u32(whole - first_part), bottom, u32(last_part))
+    # The whole rows between them.
     for r in range(first + 1, last, BLOCK):
         block = flat[r : min(last, r + BLOCK)]
         if len(block) < 4:
@@ -87,17 +94,22 @@ def edges_gray(edges, before, acc, index, part, whole):
 
 @numba.njit(nogil=True, cache=True)
 def edges_colour(edges, before, acc, index, part, whole):
-    """The same for three interleaved channels. A counter over pixels, not a stride: that is five
-    times faster."""
-    blue, green, red = i64(0), i64(0), i64(0)
+    """The same for three interleaved channels."""
+    blue = i64(0)
+    green = i64(0)
+    red = i64(0)
+    # A counter over pixels, not a stride: that is five times faster.
     for pixel in range(acc.size // 3 - 1):
         x = 3 * pixel
         blue += i64(acc[x])
         green += i64(acc[x + 1])
         red += i64(acc[x + 2])
-        before[x + 3], before[x + 4], before[x + 5] = blue, green, red
+        before[x + 3] = blue
+        before[x + 4] = green
+        before[x + 5] = red
     for i in range(index.size):
-        j, e = 3 * index[i], 3 * i
+        j = 3 * index[i]
+        e = 3 * i
         edges[e] = whole * before[j] + part[i] * i64(acc[j])
         edges[e + 1] = whole * before[j + 1] + part[i] * i64(acc[j + 1])
         edges[e + 2] = whole * before[j + 2] + part[i] * i64(acc[j + 2])
@@ -105,13 +117,14 @@ def edges_colour(edges, before, acc, index, part, whole):
 
 @numba.njit(nogil=True, cache=True)
 def divide(out, edges, channels, total):
-    """out = differences of edges / total, rounded half up: a float quotient, put right by its
-    remainder.
+    """out = differences of edges / total, rounded half up.
 
     Called with a literal number of channels, without which the loop is compiled for any stride:
     three times slower.
     """
-    half, inverse = total // 2, 1.0 / total
+    half = total // 2
+    inverse = 1.0 / total
+    # A float quotient, put right by its remainder.
     for x in range(out.size):
         value = edges[x + channels] - edges[x] + half
         quotient = i64(np.float64(value) * inverse)
@@ -123,18 +136,19 @@ def divide(out, edges, channels, total):
 def mean_compiled(
     flat, out, channels, row, row_part, row_whole, column, column_part, column_whole, total
 ):
-    """flat (H, W * channels) uint8 -> out (cells, cells * channels) uint8."""
+    """flat (H, W * channels) uint8 -> out (cells, cells * channels) uint8.
+
+    row, row_part, row_whole and column, ...: the fields of `area.Cells`; total: a cell's area.
+    """
     width = flat.shape[1]
-    acc = np.zeros(
-        width + channels, np.uint32
-    )  # one pixel more: the last edge looks at it, with weight 0
+    # one pixel more: the last edge looks at it, with weight 0
+    acc = np.zeros(width + channels, np.uint32)
     sums = np.empty(width, np.uint16)
     before = np.zeros(width + channels, np.int64)
     edges = np.empty(column.size * channels, np.int64)
     for i in range(out.shape[0]):
-        sum_rows(
-            acc[:width], sums, flat, row[i], row_part[i], row[i + 1], row_part[i + 1], row_whole
-        )
+        j = i + 1
+        sum_rows(acc[:width], sums, flat, row[i], row_part[i], row[j], row_part[j], row_whole)
         if channels == 1:
             edges_gray(edges, before, acc, column, column_part, column_whole)
             divide(out[i], edges, 1, total)

@@ -1,60 +1,59 @@
 """Torch datasets and loader: batches of random views for training, all views of an image for
 scoring."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.core.config.run import Augment
-from pipeline.core.images.views import all_views, augmented, read_picture
+from pipeline.core.images.views import all_views, augmented, read_image
 
 
 class TrainingBatches(torch.utils.data.Dataset):
-    """Random views of prepared pictures; the item (epoch, indices) is a uint8 tensor (B, S, S, C)
-    and the indices."""
+    """Random views of prepared images; the item (epoch, indices) is a uint8 tensor (B, S, S, C)
+    and the indices (B,)."""
 
     def __init__(
         self, paths: list[Path], size: int, channels: int, augment: Augment, seed: int
     ) -> None:
-        self.paths, self.size, self.channels, self.augment, self.seed = (
-            paths,
-            size,
-            channels,
-            augment,
-            seed,
-        )
+        self.paths = paths
+        self.size = size
+        self.channels = channels
+        self.augment = augment
+        self.seed = seed
 
     def __getitem__(self, key: tuple[int, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, indices = key
         batch = np.empty((len(indices), self.size, self.size, self.channels), np.uint8)
         for out, index in zip(batch, indices, strict=True):
+            # A stream of its own for each (seed, epoch, image): the same view in any process.
             rng = np.random.default_rng((self.seed, epoch, int(index)))
-            augmented(read_picture(self.paths[index], self.channels), self.augment, rng, out)
+            augmented(read_image(self.paths[index], self.channels), self.augment, rng, out)
         return torch.from_numpy(batch), torch.from_numpy(np.asarray(indices))
 
 
 class ViewBatches(torch.utils.data.Dataset):
-    """Test-time views; the item `indices` is a uint8 tensor (B * V, S, S, C), the views of one
-    image together.
+    """Test-time views; the item `indices` (B,) is a uint8 tensor (B * V, S, S, C), the views of one
+    image together, and the indices.
 
-    Each picture is decoded once. `read(index)` gives a picture as uint8 (S, S, C).
+    Each image is decoded once. `read(index)` returns an image as uint8 (S, S, C).
     """
 
-    def __init__(self, read, matrices: list[np.ndarray]) -> None:
-        self.read, self.matrices = read, matrices
+    def __init__(self, read: Callable[[int], np.ndarray], matrices: list[np.ndarray]) -> None:
+        self.read = read
+        self.matrices = matrices
 
     def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        views = np.concatenate(
-            [all_views(self.read(int(index)), self.matrices) for index in indices]
-        )
-        return torch.from_numpy(views), torch.from_numpy(np.asarray(indices))
+        views = [all_views(self.read(int(index)), self.matrices) for index in indices]
+        return torch.from_numpy(np.concatenate(views)), torch.from_numpy(np.asarray(indices))
 
 
 def loader(
     dataset: torch.utils.data.Dataset, keys: list, workers: int, pin: bool
 ) -> torch.utils.data.DataLoader:
-    """The dataset's items for these keys, in order, made ahead of time by `workers` processes."""
+    """The dataset's items for these keys, in order, prepared ahead by `workers` processes."""
     ahead = {"prefetch_factor": 4} if workers else {}
     return torch.utils.data.DataLoader(
         dataset, sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, **ahead

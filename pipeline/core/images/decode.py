@@ -1,4 +1,4 @@
-"""Any picture file as a uint8 array, or UnreadableImage with the reason.
+"""Any image file as a uint8 array, or UnreadableImage with the reason.
 
 What comes out, whatever goes in: gray (h, w) or colour (h, w, 3) in OpenCV's order (blue, green,
 red), 8 bits, turned upright by EXIF. Where files leave a choice:
@@ -24,11 +24,20 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.core.images.jpeg import START, Header, decode_jpeg, read_jpeg_header, tiff_tags
+from pipeline.core.images.jpeg import (
+    ORIENTATION,
+    START,
+    Header,
+    decode_jpeg,
+    read_jpeg_header,
+    tiff_tags,
+)
 from pipeline.core.images.pixels import eight_bit, upright
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_size
 
 PNG = b"\x89PNG\r\n\x1a\n"
+PNG_CHECKED = (b"IHDR", b"PLTE", b"IDAT")  # the chunks that make the image
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BY_PILLOW = {
     "GIF": b"GIF8",
     "BMP": b"BM",
@@ -42,9 +51,12 @@ PILLOW_NAMES = ("PNG", "GIF", "BMP", "PPM", "JPEG2000", "WEBP", "QOI", "TIFF", "
 GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
+# TIFF tags: width, height, bits a sample, samples a pixel.
+WIDTH, HEIGHT, BITS, SAMPLES = 256, 257, 258, 277
 
-class Picture(NamedTuple):
-    """An upright picture: pixels at 1 / scale of width x height (its sides rounded up), and how it
+
+class DecodedImage(NamedTuple):
+    """An upright image: pixels at 1 / scale of width x height (its sides rounded up), and how it
     was decoded.
 
     pixels: uint8 (h, w) or (h, w, 3) BGR. note: e.g. "jpeg 1/2", "png 16 bit", "dicom window".
@@ -64,12 +76,12 @@ def full_scale(_header: Header, _size: int) -> int:
 
 def decode(
     data: bytes | np.ndarray, gray: bool = False, choose: Callable[[Header, int], int] = full_scale
-) -> Picture:
-    """The picture in an encoded file, or in an array (h, w[, c]) as HDF5 sets hold it.
+) -> DecodedImage:
+    """The image in an encoded file, or in an array (h, w[, c]) as HDF5 sets hold it.
 
-    gray: give one channel (luma of ITU-R BT.601); otherwise gray files stay gray and others become
-    BGR. choose(header, bytes): the scale, 1, 2, 4 or 8, at which a JPEG may be decoded.
-    UnreadableImage says what is wrong.
+    gray: return one channel (luma of ITU-R BT.601); otherwise gray files stay gray and others
+    become BGR. choose(header, bytes): the scale, 1, 2, 4 or 8, at which a JPEG may be decoded.
+    UnreadableImage gives the reason where there is no image.
     """
     if isinstance(data, np.ndarray):
         return finished(eight_bit(data, "array"), "array", gray)
@@ -87,117 +99,128 @@ def decode(
         raise UnreadableImage(f"damaged: {' '.join(str(error).split())[:120]}") from None
 
 
-def decode_any_jpeg(data: bytes, gray: bool, choose: Callable[[Header, int], int]) -> Picture:
+def decode_any_jpeg(data: bytes, gray: bool, choose: Callable[[Header, int], int]) -> DecodedImage:
+    """A JPEG at the scale that `choose` allows, turned upright."""
     header = read_jpeg_header(data)
     check_size(header.width, header.height)
     if header.components == 4:
-        return finished(
-            *decode_pillow(data), gray
-        )  # OpenCV takes every CMYK for Adobe's inverted one
+        # OpenCV takes every CMYK for Adobe's inverted one.
+        return finished(*decode_pillow(data), gray)
+
+    # Gray files cost 1.5 times as much when they are read as colour.
     scale = choose(header, len(data))
-    pixels = upright(
-        decode_jpeg(data, header, gray or header.components == 1, scale), header.orientation
-    )
-    sides = (
-        (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
-    )
-    note = ("jpeg" if scale == 1 else f"jpeg 1/{scale}") + (
-        f" exif {header.orientation}" * (header.orientation > 1)
-    )
-    return Picture(pixels, *sides, scale, note)
+    stored = decode_jpeg(data, header, gray or header.components == 1, scale)
+    pixels = upright(stored, header.orientation)
+
+    # From orientation 5 on, the image lies on its side.
+    sides = (header.width, header.height)
+    if header.orientation >= 5:
+        sides = (header.height, header.width)
+    note = "jpeg" if scale == 1 else f"jpeg 1/{scale}"
+    if header.orientation > 1:
+        note += f" exif {header.orientation}"
+    return DecodedImage(pixels, *sides, scale, note)
 
 
-def decode_other(data: bytes, gray: bool) -> Picture:
-    """Everything that is no JPEG, by its first bytes; DICOM first, whose preamble may pass for a
-    TIFF."""
-    if data[128:132] == b"DICM" or (
-        data[:2] in (b"\x08\x00", b"\x02\x00") and data[3:4] == b"\x00"
-    ):
-        from pipeline.core.images.dicom import (
-            decode_dicom,
-        )  # pydicom is imported only where DICOM comes
+def decode_other(data: bytes, gray: bool) -> DecodedImage:
+    """Everything that is not a JPEG, by its first bytes."""
+    # DICOM first: its preamble may pass for a TIFF. Some files begin without one, at group 2 or 8.
+    bare = data[:2] in (b"\x08\x00", b"\x02\x00") and data[3:4] == b"\x00"
+    if data[128:132] == b"DICM" or bare:
+        # pydicom is imported only where DICOM comes
+        from pipeline.core.images.dicom import decode_dicom
 
         return finished(*decode_dicom(data), gray)
     if data[:8] == PNG:
         return finished(*decode_png(data), gray)
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if data[:4] in TIFF:
         return finished(*decode_tiff(data), gray)
     if any(data.startswith(magic) for magic in BY_PILLOW.values()):
         return finished(*decode_pillow(data), gray)
     raise UnreadableImage(f"not an image of a kind that is read (begins with {data[:8]!r})")
 
 
-def finished(pixels: np.ndarray, note: str, gray: bool) -> Picture:
-    """A picture decoded at full size, made gray where asked."""
+def finished(pixels: np.ndarray, note: str, gray: bool) -> DecodedImage:
+    """An image decoded at full size, converted to gray where asked."""
     if gray and pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     height, width = pixels.shape[:2]
-    return Picture(pixels, width, height, 1, note)
+    return DecodedImage(pixels, width, height, 1, note)
 
 
 def decode_png(data: bytes) -> tuple[np.ndarray, str]:
-    """PNG of any depth and colour type, the whole file checked; the first picture of an animated
+    """PNG of any depth and colour type, the whole file checked; the first image of an animated
     one."""
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise UnreadableImage("truncated: the PNG ends within its header")
     width, height, depth = struct.unpack_from(">IIB", data, 16)
+    colour_type = data[25]
     check_size(width, height)
     orientation = check_png(data)
     if orientation is None:
         return decode_pillow(data)
+
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableImage("damaged: the PNG decoder gives up")
-    if pixels.ndim == 3:  # gray with alpha comes as four channels, and eight_bit takes RGB
-        pixels = pixels[:, :, 0] if data[25] in (0, 4) else pixels[:, :, 2::-1]
+    if pixels.ndim == 3:
+        # Gray with alpha comes as four channels; and eight_bit takes RGB.
+        pixels = pixels[:, :, 0] if colour_type in (0, 4) else pixels[:, :, 2::-1]
     note = "png 16 bit" if depth == 16 else "png"
     return upright(eight_bit(pixels, "PNG"), orientation), note
 
 
 def check_png(data: bytes) -> int | None:
-    """Walk the chunks to the end, checking the sums of those that make the picture; gives the EXIF
+    """Walk the chunks to the end, check the sums of those that make the image, and return the EXIF
     orientation.
 
-    None for what OpenCV has another opinion on: an animation, or a file cut short after its
-    picture.
+    None where OpenCV reads otherwise: an animation, or a file cut short after its image.
     """
-    position, orientation, pixels = 8, 1, False
+    position = 8
+    orientation = 1
+    pixels = False
     while position + 12 <= len(data):
+        # A chunk: length (4 bytes), kind (4), body, checksum of kind and body (4).
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if end > len(data):
             raise UnreadableImage("truncated: the PNG ends early")
+        body = data[position + 8 : end - 4]
         if kind == b"IEND":
             if not pixels:
-                raise UnreadableImage("no pixels: the PNG has no picture data")
+                raise UnreadableImage("no pixels: the PNG has no image data")
             return orientation
-        body = data[position + 8 : end - 4]
-        if kind in (b"IHDR", b"PLTE", b"IDAT") and zlib.crc32(
-            body, zlib.crc32(kind)
-        ) != int.from_bytes(data[end - 4 : end], "big"):
+
+        checksum = int.from_bytes(data[end - 4 : end], "big")
+        if kind in PNG_CHECKED and zlib.crc32(body, zlib.crc32(kind)) != checksum:
             raise UnreadableImage(f"damaged: the checksum of the PNG's {kind.decode()} is wrong")
         if kind == b"acTL":
             return None
-        pixels = pixels or kind == b"IDAT"
+        if kind == b"IDAT":
+            pixels = True
         if kind == b"eXIf":
-            value = tiff_tags(body, (0x0112,)).get(0x0112, 1)
-            orientation = value if 1 <= value <= 8 else 1
+            orientation = valid_orientation(tiff_tags(body, (ORIENTATION,)))
         position = end
     return None
 
 
+def valid_orientation(tags: dict[int, int]) -> int:
+    """The EXIF orientation among TIFF tags; 1, upright, where there is none or it is wrong."""
+    value = tags.get(ORIENTATION, 1)
+    return value if 1 <= value <= 8 else 1
+
+
 def decode_tiff(data: bytes) -> tuple[np.ndarray, str]:
-    """TIFF: 16-bit samples by OpenCV (Pillow cuts colour to 8), the others by Pillow."""
-    tags = tiff_tags(data, (256, 257, 258, 262, 274, 277))
-    if tags.get(258) != 16 or tags.get(277, 1) < 3:
+    """TIFF: 16-bit colour by OpenCV (Pillow cuts it to 8 bits), the others by Pillow."""
+    tags = tiff_tags(data, (WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLES))
+    if tags.get(BITS) != 16 or tags.get(SAMPLES, 1) < 3:
         return decode_pillow(data)
-    check_size(tags.get(256, 0), tags.get(257, 0))
+    check_size(tags.get(WIDTH, 0), tags.get(HEIGHT, 0))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableImage("damaged: the TIFF decoder gives up")
-    orientation = tags.get(274, 1)
     pixels = eight_bit(pixels[:, :, 2::-1], "TIFF")
-    return upright(pixels, orientation if 1 <= orientation <= 8 else 1), "tiff 16 bit"
+    return upright(pixels, valid_orientation(tags)), "tiff 16 bit"
 
 
 def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
@@ -219,18 +242,20 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"too large: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as error:
-        what = "truncated" if "truncated" in str(error).lower() else "damaged"
-        raise UnreadableImage(f"{what}: {' '.join(str(error).split())[:120]}") from None
+        kind = "truncated" if "truncated" in str(error).lower() else "damaged"
+        raise UnreadableImage(f"{kind}: {' '.join(str(error).split())[:120]}") from None
 
 
 def pillow_pixels(image) -> np.ndarray:
     """A loaded Pillow image as uint8 gray or BGR."""
     if image.mode in GRAY_MODES:
         return np.asarray(image.convert("L"))
-    if image.mode in WIDE_MODES:
-        values = np.asarray(image)
-        narrow_enough = (
-            values.dtype.kind != "f" and values.size and values.min() >= 0 and values.max() <= 65535
-        )
-        return eight_bit(values.astype(np.uint16) if narrow_enough else values, "image")
-    return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+    if image.mode not in WIDE_MODES:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+
+    # Pillow holds 16-bit gray in 32 bits; anything else that is wide is stretched.
+    values = np.asarray(image)
+    whole = values.dtype.kind != "f" and values.size
+    if whole and values.min() >= 0 and values.max() <= 65535:
+        values = values.astype(np.uint16)
+    return eight_bit(values, "image")

@@ -17,14 +17,15 @@ from pipeline.core.images.pixels import blocks, looked_up, narrow, stretch
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_size
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-logging.getLogger("pydicom").setLevel(
-    logging.ERROR
-)  # its warnings go into the reason, not to the terminal
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+CUT_SHORT = ("less than expected", "Unexpected end", "truncated", "No bytes")  # pydicom's words
+# pydicom's warnings go into the reason, not to the terminal
+logging.getLogger("pydicom").setLevel(logging.ERROR)
 
 
 def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
-    """(uint8 (h, w) or (h, w, 3) BGR, note). UnreadableImage says what is wrong."""
+    """(uint8 (h, w) or (h, w, 3) BGR, note). UnreadableImage gives the reason where there is no
+    image."""
     import pydicom
     from pydicom.errors import BytesLengthException, InvalidDicomError
     from pydicom.pixels import pixel_array
@@ -53,16 +54,13 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
         zlib.error,
     ) as error:
         text = " ".join(str(error).split())
-        cut = any(
-            word in text
-            for word in ("less than expected", "Unexpected end", "truncated", "No bytes")
-        )
-        raise UnreadableImage(f"{'truncated' if cut else 'damaged'}: DICOM: {text[:160]}") from None
+        kind = "truncated" if any(words in text for words in CUT_SHORT) else "damaged"
+        raise UnreadableImage(f"{kind}: DICOM: {text[:160]}") from None
 
 
 def check_deflated(data: bytes) -> None:
-    """Refuse a deflated file that unpacks to more than is ever opened; pydicom would unpack all of
-    it."""
+    """Raise UnreadableImage for a deflated file that unpacks to more than MAX_BYTES; pydicom would
+    unpack all of it."""
     if DEFLATED.encode() not in data[:1024]:
         return
     from pydicom.filereader import read_preamble, _read_file_meta_info  # noqa: I001
@@ -76,7 +74,7 @@ def check_deflated(data: bytes) -> None:
 
 
 def check_dicom(dataset) -> None:
-    """Raise when there are no pixels, or too many."""
+    """Raise UnreadableImage when there are no pixels, or too many."""
     if not any(name in dataset for name in PIXELS):
         raise UnreadableImage("no pixels: the DICOM has no pixel data")
     for name in ("Rows", "Columns"):
@@ -86,7 +84,7 @@ def check_dicom(dataset) -> None:
 
 
 def displayed(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """Samples as a display shows them."""
+    """Samples as a display shows them: (uint8 gray or BGR, note)."""
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric == "PALETTE COLOR":
         from pydicom.pixels import apply_color_lut
@@ -96,14 +94,18 @@ def displayed(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
         colours = values if values.dtype == np.uint8 else narrow(values.astype(np.uint16))
         return np.ascontiguousarray(colours[:, :, 2::-1]), "dicom colour"
     gray, note = gray_levels(dataset, values)
-    return (255 - gray, f"{note} inverted") if photometric == "MONOCHROME1" else (gray, note)
+    if photometric == "MONOCHROME1":  # its smallest value is white
+        return 255 - gray, f"{note} inverted"
+    return gray, note
 
 
 def gray_levels(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """One channel as 0..255, before MONOCHROME1 is inverted. Integers of up to 16 bits go through a
-    table."""
+    """One channel as 0..255, before MONOCHROME1 is inverted."""
     if values.dtype.kind not in "ui" or values.dtype.itemsize > 2:
         return windowed(dataset, values, values)
+
+    # Integers of up to 16 bits go through a table of all their values, so that rescale and window
+    # are computed for 65,536 values rather than for every pixel.
     limits = np.iinfo(values.dtype)
     possible = np.arange(limits.min, limits.max + 1).astype(values.dtype)
     present = np.zeros(len(possible), bool)
@@ -115,20 +117,22 @@ def gray_levels(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def windowed(dataset, values: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, str]:
-    """0..255 for stored values, by VOI LUT, window, as they are, or from the smallest to the
-    largest `present`."""
+    """(0..255 for stored values, note): by VOI LUT, by window, as they are, or from the smallest to
+    the largest `present`."""
     from pydicom.pixels import apply_modality_lut
 
     levels = apply_modality_lut(values, dataset)
     if dataset.get("VOILUTSequence"):
         return voi_table(dataset, levels), "dicom voi lut"
-    centre, width = first(dataset.get("WindowCenter")), first(dataset.get("WindowWidth"))
+    centre = first(dataset.get("WindowCenter"))
+    width = first(dataset.get("WindowWidth"))
     if centre is not None and width is not None and width > 0:
-        return window(
-            levels, centre, width, str(dataset.get("VOILUTFunction", "LINEAR"))
-        ), "dicom window"
+        shape = str(dataset.get("VOILUTFunction", "LINEAR"))
+        return window(levels, centre, width, shape), "dicom window"
     if int(dataset.get("BitsStored", 16)) == 8 and not rescaled(dataset):
         return np.clip(levels, 0, 255).astype(np.uint8), "dicom 8 bit"
+
+    # No window: the range of the values that occur, without those that only pad.
     padding = dataset.get("PixelPaddingValue")
     real = present[present != padding] if isinstance(padding, int) else present
     shown = apply_modality_lut(real if len(real) else present, dataset)
@@ -141,7 +145,7 @@ def rescaled(dataset) -> bool:
 
 
 def first(value) -> float | None:
-    """The first of one or several values, None when there is none or it is no number."""
+    """The first of one or several values, None when there is none or it is not a number."""
     if value is None or value == "":
         return None
     try:
@@ -170,5 +174,5 @@ def voi_table(dataset, values: np.ndarray) -> np.ndarray:
 
     table = dataset.VOILUTSequence[0]
     largest = (1 << int(table.LUTDescriptor[2])) - 1
-    looked_up = apply_voi(values.astype(np.int64), dataset, index=0)
-    return np.floor(np.clip(looked_up / largest, 0, 1) * 255 + 0.5).astype(np.uint8)
+    levels = apply_voi(values.astype(np.int64), dataset, index=0)
+    return np.floor(np.clip(levels / largest, 0, 1) * 255 + 0.5).astype(np.uint8)

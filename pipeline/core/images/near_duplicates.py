@@ -1,5 +1,5 @@
-"""Near-duplicate pictures among hundreds of thousands, by hash: re-encoded, resized, turned,
-mirrored.
+"""Near-duplicate images among hundreds of thousands, by hash: re-encoded, resized, turned or
+mirrored copies.
 
 Two hashes of 256 bits are near when, in one of the eight turns, they differ in at most NEAR bits.
 The search is exact: 256 bits in 16 bands of 16, and of two hashes that differ in at most 31 bits
@@ -17,7 +17,8 @@ from pipeline.core.images.phash import KEPT
 # bits: copies at JPEG quality 50 or half the size differ in up to 19, X-rays of two patients in 48
 # or more
 NEAR = 24
-BANDS, WIDTH = 16, 16
+BANDS = 16
+WIDTH = 16  # bits of a band
 
 
 def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, int]]:
@@ -29,10 +30,14 @@ def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, 
         raise ValueError(f"near={near} is not between 0 and {2 * BANDS - 1}")
     if not len(hashes):
         return []
+
+    # Equal hashes are joined at once, so that the search sees each hash once.
     packed = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
     unique, first, inverse = np.unique(packed, axis=0, return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
     pairs = {(int(first[group]), i) for i, group in enumerate(inverse) if first[group] != i}
+
+    # Of different ones, the near pairs.
     for a, b in near_pairs(unique, near):
         pairs.add((int(min(first[a], first[b])), int(max(first[a], first[b]))))
     return sorted(pairs)
@@ -40,22 +45,21 @@ def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, 
 
 def near_pairs(unique: np.ndarray, near: int) -> list[tuple[int, int]]:
     """Pairs of rows of (n, 32) uint8 that are near in some turn."""
-    shuffle = np.random.default_rng(0).permutation(
-        KEPT * KEPT
-    )  # so that each band has fine and coarse frequencies
+    # Shuffled, so that each band has fine and coarse frequencies.
+    shuffle = np.random.default_rng(0).permutation(KEPT * KEPT)
     bits = np.unpackbits(unique, axis=1).reshape(-1, KEPT, KEPT)
     keys, words = bands(bits, shuffle)
     views = [bands(turned, shuffle) for turned in turns(bits)]
-    found = []
+    pairs = []
     for band in range(BANDS):
+        # Buckets: the hashes in the order of this band's key, and where each key's begin.
         order = np.argsort(keys[band], kind="stable")
         starts = np.searchsorted(keys[band], np.arange((1 << WIDTH) + 1), sorter=order)
         for turned_keys, turned in views:
-            asking = np.argsort(
-                turned_keys[band], kind="stable"
-            )  # neighbours ask for the same buckets: half the time
-            found += search(asking, turned_keys[band], turned, order, words[order], starts, near)
-    return found
+            # Sorted, since neighbours then ask for the same buckets: half the time.
+            asking = np.argsort(turned_keys[band], kind="stable")
+            pairs += search(asking, turned_keys[band], turned, order, words[order], starts, near)
+    return pairs
 
 
 def bands(bits: np.ndarray, shuffle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,8 +69,10 @@ def bands(bits: np.ndarray, shuffle: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def turns(bits: np.ndarray):
-    """The bits of a picture's eight turns: mirrored, odd frequencies change sign; transposed, they
-    change places."""
+    """The bits of an image's eight turns, (n, KEPT, KEPT) uint8 each.
+
+    Mirrored, odd frequencies change sign; transposed, they change places.
+    """
     odd = np.arange(KEPT) % 2
     for across in (0, odd[None, :]):
         for down in (0, odd[:, None]):
@@ -78,10 +84,9 @@ def turns(bits: np.ndarray):
 @numba.njit(cache=True)
 def ones(word):
     """The number of bits set; compiled to one instruction."""
+    pairs = np.uint64(0x3333333333333333)
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
-    word = (word & np.uint64(0x3333333333333333)) + (
-        (word >> np.uint64(2)) & np.uint64(0x3333333333333333)
-    )
+    word = (word & pairs) + ((word >> np.uint64(2)) & pairs)
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
@@ -99,13 +104,18 @@ def far(first, second, near):
 
 @numba.njit(cache=True)
 def search(asking, turned_keys, turned, order, ordered, starts, near):
-    """Pairs (i, j), i < j, where hash i turned is near hash j, by one band; ordered: the hashes in
-    `order`."""
-    found = []
+    """Pairs (i, j), i < j, where hash i turned is near hash j, by one band.
+
+    ordered: the hashes in `order`; starts: where each key's begin among them.
+    """
+    pairs = []
     for i in asking:
+        # The bucket of the key itself (-1), then of its 16 one-bit changes.
         for flip in range(-1, 16):
-            key = np.int64(turned_keys[i]) ^ (np.int64(1) << flip if flip >= 0 else np.int64(0))
+            key = np.int64(turned_keys[i])
+            if flip >= 0:
+                key ^= np.int64(1) << flip
             for place in range(starts[key], starts[key + 1]):
                 if order[place] > i and not far(turned[i], ordered[place], near):
-                    found.append((i, order[place]))
-    return found
+                    pairs.append((i, order[place]))
+    return pairs

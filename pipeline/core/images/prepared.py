@@ -1,10 +1,10 @@
-"""Preparing one picture, and the journal of what was prepared.
+"""Preparing one image, the journal of what was prepared, and the sizes that exist.
 
-A journal holds one JSON object a line, appended as each picture ends, so that a killed run loses
-the pictures in hand and no more:
+A journal holds one JSON object a line, appended as each image ends, so that a killed run loses
+the images in hand and no more:
     image_id, file, stamp [bytes, mtime in ns of the file or its archive], and either
     width, height, phash, decoded       or
-    reason                              why there is no picture
+    reason                              why there is no image
 """
 
 import json
@@ -24,43 +24,49 @@ ImageTask = tuple[str, str, list[int]]  # image_id, locator, stamp
 def prepare_one(
     task: ImageTask, raw: Path, images: Path, sizes: tuple[int, ...], resize: Resize
 ) -> dict:
-    """Decode once, write every size to images/<size>/<image_id>.jpg; the journal's line.
+    """Decode once, write every size to images/<size>/<image_id>.jpg; return the journal's line.
 
-    A disk that cannot be written to is no fault of the picture's: {"failed": why}.
+    A disk that cannot be written to is not a fault of the image: {"failed": reason}.
     """
     image_id, file, stamp = task
     line = {"image_id": image_id, "file": file, "stamp": stamp}
+
+    # Everything in memory first: an image that fails writes no size at all.
     try:
-        made, picture = resized(read_source(raw, file), sizes, resize)
-        encoded = {size: to_jpeg(pixels, resize) for size, pixels in made.items()}
-        phash = perceptual_hash(picture.pixels)
+        by_size, image = resized(read_source(raw, file), sizes, resize)
+        encoded = {size: to_jpeg(pixels, resize) for size, pixels in by_size.items()}
+        phash = perceptual_hash(image.pixels)
     except UnreadableImage as unreadable:
         return line | {"reason": str(unreadable)}
     except MemoryError:
         return line | {"reason": "too large: memory ran out"}
+
     try:
         for size, content in encoded.items():
             put(images / str(size), f"{image_id}.jpg", content)
     except OSError as error:
         return {"failed": f"{images}: {error.strerror}"}
     return line | {
-        "width": picture.width,
-        "height": picture.height,
+        "width": image.width,
+        "height": image.height,
         "phash": phash,
-        "decoded": picture.note,
+        "decoded": image.note,
     }
 
 
 def put(folder: Path, name: str, content: bytes) -> None:
-    """Write a file under a temporary name and rename it. No fsync, which would take longer than
-    everything else."""
+    """Write a file under a temporary name and rename it.
+
+    No fsync, which would take longer than everything else.
+    """
     temporary = folder / f".{name}.part"
     temporary.write_bytes(content)
     os.replace(temporary, folder / name)  # noqa: PTH105  # a third of the cost of Path.replace
 
 
 def stamp_of(raw: Path, file: str) -> list[int]:
-    """What tells whether a picture's file has changed; [] where there is none."""
+    """[bytes, mtime in ns] of an image's file or archive, which show that it has changed; [] where
+    it does not exist."""
     try:
         status = (raw / file.partition("::")[0]).stat()
     except (OSError, ValueError):

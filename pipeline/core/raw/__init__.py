@@ -1,4 +1,4 @@
-"""What the organiser sent: CSV tables, images in folders, zips, HDF5 files and TFRecords.
+"""What the organiser sent: CSV tables, and images in folders, zips, HDF5 files and TFRecords.
 
 A competition file reads its download with these:
 
@@ -10,9 +10,9 @@ from pipeline.core.raw.tables import (
     archives,
     categories,
     clean_name,
-    find_pictures,
+    find_images,
     find_table,
-    has_picture,
+    has_image,
     labels,
     names,
     need_table,
@@ -28,9 +28,9 @@ __all__ = [
     "archives",
     "categories",
     "clean_name",
-    "find_pictures",
+    "find_images",
     "find_table",
-    "has_picture",
+    "has_image",
     "labels",
     "names",
     "need_table",

@@ -1,27 +1,34 @@
-"""The table that a competition's read_raw gives, checked before anything is written."""
+"""Checks of the table that a competition's read_raw returns, before anything is written."""
 
 import pandas as pd
 
+from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, SPLITS
 from pipeline.core.config.task import Task
 from pipeline.core.raw.read import outside
-from pipeline.core.raw.tables import LABELS, SAFE_NAME, refuse
+from pipeline.core.raw.tables import NOT_A_NAME, SAFE_NAME, refuse
 from pipeline.core.runtime.errors import UserError
 
 LONGEST = 200  # bytes of an image_id: file systems take names of 255
 
 
 def check_raw_table(competition: str, table: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """The table with a fresh index, when every row can be prepared; else a UserError names the
-    first that cannot."""
+    """Return the table with an index 0..n-1 when every row can be prepared.
+
+    Otherwise a UserError names the column, the row and the value of the first that cannot.
+    """
     where = f"{competition}: read_raw"
+
+    # All columns, and at least one row.
     for column in (*IMAGE_COLUMNS, *task.labels, *task.numeric, *task.categorical):
         if column not in table.columns:
-            there = ", ".join(map(str, table.columns))
-            raise UserError(f"{where}: the column {column!r} is missing; there are {there}")
+            present = ", ".join(map(str, table.columns))
+            raise UserError(f"{where}: the column {column!r} is missing; there are {present}")
     if not len(table):
         raise UserError(f"{where}: there are no rows")
     table = table.set_axis(range(len(table)))
+
+    # Then the cells, column by column.
     check_ids(where, table)
     check_files(where, table)
     split = table["split"]
@@ -39,44 +46,36 @@ def blank(values: pd.Series) -> pd.Series:
     return values.isna() | (values.astype("str").str.strip() == "")
 
 
+def check_filled(where: str, table: pd.DataFrame, column: str) -> None:
+    """Raise a UserError that names the first row where a column is blank."""
+    empty = blank(table[column])
+    if empty.any():
+        raise UserError(f"{where}: row {int(empty.argmax())}, column {column}: blank")
+
+
 def check_ids(where: str, table: pd.DataFrame) -> None:
-    """image_id: present, unique, a plain file name."""
-    if blank(table["image_id"]).any():
-        raise UserError(
-            f"{where}: row {int(blank(table['image_id']).argmax())}, column image_id: blank"
-        )
+    """image_id: filled, unique, a plain file name."""
+    check_filled(where, table, "image_id")
     ids = table["image_id"].astype("str")
-    refuse(
-        where,
-        "image_id",
-        ids,
-        ~ids.str.fullmatch(SAFE_NAME),
-        "is no plain name (letters, digits, _ - .)",
-    )
-    refuse(where, "image_id", ids, ids.str.len() > LONGEST, f"is longer than {LONGEST} characters")
-    refuse(where, "image_id", ids, ids.duplicated(), "stands there twice")
+    too_long = f"is longer than {LONGEST} characters"
+    refuse(where, "image_id", ids, ~ids.str.fullmatch(SAFE_NAME), NOT_A_NAME)
+    refuse(where, "image_id", ids, ids.str.len() > LONGEST, too_long)
+    refuse(where, "image_id", ids, ids.duplicated(), "occurs twice")
 
 
 def check_files(where: str, table: pd.DataFrame) -> None:
-    """file: present, below the raw folder."""
-    if blank(table["file"]).any():
-        raise UserError(f"{where}: row {int(blank(table['file']).argmax())}, column file: blank")
+    """file: filled, below the raw folder."""
+    check_filled(where, table, "file")
     files = table["file"].astype("str")
-    refuse(where, "file", files, files.map(outside), "is no path inside the raw folder")
+    refuse(where, "file", files, files.map(outside), "is not a path inside the raw folder")
 
 
 def check_label(where: str, table: pd.DataFrame, name: str, task: Task) -> None:
-    """A label: 1, 0, -1 or blank; blank outside the test set only where the task says what that
-    means."""
-    numbers = pd.to_numeric(table[name], errors="coerce")
-    present = ~blank(table[name])
-    refuse(where, name, table[name], present & ~numbers.isin(LABELS), "is not 0, 1, -1 or blank")
+    """A label: 1, 0, -1 or blank; outside the test set blank only where `task.blank` allows it."""
+    values = table[name]
+    empty = blank(values)
+    refuse(where, name, values, ~valid_labels(values, empty), NOT_A_LABEL)
     if task.blank == "error":
-        missing = ~present & (table["split"] != "test")
-        refuse(
-            where,
-            name,
-            table[name].astype("str"),
-            missing,
-            "is blank, and the task's `blank` is 'error'",
-        )
+        missing = empty & (table["split"] != "test")
+        reason = "is blank, and the task's `blank` is 'error'"
+        refuse(where, name, values.astype("str"), missing, reason)

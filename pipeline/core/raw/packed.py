@@ -1,5 +1,4 @@
-"""Pictures and labels packed in TFRecord and .npy files, read without TensorFlow and without
-pickle.
+"""Images and labels packed in TFRecord and .npy files, read without TensorFlow and without pickle.
 
 A TFRecord file is a row of records: length (8 bytes, little endian), its checksum (4), the data,
 their checksum (4). The data are a protobuf `Example`: features (1) > entries (1) > key (1), value
@@ -18,7 +17,13 @@ import numpy as np
 
 Values = list[bytes] | list[int]
 OPEN_FILES = 16  # kept mapped by each process
-HEADER, FOOTER = 12, 4
+HEADER = 12  # bytes before a record's data: length and checksum
+FOOTER = 4  # bytes after them: checksum
+
+# Protobuf's wire types: how a field's value is stored.
+VARINT = 0
+LENGTH_DELIMITED = 2
+FIXED_BYTES = {1: 8, 5: 4}
 
 
 @lru_cache(maxsize=OPEN_FILES)
@@ -29,36 +34,42 @@ def mapped(path: Path) -> mmap.mmap:
 
 
 def record(data: mmap.mmap, start: int) -> tuple[int, int]:
-    """(first byte, end) of the data of the record that begins at byte `start`; ValueError when it
-    leaves the file."""
+    """(first byte, end) of the data of the record that begins at byte `start`.
+
+    ValueError when it leaves the file.
+    """
     if start < 0 or start + HEADER + FOOTER > len(data):
         raise ValueError(f"no record begins at byte {start}")
     (length,) = struct.unpack_from("<Q", data, start)
     end = start + HEADER + length
     if end + FOOTER > len(data):
         raise ValueError(
-            f"the record at byte {start} of {length} bytes leaves the file: no TFRecord, or cut "
-            "short"
+            f"the record at byte {start} of {length} bytes leaves the file: "
+            "not a TFRecord, or cut short"
         )
     return start + HEADER, end
 
 
 def record_starts(path: Path) -> Iterator[int]:
     """The byte each record of a TFRecord file begins at."""
-    data, start = mapped(path), 0
+    data = mapped(path)
+    start = 0
     while start < len(data):
         yield start
         start = record(data, start)[1] + FOOTER
 
 
 def varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A protobuf varint at `at`: (value, the byte after it)."""
-    value = shift = 0
+    """A protobuf varint at byte `at`: (value, the byte after it). Seven bits a byte, low first."""
+    value = 0
+    shift = 0
     while True:
         if at >= len(data) or shift > 63:
             raise ValueError("a number runs past the end: no tf.train.Example")
         byte = data[at]
-        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+        value |= (byte & 127) << shift
+        at += 1
+        shift += 7
         if byte < 128:
             return value, at
 
@@ -68,12 +79,17 @@ def messages(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     at = 0
     while at < len(data):
         tag, at = varint(data, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == 0:
+        number = tag >> 3
+        kind = tag & 7
+        if kind == VARINT:
             value, at = varint(data, at)
             yield number, value
             continue
-        length, at = varint(data, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, -1), at)
+
+        if kind == LENGTH_DELIMITED:
+            length, at = varint(data, at)
+        else:
+            length = FIXED_BYTES.get(kind, -1)
         if length < 0 or at + length > len(data):
             raise ValueError(f"field {number} of kind {kind} does not fit: no tf.train.Example")
         yield number, data[at : at + length]
@@ -82,62 +98,69 @@ def messages(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 def only(data: memoryview, number: int) -> Iterator[memoryview]:
     """The sub-messages of one field number."""
-    return (
-        value
-        for found, value in messages(data)
-        if found == number and isinstance(value, memoryview)
-    )
+    for field, value in messages(data):
+        if field == number and isinstance(value, memoryview):
+            yield value
 
 
 def int64s(data: memoryview) -> list[int]:
     """An Int64List: packed or not, two's complement."""
     numbers = []
     for _, value in messages(data):
-        at = 0
-        while isinstance(value, memoryview) and at < len(value):
-            number, at = varint(value, at)
-            numbers.append(number)
         if isinstance(value, int):
             numbers.append(value)
+            continue
+        at = 0
+        while at < len(value):
+            number, at = varint(value, at)
+            numbers.append(number)
     return [number - (1 << 64) if number >> 63 else number for number in numbers]
 
 
 def example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values]:
-    """The wanted features of the Example at byte `start`: lists of bytes or of int64. Floats are
-    left out."""
+    """The wanted features of the Example at byte `start`: lists of bytes or of int64.
+
+    Floats are left out.
+    """
     first, end = record(mapped(path), start)
-    found: dict[str, Values] = {}
+    values: dict[str, Values] = {}
     for features in only(memoryview(mapped(path))[first:end], 1):
         for entry in only(features, 1):
             name = b"".join(bytes(key) for key in only(entry, 1)).decode("utf-8", "replace")
             if name not in wanted:
                 continue
-            for value in only(entry, 2):
-                for kind, items in messages(value):
-                    if isinstance(items, memoryview) and kind in (1, 3):
-                        found[name] = (
-                            int64s(items) if kind == 3 else [bytes(item) for item in only(items, 1)]
-                        )
-    return found
+            for feature in only(entry, 2):
+                for value in feature_values(feature):
+                    values[name] = value
+    return values
+
+
+def feature_values(feature: memoryview) -> Iterator[Values]:
+    """The lists of a Feature: BytesList (field 1) or Int64List (field 3)."""
+    for kind, items in messages(feature):
+        if not isinstance(items, memoryview):
+            continue
+        if kind == 1:
+            yield [bytes(item) for item in only(items, 1)]
+        elif kind == 3:
+            yield int64s(items)
 
 
 def square(data: bytes) -> np.ndarray | bytes:
-    """Raw gray pixels of a square picture as (S, S) uint8; anything else (a JPEG, say) as it is."""
+    """Raw gray pixels of a square image as (S, S) uint8; anything else (a JPEG) as it is."""
     side = round(len(data) ** 0.5)
-    known = data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG"
-    return (
-        data
-        if known or side * side != len(data)
-        else np.frombuffer(data, np.uint8).reshape(side, side)
-    )
+    encoded = data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG"
+    if encoded or side * side != len(data):
+        return data
+    return np.frombuffer(data, np.uint8).reshape(side, side)
 
 
-def tfrecord_picture(path: Path, start: int) -> np.ndarray | bytes:
+def tfrecord_image(path: Path, start: int) -> np.ndarray | bytes:
     """The feature `image` of the record at byte `start`, encoded or as square gray pixels."""
-    pictures = example(path, start, ("image",)).get("image", [])
-    if not pictures:
+    images = example(path, start, ("image",)).get("image", [])
+    if not images:
         raise ValueError(f"the record at byte {start} has no feature 'image'")
-    return square(pictures[0])
+    return square(images[0])
 
 
 @lru_cache(maxsize=OPEN_FILES)
@@ -146,9 +169,9 @@ def npy(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def npy_picture(path: Path, row: int) -> np.ndarray:
-    """One row of a stack of pictures (N, h, w[, c])."""
+def npy_image(path: Path, row: int) -> np.ndarray:
+    """One row of a stack of images (N, h, w[, c])."""
     stack = npy(path)
     if stack.ndim not in (3, 4) or not 0 <= row < len(stack):
-        raise ValueError(f"there is no row {row} of pictures in an array of shape {stack.shape}")
+        raise ValueError(f"there is no row {row} of images in an array of shape {stack.shape}")
     return np.array(stack[row])

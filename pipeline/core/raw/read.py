@@ -1,4 +1,4 @@
-"""Where a picture lies, by locator, and its bytes.
+"""Where an image lies, by locator, and its bytes.
 
     jpeg/train/ISIC_0015719.jpg              a file, relative to the raw folder
     archive.zip::jpeg/train/ISIC_0015719.jpg a member of a zip
@@ -6,7 +6,7 @@
                                              of pixels)
     train_x.h5::x/17                         row 17 of such a dataset
     training10_0.tfrecords::89765            the TFRecord that begins at that byte
-    test10_data.npy::17                      row 17 of an array of pictures
+    test10_data.npy::17                      row 17 of an array of images
 
 A locator comes from a CSV, so it is checked: nothing outside the raw folder is ever opened. What a
 raw folder itself links to is the user's own choice.
@@ -22,21 +22,23 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pipeline.core.raw import packed as records
+from pipeline.core.raw import packed
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage
 
 HDF5 = (".hdf5", ".h5")
 NUMBERED = {
-    ".tfrecords": records.tfrecord_picture,
-    ".tfrecord": records.tfrecord_picture,
-    ".npy": records.npy_picture,
+    ".tfrecords": packed.tfrecord_image,
+    ".tfrecord": packed.tfrecord_image,
+    ".npy": packed.npy_image,
 }
 OPEN_ARCHIVES = 8  # kept open by each worker
 
 
 def outside(locator: str) -> bool:
-    """True when a locator's file is not below the raw folder: absolute, with '..', a drive, a
-    backslash or NUL."""
+    """True when a locator's file is not below the raw folder.
+
+    That is: absolute, with '..', a drive letter, a backslash or NUL.
+    """
     path = locator.partition("::")[0]
     if not path or "\0" in locator or "\\" in path or re.match(r"[A-Za-z]:", path):
         return True
@@ -45,25 +47,32 @@ def outside(locator: str) -> bool:
 
 
 def read_source(raw: Path, locator: str) -> bytes | np.ndarray:
-    """The encoded bytes, or the pixels of an HDF5 row as an array. UnreadableImage says why there
-    are none."""
+    """The encoded bytes, or the pixels of an HDF5 or .npy row as an array.
+
+    UnreadableImage gives the reason where there are none.
+    """
     if outside(locator):
         raise UnreadableImage("refused: its path leads out of the raw folder")
     file, inside, member = locator.partition("::")
     path = raw / file
     if not inside:
         return read_file(path)
+
+    # A container: its suffix says how to read the member.
     check_regular(path)
-    if path.suffix.lower() in NUMBERED:
+    suffix = path.suffix.lower()
+    if suffix in NUMBERED:
         return read_numbered(path, member)
-    return read_hdf5(path, member) if path.suffix.lower() in HDF5 else read_zip(path, member)
+    if suffix in HDF5:
+        return read_hdf5(path, member)
+    return read_zip(path, member)
 
 
 def read_numbered(path: Path, number: str) -> bytes | np.ndarray:
-    """One picture of a TFRecord file (by the byte its record begins at) or of an .npy file (by its
+    """One image of a TFRecord file (by the byte its record begins at) or of an .npy file (by its
     row)."""
     if not number.isdecimal():
-        raise UnreadableImage(f"missing: {number!r} is no number of a picture in {path.name}")
+        raise UnreadableImage(f"missing: {number!r} is not a number of an image in {path.name}")
     try:
         return NUMBERED[path.suffix.lower()](path, int(number))
     except (ValueError, OSError, EOFError) as error:
@@ -71,7 +80,7 @@ def read_numbered(path: Path, number: str) -> bytes | np.ndarray:
 
 
 def check_regular(path: Path) -> int:
-    """The size of a plain file; a pipe or device could be waited for for ever."""
+    """The size of a plain file in bytes; a pipe or device could be waited for without end."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -81,7 +90,7 @@ def check_regular(path: Path) -> int:
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImage("not an image: it is a folder")
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage("not an image: it is no plain file")
+        raise UnreadableImage("not an image: it is not a plain file")
     return status.st_size
 
 
@@ -96,18 +105,24 @@ def read_file(path: Path) -> bytes:
         raise UnreadableImage(f"unreadable: {error.strerror}") from None
 
 
+# Archives are cached by process as well as by path: a handle that two processes share after a fork
+# has one file position for both.
+
+
 @lru_cache(maxsize=OPEN_ARCHIVES)
 def open_zip(path: Path, _process: int) -> zipfile.ZipFile:
     """A zip, its directory read once a process: 33,000 members take 0.3 s."""
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        raise UnreadableImage(f"damaged: {path.name} is no whole zip file ({error})") from None
+        raise UnreadableImage(f"damaged: {path.name} is not a whole zip file ({error})") from None
 
 
 def read_zip(path: Path, member: str) -> bytes:
     """One member's bytes, its checksum checked."""
     archive = open_zip(path, os.getpid())
+
+    # What the directory says of the member, before anything is unpacked.
     try:
         info = archive.getinfo(member)
     except KeyError:
@@ -118,6 +133,7 @@ def read_zip(path: Path, member: str) -> bytes:
         raise UnreadableImage(f"too large: {info.file_size:,} bytes")
     if info.flag_bits & 1:
         raise UnreadableImage(f"encrypted: {path.name} wants a password")
+
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error) as error:
@@ -132,7 +148,7 @@ def open_hdf5(path: Path, _process: int):
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise UnreadableImage(f"damaged: {path.name} is no whole HDF5 file ({error})") from None
+        raise UnreadableImage(f"damaged: {path.name} is not a whole HDF5 file ({error})") from None
 
 
 def read_hdf5(path: Path, key: str) -> bytes | np.ndarray:
@@ -143,13 +159,15 @@ def read_hdf5(path: Path, key: str) -> bytes | np.ndarray:
     parent, _, last = key.rpartition("/")
     try:
         node = file.get(key)
+
+        # `x/17` where there is no such key: row 17 of the dataset x.
         if node is None and last.isdecimal() and isinstance(file.get(parent), h5py.Dataset):
             stack = file[parent]
             if not stack.shape or int(last) >= stack.shape[0]:
-                raise UnreadableImage(
-                    f"missing: {parent} of {path.name} has {stack.shape[:1]} rows"
-                )
+                rows = stack.shape[:1]
+                raise UnreadableImage(f"missing: {parent} of {path.name} has {rows} rows")
             return hdf5_value(stack, int(last))
+
         if not isinstance(node, h5py.Dataset):
             raise UnreadableImage(f"missing: {path.name} has no dataset of that key")
         return hdf5_value(node, ())
@@ -159,9 +177,12 @@ def read_hdf5(path: Path, key: str) -> bytes | np.ndarray:
 
 def hdf5_value(dataset, index) -> bytes | np.ndarray:
     """The bytes or pixels at an index of a dataset, its size checked before it is read."""
-    count = int(np.prod(dataset.shape)) if index == () else int(np.prod(dataset.shape[1:]))
-    if count * dataset.dtype.itemsize > MAX_BYTES:
-        raise UnreadableImage(f"too large: {count * dataset.dtype.itemsize:,} bytes")
+    shape = dataset.shape if index == () else dataset.shape[1:]
+    size = int(np.prod(shape)) * dataset.dtype.itemsize
+    if size > MAX_BYTES:
+        raise UnreadableImage(f"too large: {size:,} bytes")
+
+    # Encoded files are stored as strings, as opaque values or as rows of uint8.
     value = dataset[index]
     if isinstance(value, (bytes, np.bytes_)):
         return bytes(value)

@@ -1,4 +1,4 @@
-"""Raw downloads as they come: tables and images in folders, or in zips that nobody has unpacked.
+"""The organiser's tables, and where the images lie: in folders, or in zips that are not unpacked.
 
 A locator says where a file lies, relative to the raw folder: `train.csv`,
 `jpeg/train/ISIC_0015719.jpg`, or `archive.zip::jpeg/train/ISIC_0015719.jpg`. A table is read as
@@ -21,46 +21,53 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
 from pipeline.core.runtime.errors import UserError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".dcm")
-LABELS = (1.0, 0.0, -1.0)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")  # of image files, in the order they are looked for
 SAFE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 SAFE_PATH = r"(?!.*(?:^|/)\.\.(?:/|$))(?!.*::)[^/\\:\x00][^\\:\x00]*"
+NOT_A_NAME = "is not a plain name (letters, digits, _ - .)"
 
 
 @lru_cache(maxsize=32)
-def _members(path: str, _size: int, _mtime: int) -> tuple[str, ...]:
+def zip_members(path: str, _size: int, _mtime: int) -> tuple[str, ...]:
+    """The files inside a zip; size and time are there so that a changed zip is read again."""
     try:
         with zipfile.ZipFile(path) as archive:
             return tuple(name for name in archive.namelist() if not name.endswith("/"))
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path}: this is no whole zip file ({error}); download it again") from None
+        raise UserError(
+            f"{path}: this is not a whole zip file ({error}); download it again"
+        ) from None
 
 
 def archives(raw: Path, folder: str = "") -> dict[str, tuple[str, ...]]:
     """The zips that lie directly in a folder of `raw`: locator -> the paths of the files inside."""
-    found = {}
+    members = {}
     for path in sorted((raw / folder).glob("*.zip")):
         status = path.stat()
-        found[path.relative_to(raw).as_posix()] = _members(
-            str(path), status.st_size, status.st_mtime_ns
-        )
-    return found
+        locator = path.relative_to(raw).as_posix()
+        members[locator] = zip_members(str(path), status.st_size, status.st_mtime_ns)
+    return members
 
 
 def find_table(raw: Path, names: Iterable[str], folders: Iterable[str] = ("",)) -> str | None:
-    """The locator of the first CSV there is: in one of the folders of `raw`, else in a zip there
-    (the least deep)."""
-    names, folders = tuple(names), tuple(folders)
+    """The locator of the first CSV that exists: in one of the folders of `raw`, else in a zip
+    there (the least deep)."""
+    names = tuple(names)
+    folders = tuple(folders)
+
+    # On disk.
     for name, folder in itertools.product(names, folders):
         if (raw / folder / name).is_file():
             return (PurePosixPath(folder) / name).as_posix()
-    zipped = [
-        (archive, [member for member in members if member.endswith(".csv")])
-        for folder in folders
-        for archive, members in archives(raw, folder).items()
-    ]
+
+    # In a zip.
+    zipped = []
+    for folder in folders:
+        for archive, members in archives(raw, folder).items():
+            zipped.append((archive, [member for member in members if member.endswith(".csv")]))
     for name, (archive, members) in itertools.product(names, zipped):
         inside = [member for member in members if PurePosixPath(member).name == name]
         if inside:
@@ -69,7 +76,7 @@ def find_table(raw: Path, names: Iterable[str], folders: Iterable[str] = ("",)) 
 
 
 def need_table(raw: Path, name: str, folders: Iterable[str] = ("",)) -> str:
-    """The locator of a CSV that has to be there."""
+    """The locator of a CSV that has to exist; UserError where it does not."""
     locator = find_table(raw, (name,), folders)
     if locator is None:
         raise UserError(
@@ -82,9 +89,10 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
     """A CSV as text: every cell a stripped string, "" where blank; index = row in the file, 2 for
     the first.
 
-    A UserError says what is wrong with the file: no CSV, cut short, a needed column missing.
+    A UserError gives the fault of the file: not a CSV, cut short, a needed column missing.
     """
-    where, (archive, inside, member) = raw / locator, locator.partition("::")
+    where = raw / locator
+    archive, inside, member = locator.partition("::")
     options = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
     try:
         if inside:
@@ -92,6 +100,7 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
                 table = pd.read_csv(file, **options)
         else:
             table = pd.read_csv(where, **options)
+            # Only on disk: a zip has checksums, and one cut short does not open.
             check_last_row(where, len(table.columns))
     except (
         pd.errors.ParserError,
@@ -99,32 +108,36 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
         UnicodeDecodeError,
         zipfile.BadZipFile,
     ) as error:
-        raise UserError(f"{where}: this is no CSV file: {error}") from None
+        raise UserError(f"{where}: this is not a CSV file: {error}") from None
+
     check_header(where, table)
     for column in needed:
         if column not in table.columns:
-            raise UserError(
-                f"{where}: the column {column!r} is missing; there are {', '.join(table.columns)}"
-            )
+            present = ", ".join(table.columns)
+            raise UserError(f"{where}: the column {column!r} is missing; there are {present}")
+
+    # Rows are numbered before blank ones are left out, so that the numbers are those of the file.
     table.index = pd.RangeIndex(2, len(table) + 2)
     table = table.fillna("").apply(lambda cells: cells.str.strip())
     return table[(table != "").any(axis=1)]
 
 
 def check_header(where: object, table: pd.DataFrame) -> None:
-    """Raise a UserError when rows are longer than the header, or two columns have one name (pandas
-    writes `name.1`)."""
+    """Raise a UserError when rows are longer than the header, or two columns have one name."""
     if not isinstance(table.index, pd.RangeIndex):
         raise UserError(f"{where}: its rows have more columns than its header")
     for column in table.columns:
+        # pandas calls the second of two columns `name`  `name.1`.
         name, dot, number = column.rpartition(".")
         if dot and number.isdigit() and name in table.columns:
             raise UserError(f"{where}: two columns are called {name!r}")
 
 
 def check_last_row(path: Path, columns: int) -> None:
-    """Raise a UserError when the last row has fewer cells than the header: the mark of a download
-    cut short."""
+    """Raise a UserError when the last row has fewer cells than the header.
+
+    That is the mark of a download cut short; the last 64 KiB are looked at.
+    """
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 65536))
         lines = file.read().decode("utf-8-sig", "replace").splitlines()
@@ -132,8 +145,8 @@ def check_last_row(path: Path, columns: int) -> None:
     cells = len(next(csv.reader([last]), []))
     if cells < columns:
         raise UserError(
-            f"{path}: the last row, {last[:60]!r}, has {cells} of {columns} columns; is it cut "
-            "short?"
+            f"{path}: the last row, {last[:60]!r}, has {cells} of {columns} columns; "
+            "is it cut short?"
         )
 
 
@@ -141,30 +154,28 @@ def refuse(
     where: object, column: str, values: pd.Series, bad: np.ndarray | pd.Series, reason: str
 ) -> None:
     """Raise a UserError that names the first row where `bad` holds; nothing where it holds
-    nowhere."""
+    nowhere.
+
+    bad: (rows,) bool. The message is "where: row R, column C: 'value' reason".
+    """
     bad = np.asarray(bad, bool)
-    if bad.any():
-        first, more = int(bad.argmax()), int(bad.sum()) - 1
-        rest = f" (and {more:,} more rows)" if more else ""
-        raise UserError(
-            f"{where}: row {values.index[first]}, column {column}: {values.iloc[first]!r} "
-            f"{reason}{rest}"
-        )
+    if not bad.any():
+        return
+    first = int(bad.argmax())
+    more = int(bad.sum()) - 1
+    rest = f" (and {more:,} more rows)" if more else ""
+    raise UserError(
+        f"{where}: row {values.index[first]}, column {column}: {values.iloc[first]!r} "
+        f"{reason}{rest}"
+    )
 
 
 def names(where: object, table: pd.DataFrame, column: str) -> pd.Series:
-    """A column of ids that become file names: present, unique, and made of letters, digits, `_`,
+    """A column of ids that become file names: filled, unique, and made of letters, digits, `_`,
     `-` and `.` only."""
-    values = table[column]
-    refuse(where, column, values, values == "", "is blank")
-    refuse(
-        where,
-        column,
-        values,
-        ~values.str.fullmatch(SAFE_NAME),
-        "is no plain name (letters, digits, _ - .)",
-    )
-    refuse(where, column, values, values.duplicated(), "stands there twice")
+    values = present(where, table, column)
+    refuse(where, column, values, ~values.str.fullmatch(SAFE_NAME), NOT_A_NAME)
+    refuse(where, column, values, values.duplicated(), "occurs twice")
     return values
 
 
@@ -177,47 +188,40 @@ def present(where: object, table: pd.DataFrame, column: str) -> pd.Series:
 def paths(where: object, table: pd.DataFrame, column: str) -> pd.Series:
     """A column of relative paths, unique, none of which leaves the folder it is relative to."""
     values = present(where, table, column)
-    refuse(
-        where, column, values, ~values.str.fullmatch(SAFE_PATH), "is no path inside the download"
-    )
-    refuse(where, column, values, values.duplicated(), "stands there twice")
+    unsafe = ~values.str.fullmatch(SAFE_PATH)
+    refuse(where, column, values, unsafe, "is not a path inside the download")
+    refuse(where, column, values, values.duplicated(), "occurs twice")
     return values
 
 
 def labels(where: object, table: pd.DataFrame, column: str, blank: bool = True) -> pd.Series:
-    """A label column as float: 1, 0, -1 (uncertain) or NaN (blank); anything else is a
-    UserError."""
+    """A label column as float64: 1, 0, -1 (uncertain) or NaN (blank); UserError for anything
+    else, and for a blank where `blank` is False."""
     values = table[column]
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    allowed, wanted = numbers.isin(LABELS), "is not 0, 1 or -1"
-    if blank:
-        allowed, wanted = allowed | (values == ""), "is not 0, 1, -1 or blank"
-    refuse(where, column, values, ~allowed, wanted)
-    return numbers
+    reason = NOT_A_LABEL if blank else "is not 0, 1 or -1"
+    refuse(where, column, values, ~valid_labels(values, blank & (values == "")), reason)
+    return pd.to_numeric(values, errors="coerce").astype("float64")
 
 
 def numbers(where: object, table: pd.DataFrame, column: str) -> pd.Series:
-    """A numeric patient column as float, NaN where blank; anything but a finite number is a
-    UserError."""
+    """A numeric patient column as float64, NaN where blank, `nan` or `na`; UserError for anything
+    else that is not a finite number."""
     values = table[column]
-    parsed = pd.to_numeric(
-        values.mask(values.str.lower().isin(("nan", "na"))), errors="coerce"
-    ).astype("float64")
-    finite = np.isfinite(parsed) | values.str.lower().isin(("", "nan", "na"))
-    refuse(where, column, values, ~finite, "is no number")
+    missing = values.str.lower().isin(("", "nan", "na"))
+    parsed = pd.to_numeric(values.mask(missing), errors="coerce").astype("float64")
+    refuse(where, column, values, ~(np.isfinite(parsed) | missing), "is not a number")
     return parsed
 
 
 def categories(table: pd.DataFrame, column: str) -> pd.Series:
-    """A categorical patient column, None where blank; a column that the file does not have is all
-    blank."""
+    """A categorical patient column, None where blank; all None where the file lacks the column."""
     if column not in table.columns:
         return pd.Series(None, index=table.index, dtype=object)
     values = table[column].astype(object)
     return values.where(~values.isin(("", "nan", "NaN", "NA")), None)
 
 
-def has_picture(folder: Path, suffix: str) -> bool:
+def has_image(folder: Path, suffix: str) -> bool:
     """True when the folder holds a file of that suffix; stops at the first."""
     if not folder.is_dir():
         return False
@@ -225,27 +229,30 @@ def has_picture(folder: Path, suffix: str) -> bool:
         return any(entry.name.endswith(suffix) for entry in entries)
 
 
-def find_pictures(raw: Path, folders: Iterable[str], inside: str = "") -> tuple[str, str]:
-    """Where a split's pictures lie: (prefix, suffix), so that prefix + name + suffix is the locator
-    of a picture.
+def find_images(raw: Path, folders: Iterable[str], inside: str = "") -> tuple[str, str]:
+    """Where a split's images lie: (prefix, suffix), so that prefix + name + suffix is the locator
+    of an image.
 
     Folders are tried in the order given, on disk (below `inside`) first, then in the zips there. In
     a zip, the folder may lie below others, and the zip's own name counts as one:
-    `jpeg.zip::train/x.jpg` and `train.zip::x.jpg` do.
+    `jpeg.zip::train/x.jpg` and `train.zip::x.jpg` do. UserError where no folder has any.
     """
     folders = tuple(folders)
-    for folder in folders:
-        for suffix in PICTURES:
-            if has_picture(raw / inside / folder, suffix):
-                return prefix(PurePosixPath(inside, folder).as_posix()), suffix
-    kept = zipped_folders(raw, inside)
-    for folder in folders:
-        for suffix in PICTURES:
-            for (path, ending), locator in kept.items():
-                if ending == suffix and f"/{path}".endswith(f"/{folder}"):
-                    return locator, suffix
+
+    # On disk.
+    for folder, suffix in itertools.product(folders, SUFFIXES):
+        if has_image(raw / inside / folder, suffix):
+            return prefix(PurePosixPath(inside, folder).as_posix()), suffix
+
+    # In a zip.
+    zipped = zipped_folders(raw, inside)
+    for folder, suffix in itertools.product(folders, SUFFIXES):
+        for (path, ending), locator in zipped.items():
+            if ending == suffix and f"/{path}".endswith(f"/{folder}"):
+                return locator, suffix
+
     raise UserError(
-        f"{raw / inside}: no folder {', '.join(folders)} with pictures ({', '.join(PICTURES)}), "
+        f"{raw / inside}: no folder {', '.join(folders)} with images ({', '.join(SUFFIXES)}), "
         "nor a zip"
     )
 
@@ -256,17 +263,16 @@ def prefix(folder: str) -> str:
 
 
 def zipped_folders(raw: Path, folder: str = "") -> dict[tuple[str, str], str]:
-    """The folders in the zips of a folder of `raw`: (zip's name/path inside, suffix) -> start of
-    the locator."""
-    kept = {}
+    """The folders with images in the zips of a folder of `raw`: (zip's name/path inside, suffix)
+    -> start of the locator."""
+    starts = {}
     for archive, members in archives(raw, folder).items():
-        for parent, suffix in sorted(
-            {(posixpath.dirname(m), posixpath.splitext(m)[1]) for m in members}
-        ):
-            if suffix in PICTURES:
+        kinds = {(posixpath.dirname(path), posixpath.splitext(path)[1]) for path in members}
+        for parent, suffix in sorted(kinds):
+            if suffix in SUFFIXES:
                 path = "/".join(part for part in (PurePosixPath(archive).stem, parent) if part)
-                kept[path, suffix] = f"{archive}::{prefix(parent)}"
-    return kept
+                starts[path, suffix] = f"{archive}::{prefix(parent)}"
+    return starts
 
 
 def clean_name(text: str) -> str:

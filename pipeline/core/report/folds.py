@@ -1,7 +1,7 @@
 """Section "Folds": how the folds were made, their balance, and which leaks were looked for."""
 
 from pipeline.core.artifacts.paths import data_folder
-from pipeline.core.folds.balance import balance_column
+from pipeline.core.folds.balance import balance_column, group_lines
 from pipeline.core.report.html import bullets, paragraph, source, table
 from pipeline.core.report.inputs import Evidence
 
@@ -42,26 +42,6 @@ def balance_table(audit: dict) -> str:
     head = ["", *(f"fold {row['fold']}" for row in audit["folds"]), "all"]
     caption = "What each fold validates; in percent the deviation from the mean fold"
     return table(head, rows, caption)
-
-
-def group_lines(audit: dict) -> list[str]:
-    """What was joined, dropped, and shared with the test set."""
-    groups = audit["groups"]
-    test = audit["test"]
-    always = audit["always_trains"]
-    joined = ", ".join(f"{count} by {reason}" for reason, count in groups["links"].items())
-    lines = [
-        f"{groups['patients']} patients in {groups['groups']} groups, the largest of "
-        f"{groups['largest_patients']}; links between images beyond the patient: "
-        f"{joined or 'none'}.",
-        f"Test: {test['images']} images; {test['patients_in_training']} of its patients also "
-        f"train; {test['linked_to_training']} links to training images.",
-    ]
-    if always["images"]:
-        lines.append(f"{always['images']} images of {always['patients']} patients always train.")
-    for reason, count in audit["dropped"].items():
-        lines.append(f"Dropped from training: {count} images, {reason}.")
-    return lines
 
 
 def image_split_table(audit: dict) -> str:

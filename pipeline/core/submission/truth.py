@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.labels import truth as task_truth
+from pipeline.core.artifacts.labels import valid_labels
 from pipeline.core.artifacts.tables import align
 from pipeline.core.config.competition import Competition
 from pipeline.core.metrics import reader_point
 from pipeline.core.metrics.roc import classes
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.ids import plain_id
-
-GIVEN_LABELS = (1, 0, -1)  # positive, negative, uncertain
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ def read_truth(competition: Competition, path: Path) -> Truth:
 
     # the labels as they were given
     values = numeric_columns(path, table, columns, blank=task.blank != "error")
-    wrong = ~np.isin(values, GIVEN_LABELS) & ~np.isnan(values)
+    valid = [valid_labels(column, np.isnan(column)) for column in values.T]
+    wrong = ~np.stack(valid, axis=1)
     for k in np.flatnonzero(wrong.any(axis=0)):
         row = int(np.argmax(wrong[:, k]))
         raise UserError(

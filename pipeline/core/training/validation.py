@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import image_path
-from pipeline.core.images.views import read_picture, view_matrices
+from pipeline.core.images.views import read_image, view_matrices
 from pipeline.core.losses.checks import NotFinite
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.scoring import score_views
@@ -31,7 +31,7 @@ def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, f
     def validate(network: nn.Module) -> dict[str, float]:
         scores = score_views(
             network,
-            lambda index: read_picture(paths[index], task.resize.channels),
+            lambda index: read_image(paths[index], task.resize.channels),
             len(paths),
             matrices,
             dtype,

@@ -22,7 +22,7 @@ def few_bits_off(phash: str) -> str:
 
 
 @pytest.mark.parametrize("column, value", [("lesion_id", "L1"), ("phash", HASHES[1999])])
-def test_patients_who_share_a_lesion_or_picture_share_a_fold(column, value):
+def test_patients_who_share_a_lesion_or_image_share_a_fold(column, value):
     images = twelve().assign(lesion_id=None)
     images.loc[[0, 7, 20], column] = value
     folds, dropped, _ = made(images, folds=3)

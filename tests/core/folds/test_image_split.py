@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.core.folds import image_split as module
+from pipeline.core.folds import image_split
 from pipeline.core.folds.image_split import leakage, likeness
 from tests.cases.synthetic_images import TASK, images_of
 
@@ -19,8 +19,8 @@ LABELS_OF_PATIENTS = replace(TASK, numeric=("age",), categorical=())
 
 @pytest.fixture(autouse=True)
 def fewer_splits(monkeypatch):
-    monkeypatch.setattr(module, "REPEATS", 3)
-    monkeypatch.setattr(module, "TREES", 20)
+    monkeypatch.setattr(image_split, "REPEATS", 3)
+    monkeypatch.setattr(image_split, "TREES", 20)
 
 
 def made_images(patients: int, each: int) -> pd.DataFrame:
@@ -36,8 +36,8 @@ def made_images(patients: int, each: int) -> pd.DataFrame:
     )
 
 
-def write_pictures(root, images: pd.DataFrame, number: pd.Series) -> None:
-    """One picture per image: the noise of its patient, and a little of its own."""
+def write_images(root, images: pd.DataFrame, number: pd.Series) -> None:
+    """A prepared image for each row: the noise of its patient, and a little of its own."""
     folder = root / "made/images/32"
     folder.mkdir(parents=True)
     for image, patient in zip(images["image_id"], number):
@@ -52,7 +52,7 @@ def write_pictures(root, images: pd.DataFrame, number: pd.Series) -> None:
 def test_patients_that_can_be_recognised_leak_through_columns_and_pixels(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA", str(tmp_path))
     images = made_images(60, 6)
-    write_pictures(tmp_path, images, pd.Series(pd.factorize(images["patient_id"])[0]))
+    write_images(tmp_path, images, pd.Series(pd.factorize(images["patient_id"])[0]))
     found = {row["model"]: row for row in leakage("made", images, NOTHING, LABELS_OF_PATIENTS)}
     assert set(found) == {"patient columns", "pixels"}
     for row in found.values():
@@ -75,9 +75,9 @@ def test_labels_with_few_positives_are_left_out(tmp_path, monkeypatch):
 
 
 def test_likeness_is_one_for_a_brighter_copy(tmp_path):
-    picture = np.random.RandomState(0).randint(0, 120, (32, 32)).astype(np.uint8)
+    image = np.random.RandomState(0).randint(0, 120, (32, 32)).astype(np.uint8)
     paths = [tmp_path / f"{name}.png" for name in "abc"]
-    for path, pixels in zip(paths, (picture, picture * 2, 255 - picture)):
+    for path, pixels in zip(paths, (image, image * 2, 255 - image)):
         cv2.imwrite(str(path), pixels)
     alike = likeness(paths)
     assert alike[0, 1] == pytest.approx(1, abs=0.05)

@@ -60,7 +60,7 @@ def test_an_imported_map_that_leaks_is_refused(tmp_path):
         ),
         (
             {"patient_id": ["p00", "p01"], "fold": [0, "x"]},
-            "row 3, column fold: 'x' is no whole number",
+            "row 3, column fold: 'x' is not a whole number",
         ),
         (
             {"patient": ["p00"], "fold": [0]},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.folds import search as splitting
+from pipeline.core.folds import search
 from pipeline.core.folds.search import (
     group_table,
     iterative_stratification,
@@ -97,7 +97,7 @@ def test_no_swap_or_move_is_left_that_lowers_the_sum(seed):
     x, weight = table.to_numpy(), whole_weights(scales(table, 3), 3)
     fold = iterative_stratification(table, 3, np.random.RandomState(seed))
     start = objective(x, weight, fold, 3)
-    splitting.lower_sum(x, weight, fold, 3, np.random.RandomState(seed))
+    search.lower_sum(x, weight, fold, 3, np.random.RandomState(seed))
     end = objective(x, weight, fold, 3)
     assert end <= start
     for g, h in product(range(len(x)), range(len(x))):
@@ -114,15 +114,15 @@ def test_no_swap_or_move_is_left_that_lowers_the_sum(seed):
 def test_worst_deviation_is_never_raised_by_the_last_phase(seed):
     table = table_of(random_rows(seed, 40))
     x, scale, folds = table.to_numpy(), scales(table, 4), 4
-    fold = splitting.fill_empty(
+    fold = search.fill_empty(
         iterative_stratification(table, folds, np.random.RandomState(seed)), x, folds
     )
-    splitting.lower_sum(x, whole_weights(scale, folds), fold, folds, np.random.RandomState(seed))
-    before = splitting.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
-    splitting.lower_worst(x, scale, fold, folds, np.random.RandomState(seed))
-    after = splitting.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
+    search.lower_sum(x, whole_weights(scale, folds), fold, folds, np.random.RandomState(seed))
+    before = search.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
+    search.lower_worst(x, scale, fold, folds, np.random.RandomState(seed))
+    after = search.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
     assert after.max() <= before.max()
-    assert (after**splitting.POWER).sum() <= (before**splitting.POWER).sum()
+    assert (after**search.POWER).sum() <= (before**search.POWER).sum()
     assert np.bincount(fold, minlength=folds).min() > 0
 
 
@@ -189,11 +189,11 @@ def test_sums_are_exact_in_any_order():
 
 
 def test_sampled_search_ends_move_optimal(monkeypatch):
-    monkeypatch.setattr(splitting, "SAMPLE", 10)
+    monkeypatch.setattr(search, "SAMPLE", 10)
     table = table_of(random_rows(5, 120))
     x, weight = table.to_numpy(), whole_weights(scales(table, 3), 3)
     fold = np.random.RandomState(0).randint(0, 3, len(table))
-    splitting.lower_sum(x, weight, fold, 3, np.random.RandomState(0))
+    search.lower_sum(x, weight, fold, 3, np.random.RandomState(0))
     end = objective(x, weight, fold, 3)
     for g, k in product(range(len(x)), range(3)):
         moved = fold.copy()

@@ -46,7 +46,7 @@ def by_fractions(pixels: np.ndarray, down: tuple, across: tuple) -> np.ndarray:
 
 @st.composite
 def cases(draw):
-    """A small picture, decoded at 1 / scale of its original sides, and cells on part of it."""
+    """A small image, decoded at 1 / scale of its original sides, and cells on part of it."""
     axes = []
     scale = draw(st.sampled_from([1, 2, 4, 8]))
     for _ in range(2):
@@ -71,7 +71,7 @@ def test_means_are_the_fractions(case):
 
 @settings(max_examples=30, deadline=None)
 @given(cases())
-def test_three_channels_are_three_pictures(case):
+def test_three_channels_are_three_images(case):
     (down, across), pixels = case
     colour = np.stack([pixels, 255 - pixels, pixels // 2], axis=2)
     got = area_mean(colour, cells(*down[:4]), cells(*across[:4]))
@@ -101,7 +101,7 @@ def test_numpy_gives_the_same_bytes_as_numba(shape, rows, columns, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [0, 1, 254, 255])
-def test_a_constant_picture_stays_constant(value):
+def test_a_constant_image_stays_constant(value):
     pixels = np.full((1031, 77, 3), value, np.uint8)
     assert (area_mean(pixels, cells(13, 1031), cells(60, 77)) == value).all()
 
@@ -112,7 +112,7 @@ def test_opencv_agrees_within_one_level():
     assert np.abs(ours - cv2.resize(pixels, (64, 97), interpolation=cv2.INTER_AREA)).max() <= 1
 
 
-def test_a_transposed_picture_has_the_transposed_means():
+def test_a_transposed_image_has_the_transposed_means():
     pixels = np.random.default_rng(3).integers(0, 256, (120, 75), dtype=np.uint8)
     turned = area_mean(np.ascontiguousarray(pixels.T), cells(20, 75), cells(31, 120))
     assert np.array_equal(turned.T, area_mean(pixels, cells(31, 120), cells(20, 75)))

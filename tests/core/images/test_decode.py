@@ -1,4 +1,4 @@
-"""Every kind of picture file against an independent reader (Pillow), damage of every kind, and
+"""Every kind of image file against an independent reader (Pillow), damage of every kind, and
 bombs."""
 
 import io
@@ -19,7 +19,7 @@ from pipeline.core.raw.unreadable import UnreadableImage
 
 
 def photograph(height: int = 90, width: int = 131) -> np.ndarray:
-    """A smooth RGB picture without symmetry."""
+    """A smooth RGB image without symmetry."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 255 // width, y * 255 // height, (x * y) % 251], axis=2).astype(np.uint8)
 
@@ -71,11 +71,11 @@ FILES = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_pixels_are_those_of_an_independent_reader(kind):
-    picture = decode(FILES[kind])
+    image = decode(FILES[kind])
     wanted = by_pillow(FILES[kind])
-    assert picture.pixels.dtype == np.uint8 and picture.pixels.flags.c_contiguous
-    assert (picture.width, picture.height, picture.scale) == (131, 90, 1)
-    assert np.array_equal(picture.pixels, wanted)
+    assert image.pixels.dtype == np.uint8 and image.pixels.flags.c_contiguous
+    assert (image.width, image.height, image.scale) == (131, 90, 1)
+    assert np.array_equal(image.pixels, wanted)
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -97,9 +97,9 @@ def test_exif_orientation(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = saved(RGB, kind, exif=exif)
-    picture = decode(data)
-    assert np.array_equal(picture.pixels, by_pillow(data))
-    assert (picture.width, picture.height) == ((131, 90) if orientation < 5 else (90, 131))
+    image = decode(data)
+    assert np.array_equal(image.pixels, by_pillow(data))
+    assert (image.width, image.height) == ((131, 90) if orientation < 5 else (90, 131))
 
 
 def sixteen(values: np.ndarray, kind: str) -> bytes:
@@ -233,7 +233,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_picture_says_why(name):
+def test_what_is_no_image_says_why(name):
     data, start = BAD[name]
     assert reason(data).startswith(start)
 
@@ -255,15 +255,15 @@ def test_strips_and_dots(height, width):
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(set(FILES) - {"jpeg 2000"})), st.data())
 def test_damage_never_gets_past(kind, data):
-    """Whatever bytes are changed or missing: a picture of the claimed size, or UnreadableImage;
+    """Whatever bytes are changed or missing: an image of the claimed size, or UnreadableImage;
     nothing else."""
     content = bytearray(FILES[kind])
     for _ in range(data.draw(st.integers(0, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     content = bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        picture = decode(content)
+        image = decode(content)
     except UnreadableImage as unreadable:
         assert str(unreadable)
     else:
-        assert picture.pixels.shape[:2] == (picture.height, picture.width)
+        assert image.pixels.shape[:2] == (image.height, image.width)

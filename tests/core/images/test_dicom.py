@@ -30,7 +30,7 @@ JPEG_LS = base64.b64decode(
 
 
 def made(values: np.ndarray, stored: int = 12, **tags) -> Dataset:
-    """A dataset of one picture; tags override."""
+    """A dataset of one image; tags override."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -191,7 +191,7 @@ def reason(data: bytes) -> str:
     return str(raised.value)
 
 
-def test_what_gives_no_picture_says_why():
+def test_what_gives_no_image_says_why():
     whole = made(RAMP)
     assert reason(written(whole)[:2000]).startswith("truncated")
     for name in ("PixelData", "Rows", "Columns"):

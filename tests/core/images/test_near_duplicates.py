@@ -1,4 +1,4 @@
-"""Perceptual hashes: what survives, what turns with the picture, and the search against brute
+"""Perceptual hashes: what survives, what turns with the image, and the search against brute
 force."""
 
 import os
@@ -22,7 +22,7 @@ def bits(phash: str) -> np.ndarray:
 
 
 def scenes(count: int, side: int = 96) -> list[np.ndarray]:
-    """Random gray pictures with structure at every scale, as pictures of real things have."""
+    """Random gray images with structure at every scale, as images of real things have."""
     rng, made = np.random.default_rng(count), []
     for _ in range(count):
         scene = sum(
@@ -59,7 +59,7 @@ def found_copies(originals: list[np.ndarray]) -> tuple[float, int]:
     originals."""
     count = len(originals)
     copies = [copy for i, scene in enumerate(originals) for copy in copies_of(scene, 1 + i % 8)]
-    pairs = near_duplicates([perceptual_hash(picture) for picture in originals + copies])
+    pairs = near_duplicates([perceptual_hash(image) for image in originals + copies])
     group = [*range(count), *(i for i in range(count) for _ in range(5))]
     edges = coo_matrix(
         (np.ones(len(pairs)), tuple(np.array(pairs).T)), shape=(len(group), len(group))
@@ -98,7 +98,7 @@ def test_the_search_finds_what_brute_force_finds():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_hash_turns_with_its_picture(orientation):
+def test_a_hash_turns_with_its_image(orientation):
     for scene in scenes(6):
         turned = bits(perceptual_hash(upright(scene, orientation)))
         distances = [
@@ -113,7 +113,7 @@ def test_copies_are_found_and_others_are_not():
 
 
 @pytest.mark.parametrize("folder", ["chexpert", "melanoma"])
-def test_copies_of_real_pictures_are_found(folder):
+def test_copies_of_real_images_are_found(folder):
     files = sorted((SHARED / folder).rglob("*.jpg"))[::12][:80]
     if not files:
         pytest.skip(f"no real images in {SHARED / folder}")
@@ -128,7 +128,7 @@ def test_many_equal_hashes_are_a_star():
     assert near_duplicates([]) == []
 
 
-def test_colour_and_gray_of_one_picture_are_near():
+def test_colour_and_gray_of_one_image_are_near():
     scene = scenes(1)[0]
     colour = cv2.cvtColor(scene, cv2.COLOR_GRAY2BGR)
     assert perceptual_hash(colour) == perceptual_hash(scene)
@@ -136,7 +136,7 @@ def test_colour_and_gray_of_one_picture_are_near():
 
 @pytest.mark.skipif(not (SHARED / "chexpert").is_dir(), reason=f"no real images in {SHARED}")
 def test_the_known_duplicate_among_real_x_rays():
-    """One pair of the thousand is the same picture."""
+    """One pair of the thousand is the same image."""
     files = sorted((SHARED / "chexpert").rglob("*.jpg"))
     hashes = [perceptual_hash(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)) for file in files]
     pairs = near_duplicates(hashes)

@@ -14,8 +14,10 @@ from pipeline.core.images import area, jpeg
 from pipeline.core.images.area import area_mean, cells
 from pipeline.core.images.decode import decode
 from pipeline.core.images.prepared import prepare_one
-from pipeline.core.images.resize import load_resized, load_sizes, resized, scale_for, to_jpeg
+from pipeline.core.images.resize import resized, scale_for, to_jpeg
+from pipeline.core.images.views import read_image
 from pipeline.core.raw.unreadable import UnreadableImage
+from tests.cases.network_input import network_input
 
 FITS = ("square", "short", "long")
 
@@ -41,17 +43,17 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 def test_exact_is_the_mean_of_the_full_decode():
     full = cv2.imdecode(np.frombuffer(LARGE, np.uint8), cv2.IMREAD_COLOR)
-    made, picture = resized(LARGE, (96, 200), Resize(fit="square", exact=True, largest=96))
-    assert picture.scale == 1
+    made, image = resized(LARGE, (96, 200), Resize(fit="square", exact=True, largest=96))
+    assert image.scale == 1
     for size in (96, 200):
         assert np.array_equal(made[size], area_mean(full, cells(size, 1203), cells(size, 1801)))
 
 
 @pytest.mark.parametrize("fit, channels", list(product(FITS, (1, 3))))
 def test_a_scaled_decode_keeps_55_db(fit, channels):
-    quick, picture = resized(LARGE, (64, 112), Resize(fit=fit, channels=channels, largest=112))
+    quick, image = resized(LARGE, (64, 112), Resize(fit=fit, channels=channels, largest=112))
     exact, _ = resized(LARGE, (64, 112), Resize(fit=fit, channels=channels, exact=True))
-    assert picture.scale > 1
+    assert image.scale > 1
     for size in (64, 112):
         assert psnr(quick[size], exact[size]) > 55
 
@@ -59,7 +61,7 @@ def test_a_scaled_decode_keeps_55_db(fit, channels):
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("sides", [(90, 131), (131, 90), (40, 40), (1, 50), (70, 3)])
 def test_shape_and_geometry(fit, sides):
-    """A black picture with a white centre stays centred; padding has its own level."""
+    """A black image with a white centre stays centred; padding has its own level."""
     pixels = np.zeros(sides, np.uint8)
     made = resized(pixels, (64,), Resize(fit=fit, channels=1, pad=77))[0][64]
     assert made.shape == (64, 64)
@@ -75,9 +77,8 @@ def test_short_takes_the_centre():
     pixels = np.zeros((60, 100), np.uint8)
     pixels[:, 20:80] = 200
     assert (resized(pixels, (30,), Resize(fit="short", channels=1))[0][30] == 200).all()
-    pixels = np.zeros(
-        (60, 101), np.uint8
-    )  # an odd margin: the crop begins and ends in the middle of a pixel
+    # An odd margin: the crop begins and ends in the middle of a pixel.
+    pixels = np.zeros((60, 101), np.uint8)
     pixels[:, 20:81] = 200
     assert (resized(pixels, (60,), Resize(fit="short", channels=1))[0][60] == 200).all()
 
@@ -85,9 +86,8 @@ def test_short_takes_the_centre():
 def test_long_is_the_organisers_arithmetic():
     """CheXpert's own helper makes 262 x 320 of 2320 x 2828; its small set, short side 320, is
     another scale."""
-    made = resized(
-        np.full((2320, 2828), 9, np.uint8), (320,), Resize(fit="long", channels=1, pad=0)
-    )[0][320]
+    resize = Resize(fit="long", channels=1, pad=0)
+    made = resized(np.full((2320, 2828), 9, np.uint8), (320,), resize)[0][320]
     assert ((made == 9).any(axis=1).sum(), (made == 9).any(axis=0).sum()) == (262, 320)
 
 
@@ -106,16 +106,14 @@ SOURCES = {
 def test_inference_sees_the_pixels_that_training_saw(fit, channels, kind, tmp_path):
     """Prepared at three sizes and read as training reads; against one size from the raw file,
     anywhere."""
-    from pipeline.core.images.views import read_picture
-
     resize = Resize(fit=fit, channels=channels, largest=128)
     source = SOURCES[kind]
     for size, pixels in resized(source, (48, 128, 200), resize)[0].items():
         path = tmp_path / f"{size}.jpg"
         path.write_bytes(to_jpeg(pixels, resize))
-        trained = read_picture(path, channels)
+        trained = read_image(path, channels)
         assert trained.shape == (size, size, channels)
-        assert np.array_equal(load_resized(source, size, resize), trained)
+        assert np.array_equal(network_input(source, size, resize), trained)
 
 
 def test_prepare_writes_what_inference_makes(tmp_path):
@@ -125,18 +123,17 @@ def test_prepare_writes_what_inference_makes(tmp_path):
     resize = Resize(fit="short", channels=3)
     prepare_one(("a", "x.jpg", [0, 0]), tmp_path, tmp_path / "images", (48, 64), resize)
     for size in (48, 64):
-        stored = cv2.imread(str(tmp_path / "images" / str(size) / "a.jpg"), cv2.IMREAD_COLOR)[
-            :, :, ::-1
-        ]
-        assert np.array_equal(load_resized(tmp_path / "x.jpg", size, resize), stored)
+        path = tmp_path / "images" / str(size) / "a.jpg"
+        stored = cv2.imread(str(path), cv2.IMREAD_COLOR)[:, :, ::-1]
+        assert np.array_equal(network_input(LARGE, size, resize), stored)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_without_numba_and_simplejpeg_the_pixels_are_the_same(kind, monkeypatch):
-    fast = load_sizes(SOURCES[kind], (48, 128), Resize(fit="short"))
+    fast = resized(SOURCES[kind], (48, 128), Resize(fit="short"))[0]
     monkeypatch.setattr(area, "kernel", lambda: None)
     monkeypatch.setattr(jpeg, "strict_decoder", lambda: None)
-    slow = load_sizes(SOURCES[kind], (48, 128), Resize(fit="short"))
+    slow = resized(SOURCES[kind], (48, 128), Resize(fit="short"))[0]
     assert all(np.array_equal(fast[size], slow[size]) for size in fast)
 
 
@@ -168,13 +165,13 @@ def test_upright_before_anything_else():
     exif[0x0112] = 6
     file = io.BytesIO()
     Image.open(io.BytesIO(LARGE)).save(file, "JPEG", quality=95, exif=exif)
-    made, picture = resized(file.getvalue(), (64,), Resize(fit="long", channels=1))
-    assert (picture.width, picture.height) == (1203, 1801)
+    made, image = resized(file.getvalue(), (64,), Resize(fit="long", channels=1))
+    assert (image.width, image.height) == (1203, 1801)
     assert (made[64][:, 0] == 0).all() and made[64][0].any()
     assert decode(file.getvalue()).pixels.shape == (1801, 1203, 3)
 
 
-def test_what_cannot_be_read_is_told(tmp_path):
-    for source in (b"text", tmp_path / "none.jpg", tmp_path, np.zeros((3, 0), np.uint8)):
+def test_what_cannot_be_read_raises():
+    for source in (b"text", np.zeros((3, 0), np.uint8)):
         with pytest.raises(UnreadableImage):
-            load_resized(source, 32, Resize())
+            resized(source, (32,), Resize())

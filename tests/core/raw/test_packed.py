@@ -1,4 +1,4 @@
-"""TFRecord and .npy pictures: what TensorFlow's own format description says, written by hand here
+"""TFRecord and .npy images: what TensorFlow's own format description says, written by hand here
 and read back."""
 
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.raw import packed as records
+from pipeline.core.raw import packed
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from tests.cases.tfrecords import example, tfrecord
@@ -17,18 +17,18 @@ from tests.cases.tfrecords import example, tfrecord
     st.binary(max_size=300),
     st.booleans(),
 )
-def test_examples_are_read_back(tmp_path_factory, numbers, blob, packed):
+def test_examples_are_read_back(tmp_path_factory, numbers, blob, compact):
     path = tmp_path_factory.mktemp("r") / "a.tfrecords"
-    made = example({"label": numbers, "image": [blob], "other": [b"x"]}, packed)
+    made = example({"label": numbers, "image": [blob], "other": [b"x"]}, compact)
     path.write_bytes(tfrecord(b"", made, made))
-    starts = list(records.record_starts(path))
+    starts = list(packed.record_starts(path))
     assert starts == [0, 16, 32 + len(made)]
     for start in starts[1:]:
-        assert records.example(path, start, ("label", "image")) == {
+        assert packed.example(path, start, ("label", "image")) == {
             "label": numbers,
             "image": [blob],
         }
-    assert records.example(path, 0, ("label",)) == {}
+    assert packed.example(path, 0, ("label",)) == {}
 
 
 def test_gray_pixels_come_as_a_square_and_jpegs_as_they_are(tmp_path):
@@ -37,7 +37,7 @@ def test_gray_pixels_come_as_a_square_and_jpegs_as_they_are(tmp_path):
     (tmp_path / "t.tfrecords").write_bytes(
         tfrecord(example({"image": [pixels.tobytes()]}), example({"image": [jpeg]}))
     )
-    first, second = records.record_starts(tmp_path / "t.tfrecords")
+    first, second = packed.record_starts(tmp_path / "t.tfrecords")
     assert np.array_equal(read_source(tmp_path, f"t.tfrecords::{first}"), pixels)
     assert read_source(tmp_path, f"t.tfrecords::{second}") == jpeg
 
@@ -63,7 +63,7 @@ def test_rows_of_npy_files(tmp_path):
     assert np.array_equal(read_source(tmp_path, "s.npy::1"), stack[1])
     with pytest.raises(UnreadableImage, match="no row 2"):
         read_source(tmp_path, "s.npy::2")
-    with pytest.raises(UnreadableImage, match="is no number"):
+    with pytest.raises(UnreadableImage, match="is not a number"):
         read_source(tmp_path, "s.npy::x")
 
 

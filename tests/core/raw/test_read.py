@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from pipeline.core.raw import read as sources
+from pipeline.core.raw import read
 from pipeline.core.raw.read import outside, read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 
@@ -79,7 +79,7 @@ def test_what_is_not_there_says_so(raw, locator, why):
 
 def test_a_pipe_is_not_waited_for(raw):
     os.mkfifo(raw / "pipe.jpg")
-    with pytest.raises(UnreadableImage, match="no plain file"):
+    with pytest.raises(UnreadableImage, match="not a plain file"):
         read_source(raw, "pipe.jpg")
 
 
@@ -92,7 +92,7 @@ def test_a_changed_byte_in_a_zip_is_noticed(raw):
 
 
 def test_what_is_too_large_is_not_read(raw, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_BYTES", 4)
+    monkeypatch.setattr(read, "MAX_BYTES", 4)
     for locator in ("jpeg/a.jpg", "all.zip::jpeg/train/a.jpg"):
         with pytest.raises(UnreadableImage, match="too large"):
             read_source(raw, locator)
