@@ -30,7 +30,7 @@ from pipeline.demo import chexpert, isic2024, melanoma
 WRITERS = {"melanoma": melanoma.write, "chexpert": chexpert.write, "isic2024": isic2024.write}
 DEFAULT = ("melanoma", "chexpert")
 MARKER = ".made-by-demo.json"  # holds the arguments; its presence says that the folder is ours
-FEWEST_IMAGES = 50  # fewer leave too few positives at a rate of 7 %
+FEWEST_IMAGES = 50
 SMALLEST_SIDE = 32
 
 

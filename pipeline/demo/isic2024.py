@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.demo.files import draw_all, skin_jobs, skin_jpeg
 from pipeline.demo.patients import MELANOMA_RATE, name_rows, tile_rows
 
-# Columns that only the training rows have: the label, and what is known from the laboratory.
+# Columns that only the training rows have.
 TRAINING_ONLY = (
     "target",
     "lesion_id",
@@ -19,7 +19,7 @@ TRAINING_ONLY = (
     "mel_thick_mm",
     "tbp_lv_dnn_lesion_confidence",
 )
-TEST_ROWS = [0, 20, 40]  # of 50: three, as in the public test set, of patients apart
+TEST_ROWS = [0, 20, 40]  # of 50: three, as in the public test set
 
 
 def write(raw: Path, images: int, seed: int, side: int) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.demo.files import draw_all, save_again, skin_jobs, truncate, write_skin
 from pipeline.demo.patients import MELANOMA_RATE, SITE, name_rows, skin_rows
 
-EXTERNAL_RATE = 0.2  # of melanomas: ISIC 2019 holds more of them than SIIM-ISIC
+EXTERNAL_RATE = 0.2  # of melanomas among the external images
 LESION_KINDS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 SITE = "anatom_site_general_challenge"
 SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
 SITE_SHARES = (0.08, 0.15, 0.25, 0.5, 0.015, 0.005)
-MELANOMA_RATE = 0.07  # of the images of SIIM-ISIC and ISIC 2024, raised so that the demo has some
+MELANOMA_RATE = 0.07  # of the images of the SIIM-ISIC and ISIC 2024 downloads
 
 FINDINGS = (
     "No Finding",

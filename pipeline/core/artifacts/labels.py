@@ -61,6 +61,13 @@ def truth(images: pd.DataFrame, labels: Sequence[str], task: Task) -> np.ndarray
     return targets(images, labels, task, {}, seed=0)
 
 
+def prevalence(images: pd.DataFrame, task: Task) -> pd.Series:
+    """Label -> share of positives among the training rows of images.csv whose label is known; NaN
+    where none is."""
+    train = images[images["split"] == "train"]
+    return pd.DataFrame(truth(train, task.labels, task), columns=list(task.labels)).mean()
+
+
 def count_table(
     images: pd.DataFrame, labels: Sequence[str], made: np.ndarray, policies: Mapping[str, Uncertain]
 ) -> str:
