@@ -3,14 +3,10 @@
 Rooms of `pipeline/core` are listed from the bottom up; a file imports its own room and lower rows.
 """
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "pipeline").rglob("*.py"))
+from tests.cases.imports import FILES, MODULES, ROOT, imported, name_of
+
 LAYERS = (
     ("runtime", "losses", "metrics"),
     ("pesg",),
@@ -34,27 +30,6 @@ MATHEMATICS = {
 TORCH_ROOMS = {"losses", "pesg", "networks", "training"}
 TORCH_FILES = {"runtime/device.py", "images/batches.py", "runs/launch.py"}
 STAGES = {path.stem for path in (ROOT / "pipeline").glob("*.py")} - {"__init__"}
-
-
-def name_of(path: Path) -> str:
-    """pipeline/core/config/run.py -> pipeline.core.config.run."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {name_of(path) for path in FILES}
-
-
-def imported(path: Path) -> Iterator[str]:
-    """The dotted names that a file imports, at any depth of nesting."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else node.module
 
 
 def room_of(module: str) -> str:
@@ -92,7 +67,7 @@ def test_every_room_has_a_row():
 
 
 def test_no_circles():
-    graph = {name_of(path): set(imported(path)) & MODULES for path in FILES}
+    graph = {name_of(path): set(imported(path)) & set(MODULES) for path in FILES}
     done, walking = set(), []
 
     def visit(module: str) -> None:

@@ -1,10 +1,9 @@
-"""Made pictures: a lesion on skin and a chest X-ray, drawn from a few latent numbers, for
-demonstrations and tests.
+"""Synthetic images: a lesion on skin and a chest X-ray, drawn from a few latent numbers.
 
-What a patient's pictures share (skin, light, build) is a `style` drawn once per patient, so that a
-split by picture instead of by patient leaks. What tells the label is a severity: continuous, noisy,
-and spread over several features of which none suffices. About five milliseconds of one core a
-picture of 160 x 240.
+What a patient's images share (skin, light, build) is a `style` drawn once per patient, so that a
+split by image instead of by patient leaks. What shows the label is a severity: continuous, noisy,
+and spread over several features of which none suffices. An image of 160 x 240 takes about five
+milliseconds of one core.
 """
 
 import cv2
@@ -13,9 +12,8 @@ import numpy as np
 SKINS = np.array(
     [[236, 205, 185], [222, 184, 158], [205, 160, 130], [176, 128, 98], [231, 190, 175]], np.float32
 )
-PATCHES = np.array(
-    [[35, 28, 30], [150, 60, 55], [120, 130, 150]], np.float32
-)  # black, red, blue-white
+# Black, red, blue-white: the colours beside brown that melanomas have.
+PATCHES = np.array([[35, 28, 30], [150, 60, 55], [120, 130, 150]], np.float32)
 LESIONS = np.array([[122, 78, 52], [150, 100, 70], [98, 62, 45], [165, 105, 85]], np.float32)
 
 
@@ -48,13 +46,12 @@ def ellipse(
     edge: float = 0.06,
 ) -> np.ndarray:
     """A soft ellipse, values 0 to 1; centre and radii as (y, x)."""
-    return soft(
-        np.hypot((y - centre[0]) / radii[0], (x - centre[1]) / radii[1]) - 1, edge / min(radii)
-    )
+    distance = np.hypot((y - centre[0]) / radii[0], (x - centre[1]) / radii[1]) - 1
+    return soft(distance, edge / min(radii))
 
 
 def skin_style(rng: np.random.Generator) -> dict:
-    """What the pictures of one patient share: skin, colour of moles, light, and how hairy the skin
+    """What the images of one patient share: skin, colour of moles, light, and how hairy the skin
     is."""
     return {
         "skin": SKINS[rng.integers(len(SKINS))] + rng.normal(0, 9, 3),
@@ -68,29 +65,31 @@ def skin_style(rng: np.random.Generator) -> dict:
 def lesion(
     rng: np.random.Generator, style: dict, severity: float, height: int, width: int
 ) -> np.ndarray:
-    """A dermoscopic picture, uint8 (H, W, 3) RGB. Severity about 0 is a harmless mole, about 1 a
+    """A dermoscopic image, uint8 (H, W, 3) RGB. Severity about 0 is a harmless mole, about 1 a
     melanoma.
 
-    It makes the border ragged and sharp, the shape lopsided, the colours several (black, red,
+    Severity makes the border ragged and sharp, the shape lopsided, the colours several (black, red,
     blue-white) and the spot larger and darker, each with a noise of its own.
     """
     y, x = grid(height, width)
-    share = np.clip(severity + rng.normal(0, 0.35, 5), -0.3, 1.8).tolist()
+    features = np.clip(severity + rng.normal(0, 0.35, 5), -0.3, 1.8).tolist()
+    size, ragged, lopsided, dark, colours = features
     skin = np.float32(style["skin"]) + 5 * smooth_noise(rng, height, width, 10)[:, :, None]
 
+    # The spot: inside of a border that is known by direction, with a soft edge.
     y0, x0 = rng.normal(0, 0.1, 2).astype(np.float32)
-    border = outline(rng, 0.40 + 0.13 * share[0], share[1], share[2])
+    border = outline(rng, 0.40 + 0.13 * size, ragged, lopsided)
     turn = np.arctan2(y - y0, x - x0) * np.float32(len(border) / (2 * np.pi))
     distance = np.hypot(y - y0, x - x0) - border[turn.astype(np.int32) % len(border)]
-    mask = soft(distance, 0.13 - 0.04 * share[1])[:, :, None]
-    picture = skin + mask * (
-        cv2.resize(pigment(rng, style, share[3], share[4]), (width, height)) - skin
-    )
+    mask = soft(distance, 0.13 - 0.04 * ragged)[:, :, None]
+    spot = cv2.resize(pigment(rng, style, dark, colours), (width, height))
+    image = skin + mask * (spot - skin)
 
+    # What the camera adds: uneven light, darker corners, a tint, hairs, noise.
     light = 1 + style["light"][0] * y + style["light"][1] * x - 0.12 * (y * y + x * x)
-    picture *= light[:, :, None] * np.float32(style["tint"])
-    hair(rng, picture, style["hairs"])
-    return finish(rng, picture, 4.0)
+    image *= light[:, :, None] * np.float32(style["tint"])
+    hair(rng, image, style["hairs"])
+    return finish(rng, image, 4.0)
 
 
 def outline(rng: np.random.Generator, size: float, ragged: float, lopsided: float) -> np.ndarray:
@@ -108,32 +107,33 @@ def pigment(rng: np.random.Generator, style: dict, dark: float, colours: float) 
     """The lesion's colour as a coarse field (48, 72, 3) float32: the patient's brown with patches
     of other colours."""
     shape = (48, 72)
-    colour = (
-        np.float32(style["lesion"] * (1.0 - 0.22 * dark))
-        + 12 * smooth_noise(rng, *shape, 8)[:, :, None]
-    )
+    brown = np.float32(style["lesion"] * (1.0 - 0.22 * dark))
+    colour = brown + 12 * smooth_noise(rng, *shape, 8)[:, :, None]
     for other in PATCHES:
-        patch = soft(1.35 - 0.75 * max(colours, 0) - smooth_noise(rng, *shape, 4), 0.35)[:, :, None]
+        level = 1.35 - 0.75 * max(colours, 0)  # how rare a patch of this colour is
+        patch = soft(level - smooth_noise(rng, *shape, 4), 0.35)[:, :, None]
         colour += 0.8 * patch * (other - colour)
     return colour
 
 
-def hair(rng: np.random.Generator, picture: np.ndarray, count: int) -> None:
-    """Draw thin dark curves across the picture, in place."""
-    height, width = picture.shape[:2]
+def hair(rng: np.random.Generator, image: np.ndarray, count: int) -> None:
+    """Draw thin dark curves across the image, in place."""
+    height, width = image.shape[:2]
     along = np.linspace(0, 1, 9)
     for _ in range(count):
-        start, end = rng.uniform(0, 1, 2) * (width, height), rng.uniform(0, 1, 2) * (width, height)
+        start = rng.uniform(0, 1, 2) * (width, height)
+        end = rng.uniform(0, 1, 2) * (width, height)
         bow = rng.normal(0, 0.1) * np.sin(np.pi * along)[:, None] * (end - start)[::-1]
         points = start + along[:, None] * (end - start) + bow
-        cv2.polylines(picture, [points.astype(np.int32)], False, (48, 36, 30), 1, cv2.LINE_AA)
+        cv2.polylines(image, [points.astype(np.int32)], False, (48, 36, 30), 1, cv2.LINE_AA)
 
 
-def finish(rng: np.random.Generator, picture: np.ndarray, noise: float) -> np.ndarray:
-    """Sensor noise, then uint8."""
-    grain = noise * rng.standard_normal(picture.shape[:2], np.float32)
-    picture = picture + (grain if picture.ndim == 2 else grain[:, :, None])
-    return np.clip(picture, 0, 255).astype(np.uint8)
+def finish(rng: np.random.Generator, image: np.ndarray, noise: float) -> np.ndarray:
+    """Sensor noise of that standard deviation, then uint8."""
+    grain = noise * rng.standard_normal(image.shape[:2], np.float32)
+    if image.ndim == 3:
+        grain = grain[:, :, None]
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
 def chest_style(rng: np.random.Generator) -> dict:
@@ -155,57 +155,60 @@ def chest(
     contrast), "PA" or "Lateral".
     """
     y, x = grid(height, width)
-    y, x = y / style["build"][0], x / style["build"][1]
-    share = np.clip(severity + rng.normal(0, 0.15, 5), 0, 1.6).tolist()
-    draw = side_view if view == "Lateral" else front_view
-    lungs, opacity = draw(rng, style, share, view == "AP", y, x)
+    y = y / style["build"][0]
+    x = x / style["build"][1]
+    findings = np.clip(severity + rng.normal(0, 0.15, 5), 0, 1.6).tolist()
+    if view == "Lateral":
+        lungs, opacity = side_view(rng, style, findings, y, x)
+    else:
+        lungs, opacity = front_view(rng, style, findings, view == "AP", y, x)
+
+    # Gray values: air is dark, the body bright, ribs and findings brighter.
     body = ellipse(y, x, (0.15, 0.0), (1.35, 1.0), 0.1)
     ribs = np.maximum(np.cos(9.5 * (y + 0.22 * np.abs(x)) + style["ribs"]), 0) ** 3
-    picture = 18 + body * (165 + style["tissue"] - 118 * lungs + 26 * ribs * lungs)
-    picture += opacity * (196 - picture)
-    picture += body * 5 * smooth_noise(rng, height, width, 12)
+    image = 18 + body * (165 + style["tissue"] - 118 * lungs + 26 * ribs * lungs)
+    image += opacity * (196 - image)
+    image += body * 5 * smooth_noise(rng, height, width, 12)
     contrast = style["exposure"] * rng.normal(1, 0.04) * (0.9 if view == "AP" else 1.0)
-    return finish(rng, (picture - 110) * contrast + 110, 4.0)
+    return finish(rng, (image - 110) * contrast + 110, 4.0)
 
 
 def front_view(
     rng: np.random.Generator,
     style: dict,
-    share: list[float],
+    findings: list[float],
     portable: bool,
     y: np.ndarray,
     x: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lungs and what whitens them, each (H, W) from 0 to 1, seen from the front."""
-    cardiomegaly, edema, consolidation, atelectasis, effusion = share
-    sick = rng.choice((-1, 1), 3).tolist()  # the side that each one-sided finding takes
-    base = {
-        side: 0.62 - 0.22 * atelectasis * (side == sick[1]) + rng.normal(0, 0.02)
-        for side in (-1, 1)
-    }
-    lungs = sum(
-        ellipse(y, x, (-0.12, 0.42 * side), (0.72, 0.33))
-        * soft(y - base[side] + 0.15 * (x * side - 0.42) ** 2, 0.05)
-        for side in (-1, 1)
-    )
+    cardiomegaly, edema, consolidation, atelectasis, effusion = findings
+    # The side, -1 or 1, that each one-sided finding takes.
+    consolidated, collapsed, wet = rng.choice((-1, 1), 3).tolist()
+
+    # Lungs: two ellipses over a diaphragm that a collapse lifts, the heart cut out.
+    lungs = 0.0
+    for side in (-1, 1):
+        base = 0.62 - 0.22 * atelectasis * (side == collapsed) + rng.normal(0, 0.02)
+        above = soft(y - base + 0.15 * (x * side - 0.42) ** 2, 0.05)
+        lungs = lungs + ellipse(y, x, (-0.12, 0.42 * side), (0.72, 0.33)) * above
     size = 0.30 + style["heart"] + 0.05 * portable + 0.15 * cardiomegaly
     heart = ellipse(y, x, (0.34, 0.12), (0.34, size)) + ellipse(y, x, (-0.3, 0.0), (0.8, 0.14))
     lungs = np.clip(lungs * (1 - heart), 0, 1)
 
+    # Edema: a haze around both hila.
     hila = sum(ellipse(y, x, (0.0, 0.28 * side), (0.5, 0.3), 0.3) for side in (-1, 1))
-    haze = (
-        0.45
-        * edema
-        * hila
-        * (1 + 0.25 * smooth_noise(rng, *np.broadcast_shapes(y.shape, x.shape), 14))
-    )
-    spot = (rng.uniform(-0.5, 0.3), sick[0] * rng.uniform(0.35, 0.55))
+    cloud = smooth_noise(rng, *np.broadcast_shapes(y.shape, x.shape), 14)
+    haze = 0.45 * edema * hila * (1 + 0.25 * cloud)
+    # Consolidation: a patch in one lung. Atelectasis: a line across it.
+    spot = (rng.uniform(-0.5, 0.3), consolidated * rng.uniform(0.35, 0.55))
     patch = 0.75 * consolidation * ellipse(y, x, spot, (0.24, 0.2), 0.1)
-    band = y - rng.uniform(0.1, 0.35) - 0.25 * x * sick[1]
-    line = 0.6 * atelectasis * np.exp(-((band / 0.05) ** 2)) * soft(-x * sick[1] + 0.1, 0.05)
-    level = 0.75 - 0.6 * effusion - 0.5 * effusion * np.maximum(x * sick[2] - 0.45, 0)
-    fluid = 0.95 * min(1, 3 * effusion) * soft(level - y, 0.06) * soft(0.08 - x * sick[2], 0.03)
-    fluid = fluid * ellipse(y, x, (-0.12, 0.42 * sick[2]), (0.95, 0.36))
+    band = y - rng.uniform(0.1, 0.35) - 0.25 * x * collapsed
+    line = 0.6 * atelectasis * np.exp(-((band / 0.05) ** 2)) * soft(-x * collapsed + 0.1, 0.05)
+    # Effusion: fluid from the bottom up, higher along the chest wall.
+    level = 0.75 - 0.6 * effusion - 0.5 * effusion * np.maximum(x * wet - 0.45, 0)
+    fluid = 0.95 * min(1, 3 * effusion) * soft(level - y, 0.06) * soft(0.08 - x * wet, 0.03)
+    fluid = fluid * ellipse(y, x, (-0.12, 0.42 * wet), (0.95, 0.36))
     opacity = 1 - (1 - np.clip(haze, 0, 1)) * (1 - patch) * (1 - line) * (1 - fluid)
     return lungs, np.clip(opacity, 0, 1) * np.clip(lungs + 0.3 * fluid, 0, 1)
 
@@ -213,13 +216,12 @@ def front_view(
 def side_view(
     rng: np.random.Generator,
     style: dict,
-    share: list[float],
-    _portable: bool,
+    findings: list[float],
     y: np.ndarray,
     x: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same seen from the side: findings overlap and are harder to see."""
-    cardiomegaly, edema, consolidation, atelectasis, effusion = share
+    cardiomegaly, edema, consolidation, atelectasis, effusion = findings
     lungs = ellipse(y, x, (-0.1, 0.05), (0.8, 0.62)) * soft(y - 0.55 - 0.35 * x, 0.06)
     spine = ellipse(y, x, (0.1, 0.62), (1.2, 0.12))
     heart = ellipse(y, x, (0.25, -0.25), (0.32, 0.24 + style["heart"] + 0.1 * cardiomegaly))

@@ -1,14 +1,16 @@
-"""Made patients: who they are, what they have, and the rows that the organisers' tables would hold
-about them.
+"""Synthetic patients: who they are, what they have, and the rows that the organisers' tables would
+hold about them.
 
-Every function draws from the generator it is given and returns a table with a row a picture.
+Every function draws from the generator it is given and returns a table with one row for each image.
 Columns beside the organiser's say how to draw it: `number` (of the patient, whose style all his
-pictures share), `severity` and `view`.
+images share), `severity` and `view`.
 
 A label follows from the columns (age, sex, site: a signal of their own), and from a risk of the
-patient's that no column tells, so that a patient's pictures share labels as well as looks and a
-split by picture leaks.
+patient's that no column shows, so that a patient's images share labels as well as looks and a
+split by image leaks.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ import pandas as pd
 SITE = "anatom_site_general_challenge"
 SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
 SITE_SHARES = (0.08, 0.15, 0.25, 0.5, 0.015, 0.005)
+MELANOMA_RATE = 0.07  # of the images of the SIIM-ISIC and ISIC 2024 downloads
 
 FINDINGS = (
     "No Finding",
@@ -34,54 +37,73 @@ FINDINGS = (
     "Support Devices",
 )
 DRAWN = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-PREVALENCE = (
-    0.14,
-    0.26,
-    0.10,
-    0.20,
-    0.36,
-)  # of the drawn findings; the data set's own, rarer ones raised a little
-UNCERTAIN = (
-    0.04,
-    0.06,
-    0.12,
-    0.15,
-    0.05,
-)  # chance that a study's label of each is -1, as in the data set
-SEVERITY_NOISE = 0.3  # of the pictures; the label moves it by 1
+# Of the drawn findings: the data set's own shares, the rarer ones raised a little.
+PREVALENCE = (0.14, 0.26, 0.10, 0.20, 0.36)
+# Chance that a study's label of each is -1, as in the data set.
+UNCERTAIN = (0.04, 0.06, 0.12, 0.15, 0.05)
+SEVERITY_NOISE = 0.3  # standard deviation over the images of a label; the label moves it by 1
 
 
 def numbered(rng: np.random.Generator, count: int, below: int = 10_000_000) -> np.ndarray:
     """`count` different numbers below `below`, in random order."""
-    found = np.unique(rng.integers(0, below, count + count // 8 + 16))
-    while len(found) < count:
-        found = np.union1d(found, rng.integers(0, below, count))
-    return rng.permutation(found)[:count]
+    numbers = np.unique(rng.integers(0, below, count + count // 8 + 16))
+    while len(numbers) < count:
+        numbers = np.union1d(numbers, rng.integers(0, below, count))
+    return rng.permutation(numbers)[:count]
+
+
+def name_rows(
+    rng: np.random.Generator, tables: Sequence[pd.DataFrame], column: str
+) -> tuple[str, str]:
+    """Give the rows of all tables their image ids (into `column`) and patient ids, in place; return
+    one of each to spare.
+
+    ISIC_0015719, IP_7279968: seven digits, in no order.
+    """
+    rows_in_all = sum(map(len, tables))
+    patients_in_all = 1 + max(int(rows["number"].max()) for rows in tables)
+    images = [f"ISIC_{number:07d}" for number in numbered(rng, rows_in_all + 1)]
+    patients = [f"IP_{number:07d}" for number in numbered(rng, patients_in_all + 1)]
+    start = 0
+    for rows in tables:
+        rows[column] = images[start : start + len(rows)]
+        rows["patient_id"] = [patients[number] for number in rows["number"]]
+        start += len(rows)
+    return images[start], patients[-1]
 
 
 def owners(
     rng: np.random.Generator, count: int, fewest: int, share: float, most: int
 ) -> np.ndarray:
-    """The patient, 0 upward, of each of `count` pictures: geometric numbers of pictures, `fewest`
-    to `most` each."""
+    """The patient, 0 upward, of each of `count` images: geometric numbers of images, `fewest` to
+    `most` each."""
     sizes = np.minimum(fewest - 1 + rng.geometric(share, count), most)
     return np.repeat(np.arange(count), sizes)[:count]
 
 
 def happens(rng: np.random.Generator, odds: np.ndarray, rate: float) -> np.ndarray:
-    """Bool: the chances expit(odds + c), with c such that they average `rate`; their number is
-    exact to 1."""
-    low, high = -30.0, 30.0
+    """Bool (N,): events with the chances expit(odds + c), c such that they average `rate`; their
+    number is exact to 1."""
+    # c by bisection: 60 halvings of [-30, 30] leave less than 1e-16 of it.
+    low = -30.0
+    high = 30.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (
-            (middle, high) if (1 / (1 + np.exp(-odds - middle))).mean() < rate else (low, middle)
-        )
+        if expit(odds + middle).mean() < rate:
+            low = middle
+        else:
+            high = middle
+    # Systematic sampling: an event wherever the running sum of chances passes a whole number.
     order = rng.permutation(len(odds))
-    total = np.cumsum(1 / (1 + np.exp(-odds[order] - low))) + rng.random()
+    total = np.cumsum(expit(odds[order] + low)) + rng.random()
     drawn = np.empty(len(odds), bool)
     drawn[order] = np.diff(np.floor(total), prepend=0) > 0
     return drawn
+
+
+def expit(odds: np.ndarray) -> np.ndarray:
+    """Log odds to chances."""
+    return 1 / (1 + np.exp(-odds))
 
 
 def missing(rng: np.random.Generator, count: int, share: float) -> np.ndarray:
@@ -90,31 +112,32 @@ def missing(rng: np.random.Generator, count: int, share: float) -> np.ndarray:
 
 
 def skin_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0) -> pd.DataFrame:
-    """SIIM-ISIC's train.csv for `count` pictures, `rate` of them melanomas; image_name and
-    patient_id stay blank."""
+    """SIIM-ISIC's train.csv for `count` images, `rate` of them melanomas; image_name and patient_id
+    stay blank.
+
+    Patients are numbered from `first`; each has 2 to 12 images.
+    """
+    # The patient's own facts, repeated for each of his images; the site is the image's.
     owner = owners(rng, count, 2, 0.35, 12)
     patients = owner[-1] + 1
     age = np.clip(np.round(rng.normal(50, 16, patients) / 5) * 5, 10, 90)[owner]
     male = rng.random(patients)[owner] < 0.52
     site = rng.choice(SITES, count, p=SITE_SHARES)
-    odds = (
-        1.2 * (age - 50) / 16
-        + 0.6 * male
-        + 1.0 * (site == "head/neck")
-        + rng.normal(0, 2.0, patients)[owner]
-    )
+    # The label: from the columns, and from a risk that no column shows.
+    risk = rng.normal(0, 2.0, patients)[owner]
+    odds = 1.2 * (age - 50) / 16 + 0.6 * male + 1.0 * (site == "head/neck") + risk
     target = happens(rng, odds, rate).astype(int)
     unknown = missing(rng, patients, 0.02)[owner]  # age and sex come from one form: both or neither
+    site_missing = missing(rng, count, 0.03)
+    benign = np.where(rng.random(count) < 0.8, "unknown", "nevus")
     return pd.DataFrame(
         {
             "image_name": "",
             "patient_id": "",
             "sex": np.where(unknown, None, np.where(male, "male", "female")),
             "age_approx": np.where(unknown, np.nan, age),
-            SITE: np.where(missing(rng, count, 0.03), None, site),
-            "diagnosis": np.where(
-                target, "melanoma", np.where(rng.random(count) < 0.8, "unknown", "nevus")
-            ),
+            SITE: np.where(site_missing, None, site),
+            "diagnosis": np.where(target, "melanoma", benign),
             "benign_malignant": np.where(target, "malignant", "benign"),
             "target": target,
             "number": first + owner,
@@ -127,16 +150,22 @@ def chest_rows(rng: np.random.Generator, split: str, count: int, first: int) -> 
     """CheXpert's train.csv for about `count` views of patients from number `first`; Path begins at
     the split.
 
-    One to three studies a patient in training, else one; most a frontal, some a lateral too, few a
-    lateral only. `severity` holds five numbers a row.
+    One to three studies a patient in training, else one; most have a frontal, some a lateral too, a
+    few a lateral only. `severity` holds five numbers a row.
     """
-    owner = owners(rng, count, 1, 0.55, 3) if split == "train" else np.arange(count)
+    # Patients and their studies.
+    if split == "train":
+        owner = owners(rng, count, 1, 0.55, 3)
+    else:
+        owner = np.arange(count)
     patients = owner[-1] + 1
     age = np.clip(rng.normal(60, 17, patients).astype(int), 18, 90)[owner]
     male = rng.random(patients)[owner] < 0.59
-    illness = (0.9 * (age - 60) / 17 + 0.3 * male + rng.normal(0, 0.7, patients)[owner])[:, None]
-    portable = rng.random(count) < 0.5 + 0.1 * np.clip(illness[:, 0], -2, 2)
-    odds = illness + 0.6 * portable[:, None] + rng.normal(0, 0.7, (patients, 5))[owner]
+    # Findings: an illness of the patient's that all share, and a risk of each finding's own.
+    illness = 0.9 * (age - 60) / 17 + 0.3 * male + rng.normal(0, 0.7, patients)[owner]
+    portable = rng.random(count) < 0.5 + 0.1 * np.clip(illness, -2, 2)
+    risks = rng.normal(0, 0.7, (patients, 5))[owner]
+    odds = illness[:, None] + 0.6 * portable[:, None] + risks
     sick = np.column_stack([happens(rng, odds[:, k], PREVALENCE[k]) for k in range(5)])
     studies = pd.DataFrame(
         {
@@ -149,6 +178,7 @@ def chest_rows(rng: np.random.Generator, split: str, count: int, first: int) -> 
             "row": np.arange(count),
         }
     )
+    # Views: the rows of the organiser's table.
     rows = views_of(rng, studies)[:count].reset_index(drop=True)
     present = sick[rows["row"]]
     rows["severity"] = list(present + rng.normal(0, 0.25, present.shape) * (1 + present))
@@ -156,40 +186,41 @@ def chest_rows(rng: np.random.Generator, split: str, count: int, first: int) -> 
         f"{split}/patient{row.number:05d}/study{row.study}/view{row.order}_{row.side.lower()}.jpg"
         for row in rows.itertuples()
     ]
-    return rows.rename(columns={"side": "Frontal/Lateral"})[
-        ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS, "number", "severity", "view"]
-    ]
+    rows = rows.rename(columns={"side": "Frontal/Lateral"})
+    facts = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"]
+    return rows[[*facts, *FINDINGS, "number", "severity", "view"]]
 
 
 def views_of(rng: np.random.Generator, studies: pd.DataFrame) -> pd.DataFrame:
-    """One row a view: frontal (AP where portable, else PA), beside 40 % of the PA ones a lateral,
-    few laterals only."""
-    frontal = studies.assign(
-        side="Frontal", order=1, view=np.where(studies["portable"], "AP", "PA")
-    )
-    frontal["AP/PA"] = frontal["view"]
+    """One row for each view: frontal (AP where portable, else PA); of the PA studies 40 % have a
+    lateral too and 6 % a lateral only."""
+    projection = np.where(studies["portable"], "AP", "PA")
+    frontal = studies.assign(side="Frontal", order=1, view=projection)
+    frontal["AP/PA"] = projection
     lateral = studies.assign(side="Lateral", order=2, view="Lateral", **{"AP/PA": None})
     draw = rng.random(len(studies))
-    alone = ~studies["portable"] & (draw > 0.94)
-    both = pd.concat(
-        [
-            frontal[~alone],
-            lateral[~studies["portable"] & (draw < 0.4)],
-            lateral[alone].assign(order=1),
-        ]
-    )
-    return both.sort_values(["row", "order"])
+    lateral_too = ~studies["portable"] & (draw < 0.4)
+    lateral_only = ~studies["portable"] & (draw > 0.94)
+    views = [
+        frontal[~lateral_only],
+        lateral[lateral_too],
+        lateral[lateral_only].assign(order=1),
+    ]
+    return pd.concat(views).sort_values(["row", "order"])
 
 
 def written_labels(rng: np.random.Generator, sick: np.ndarray, split: str) -> np.ndarray:
     """(studies, 14): in training 1, -1, 0 or NaN (blank), as a labeler of reports writes them;
     elsewhere 1 or 0."""
-    count, train = len(sick), split == "train"
+    count = len(sick)
+    train = split == "train"
     written = np.full((count, len(FINDINGS)), np.nan if train else 0.0)
     for k, name in enumerate(DRAWN):
-        said = np.where(sick[:, k], 1.0, np.where(train & (rng.random(count) < 0.7), np.nan, 0.0))
+        # A report seldom says what is absent: 70 % of the negatives stay blank.
+        negative = np.where(train & (rng.random(count) < 0.7), np.nan, 0.0)
+        certain = np.where(sick[:, k], 1.0, negative)
         doubtful = train & missing(rng, count, UNCERTAIN[k])
-        written[:, FINDINGS.index(name)] = np.where(doubtful, -1.0, said)
+        written[:, FINDINGS.index(name)] = np.where(doubtful, -1.0, certain)
     written[~sick.any(axis=1), FINDINGS.index("No Finding")] = 1.0
     written[sick[:, 1:4].any(axis=1), FINDINGS.index("Lung Opacity")] = 1.0
     written[rng.random(count) < 0.5, FINDINGS.index("Support Devices")] = 1.0
@@ -232,18 +263,24 @@ TBP = (
     "y",
     "z",
 )
-PLACES = (
-    "Torso Back Top Third",
-    "Torso Front Top Half",
-    "Left Leg - Upper",
-    "Right Arm - Lower",
-    "Head & Neck",
+# Places on the body: tbp_lv_location, tbp_lv_location_simple, anatom_site_general.
+PLACES = np.array(
+    [
+        ("Torso Back Top Third", "Torso Back", "posterior torso"),
+        ("Torso Front Top Half", "Torso Front", "anterior torso"),
+        ("Left Leg - Upper", "Left Leg", "lower extremity"),
+        ("Right Arm - Lower", "Right Arm", "upper extremity"),
+        ("Head & Neck", "Head & Neck", "head/neck"),
+    ]
 )
 
 
 def tile_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0) -> pd.DataFrame:
     """ISIC 2024's train-metadata.csv for `count` tiles, its 55 columns; isic_id and patient_id are
-    left blank."""
+    left blank.
+
+    Patients are numbered from `first`; each has 4 to 60 tiles.
+    """
     owner = owners(rng, count, 4, 0.1, 60)
     patients = owner[-1] + 1
     age = np.clip(np.round(rng.normal(58, 13, patients) / 5) * 5, 5, 85)[owner]
@@ -252,46 +289,37 @@ def tile_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0)
     target = happens(rng, odds, rate).astype(int)
     size = np.round(np.exp(rng.normal(1.2, 0.35, count) + 0.25 * target), 2)
     place = rng.integers(0, len(PLACES), count)
-    facts = {f"tbp_lv_{name}": np.round(rng.normal(10, 3, count), 4) for name in TBP}
+    # What the scanner measures; area and colour go with the label, the rest is noise.
+    measured = {f"tbp_lv_{name}": np.round(rng.normal(10, 3, count), 4) for name in TBP}
     lesions = [f"IL_{number:07d}" for number in numbered(rng, count)]
-    facts |= {
-        "tbp_lv_areaMM2": np.round(0.6 * size**2, 4),
-        "tbp_lv_norm_color": rng.gamma(2, 1, count) + target,
-        "tbp_lv_location": np.array(PLACES)[place],
-        "tbp_lv_location_simple": np.array(
-            [name.split(" -")[0].split(" Top")[0] for name in PLACES]
-        )[place],
-    }
+    measured["tbp_lv_areaMM2"] = np.round(0.6 * size**2, 4)
+    measured["tbp_lv_norm_color"] = rng.gamma(2, 1, count) + target
+    measured["tbp_lv_location"] = PLACES[place, 0]
+    measured["tbp_lv_location_simple"] = PLACES[place, 1]
+    age_missing = missing(rng, patients, 0.02)[owner]
+    sex_missing = missing(rng, patients, 0.03)[owner]
+    light = np.where(rng.random(patients)[owner] < 0.7, "3D: XP", "3D: white")
+    lesion_missing = missing(rng, count, 0.95) & (target == 0)
+    diagnosis = np.where(target, "Malignant", "Benign")
+    unknown = ("iddx_2", "iddx_3", "iddx_4", "iddx_5", "mel_mitotic_index", "mel_thick_mm")
     return pd.DataFrame(
         {
             "isic_id": "",
             "target": target,
             "patient_id": "",
-            "age_approx": np.where(missing(rng, patients, 0.02)[owner], np.nan, age),
-            "sex": np.where(
-                missing(rng, patients, 0.03)[owner], None, np.where(male, "male", "female")
-            ),
-            "anatom_site_general": np.array(
-                (
-                    "posterior torso",
-                    "anterior torso",
-                    "lower extremity",
-                    "upper extremity",
-                    "head/neck",
-                )
-            )[place],
+            "age_approx": np.where(age_missing, np.nan, age),
+            "sex": np.where(sex_missing, None, np.where(male, "male", "female")),
+            "anatom_site_general": PLACES[place, 2],
             "clin_size_long_diam_mm": size,
             "image_type": "TBP tile: close-up",
-            "tbp_tile_type": np.where(rng.random(patients)[owner] < 0.7, "3D: XP", "3D: white"),
-            **facts,
+            "tbp_tile_type": light,
+            **measured,
             "attribution": "Made data",
             "copyright_license": "CC-0",
-            "lesion_id": np.where(missing(rng, count, 0.95) & (target == 0), None, lesions),
-            "iddx_full": np.where(target, "Malignant", "Benign"),
-            "iddx_1": np.where(target, "Malignant", "Benign"),
-            **dict.fromkeys(
-                ("iddx_2", "iddx_3", "iddx_4", "iddx_5", "mel_mitotic_index", "mel_thick_mm")
-            ),
+            "lesion_id": np.where(lesion_missing, None, lesions),
+            "iddx_full": diagnosis,
+            "iddx_1": diagnosis,
+            **dict.fromkeys(unknown),
             "tbp_lv_dnn_lesion_confidence": np.round(rng.uniform(50, 100, count), 4),
             "number": first + owner,
             "severity": target + rng.normal(0, SEVERITY_NOISE, count),

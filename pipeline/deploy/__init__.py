@@ -1,2 +1,2 @@
-"""Submissions that run elsewhere: packages for Kaggle and CodaLab, what runs there, their
-rehearsals."""
+"""Submissions that run elsewhere: packages for Kaggle and CodaLab (this folder), the programs that
+run there (away), and their rehearsals at home (rehearsal)."""

@@ -1,16 +1,16 @@
-"""A bundle for CodaLab: `python src/predict.py valid_image_paths.csv predictions.csv`, as
-CheXpert's organiser runs it.
+"""Write a bundle for CodaLab, which the organiser of CheXpert runs as
+`python src/predict.py valid_image_paths.csv predictions.csv`.
 
     python -m pipeline.deploy.codalab chexpert
 
-reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights they speak of;
+reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights that they name;
         data/<comp>/images.csv
-writes  submissions/<comp>/codalab/src/         predict.py, the code and the networks: all that is uploaded
+writes  submissions/<comp>/codalab/src/         predict.py, code and networks: all that is uploaded
                                   /Dockerfile   an image to run it in
-                                  /README.md    the `cl` lines to type
+                                  /README.md    the `cl` commands to type
 
 `make codalab-rehearse` runs the bundle first: alone, in an empty folder and a fresh environment,
-without the net.
+without the network.
 """
 
 import argparse
@@ -21,19 +21,10 @@ from pipeline.core.artifacts.paths import submissions_folder
 from pipeline.core.config.competition import load
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
-from pipeline.deploy.package import write_package
+from pipeline.deploy.environments import CODALAB_IMAGE, CODALAB_INSTALLS
+from pipeline.deploy.package import megabytes, write_package
 
-IMAGE = "pytorch/pytorch:2.6.0-cuda12.4-cudnn9-runtime"  # the oldest torch that the code runs on: old drivers take it
-NEEDED = (
-    "timm",
-    "opencv-python-headless",
-    "pandas",
-    "safetensors",
-    "numba",
-    "tqdm",
-)  # beyond what that image holds
-
-PREDICT = '''"""One row a study for the pictures in a list.
+PREDICT = '''"""One row for each study of the images in a list.
 
     python src/predict.py valid_image_paths.csv predictions.csv
 """
@@ -58,8 +49,8 @@ RUN pip install --no-cache-dir {packages}
 
 README = """# {title} on CodaLab
 
-`src` predicts on its own: no network, nothing written beside the predictions, {megabytes:.0f} MB of networks and at
-most 2 GB of memory besides, a GPU where there is one.
+`src` predicts on its own: no network, nothing written beside the predictions, {size:.0f} MB of
+weights and at most 2 GB of memory besides, a GPU where there is one.
 
 Try it at home first: `make codalab-rehearse COMP={competition}`.
 
@@ -72,9 +63,10 @@ Try it at home first: `make codalab-rehearse COMP={competition}`.
     cl edit predictions-NAME --tags chexpert-submit
     cl edit predictions-NAME --description "NAME (ensemble) (Institution) link"
 
-NAME is one word. The description's last parenthesis is read as the institution. Five submissions a day and twenty in
-all, failed ones among them. `valid_image_paths.csv` and `CheXpert-v1.0` are the organiser's bundles on the worksheet of
-the tutorial; for the score they are replaced by the hidden ones and the whole chain runs again.
+NAME is one word. The description's last parenthesis is read as the institution. Five submissions a
+day and twenty in all, failed ones among them. `valid_image_paths.csv` and `CheXpert-v1.0` are the
+organiser's bundles on the worksheet of the tutorial; for the score they are replaced by the hidden
+ones and the whole chain runs again.
 """
 
 
@@ -85,31 +77,34 @@ def main(arguments: argparse.Namespace) -> None:
             f"pipeline/competitions/{competition.name}.py scores images; a CodaLab bundle writes "
             "studies"
         )
+    # All that is uploaded.
     folder = submissions_folder(competition.name) / "codalab"
-    about = write_package(competition, folder / "src", zipped=False)
+    package = write_package(competition, folder / "src", zipped=False)
     write_text(folder / "src" / "predict.py", PREDICT)
-    packages = " ".join(f"{name}=={version(name)}" for name in NEEDED)
+
+    # How to run it: the versions of this machine, so that it computes there what it computes here.
+    packages = " ".join(f"{name}=={version(name)}" for name in CODALAB_INSTALLS)
     write_text(folder / "Dockerfile", DOCKERFILE.format(image=arguments.image, packages=packages))
-    size = sum(path.stat().st_size for path in (folder / "src").glob("*.safetensors")) / 1e6
-    write_text(
-        folder / "README.md",
-        README.format(title=competition.task.title, competition=competition.name, megabytes=size),
-    )
+    size = megabytes((folder / "src").glob("*.safetensors"))
+    readme = README.format(title=competition.task.title, competition=competition.name, size=size)
+    write_text(folder / "README.md", readme)
     print(
-        f"{folder}: {len(about['networks'])} networks, {size:.0f} MB; {folder / 'README.md'} says "
-        "what to type"
+        f"{folder}: {len(package['networks'])} networks, {size:.0f} MB; "
+        f"{folder / 'README.md'} says what to type"
     )
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument(
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument(
         "competition", metavar="COMPETITION", help="chexpert, or another that is scored by study"
     )
-    made.add_argument(
-        "--image", default=IMAGE, help=f"the Docker image to start from (default {IMAGE})"
+    options.add_argument(
+        "--image",
+        default=CODALAB_IMAGE,
+        help=f"the Docker image to start from (default {CODALAB_IMAGE})",
     )
-    return made
+    return options
 
 
 if __name__ == "__main__":

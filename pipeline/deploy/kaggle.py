@@ -1,20 +1,22 @@
-"""A folder to upload to Kaggle: a dataset with networks and code, and notebooks that predict and
-train without the net.
+"""Write a folder to upload to Kaggle: a dataset with networks and code, and notebooks that predict
+and train without the network.
 
     python -m pipeline.deploy.kaggle melanoma --owner your-kaggle-name
 
-reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights they speak of;
+reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights that they name;
         data/<comp>/images.csv
-writes  submissions/<comp>/kaggle/dataset/   dataset-metadata.json and the package (deploy/package.py tells its files)
+writes  submissions/<comp>/kaggle/dataset/   dataset-metadata.json and the package, whose files
+                                             deploy/package.py lists
                                  /predict/   kernel-metadata.json notebook.ipynb: predicts the test
                                              set it finds mounted
                                  /train/     the same for training, hours at a time, with --train
                                              TARGET; needs no ensemble: the dataset then holds code
                                              alone
 
-Upload:   kaggle datasets create -p submissions/<comp>/kaggle/dataset     (later: kaggle datasets version -p ... -m ...)
+Upload:   kaggle datasets create -p submissions/<comp>/kaggle/dataset
+          (later: kaggle datasets version -p ... -m ...)
           kaggle kernels push -p submissions/<comp>/kaggle/predict
-`make kaggle-rehearse` runs the very notebook first, without the net.
+`make kaggle-rehearse` runs the very notebook first, without the network.
 """
 
 import argparse
@@ -34,10 +36,10 @@ from pipeline.deploy.notebook import (
     notebook,
     reference,
 )
-from pipeline.deploy.package import write_package
+from pipeline.deploy.package import megabytes, write_package
 from pipeline.deploy.wheels import add_wheels
 
-SOURCES = Path(__file__).parent / "away"
+SCRIPTS = Path(__file__).parent / "away"  # the notebooks, as notebook_<kind>.py
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -46,69 +48,121 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle"
         )
-    titles = {
-        kind: f"{competition.name.replace('_', ' ')} {kind}"
-        for kind in ("package", "predict", "train")
-    }
-    dataset = reference(arguments.owner, checked(titles["package"], 6))
     folder = submissions_folder(competition.name) / "kaggle"
-    about = write_package(
-        competition, folder / "dataset", zipped=True, code_only=code_only(competition, arguments)
-    )
-    add_wheels(folder / "dataset", about, arguments.python)
-    write_json(
-        folder / "dataset" / "dataset-metadata.json",
-        dataset_metadata(
-            arguments.owner,
-            titles["package"],
-            f"Networks and code for {competition.name}"[:80],
-            arguments.licence,
-        ),
-    )
+    package = write_dataset(competition, folder / "dataset", arguments)
 
-    hours = seconds(arguments.time_limit) / 3600
-    shared = {"SLUG": competition.task.slug, "PACKAGE": competition.name, "HOURS": hours}
-    kinds = ["predict"] * bool(about["networks"]) + ["train"] * bool(arguments.train)
-    for kind in kinds:
-        own = (
-            (reference(arguments.owner, titles["train"]),)
-            if arguments.resume and kind == "train"
-            else ()
-        )
-        settings = shared | (
-            {"TARGET": target(competition, arguments.train)} if kind == "train" else {}
-        )
-        write_kernel(
-            folder / kind,
-            f"notebook_{kind}.py",
-            settings,
-            kernel_metadata(
-                arguments.owner,
-                titles[kind],
-                competition.task.slug,
-                dataset,
-                own,
-                internet=kind == "train",
-            ),
-        )
-    size = sum(path.stat().st_size for path in (folder / "dataset").iterdir()) / 1e6
-    print(
-        f"{folder}: {len(about['networks'])} networks, {size:.0f} MB; upload it with\n"
-        f"  kaggle datasets create -p {folder / 'dataset'}"
-    )
+    # Notebooks: one that predicts where there are networks, one that trains where it is asked for.
+    kinds = []
+    if package["networks"]:
+        write_predict(competition, folder / "predict", arguments)
+        kinds.append("predict")
+    if arguments.train:
+        write_train(competition, folder / "train", arguments)
+        kinds.append("train")
+
+    size = megabytes((folder / "dataset").iterdir())
+    print(f"{folder}: {len(package['networks'])} networks, {size:.0f} MB; upload it with")
+    print(f"  kaggle datasets create -p {folder / 'dataset'}")
     for kind in kinds:
         print(f"  kaggle kernels push -p {folder / kind}")
 
 
+def title_of(competition: Competition, kind: str) -> str:
+    """The title on Kaggle of the "package" (the dataset) or of the notebook that does "predict" or
+    "train"."""
+    return f"{competition.name.replace('_', ' ')} {kind}"
+
+
+def write_dataset(competition: Competition, folder: Path, arguments: argparse.Namespace) -> dict:
+    """Write the dataset and return what its package.json says."""
+    title = title_of(competition, "package")
+    # Refused before the weights are copied: an owner or title that Kaggle would refuse.
+    reference(arguments.owner, checked(title, 6))
+
+    # Without an ensemble there is nothing to predict with; training needs the code alone.
+    predicts = (models_folder(competition.name) / "ensemble.json").is_file()
+    code_only = bool(arguments.train) and not predicts
+    package = write_package(competition, folder, zipped=True, code_only=code_only)
+    add_wheels(folder, package, arguments.python)
+    subtitle = f"Networks and code for {competition.name}"[:80]
+    metadata = dataset_metadata(arguments.owner, title, subtitle, arguments.licence)
+    write_json(folder / "dataset-metadata.json", metadata)
+    return package
+
+
+def write_predict(competition: Competition, folder: Path, arguments: argparse.Namespace) -> None:
+    """The notebook that predicts, without the internet: a competition that reruns notebooks on its
+    hidden test set takes no other."""
+    write_kernel(
+        folder,
+        "notebook_predict.py",
+        shared_settings(competition, arguments),
+        kernel_metadata(
+            arguments.owner,
+            title_of(competition, "predict"),
+            competition.task.slug,
+            reference(arguments.owner, title_of(competition, "package")),
+        ),
+    )
+
+
+def write_train(competition: Competition, folder: Path, arguments: argparse.Namespace) -> None:
+    """The notebook that trains; with --resume its own last output is attached to it."""
+    title = title_of(competition, "train")
+    settings = shared_settings(competition, arguments)
+    settings["TARGET"] = checked_target(competition, arguments.train)
+    write_kernel(
+        folder,
+        "notebook_train.py",
+        settings,
+        kernel_metadata(
+            arguments.owner,
+            title,
+            competition.task.slug,
+            reference(arguments.owner, title_of(competition, "package")),
+            kernels=(reference(arguments.owner, title),) if arguments.resume else (),
+            internet=True,
+        ),
+    )
+
+
+def shared_settings(competition: Competition, arguments: argparse.Namespace) -> dict:
+    """The values of the `settings` cell that both notebooks have."""
+    return {
+        "SLUG": competition.task.slug,
+        "PACKAGE": competition.name,
+        "HOURS": seconds(arguments.time_limit) / 3600,
+    }
+
+
+def checked_target(competition: Competition, text: str) -> str:
+    """The training notebook's target, or a UserError where this competition has none of that
+    name."""
+    target = parse_target(text)
+    if target.competition != competition.name:
+        raise UserError(f"--train {text}: not a target of {competition.name}")
+    if target.run:
+        competition.run(target.run)
+    return str(target)
+
+
+def write_kernel(folder: Path, script: str, settings: dict, metadata: dict) -> None:
+    """A notebook made of a script of `away`, and the metadata to push it with."""
+    write_json(folder / metadata["code_file"], notebook(SCRIPTS / script, settings))
+    write_json(folder / "kernel-metadata.json", metadata)
+
+
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("competition", metavar="COMPETITION", help="melanoma, ...")
-    made.add_argument("--owner", required=True, metavar="NAME", help="your user name on Kaggle")
-    made.add_argument(
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("competition", metavar="COMPETITION", help="melanoma, ...")
+    options.add_argument("--owner", required=True, metavar="NAME", help="your user name on Kaggle")
+    options.add_argument(
         "--licence", default=LICENCE, help=f"of the dataset, as Kaggle names it (default {LICENCE})"
     )
-    made.add_argument("--time-limit", default="8.5h", help="for the whole notebook (default 8.5h)")
-    made.add_argument(
+    options.add_argument(
+        "--time-limit", default="8.5h", help="for the whole notebook (default 8.5h)"
+    )
+    options.add_argument(
         "--python",
         nargs="*",
         default=[],
@@ -116,38 +170,16 @@ def parser() -> argparse.ArgumentParser:
         help="Kaggle's Python, where it is not yours: "
         "wheels of compiled packages are fetched for it",
     )
-    made.add_argument(
+    options.add_argument(
         "--train",
         default="",
         metavar="TARGET",
         help="write a notebook that trains this run or fold",
     )
-    made.add_argument(
+    options.add_argument(
         "--resume", action="store_true", help="attach the training notebook's own last output to it"
     )
-    return made
-
-
-def code_only(competition: Competition, arguments: argparse.Namespace) -> bool:
-    """True where there is nothing to predict with yet and a training notebook is asked for."""
-    return (
-        bool(arguments.train) and not (models_folder(competition.name) / "ensemble.json").is_file()
-    )
-
-
-def target(competition: Competition, text: str) -> str:
-    """The training notebook's target, checked."""
-    wanted = parse_target(text)
-    if wanted.competition != competition.name:
-        raise UserError(f"--train {text}: not a target of {competition.name}")
-    if wanted.run:
-        competition.run(wanted.run)
-    return str(wanted)
-
-
-def write_kernel(folder: Path, script: str, settings: dict, metadata: dict) -> None:
-    write_json(folder / metadata["code_file"], notebook(SOURCES / script, settings))
-    write_json(folder / "kernel-metadata.json", metadata)
+    return options
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Notebooks and their metadata, as Kaggle's client wants them.
+"""Notebooks and their metadata, in the form that Kaggle's client takes.
 
-A notebook is kept as a script with `# %%` marks (this folder's kernel_*.py), so that it is linted
-and run like any other program. Its docstring becomes the text on top; its `settings` cell is
-replaced when it is written.
+A notebook is kept as a script with `# %%` marks (away/notebook_*.py), so that it is linted and run
+like any other program. Its docstring becomes the text on top; its `settings` cell is replaced when
+it is written.
 """
 
 import ast
@@ -24,16 +24,16 @@ def slug(title: str) -> str:
 
 def checked(title: str, shortest: int) -> str:
     """The title, or a UserError where it or its slug is too short or too long for Kaggle."""
-    for what in (title, slug(title)):
-        if not shortest <= len(what) <= 50:
+    for text in (title, slug(title)):
+        if not shortest <= len(text) <= 50:
             raise UserError(
-                f"{what!r}: Kaggle takes titles and slugs of {shortest} to 50 characters"
+                f"{text!r}: Kaggle takes titles and slugs of {shortest} to 50 characters"
             )
     return title
 
 
 def reference(owner: str, title: str) -> str:
-    """owner/slug, or a UserError for an owner that is no user name."""
+    """owner/slug, or a UserError where the owner cannot be a user name."""
     if not OWNER.fullmatch(owner):
         raise UserError(
             f"OWNER={owner!r} is no Kaggle user name (lower case letters, digits, - and _)"
@@ -85,8 +85,6 @@ def notebook(script: Path, settings: dict) -> dict:
     """A script with a docstring and `# %%` marks as a notebook (nbformat 4.5), its settings cell of
     these values."""
     text = script.read_text(encoding="utf-8")
-    marks = list(MARK.finditer(text))
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
     cells = [
         {
             "cell_type": "markdown",
@@ -95,16 +93,19 @@ def notebook(script: Path, settings: dict) -> dict:
             "source": ast.get_docstring(ast.parse(text)),
         }
     ]
+    # A cell is what lies between two marks; nothing but the docstring lies before the first.
+    marks = list(MARK.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for number, (mark, end) in enumerate(zip(marks, ends, strict=True)):
-        body = text[mark.end() : end].strip("\n")
+        source = text[mark.end() : end].strip("\n")
         if mark[1].strip() == "settings":
-            body = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
+            source = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
         cells.append(
             {
                 "cell_type": "code",
                 "id": f"cell-{number}",
                 "metadata": {},
-                "source": body,
+                "source": source,
                 "execution_count": None,
                 "outputs": [],
             }

@@ -1,25 +1,24 @@
-"""What travels: the networks of an ensemble, how they are averaged, and the code, in one folder.
+"""The package of an ensemble: its networks, how they are averaged, and the code, in one folder.
 
     package.json                what there is and how it is put together
     quantiles.json              frozen maps from score to quantile, for the blend that needs them
     <run>-fold<k>.safetensors   networks, each with its run, labels and resize specification in its
                                 header
     metadata-fold<k>.safetensors
-    code.zip or pipeline/       this package of Python modules, without the paper's
+    code.zip or pipeline/       this package of Python modules, without what never runs away from
+                                home: the paper's programs, the demo, the rehearsals
 
-Sub-folders are avoided because Kaggle's client leaves them out.
+There are no sub-folders where the code is zipped, because Kaggle's client leaves them out.
 """
 
-import json
 import shutil
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
-
-from pipeline.core.artifacts.files import file_hash, write_json
-from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.paths import fold_folder, models_folder
+from pipeline.core.artifacts.files import file_hash, read_json, write_json
+from pipeline.core.artifacts.labels import prevalence
+from pipeline.core.artifacts.paths import FINETUNED, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import (
     provenance,
     read_weights_header,
@@ -31,28 +30,37 @@ from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json
 from pipeline.core.runtime.errors import UserError
 
-MADE_LATER = ("width", "height", "phash")  # columns that images.csv has only after `prepare`
-NOTHING = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}
-LEFT_OUT = ("paper", "__pycache__")
+MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
+NO_ENSEMBLE = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}
+LEFT_OUT = ("paper", "demo", "deploy/rehearsal")  # folders of `pipeline` that do not travel
+ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
 
 
 def write_package(
     competition: Competition, folder: Path, zipped: bool, code_only: bool = False
 ) -> dict:
     """Fill a new folder with the package of a competition's ensemble and return what package.json
-    says."""
-    ensemble = NOTHING if code_only else read_ensemble(competition)
-    growing = folder.with_name(f".{folder.name}.new")
-    for old in (growing, folder):
+    says. An older folder of that name is deleted."""
+    ensemble = NO_ENSEMBLE if code_only else read_ensemble(competition)
+    unfinished = folder.with_name(f".{folder.name}.new")
+    for old in (unfinished, folder):
         shutil.rmtree(old, ignore_errors=True)
-    growing.mkdir(parents=True)
-    networks = copy_networks(competition, ensemble, growing)
+    unfinished.mkdir(parents=True)
+
+    # Networks, and the maps that their blend may need.
+    networks = copy_networks(competition, ensemble, unfinished)
     if networks:
-        shutil.copyfile(
-            models_folder(competition.name) / "quantiles.json", growing / "quantiles.json"
-        )
-    (zip_code if zipped else copy_code)(growing, competition.name)
-    about = provenance(
+        quantiles = models_folder(competition.name) / "quantiles.json"
+        shutil.copyfile(quantiles, unfinished / "quantiles.json")
+
+    # Code.
+    if zipped:
+        zip_code(unfinished, competition.name)
+    else:
+        copy_code(unfinished, competition.name)
+
+    # What there is; add_wheels completes `wheels`.
+    contents = provenance(
         competition=competition.name,
         file=competition.submission.file,
         id_column=competition.submission.id_column,
@@ -66,99 +74,95 @@ def write_package(
         networks=networks,
         wheels={},
     )
-    write_json(growing / "package.json", about)
-    growing.replace(folder)
-    return about
+    write_json(unfinished / "package.json", contents)
+    unfinished.replace(folder)
+    return contents
 
 
 def read_ensemble(competition: Competition) -> dict:
-    """ensemble.json, made from today's tables; UserError where the metadata network wants what only
-    `prepare` knows."""
-    path, task = models_folder(competition.name) / "ensemble.json", competition.task
-    if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such file; `make ensemble COMP={competition.name}` makes it"
-        )
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    require_hashes(path, facts["hashes"], table_hashes(competition.name))
-    for column in (*task.numeric, *task.categorical):
-        if column in MADE_LATER and METADATA in facts["members"]:
-            raise UserError(
-                f"patient column {column!r} is measured by `prepare`, which a package does not "
-                "run; leave "
-                f"it out of numeric and categorical in pipeline/competitions/{competition.name}.py"
-            )
-    return facts
+    """ensemble.json, made from today's tables; UserError where the metadata network needs columns
+    that only `prepare` measures."""
+    path = models_folder(competition.name) / "ensemble.json"
+    ensemble = read_json(path, f"make ensemble COMP={competition.name}")
+    require_hashes(path, ensemble["hashes"], table_hashes(competition.name))
+    if METADATA in ensemble["members"]:
+        for column in (*competition.task.numeric, *competition.task.categorical):
+            if column in MEASURED_BY_PREPARE:
+                raise UserError(
+                    f"patient column {column!r} is measured by `prepare`, which a package does not "
+                    "run; leave it out of numeric and categorical in "
+                    f"pipeline/competitions/{competition.name}.py"
+                )
+    return ensemble
 
 
 def copy_networks(competition: Competition, ensemble: dict, folder: Path) -> list[dict]:
     """Copy the weights and list them in order of value: every run's first fold, the best run first,
-    then the second folds, ...; the metadata networks are listed last and cost nothing."""
-    value, networks = out_of_fold(competition) if ensemble["members"] else {}, []
-    for name in filter(lambda member: counts(member, ensemble), ensemble["members"]):
+    then the second folds, and so on; the metadata networks are listed last and cost nothing."""
+    aucs = out_of_fold(competition) if ensemble["members"] else {}
+    networks = []
+    for member in ensemble["members"]:
+        if not has_weight(member, ensemble):
+            continue
         for turn, fold in enumerate(ensemble["folds"]):
-            path = fold_folder(competition.name, name, fold) / "finetuned.safetensors"
+            path = fold_folder(competition.name, member, fold) / FINETUNED
             require_hashes(path, read_weights_header(path)["hashes"], ensemble["hashes"])
-            file = f"{name}-fold{fold}.safetensors"
+            file = f"{member}-fold{fold}.safetensors"
             shutil.copyfile(path, folder / file)
             networks.append(
                 {
-                    "member": name,
+                    "member": member,
                     "fold": fold,
                     "file": file,
                     "sha256": file_hash(path),
                     "turn": turn,
-                    "auc": value.get(name, 0.0),
+                    "auc": aucs.get(member, 0.0),
                 }
             )
-    return sorted(
-        networks,
-        key=lambda one: (one["member"] == METADATA, one["turn"], -one["auc"], one["member"]),
-    )
+    return sorted(networks, key=rank)
 
 
-def counts(member: str, ensemble: dict) -> bool:
+def rank(network: dict) -> tuple:
+    """Sorting key: image networks first, one fold of every run before the next, the best first."""
+    is_metadata = network["member"] == METADATA
+    return is_metadata, network["turn"], -network["auc"], network["member"]
+
+
+def has_weight(member: str, ensemble: dict) -> bool:
     """False for a member of weight 0: a near-duplicate, or metadata that is not blended in."""
-    return (
-        ensemble["metadata"] > 0
-        if member == METADATA
-        else any(ensemble["weights"][member].values())
-    )
+    if member == METADATA:
+        return ensemble["metadata"] > 0
+    return any(ensemble["weights"][member].values())
 
 
 def out_of_fold(competition: Competition) -> dict[str, float]:
-    """member -> its mean out-of-fold AUC after stage 2 (over the labels it predicts)."""
-    table = read_csv(
-        models_folder(competition.name) / "scores.csv", ("member", "stage", "label", "auc")
-    )
+    """Member -> its mean out-of-fold AUC after stage 2, over the labels that it predicts."""
+    path = models_folder(competition.name) / "scores.csv"
+    table = read_csv(path, ("member", "stage", "label", "auc"))
     table = table[(table["stage"] != "CE") & (table["label"] != "mean")]
     return table.groupby("member")["auc"].mean().fillna(0.0).to_dict()
 
 
 def prior(competition: Competition) -> dict[str, float]:
-    """Label -> share of positives among the training images."""
-    task, images = competition.task, read_images(competition.name)
-    train = images[images["split"] == "train"]
-    shares = (
-        pd.DataFrame(truth(train, task.labels, task), columns=list(task.labels)).mean().fillna(0.5)
-    )
+    """Label -> share of positives among the training images, 0.5 where no label is known."""
+    shares = prevalence(read_images(competition.name), competition.task).fillna(0.5)
     return {label: round(float(share), 6) for label, share in shares.items()}
 
 
 def modules(competition: str) -> dict[str, Path]:
-    """Path inside the package -> file: all of `pipeline` but the paper's programs, and of the
-    competitions this one and what begins with an underscore."""
-    root, found = Path(__file__).parents[1], {}
+    """Path inside the package -> file: all of `pipeline` but LEFT_OUT, and of the competitions this
+    one and those whose names begin with an underscore."""
+    root = Path(__file__).parents[1]
+    paths = {}
     for path in sorted(root.rglob("*.py")):
         inside = path.relative_to(root)
-        other = (
-            inside.parts[0] == "competitions"
-            and inside.stem != competition
-            and not inside.stem.startswith("_")
-        )
-        if not other and inside.parts[0] not in LEFT_OUT:
-            found[f"pipeline/{inside.as_posix()}"] = path
-    return found
+        if inside.as_posix().startswith(tuple(f"{folder}/" for folder in LEFT_OUT)):
+            continue
+        shared = inside.stem.startswith("_")
+        if inside.parts[0] == "competitions" and inside.stem != competition and not shared:
+            continue
+        paths[f"pipeline/{inside.as_posix()}"] = path
+    return paths
 
 
 def copy_code(folder: Path, competition: str) -> None:
@@ -168,11 +172,17 @@ def copy_code(folder: Path, competition: str) -> None:
 
 
 def zip_code(folder: Path, competition: str) -> None:
-    """code.zip, with fixed times so that the same code gives the same bytes."""
-    with zipfile.ZipFile(folder / "code.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    """code.zip, the same bytes for the same code."""
+    with zipfile.ZipFile(folder / "code.zip", "w") as archive:
         for inside, path in modules(competition).items():
-            archive.writestr(
-                zipfile.ZipInfo(inside, (2020, 1, 1, 0, 0, 0)),
-                path.read_bytes(),
-                zipfile.ZIP_DEFLATED,
-            )
+            add_to_zip(archive, inside, path.read_bytes())
+
+
+def add_to_zip(archive: zipfile.ZipFile, name: str, content: str | bytes) -> None:
+    """Add one compressed file whose bytes do not depend on the clock."""
+    archive.writestr(zipfile.ZipInfo(name, ZIP_TIME), content, zipfile.ZIP_DEFLATED)
+
+
+def megabytes(paths: Iterable[Path]) -> float:
+    """The size of some files together, in MB of a million bytes."""
+    return sum(path.stat().st_size for path in paths) / 1e6

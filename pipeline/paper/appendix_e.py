@@ -3,10 +3,13 @@ its score?
 
     python -m pipeline.paper.appendix_e
 
-reads nothing; prints every case of E.1 to E.4 beside the paper's number, writes
-pipeline/paper/figures/appendix_e.png. The gradients are autograd's through the library's own
-losses, with a and b held at the stated means. Where the paper misprints, our value stands: B = +.25
-in E.2 is the positive direction, and in E.4 C is max(.75, m), not m.
+reads   nothing
+writes  pipeline/paper/figures/appendix_e.png, and prints every case of E.1 to E.4 beside the
+        paper's number
+
+The gradients are autograd's through the library's own losses, with a and b held at the stated
+means. Where the paper misprints, our value is used: B = +.25 in E.2 is the positive direction, and
+in E.4 C is max(.75, m), not m.
 """
 
 import argparse
@@ -51,24 +54,23 @@ CASES = (
 
 
 def slopes(scores: torch.Tensor, y: int, a: float, b: float, margin: float | None) -> torch.Tensor:
-    """The appendix's B (y = 1) or C (y = 0) at each score (N,): h - a - alpha, h - b + alpha at the
-    best alpha.
+    """The appendix's B (y = 1) or C (y = 0) at each score (N,), float64: h - a - alpha, h - b +
+    alpha at the best alpha.
 
     One score of each class at a time goes through the loss with p = 1/2, so dF/dh = (2/2)(1/2) B.
     """
-    loss = (
-        AUCSquare(prior=0.5) if margin is None else AUCMargin(margin=margin, prior=0.5)
-    ).double()
-    alpha = (1.0 if margin is None else margin) + b - a
+    if margin is None:
+        loss = AUCSquare(prior=0.5).double()
+        alpha = 1.0 + b - a
+    else:
+        loss = AUCMargin(margin=margin, prior=0.5).double()
+        alpha = max(0.0, margin + b - a)
     values = []
     for score in scores:
         with torch.no_grad():
-            for name, value in (
-                ("a", a),
-                ("b", b),
-                ("alpha", alpha if margin is None else max(0.0, alpha)),
-            ):
-                getattr(loss, name).fill_(value)
+            loss.a.fill_(a)
+            loss.b.fill_(b)
+            loss.alpha.fill_(alpha)
         pair = torch.stack([score, torch.zeros_like(score)]).double().requires_grad_()
         loss(pair, torch.tensor([float(y), float(1 - y)])).backward()
         values.append(2 * pair.grad[0])
@@ -84,26 +86,20 @@ def draw() -> None:
     present score."""
     figure, axes = plots.panels(1, 2)
     scores = torch.linspace(-1.5, 2.0, 41)
-    kinds = [
+    # Ever thinner lines, so that what lies beneath shows.
+    lines = [
         ("AUC-S", None, plots.COLOURS["aucs"], 4.5),
         ("AUC-M, m = 1", 1.0, plots.COLOURS["aucm"], 2.2),
         ("AUC-M, m = 0.3", 0.3, "#56b4e9", 1.0),
-    ]  # ever thinner, so that what lies beneath shows
-    for axis, (y, a, b, title) in zip(
-        axes[0],
-        (
-            (1, 1.0, -0.5, "a positive; a = 1, b = −0.5: well separated"),
-            (0, 0.25, -0.5, "a negative; a = 0.25, b = −0.5: not yet"),
-        ),
-    ):
-        for name, margin, colour, thickness in kinds:
-            axis.plot(
-                scores,
-                -slopes(scores, y, a, b, margin),
-                color=colour,
-                label=name,
-                linewidth=thickness,
-            )
+    ]
+    cases = [
+        (1, 1.0, -0.5, "a positive; a = 1, b = −0.5: well separated"),
+        (0, 0.25, -0.5, "a negative; a = 0.25, b = −0.5: not yet"),
+    ]
+    for axis, (y, a, b, title) in zip(axes[0], cases):
+        for name, margin, colour, width in lines:
+            push = -slopes(scores, y, a, b, margin)
+            axis.plot(scores, push, color=colour, label=name, linewidth=width)
         axis.axhline(0, color="black", linewidth=0.6)
         plots.label(axis, title, "score h", "push on the score (−B or −C)")
     axes[0, 0].axvline(1.0, color="black", linewidth=0.6, linestyle=":")
@@ -118,12 +114,11 @@ def main(_: argparse.Namespace) -> None:
     )
     for case in CASES:
         value = slope(case)
-        after = (
-            WEIGHT - STEP * np.sign(value) * case.x
-        ) * case.x  # E.1 steps by the sign: 1 -> 0.9
+        before = WEIGHT * case.x
+        after = (WEIGHT - STEP * np.sign(value) * case.x) * case.x  # E.1 steps by the sign: 1 -> .9
         print(
-            f"{case.section:22}{case.x:6.2f}{case.y:3d}{value:9.3f}{case.paper:8.3f}{WEIGHT * case.x:10.3f}"
-            f"{after:14.4f}"
+            f"{case.section:22}{case.x:6.2f}{case.y:3d}{value:9.3f}{case.paper:8.3f}"
+            f"{before:10.3f}{after:14.4f}"
         )
     draw()
 

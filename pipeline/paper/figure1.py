@@ -1,12 +1,14 @@
-"""Figure 1: why AUC-M. A two-layer ELU network on points of the plane is trained on after easy,
-then noisy points come.
+"""Figure 1: why AUC-M. A two-layer ELU network on points of the plane is trained further after
+easy, then noisy points are added.
 
     python -m pipeline.paper.figure1
 
-reads nothing, writes pipeline/paper/figures/figure1.png. Top row AUC-S, bottom row AUC-M. Both
-start from the network of the first column, trained by cross-entropy (its boundary stays as a dashed
-line), and take the same few steps. Panels give the AUC on fresh points of the first kind, for the
-draw shown and over 20 draws.
+reads   nothing
+writes  pipeline/paper/figures/figure1.png, and prints the AUC over 20 draws
+
+Top row AUC-S, bottom row AUC-M. Both start from the network of the first column, trained by
+cross-entropy (its boundary stays as a dashed line), and take the same few steps. Panels give the
+AUC on fresh points of the first kind, for the draw shown and over 20 draws.
 
 What it shows is a matter of the way, not of the end: a network that scores its classes further
 apart than m is pulled together by AUC-S (its alpha is negative) and by AUC-M only as far as the
@@ -28,7 +30,11 @@ from pipeline.core.pesg import PESG
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 
-STEPS, LONG, RATE, MARGIN, DRAWS = 100, 1000, 0.01, 1.0, 20
+STEPS = 100  # of the figure
+LONG = 1000  # steps after which the losses rank alike
+RATE = 0.01
+MARGIN = 1.0
+DRAWS = 20
 Points = tuple[np.ndarray, np.ndarray]
 LOSSES = {"AUC square": AUCSquare, "AUC margin": lambda: AUCMargin(margin=MARGIN)}
 
@@ -66,18 +72,18 @@ def pretrained(points: Points, seed: int) -> nn.Module:
     """A two-layer network trained on all points at once by cross-entropy."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(2, 16), nn.ELU(), nn.Linear(16, 1))
-    optimizer, criterion = torch.optim.SGD(network.parameters(), lr=0.3), CrossEntropy()
-    return descend(network, criterion, optimizer, points, 300)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+    return descend(network, CrossEntropy(), optimizer, points, 300)
 
 
 def retrained(
     network: nn.Module, make: Callable[[], nn.Module], points: Points, steps: int
 ) -> nn.Module:
-    """A copy of `network` trained on, on all points at once, by an AUC loss."""
-    network, criterion = copy.deepcopy(network), make()
-    return descend(
-        network, criterion, PESG(network.parameters(), loss=criterion, lr=RATE), points, steps
-    )
+    """A copy of `network` trained further, on all points at once, by an AUC loss."""
+    network = copy.deepcopy(network)
+    criterion = make()
+    optimizer = PESG(network.parameters(), loss=criterion, lr=RATE)
+    return descend(network, criterion, optimizer, points, steps)
 
 
 def descend(
@@ -109,31 +115,30 @@ def boundary(network: nn.Module, points: Points) -> float:
 def draw(
     axis: plots.Axes, network: nn.Module, points: Points, marked: np.ndarray, first: tuple | None
 ) -> None:
-    """Points, the decision boundary, and `first` = (network, threshold) dashed."""
-    xs, ys = np.linspace(-2.6, 3.1, 172), np.linspace(-2.6, 2.6, 157)
+    """Points, those in `marked` (n, 2) circled, the decision boundary, and that of `first` =
+    (network, threshold) dashed."""
+    # Scores on a grid: two half-planes in the classes' colours, and the line between them.
+    xs = np.linspace(-2.6, 3.1, 172)
+    ys = np.linspace(-2.6, 2.6, 157)
     grid = np.stack(np.meshgrid(xs, ys), -1)
     values = scores(network, grid.reshape(-1, 2)).reshape(grid.shape[:2])
     threshold = boundary(network, points)
-    axis.contourf(
-        xs,
-        ys,
-        values,
-        [-np.inf, threshold, np.inf],
-        colors=[plots.NEGATIVE, plots.POSITIVE],
-        alpha=0.10,
-    )
-    axis.contour(xs, ys, values, [threshold], colors="black", linewidths=1.3, linestyles="solid")
+    levels = [-np.inf, threshold, np.inf]
+    axis.contourf(xs, ys, values, levels, colors=[plots.NEGATIVE, plots.POSITIVE], alpha=0.10)
+    line = dict(colors="black", linewidths=1.3, linestyles="solid")
+    axis.contour(xs, ys, values, [threshold], **line)
     if first:
-        before = scores(first[0], grid.reshape(-1, 2)).reshape(grid.shape[:2])
-        axis.contour(
-            xs, ys, before, [first[1]], colors="black", linewidths=1.0, linestyles="dashed"
-        )
+        first_network, first_threshold = first
+        before = scores(first_network, grid.reshape(-1, 2)).reshape(grid.shape[:2])
+        dashed = dict(colors="black", linewidths=1.0, linestyles="dashed")
+        axis.contour(xs, ys, before, [first_threshold], **dashed)
+
+    # The points.
     for label, colour, marker in ((1, plots.POSITIVE, "+"), (0, plots.NEGATIVE, "_")):
         at = points[0][points[1] == label]
         axis.scatter(at[:, 0], at[:, 1], c=colour, marker=marker, s=26, linewidths=1.1)
-    axis.scatter(
-        marked[:, 0], marked[:, 1], facecolors="none", edgecolors="black", s=60, linewidths=0.7
-    )
+    circle = dict(facecolors="none", edgecolors="black", s=60, linewidths=0.7)
+    axis.scatter(marked[:, 0], marked[:, 1], **circle)
     axis.set_xticks([])
     axis.set_yticks([])
 
@@ -142,21 +147,16 @@ def draw_of(seed: int) -> tuple[dict[str, Points], Points, Points]:
     """(the three training sets by column, the noisy points among them, fresh points) of one random
     draw."""
     generator = np.random.default_rng(seed)
-    start, fresh, far, wrong = (
-        cloud(generator, 30),
-        cloud(generator, 2000),
-        easy(generator, 40),
-        noisy(generator, 8),
-    )
-    return (
-        {
-            "first points": start,
-            "easy points added": joined(start, far),
-            "noisy points added": joined(start, far, wrong),
-        },
-        wrong,
-        fresh,
-    )
+    start = cloud(generator, 30)
+    fresh = cloud(generator, 2000)
+    far = easy(generator, 40)
+    wrong = noisy(generator, 8)
+    columns = {
+        "first points": start,
+        "easy points added": joined(start, far),
+        "noisy points added": joined(start, far, wrong),
+    }
+    return columns, wrong, fresh
 
 
 def fresh_auc(network: nn.Module, fresh: Points) -> float:
@@ -165,52 +165,52 @@ def fresh_auc(network: nn.Module, fresh: Points) -> float:
 
 def table(steps: int) -> dict[tuple[str, str], np.ndarray]:
     """(loss, column) -> the AUC on fresh points of every draw (DRAWS,)."""
-    found: dict[tuple[str, str], list[float]] = {}
+    aucs: dict[tuple[str, str], list[float]] = {}
     for seed in range(DRAWS):
         columns, _, fresh = draw_of(seed)
         first = pretrained(columns["first points"], seed)
         for name, make in LOSSES.items():
             for column, points in columns.items():
-                network = (
-                    first if column == "first points" else retrained(first, make, points, steps)
-                )
-                found.setdefault((name, column), []).append(fresh_auc(network, fresh))
-    return {key: np.array(values) for key, values in found.items()}
+                network = first
+                if column != "first points":
+                    network = retrained(first, make, points, steps)
+                aucs.setdefault((name, column), []).append(fresh_auc(network, fresh))
+    return {key: np.array(values) for key, values in aucs.items()}
 
 
-def report(found: dict[tuple[str, str], np.ndarray], steps: int) -> None:
-    for (name, column), values in found.items():
-        print(
-            f"after {steps:4d} steps, {name}, {column}: {values.mean():.3f} ± "
-            f"{values.std(ddof=1):.3f}"
-        )
+def mean_and_deviation(values: np.ndarray) -> str:
+    """`0.650 ± 0.039`."""
+    return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
+
+
+def print_table(aucs: dict[tuple[str, str], np.ndarray], steps: int) -> None:
+    for (name, column), values in aucs.items():
+        print(f"after {steps:4d} steps, {name}, {column}: {mean_and_deviation(values)}")
 
 
 def main(_: argparse.Namespace) -> None:
     """Print both tables and draw the first draw."""
-    found = table(STEPS)
-    report(found, STEPS)
-    report(table(LONG), LONG)
+    aucs = table(STEPS)
+    print_table(aucs, STEPS)
+    print_table(table(LONG), LONG)
+
     columns, wrong, fresh = draw_of(0)
     start = columns["first points"]
     first = pretrained(start, 0)
     figure, axes = plots.panels(2, 3, width=2.9, height=2.75)
     for (name, make), row in zip(LOSSES.items(), axes):
         for axis, (column, points) in zip(row, columns.items()):
-            network = first if points is start else retrained(first, make, points, STEPS)
+            network = first
+            dashed = None
+            if points is not start:
+                network = retrained(first, make, points, STEPS)
+                dashed = (first, boundary(first, start))
             marked = wrong[0] if "noisy" in column else np.empty((0, 2))
-            draw(
-                axis,
-                network,
-                points,
-                marked,
-                None if points is start else (first, boundary(first, start)),
-            )
-            values = found[name, column]
+            draw(axis, network, points, marked, dashed)
             plots.label(
                 axis,
                 f"{name}, {column}\nfresh points: AUC {fresh_auc(network, fresh):.3f} "
-                f"({values.mean():.3f} ± {values.std(ddof=1):.3f})",
+                f"({mean_and_deviation(aucs[name, column])})",
             )
     print("wrote", plots.save(figure, "figure1"))
 

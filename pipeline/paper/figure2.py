@@ -1,7 +1,9 @@
 """Figure 2: histograms of the scores of positives and negatives, one panel a run.
 
-    python -m pipeline.paper.figure2 melanoma/b5_384_ce melanoma/b5_384          any runs of the pipeline, out-of-fold
-    python -m pipeline.paper.figure2 --dataset cats_dogs --epochs 100            trains CE and AUC-M on a benchmark
+    python -m pipeline.paper.figure2 melanoma/b5_384_ce melanoma/b5_384      any runs of the
+                                                                             pipeline, out-of-fold
+    python -m pipeline.paper.figure2 --dataset cats_dogs --epochs 100        trains CE and AUC-M on
+                                                                             a benchmark
 
 reads   data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv, or
         $DATA/<dataset>/raw
@@ -42,7 +44,8 @@ Panel = tuple[str, np.ndarray, np.ndarray]  # title, scores, labels
 
 
 def run_panel(text: str) -> Panel:
-    """A pipeline run's out-of-fold scores of its competition's first label."""
+    """A pipeline run's out-of-fold scores of its competition's first label; rows whose label is
+    uncertain or blank are left out."""
     target = parse_target(text)
     label = load(target.competition).task.labels[0]
     paths = sorted(models_folder(target.competition).glob(f"{target.run}/fold*/predictions.csv"))
@@ -62,16 +65,15 @@ def benchmark_panels(trial: Trial, device: torch.device) -> list[Panel]:
     """Training and test scores of one trial."""
     keep: dict = {}
     run(trial, device, keep)
-    benchmark, train = datasets.read(trial.dataset), keep["train"]
+    train = keep["train"]
+    benchmark = datasets.read(trial.dataset)
     test = Images.of(benchmark.test_images, benchmark.test_labels, device, like=train)
-    return [
-        (
-            f"{LOSS_NAMES[trial.loss]}, {DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part}",
-            score(keep["network"], images, trial.precision).numpy(),
-            images.labels.cpu().numpy(),
-        )
-        for part, images in (("training", train), ("test", test))
-    ]
+    title = f"{LOSS_NAMES[trial.loss]}, {DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}"
+    panels = []
+    for part, images in (("training", train), ("test", test)):
+        scores = score(keep["network"], images, trial.precision).numpy()
+        panels.append((f"{title}, {part}", scores, images.labels.cpu().numpy()))
+    return panels
 
 
 def draw(axis: plots.Axes, panel: Panel) -> None:
@@ -79,9 +81,8 @@ def draw(axis: plots.Axes, panel: Panel) -> None:
     title, scores, labels = panel
     edges = np.linspace(*np.quantile(scores, [0.001, 0.999]), 41)
     for value, colour, name in ((0, plots.NEGATIVE, "negative"), (1, plots.POSITIVE, "positive")):
-        axis.hist(
-            scores[labels == value], edges, density=True, color=colour, alpha=0.55, label=name
-        )
+        of_class = scores[labels == value]
+        axis.hist(of_class, edges, density=True, color=colour, alpha=0.55, label=name)
     plots.label(axis, f"{title}\nAUC {auc(scores, labels):.3f}", "score", "density")
     axis.legend(frameon=False, fontsize=8)
 
@@ -93,9 +94,8 @@ def main(options: argparse.Namespace) -> None:
             trial = base_trial(
                 options.dataset, options.network, options.imratio, loss, options.epochs
             )
-            panels += benchmark_panels(
-                replace(trial, augment=options.augment), torch_device(options.device)
-            )
+            trial = replace(trial, augment=options.augment)
+            panels += benchmark_panels(trial, torch_device(options.device))
     columns = 2 if len(panels) > 1 else 1
     figure, axes = plots.panels(-(-len(panels) // columns), columns)
     if not options.runs:
@@ -108,19 +108,19 @@ def main(options: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument(
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument(
         "runs", nargs="*", metavar="RUN", help="competition/run, e.g. melanoma/b5_384"
     )
-    made.add_argument(
+    options.add_argument(
         "--dataset", choices=READERS, default="cats_dogs", help="used where no run is named"
     )
-    made.add_argument("--network", choices=NETWORKS, default="resnet20")
-    made.add_argument("--imratio", type=float, default=0.01)
-    made.add_argument("--epochs", type=int, default=100)
-    made.add_argument("--augment", choices=("none", "flip", "crop"), default="none")
-    made.add_argument("--device", default="auto")
-    return made
+    options.add_argument("--network", choices=NETWORKS, default="resnet20")
+    options.add_argument("--imratio", type=float, default=0.01)
+    options.add_argument("--epochs", type=int, default=100)
+    options.add_argument("--augment", choices=("none", "flip", "crop"), default="none")
+    options.add_argument("--device", default="auto")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Figure 3: batch score normalisation (BSN) on and off, and the other normalisers beside it.
 
-    python -m pipeline.paper.figure3 --network densenet121 --datasets cats_dogs cifar10 stl10
-    cifar100
+    python -m pipeline.paper.figure3 --network densenet121 --datasets cats_dogs cifar10
 
-reads $DATA/<dataset>/raw, appends to pipeline/paper/results/figure3.jsonl, draws
-pipeline/paper/figures/figure3.png. The paper shows "l2" (BSN) against "none" with DenseNet121 at 1
-% and 10 %; --normalizers adds the others.
+reads   $DATA/<dataset>/raw
+writes  pipeline/paper/figures/figure3.png, and appends to pipeline/paper/results/figure3.jsonl
+
+The paper shows "l2" (BSN) against "none" with DenseNet121 at 1 % and 10 %; --normalizers adds the
+others.
 """
 
 import argparse
@@ -17,12 +18,13 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 from pipeline.paper.benchmark.datasets import READERS
 from pipeline.paper.benchmark.networks import NETWORKS
-from pipeline.paper.benchmark.store import mean_and_std, result, sweep, sweep_options
-from pipeline.paper.published import DATASET_NAMES, NETWORK_NAMES
+from pipeline.paper.benchmark.store import mean_and_std, result, sweep_options, sweep_seeds
+from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES, NETWORK_NAMES
 from pipeline.paper.table1 import base_trial
 
 NORMALIZERS = {"none": "no BSN", "l2": "BSN (L2)", "l2*sqrt_b": "L2 · √B", "sigmoid": "sigmoid"}
-SHADES = ("#bbbbbb", "#0072b2", "#56b4e9", "#009e73")
+SHADES = {"none": "#bbbbbb", "l2": "#0072b2", "l2*sqrt_b": "#56b4e9", "sigmoid": "#009e73"}
+LOSSES = ("aucs", "aucm")  # those that normalise scores
 
 
 def bars(
@@ -31,8 +33,8 @@ def bars(
     records: dict[tuple[str, str], list[dict]],
     normalizers: list[str],
 ) -> None:
-    """One group of bars a data set, one bar a normaliser, its standard deviation where there are
-    two runs or more."""
+    """One group of bars for each data set, one bar for each normaliser, its standard deviation
+    where there are two runs or more."""
     width = 0.8 / len(normalizers)
     for place, normalizer in enumerate(normalizers):
         pairs = [mean_and_std(map(result, records[group, normalizer])) for group in groups]
@@ -42,16 +44,15 @@ def bars(
             at,
             means,
             width * 0.92,
-            color=SHADES[list(NORMALIZERS).index(normalizer)],
+            color=SHADES[normalizer],
             label=NORMALIZERS[normalizer],
             yerr=None if np.isnan(spreads).all() else spreads,
             error_kw=dict(elinewidth=0.8, capsize=2),
         )
-    axis.set_xticks(np.arange(len(groups)), [DATASET_NAMES[group] for group in groups], fontsize=8)
-    lowest = min(
-        np.nanmin(record["test_auc"][-1]) for found in records.values() for record in found
-    )
-    axis.set_ylim(min(0.5, lowest - 0.02), None)
+    names = [DATASET_NAMES[group] for group in groups]
+    axis.set_xticks(np.arange(len(groups)), names, fontsize=8)
+    aucs = [record["test_auc"][-1] for of_bar in records.values() for record in of_bar]
+    axis.set_ylim(min(0.5, min(aucs) - 0.02), None)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -62,34 +63,25 @@ def main(options: argparse.Namespace) -> None:
             for dataset in options.datasets:
                 for normalizer in options.normalizers:
                     trial = base_trial(dataset, options.network, imratio, loss, options.epochs)
-                    trials = [
-                        replace(trial, normalize=normalizer, seed=seed)
-                        for seed in range(options.seeds)
-                    ]
-                    records[dataset, normalizer] = sweep(
-                        trials, options.out, options.device, options.jobs
-                    )
+                    trial = replace(trial, normalize=normalizer)
+                    records[dataset, normalizer] = sweep_seeds(trial, options)
             bars(axis, options.datasets, records, options.normalizers)
-            name = {"aucs": "AUC-S", "aucm": "AUC-M"}[loss]
-            plots.label(
-                axis,
-                f"{name}, {NETWORK_NAMES[options.network]}, {imratio:.0%}, {options.epochs} epochs",
-                "",
-                "test AUC",
-            )
+            network = NETWORK_NAMES[options.network]
+            title = f"{LOSS_NAMES[loss]}, {network}, {imratio:.0%}, {options.epochs} epochs"
+            plots.label(axis, title, "", "test AUC")
     axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     print("wrote", plots.save(figure, "figure3"))
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("--datasets", nargs="+", choices=READERS, default=list(READERS))
-    made.add_argument("--network", choices=NETWORKS, default="densenet121")
-    made.add_argument("--imratios", nargs="+", type=float, default=[0.01, 0.1])
-    made.add_argument("--losses", nargs="+", choices=("aucs", "aucm"), default=["aucm"])
-    made.add_argument("--normalizers", nargs="+", choices=NORMALIZERS, default=["none", "l2"])
-    sweep_options(made, "figure3.jsonl")
-    return made
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("--datasets", nargs="+", choices=READERS, default=list(READERS))
+    options.add_argument("--network", choices=NETWORKS, default="densenet121")
+    options.add_argument("--imratios", nargs="+", type=float, default=[0.01, 0.1])
+    options.add_argument("--losses", nargs="+", choices=LOSSES, default=["aucm"])
+    options.add_argument("--normalizers", nargs="+", choices=NORMALIZERS, default=["none", "l2"])
+    sweep_options(options, "figure3.jsonl")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Figures 4 and 5: AUC-M against AUC-S with noisy and with easy data added, and AUC-M with and
 without alpha >= 0.
 
-    python -m pipeline.paper.figure4                          Figure 4: 1 % noisy, 10 % easy, and
-                                                              the constraint
-    python -m pipeline.paper.figure4 --noisy 0.05 --easy 0.2 --name figure5         Figure 5
+    python -m pipeline.paper.figure4            Figure 4: 1 % noisy, 10 % easy, and the constraint
+    python -m pipeline.paper.figure4 --noisy 0.05 --easy 0.2 --name figure5
+                                                Figure 5
 
-reads $DATA/<dataset>/raw, appends to pipeline/paper/results/figure4.jsonl, writes
-pipeline/paper/figures/<name>.png. §5.2: Cat&Dog at 1 %, margin 0.3; for the constraint margin 0.1
-with 40 % easy and 1 % noisy data added.
+reads   $DATA/<dataset>/raw
+writes  pipeline/paper/figures/<name>.png, and appends to pipeline/paper/results/figure4.jsonl
+
+§5.2: Cat&Dog at 1 %, margin 0.3; for the constraint margin 0.1 with 40 % easy and 1 % noisy data
+added.
 """
 
 import argparse
@@ -17,12 +19,13 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 from pipeline.paper.benchmark.datasets import READERS
 from pipeline.paper.benchmark.networks import NETWORKS
-from pipeline.paper.benchmark.store import last_epochs, sweep, sweep_options
+from pipeline.paper.benchmark.store import last_epochs, sweep_options, sweep_seeds
 from pipeline.paper.benchmark.trial import Trial
 from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES
 from pipeline.paper.table1 import base_trial
 
-MARGIN, CONSTRAINT_MARGIN = 0.3, 0.1
+MARGIN = 0.3
+CONSTRAINT_MARGIN = 0.1
 STYLES = {"α ≥ 0": "-", "α free": ":"}  # the two often coincide
 
 
@@ -30,34 +33,27 @@ def curves(
     axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: argparse.Namespace
 ) -> list[list[dict]]:
     """Draw each variant's test AUC by epoch, mean over the seeds, and return the records."""
-    found = []
+    of_variants = []
     for name, (trial, colour) in variants.items():
-        trials = [replace(trial, seed=seed) for seed in range(options.seeds)]
-        records = sweep(trials, options.out, options.device, options.jobs)
-        plots.curve(
-            axis,
-            [record["test_auc"] for record in records],
-            colour,
-            name,
-            style=STYLES.get(name, "-"),
-        )
+        records = sweep_seeds(trial, options)
+        histories = [record["test_auc"] for record in records]
+        plots.curve(axis, histories, colour, name, style=STYLES.get(name, "-"))
         print(
             f"{name}, noisy {trial.noisy:.0%}, easy {trial.easy:.0%}: test AUC "
             f"{last_epochs(records)}"
         )
-        found.append(records)
+        of_variants.append(records)
     axis.legend(frameon=False, fontsize=8, loc="best")
-    return found
+    return of_variants
 
 
 def compared(trial: Trial) -> dict[str, tuple[Trial, str]]:
     """AUC-M with §5.2's margin and AUC-S, both on the trial's data."""
+    margin = replace(trial, loss="aucm", margin=MARGIN)
+    square = replace(trial, loss="aucs", margin=1.0)
     return {
-        LOSS_NAMES[loss]: (
-            replace(trial, loss=loss, margin=MARGIN if loss == "aucm" else 1.0),
-            plots.COLOURS[loss],
-        )
-        for loss in ("aucm", "aucs")
+        LOSS_NAMES["aucm"]: (margin, plots.COLOURS["aucm"]),
+        LOSS_NAMES["aucs"]: (square, plots.COLOURS["aucs"]),
     }
 
 
@@ -72,9 +68,8 @@ def constraint(
     }
     plots.label(top, "40 % easy, 1 % noisy, m = 0.1", "epoch", "test AUC")
     for (name, (_, colour)), records in zip(variants.items(), curves(top, variants, options)):
-        plots.curve(
-            bottom, [record["alpha"] for record in records], colour, name, style=STYLES[name]
-        )
+        alphas = [record["alpha"] for record in records]
+        plots.curve(bottom, alphas, colour, name, style=STYLES[name])
     bottom.axhline(0, color="black", linewidth=0.6)
     plots.label(bottom, "40 % easy, 1 % noisy, m = 0.1", "epoch", "α at the end of the epoch")
 
@@ -84,44 +79,40 @@ def main(options: argparse.Namespace) -> None:
     figure.suptitle(plots.scale_of(options), fontsize=10)
     trial = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
     trial = replace(trial, augment=options.augment)
-    for axis, change in zip(axes[0], (dict(noisy=options.noisy), dict(easy=options.easy))):
-        ((kind, part),) = change.items()
-        plots.label(
-            axis,
-            f"{DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part:.0%} {kind}",
-            "epoch",
-            "test AUC",
-        )
-        curves(axis, compared(replace(trial, **change)), options)
+    for axis, kind in zip(axes[0], ("noisy", "easy")):
+        part = getattr(options, kind)
+        title = f"{DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part:.0%} {kind}"
+        plots.label(axis, title, "epoch", "test AUC")
+        curves(axis, compared(replace(trial, **{kind: part})), options)
     if not options.without_constraint:
         constraint(axes[0, 2], axes[0, 3], trial, options)
     print("wrote", plots.save(figure, options.name))
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("--dataset", choices=READERS, default="cats_dogs")
-    made.add_argument("--network", choices=NETWORKS, default="densenet121")
-    made.add_argument("--imratio", type=float, default=0.01)
-    made.add_argument(
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("--dataset", choices=READERS, default="cats_dogs")
+    options.add_argument("--network", choices=NETWORKS, default="densenet121")
+    options.add_argument("--imratio", type=float, default=0.01)
+    options.add_argument(
         "--noisy",
         type=float,
         default=0.01,
         help="part of the negatives whose label is flipped (0.01)",
     )
-    made.add_argument(
+    options.add_argument(
         "--easy",
         type=float,
         default=0.1,
         help="part of the removed positives that comes back (0.1)",
     )
-    made.add_argument(
+    options.add_argument(
         "--without-constraint", action="store_true", help="leave out the two panels on alpha >= 0"
     )
-    made.add_argument("--augment", choices=("none", "flip", "crop"), default="none")
-    made.add_argument("--name", default="figure4", help="of the picture (figure4)")
-    sweep_options(made, "figure4.jsonl")
-    return made
+    options.add_argument("--augment", choices=("none", "flip", "crop"), default="none")
+    options.add_argument("--name", default="figure4", help="of the image file (figure4)")
+    sweep_options(options, "figure4.jsonl")
+    return options
 
 
 if __name__ == "__main__":

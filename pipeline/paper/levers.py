@@ -7,14 +7,15 @@ at the test set.
                                                            on all, tested
     python -m pipeline.paper.levers --final "crop"         a named one
 
-reads $DATA/<dataset>/raw, appends to pipeline/paper/results/levers.jsonl. The same data (253
-positives of 25,253 for CIFAR-10 at 1 %), network and number of epochs as the paper's row; the marks
-are its 0.715 (R) and 0.760 (D).
+reads   $DATA/<dataset>/raw
+writes  appends to pipeline/paper/results/levers.jsonl
+
+The same data (253 positives of 25,253 for CIFAR-10 at 1 %), network and number of epochs as the
+paper's row; the numbers to beat are its 0.715 (R) and 0.760 (D).
 """
 
 import argparse
-from dataclasses import asdict, replace
-from itertools import chain, islice
+from dataclasses import replace
 
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -26,7 +27,7 @@ from pipeline.paper.benchmark.store import (
     machine_of,
     mean_and_std,
     result,
-    sweep,
+    sweep_all_seeds,
     sweep_options,
 )
 from pipeline.paper.benchmark.trial import Trial
@@ -68,11 +69,11 @@ CE_FIRST = {"CE for the first half": {}, "crop, CE for the first half": dict(aug
 
 def variants(base: Trial) -> dict[str, Trial]:
     """Every lever pulled on `base`, by name."""
-    made = {name: replace(base, **changes) for name, changes in VARIANTS.items()}
-    return made | {
-        name: replace(base, first_ce=base.epochs // 2, **changes)
-        for name, changes in CE_FIRST.items()
-    }
+    trials = {name: replace(base, **changes) for name, changes in VARIANTS.items()}
+    half = replace(base, first_ce=base.epochs // 2)
+    for name, changes in CE_FIRST.items():
+        trials[name] = replace(half, **changes)
+    return trials
 
 
 def chosen(options: argparse.Namespace, trials: dict[str, Trial]) -> dict[str, Trial]:
@@ -87,94 +88,94 @@ def chosen(options: argparse.Namespace, trials: dict[str, Trial]) -> dict[str, T
 
 def best_on_validation(trials: dict[str, Trial], options: argparse.Namespace) -> str:
     """The variant whose mean last-epoch validation AUC is highest."""
-    found = runs(trials, options, options.part)
-    return max(found, key=lambda name: mean_and_std(map(result, found[name]))[0])
+    records = runs(trials, options, options.part)
+    return max(records, key=lambda name: mean_and_std(map(result, records[name]))[0])
 
 
 def runs(
     trials: dict[str, Trial], options: argparse.Namespace, held_out: float
 ) -> dict[str, list[dict]]:
-    """The records of each variant, one a training set."""
-    seeds = {
-        name: [replace(trial, seed=seed, held_out=held_out) for seed in range(options.seeds)]
-        for name, trial in trials.items()
-    }
-    records = iter(sweep(list(chain(*seeds.values())), options.out, options.device, options.jobs))
-    return {name: list(islice(records, len(made))) for name, made in seeds.items()}
+    """The records of each variant, one for each training set."""
+    held = [replace(trial, held_out=held_out) for trial in trials.values()]
+    return dict(zip(trials, sweep_all_seeds(held, options)))
 
 
 def main(options: argparse.Namespace) -> None:
     base = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
-    trials = chosen(options, variants(base))
+    every = variants(base)
+    trials = chosen(options, every)
     if options.final is None:
         for name, records in runs(trials, options, options.part).items():
             print(f"{name}: validation AUC {last_epochs(records)}")
         return
     name = options.final or best_on_validation(trials, options)
-    if name not in variants(base):
-        raise UserError(
-            f"--final: no variant is called {name!r}; there are {'; '.join(variants(base))}"
-        )
-    print(f"{name}: test AUC {last_epochs(runs({name: variants(base)[name]}, options, 0.0)[name])}")
+    if name not in every:
+        raise UserError(f"--final: no variant is called {name!r}; there are {'; '.join(every)}")
+    records = runs({name: every[name]}, options, held_out=0.0)[name]
+    print(f"{name}: test AUC {last_epochs(records)}")
 
 
 def name_of(trial: Trial) -> str:
-    """The lever a trial pulls, "" when it is none of this file's."""
+    """The name of the variant that a trial is, "" when it is none of this file's."""
     plain = replace(trial, seed=0, held_out=0.0)
     base = base_trial(trial.dataset, trial.network, trial.imratio, "aucm", trial.epochs)
-    return next(
-        (name for name, made in variants(base).items() if asdict(made) == asdict(plain)), ""
-    )
+    return next((name for name, variant in variants(base).items() if variant == plain), "")
 
 
 def section(records: list[dict]) -> list[str]:
     """RESULTS.md's table of every lever: validation AUC, and test AUC where it was looked at."""
     if not records:
         return []
+    # (data set, network, imratio, epochs, lever) -> kind of AUC -> seed -> the first record.
     rows: dict[tuple, dict[str, dict[int, dict]]] = {}
     for record in records:
         trial = as_trial(record)
-        where = (trial.dataset, trial.network, trial.imratio, trial.epochs, name_of(trial))
+        row = (trial.dataset, trial.network, trial.imratio, trial.epochs, name_of(trial))
         kind = f"{record['held_out']:.0%} held out" if record["held_out"] else "test"
-        rows.setdefault(where, {}).setdefault(kind, {}).setdefault(trial.seed, record)
-    kinds = sorted({kind for row in rows.values() for kind in row})
+        rows.setdefault(row, {}).setdefault(kind, {}).setdefault(trial.seed, record)
+    kinds = sorted({kind for by_kind in rows.values() for kind in by_kind})
     lines = [
         "",
         "## Levers",
         "",
         "AUC-M with the paper's settings but for what is named: the last epoch's AUC on the part "
-        "of the training "
-        "set held out, on which levers are chosen, and on the test set. Made by `python -m "
-        "pipeline.paper.levers "
-        "--epochs E --part P --seeds N --variants NAME`, and with `--final NAME` the test column.",
+        "of the training set held out, on which levers are chosen, and on the test set. Made by "
+        "`python -m pipeline.paper.levers --epochs E --part P --seeds N --variants NAME`, and with "
+        "`--final NAME` the test column.",
         "",
         "| data (network), imratio | epochs | lever | "
         + " | ".join(f"AUC, {kind}" for kind in kinds)
         + " | computed on |",
         "|---" * (4 + len(kinds)) + "|",
     ]
-    for (dataset, network, imratio, epochs, name), row in rows.items():
-        cells = [last_epochs(list(row[kind].values())) if kind in row else "–" for kind in kinds]
-        where = f"{SHORT[dataset]} ({SHORT[network]}), {imratio:.0%}"
-        computed = machine_of([record for by_seed in row.values() for record in by_seed.values()])
-        lines.append(f"| {where} | {epochs} | {name} | {' | '.join(cells)} | {computed} |")
+    for (dataset, network, imratio, epochs, name), by_kind in rows.items():
+        cells = [f"{SHORT[dataset]} ({SHORT[network]}), {imratio:.0%}", str(epochs), name]
+        of_row = []
+        for kind in kinds:
+            of_kind = list(by_kind.get(kind, {}).values())
+            cells.append(last_epochs(of_kind) if of_kind else "–")
+            of_row += of_kind
+        cells.append(machine_of(of_row))
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("--dataset", choices=READERS, default="cifar10")
-    made.add_argument("--network", choices=NETWORKS, default="resnet20")
-    made.add_argument("--imratio", type=float, default=0.01)
-    made.add_argument("--variants", nargs="+", default=[], metavar="NAME", help="only these (all)")
-    made.add_argument(
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("--dataset", choices=READERS, default="cifar10")
+    options.add_argument("--network", choices=NETWORKS, default="resnet20")
+    options.add_argument("--imratio", type=float, default=0.01)
+    options.add_argument(
+        "--variants", nargs="+", default=[], metavar="NAME", help="only these (all)"
+    )
+    options.add_argument(
         "--part", type=float, default=0.1, help="of the training set that validates (0.1)"
     )
-    made.add_argument(
+    options.add_argument(
         "--final", nargs="?", const="", metavar="NAME", help="train on all and test, once"
     )
-    sweep_options(made, "levers.jsonl")
-    return made
+    sweep_options(options, "levers.jsonl")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What all figures share: colours that colour-blind readers can tell apart, thin axes, one way to
-save."""
+"""What all figures share: colours that colour-blind readers can tell apart, axes, and the file
+format, which holds the command that drew the figure."""
 
 import argparse
 import shlex
@@ -23,8 +23,8 @@ POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 def panels(
     rows: int, columns: int, width: float = 3.4, height: float = 2.9
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of rows x columns axes (inches each) without top and right spines; the axes as a 2-D
-    array."""
+    """A figure of rows x columns axes (width and height of each in inches) without top and right
+    spines; the axes as a 2-D array."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -42,9 +42,10 @@ def label(axis: Axes, title: str, x: str = "", y: str = "") -> None:
 
 
 def scale_of(options: argparse.Namespace) -> str:
-    """What a picture's runs were, in its title: `ResNet20, 10 epochs, 1 training set`."""
+    """What a figure's runs were, for its title: `ResNet20, 10 epochs, 1 training set`."""
     seeds = getattr(options, "seeds", 1)
-    return f"{NETWORK_NAMES[options.network]}, {options.epochs} epochs, {seeds} training set{'s' * (seeds > 1)}"
+    sets = "training set" if seeds == 1 else "training sets"
+    return f"{NETWORK_NAMES[options.network]}, {options.epochs} epochs, {seeds} {sets}"
 
 
 def curve(
@@ -63,9 +64,8 @@ def curve(
     axis.plot(epochs, mean, style, color=colour, label=name, linewidth=1.5)
     if len(values) > 1:
         spread = values.std(0, ddof=1)
-        axis.fill_between(
-            epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0
-        )
+        band = dict(color=colour, alpha=0.18, linewidth=0)
+        axis.fill_between(epochs, mean - spread, mean + spread, **band)
 
 
 def save(figure: Figure, name: str, folder: Path = FOLDER) -> Path:
@@ -79,10 +79,11 @@ def save(figure: Figure, name: str, folder: Path = FOLDER) -> Path:
 def command() -> str:
     """The command that is running, as one would type it."""
     spec = sys.modules["__main__"].__spec__
-    return shlex.join(["python", *(["-m", spec.name] if spec else sys.argv[:1]), *sys.argv[1:]])
+    program = ["-m", spec.name] if spec else sys.argv[:1]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def drawn_by(path: Path) -> str:
-    """The command that a picture was drawn by."""
-    with Image.open(path) as picture:
-        return picture.info["Description"]
+    """The command that a figure was drawn by."""
+    with Image.open(path) as image:
+        return image.info["Description"]

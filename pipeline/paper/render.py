@@ -1,11 +1,13 @@
-"""All that is in the store, as pipeline/paper/RESULTS.md: the paper's numbers and ours beside each
-other.
+"""Write RESULTS.md from the store: the paper's numbers and ours beside each other.
 
     python -m pipeline.paper.render
 
-reads pipeline/paper/results/*.jsonl and figures/*.png, writes pipeline/paper/RESULTS.md. A row is
-one group of runs that differ only in their seed; the value is the mean of the last epoch's test
-AUC, with the standard deviation over seeds.
+reads   pipeline/paper/ABOUT.md, results/*.jsonl and figures/*.png; of Table 5 also
+        data/<comp>/images.csv and the runs' predictions
+writes  pipeline/paper/RESULTS.md
+
+A row is one group of runs that differ only in their seed; the value is the mean of the last epoch's
+test AUC, with the standard deviation over seeds.
 """
 
 import argparse
@@ -38,38 +40,42 @@ FIGURES = {
     "figure3": "Figure 3: batch score normalisation",
     "figure4": "Figure 4: noisy and easy data, and α ≥ 0",
     "figure5": "Figure 5: more noise, more easy data",
-    "made": "Closed-form dual and normalisers on made data",
+    "synthetic": "Closed-form dual and normalisers on synthetic data",
     "appendix_e": "Appendix E: where one step moves a score",
 }
 
 
 def groups(records: list[dict]) -> dict[Trial, list[dict]]:
     """Final runs by trial with seed 0: each group is one row; equal trials count once."""
-    found: dict[Trial, dict[int, dict]] = defaultdict(dict)
+    by_trial: dict[Trial, dict[int, dict]] = defaultdict(dict)
     for record in records:
         if not record["held_out"]:
-            found[replace(as_trial(record), seed=0)].setdefault(record["seed"], record)
-    return {trial: [by_seed[seed] for seed in sorted(by_seed)] for trial, by_seed in found.items()}
+            by_trial[replace(as_trial(record), seed=0)].setdefault(record["seed"], record)
+    return {trial: [of[seed] for seed in sorted(of)] for trial, of in by_trial.items()}
 
 
 def differences(trial: Trial, base: Trial) -> str:
     """`margin=0.3, augment=crop`: the fields of `trial` that differ from `base`."""
-    ours, theirs = asdict(trial), asdict(base)
-    return ", ".join(
-        f"{name}={value if not isinstance(value, float) else f'{value:.4g}'}"
-        for name, value in ours.items()
-        if value != theirs[name] and name != "epochs"
-    )
+    theirs = asdict(base)
+    changed = []
+    for name, value in asdict(trial).items():
+        if value != theirs[name] and name != "epochs":
+            changed.append(f"{name}={f'{value:.4g}' if isinstance(value, float) else value}")
+    return ", ".join(changed)
 
 
 def value(records: list[dict]) -> str:
+    """`0.573 ± 0.010`, and how many of the runs diverged."""
     mean, std = mean_and_std(map(result, records))
+    spread = f" ± {std:.3f}" if len(records) > 1 else ""
     diverged = sum("diverged" in record for record in records)
-    return (
-        f"{mean:.3f}"
-        + (f" ± {std:.3f}" if len(records) > 1 else "")
-        + (f" ({diverged} diverged, counted as 0.5)" if diverged else "")
-    )
+    note = f" ({diverged} diverged, counted as 0.5)" if diverged else ""
+    return f"{mean:.3f}{spread}{note}"
+
+
+def table_row(*cells: object) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def published(trial: Trial) -> str:
@@ -83,14 +89,17 @@ def published(trial: Trial) -> str:
 
 def table1_command(trial: Trial, seeds: int) -> str:
     """The command that trained `trial`; values other than the defaults come from tuning."""
-    augment = "" if trial.augment == "none" else f" --augment {trial.augment}"
-    plain = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
-    augment += "" if trial == replace(plain, augment=trial.augment) else " --tune"
-    return (
-        f"`python -m pipeline.paper.table1 --dataset {trial.dataset} --network {trial.network} "
-        f"--imratio {trial.imratio:g} --losses {trial.loss} --epochs {trial.epochs} --seeds "
-        f"{seeds}{augment}`"
+    command = (
+        f"python -m pipeline.paper.table1 --dataset {trial.dataset} --network {trial.network} "
+        f"--imratio {trial.imratio:g} --losses {trial.loss} --epochs {trial.epochs} "
+        f"--seeds {seeds}"
     )
+    if trial.augment != "none":
+        command += f" --augment {trial.augment}"
+    plain = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
+    if trial != replace(plain, augment=trial.augment):
+        command += " --tune"
+    return f"`{command}`"
 
 
 def table1_section(records: list[dict]) -> list[str]:
@@ -98,59 +107,57 @@ def table1_section(records: list[dict]) -> list[str]:
     of their own."""
     lines = []
     for imratio, name in ((0.01, "Table 1"), (0.1, "Table 8")):
-        rows = {t: r for t, r in groups(records).items() if t.imratio == imratio}
+        rows = {trial: of for trial, of in groups(records).items() if trial.imratio == imratio}
         for epochs in sorted({trial.epochs for trial in rows}, reverse=True):
-            short = (
-                "" if epochs == EPOCHS else f", not the paper's {EPOCHS}: not comparable with it"
-            )
+            short = f", not the paper's {EPOCHS}: not comparable with it"
             lines += [
                 "",
-                f"### {name}, imratio {imratio:.0%}: {epochs} epochs{short}",
+                f"### {name}, imratio {imratio:.0%}: {epochs} epochs"
+                f"{'' if epochs == EPOCHS else short}",
                 "",
                 "| data (network) | loss | paper, 100 epochs, 5 seeds | ours, last epoch | seeds "
-                "| settings | "
-                "computed on | command |",
+                "| settings | computed on | command |",
                 "|---|---|---|---|---|---|---|---|",
             ]
-            at = {t: r for t, r in rows.items() if t.epochs == epochs}
-            for trial, found in sorted(at.items(), key=lambda item: order(item[0])):
-                base = replace(
-                    base_trial(trial.dataset, trial.network, imratio, trial.loss, epochs),
-                    margin=1.0,
-                )
-                cells = (
-                    f"{SHORT[trial.dataset]} ({SHORT[trial.network]})",
-                    LOSS_NAMES[trial.loss],
-                    published(trial),
-                    f"**{value(found)}**",
-                    len(found),
-                    differences(trial, base) or "–",
-                    machine_of(found),
-                    table1_command(trial, len(found)),
-                )
-                lines.append(f"| {' | '.join(map(str, cells))} |")
+            at = [trial for trial in rows if trial.epochs == epochs]
+            lines += [table1_row(trial, rows[trial]) for trial in sorted(at, key=order)]
     return lines
 
 
+def table1_row(trial: Trial, records: list[dict]) -> str:
+    """The runs of a trial beside the paper's; settings are given where they differ from the loss's
+    own defaults."""
+    base = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
+    return table_row(
+        f"{SHORT[trial.dataset]} ({SHORT[trial.network]})",
+        LOSS_NAMES[trial.loss],
+        published(trial),
+        f"**{value(records)}**",
+        len(records),
+        differences(trial, replace(base, margin=1.0)) or "–",
+        machine_of(records),
+        table1_command(trial, len(records)),
+    )
+
+
 def order(trial: Trial) -> tuple:
+    """Sorting key of the rows."""
     return trial.dataset, trial.network, LOSSES.index(trial.loss), trial.augment, str(trial)
 
 
 def missing_rows(records: list[dict]) -> list[str]:
     """Which cells of Tables 1 and 8 lack some of the paper's runs: four losses, five training sets,
     100 epochs."""
-    have = {
-        (t.imratio, t.dataset, t.network, t.loss)
-        for t, found in groups(records).items()
-        if t.epochs == EPOCHS and t.augment == "none" and len(found) >= SEEDS
-    }
+    complete = set()
+    for trial, of in groups(records).items():
+        if trial.epochs == EPOCHS and trial.augment == "none" and len(of) >= SEEDS:
+            complete.add((trial.imratio, trial.dataset, trial.network, trial.loss))
     lines = []
     for imratio, cells in TABLE_1_AND_8.items():
-        absent = [
-            f"{SHORT[d]} ({SHORT[n]})"
-            for d, n in cells
-            if not all((imratio, d, n, loss) in have for loss in LOSSES)
-        ]
+        absent = []
+        for dataset, network in cells:
+            if not all((imratio, dataset, network, loss) in complete for loss in LOSSES):
+                absent.append(f"{SHORT[dataset]} ({SHORT[network]})")
         lines.append(
             f"- imratio {imratio:.0%}, {EPOCHS} epochs, {SEEDS} seeds, not or not wholly run: "
             f"{', '.join(absent) or 'none'}."
@@ -158,9 +165,7 @@ def missing_rows(records: list[dict]) -> list[str]:
     return lines
 
 
-def other_section(
-    title: str, intro: str, records: list[dict], base: Trial | None = None
-) -> list[str]:
+def other_section(title: str, intro: str, records: list[dict]) -> list[str]:
     """Any other file of the store as a table of what was changed and what came out."""
     if not records:
         return []
@@ -174,25 +179,24 @@ def other_section(
         "computed on |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for trial, found in sorted(groups(records).items(), key=lambda item: order(item[0])):
-        start = base or base_trial(
-            trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs
-        )
-        start = replace(start, loss=trial.loss)
-        alphas = [r["alpha"][-1] for r in found if r.get("alpha")]
-        alpha = f"{mean_and_std(alphas)[0]:.3f}" if alphas else "–"
-        cells = (
-            f"{SHORT[trial.dataset]} ({SHORT[trial.network]}), {trial.imratio:.0%}",
-            LOSS_NAMES[trial.loss],
-            trial.epochs,
-            differences(trial, start) or "–",
-            f"**{value(found)}**",
-            len(found),
-            alpha,
-            machine_of(found),
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+    rows = groups(records)
+    return lines + [other_row(trial, rows[trial]) for trial in sorted(rows, key=order)]
+
+
+def other_row(trial: Trial, records: list[dict]) -> str:
+    """The runs of a trial, and what differs from Table 1's settings."""
+    base = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
+    alphas = [record["alpha"][-1] for record in records if record.get("alpha")]
+    return table_row(
+        f"{SHORT[trial.dataset]} ({SHORT[trial.network]}), {trial.imratio:.0%}",
+        LOSS_NAMES[trial.loss],
+        trial.epochs,
+        differences(trial, base) or "–",
+        f"**{value(records)}**",
+        len(records),
+        f"{mean_and_std(alphas)[0]:.3f}" if alphas else "–",
+        machine_of(records),
+    )
 
 
 def table5_section() -> list[str]:
@@ -208,39 +212,33 @@ def table5_section() -> list[str]:
     ]
     for name, printed in TABLE_5.items():
         competition = load(name)
-        there = (data_folder(name) / "images.csv").is_file()
+        has_data = (data_folder(name) / "images.csv").is_file()
         for run in sorted(competition.runs, key=lambda run: LOSSES.index(run.finetune.loss)):
-            paper = printed[LOSSES.index(run.finetune.loss)]
-            ours = (
-                table5.row(competition, run.name, table5.truth_of(competition))
-                if there
-                else f"not run: the data are not there (`$DATA/{name}/raw`)"
-            )
-            lines.append(
-                f"| {competition.task.title} | {LOSS_NAMES[run.finetune.loss]} | {paper:.4f} | "
-                f"{ours} |"
-            )
+            loss = run.finetune.loss
+            ours = f"not run: the data are not there (`$DATA/{name}/raw`)"
+            if has_data:
+                ours = table5.row(competition, run.name, table5.truth_of(competition))
+            paper = f"{printed[LOSSES.index(loss)]:.4f}"
+            lines.append(table_row(competition.task.title, LOSS_NAMES[loss], paper, ours))
     return lines
 
 
 def table6_section() -> list[str]:
-    """Table 6, computed here and now."""
+    """Table 6, which takes no time to compute."""
     lines = [
         "",
         "## Table 6: accuracy against AUC",
         "",
-        "`python -m pipeline.paper.table6` (the paper prints .78 for the last: 52/66 cut, not "
-        "rounded)",
+        "`python -m pipeline.paper.table6` (the paper prints .78 for the last: 52/66 truncated, "
+        "not rounded)",
         "",
         "| | accuracy | AUC, paper | AUC, ours |",
         "|---|---|---|---|",
     ]
     for name, printed in zip(table6.POSITIVES, ("1.00", "0.89", "0.78")):
         scores, labels = table6.example(name)
-        lines.append(
-            f"| {name} | {table6.accuracy(scores, labels):.2f} | {printed} | "
-            f"{auc(scores, labels):.4f} |"
-        )
+        accuracy = f"{table6.accuracy(scores, labels):.2f}"
+        lines.append(table_row(name, accuracy, printed, f"{auc(scores, labels):.4f}"))
     return lines
 
 
@@ -249,21 +247,13 @@ def figures_section() -> list[str]:
     for name, title in FIGURES.items():
         path = HERE / "figures" / f"{name}.png"
         if path.is_file():
-            lines += [
-                "",
-                f"### {title}",
-                "",
-                f"`{plots.drawn_by(path)}`",
-                "",
-                f"![{title}](figures/{name}.png)",
-            ]
+            lines += ["", f"### {title}", "", f"`{plots.drawn_by(path)}`", ""]
+            lines.append(f"![{title}](figures/{name}.png)")
     return lines
 
 
 def main(_: argparse.Namespace) -> None:
-    table1, tried, figure3, figure4 = (
-        stored(name, FOLDER) for name in ("table1", "levers", "figure3", "figure4")
-    )
+    table1 = stored("table1", FOLDER)
     head = (HERE / "ABOUT.md").read_text(encoding="utf-8").rstrip().split("\n")
     lines = [
         *head,
@@ -274,12 +264,16 @@ def main(_: argparse.Namespace) -> None:
         "Not run:",
         "",
         *missing_rows(table1),
-        *levers.section(tried),
+        *levers.section(stored("levers", FOLDER)),
         *other_section(
-            "Figure 3's runs", "BSN (`l2`) against none and the other normalisers.", figure3
+            "Figure 3's runs",
+            "BSN (`l2`) against none and the other normalisers.",
+            stored("figure3", FOLDER),
         ),
         *other_section(
-            "Figures 4 and 5's runs", "Noisy and easy data; α free or held at α ≥ 0.", figure4
+            "Figures 4 and 5's runs",
+            "Noisy and easy data; α free or held at α ≥ 0.",
+            stored("figure4", FOLDER),
         ),
         *table5_section(),
         *table6_section(),

@@ -1,11 +1,13 @@
-"""Tables 1 and 8: four losses on a benchmark made imbalanced, several training sets, the last
-epoch's test AUC.
+"""Tables 1 and 8: four losses on an imbalanced benchmark, several training sets, the last epoch's
+test AUC.
 
-    python -m pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01 python -m
-    pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01 --tune --jobs 10
+    python -m pipeline.paper.table1 --dataset cifar10 --network resnet20 --imratio 0.01
+    python -m pipeline.paper.table1 --dataset cifar10 --imratio 0.1 --tune --jobs 10
 
-reads $DATA/<dataset>/raw, appends to pipeline/paper/results/table1.jsonl, prints a row; `render`
-makes the tables. Without --tune the margin is the mean of those the paper chose (Appendix I), gamma
+reads   $DATA/<dataset>/raw
+writes  appends to pipeline/paper/results/table1.jsonl, and prints a row; `render` makes the tables
+
+Without --tune the margin is the mean of those the paper chose (Appendix I), gamma
 1/500, and the focal loss's values are 0.25 and 2. With --tune each point of the paper's grids is
 trained on 90 % of training set 0 and the best validation AUC at the last epoch decides; the test
 set plays no part in it. Runs already in the store are not run again.
@@ -13,12 +15,18 @@ set plays no part in it. Runs already in the store are not run again.
 
 import argparse
 from dataclasses import replace
-from itertools import islice, product
+from itertools import product
 
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper.benchmark.datasets import READERS
 from pipeline.paper.benchmark.networks import NETWORKS
-from pipeline.paper.benchmark.store import last_epochs, result, sweep, sweep_options
+from pipeline.paper.benchmark.store import (
+    last_epochs,
+    result,
+    sweep,
+    sweep_all_seeds,
+    sweep_options,
+)
 from pipeline.paper.benchmark.trial import BATCH_SIZE, LOSSES, Trial
 
 PAPER_MARGIN = {"cats_dogs": 0.7, "cifar10": 0.8, "stl10": 0.7, "cifar100": 0.5}  # Appendix I
@@ -27,10 +35,11 @@ MARGINS = (0.1, 0.3, 0.5, 0.7, 1.0)
 GRIDS: dict[str, list[dict]] = {
     "ce": [{}],
     "focal": [
-        dict(focal_alpha=a, focal_gamma=g) for a, g in product((0.25, 0.5, 0.75), (1.0, 2.0, 5.0))
+        dict(focal_alpha=alpha, focal_gamma=gamma)
+        for alpha, gamma in product((0.25, 0.5, 0.75), (1.0, 2.0, 5.0))
     ],
-    "aucs": [dict(gamma=g) for g in GAMMAS],
-    "aucm": [dict(gamma=g, margin=m) for g, m in product(GAMMAS, MARGINS)],
+    "aucs": [dict(gamma=gamma) for gamma in GAMMAS],
+    "aucm": [dict(gamma=gamma, margin=margin) for gamma, margin in product(GAMMAS, MARGINS)],
 }
 
 
@@ -58,57 +67,47 @@ def grid(trial: Trial) -> list[Trial]:
 def tuned(trials: list[Trial], options: argparse.Namespace) -> list[Trial]:
     """Each trial with the point of its grid that has the best last validation AUC."""
     points = [point for trial in trials for point in grid(trial)]
-    found = dict(zip(points, map(result, sweep(points, options.out, options.device, options.jobs))))
-    return [
-        replace(max(grid(trial) or [trial], key=lambda point: found.get(point, 0.0)), held_out=0.0)
-        for trial in trials
-    ]
+    records = sweep(points, options.out, options.device, options.jobs)
+    aucs = dict(zip(points, map(result, records)))
+    best = [max(grid(trial) or [trial], key=lambda point: aucs.get(point, 0.0)) for trial in trials]
+    return [replace(trial, held_out=0.0) for trial in best]
 
 
 def main(options: argparse.Namespace) -> None:
-    trials = [
-        replace(
-            base_trial(options.dataset, options.network, options.imratio, loss, options.epochs),
-            augment=options.augment,
-        )
-        for loss in options.losses
-    ]
-    trials = tuned(trials, options) if options.tune else trials
-    every = [[replace(trial, seed=seed) for seed in range(options.seeds)] for trial in trials]
-    records = iter(
-        sweep(
-            [trial for seeds in every for trial in seeds], options.out, options.device, options.jobs
-        )
-    )
-    for trial, seeds in zip(trials, every):
+    trials = []
+    for loss in options.losses:
+        trial = base_trial(options.dataset, options.network, options.imratio, loss, options.epochs)
+        trials.append(replace(trial, augment=options.augment))
+    if options.tune:
+        trials = tuned(trials, options)
+    for trial, records in zip(trials, sweep_all_seeds(trials, options)):
         print(
             f"{trial.dataset} {trial.network} {trial.imratio:.0%} {trial.loss}: test AUC after "
-            f"{trial.epochs} epochs "
-            f"{last_epochs(list(islice(records, len(seeds))))}"
+            f"{trial.epochs} epochs {last_epochs(records)}"
         )
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("--dataset", choices=READERS, default="cifar10")
-    made.add_argument("--network", choices=NETWORKS, default="resnet20")
-    made.add_argument(
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("--dataset", choices=READERS, default="cifar10")
+    options.add_argument("--network", choices=NETWORKS, default="resnet20")
+    options.add_argument(
         "--imratio",
         type=float,
         default=0.01,
         help="positives / all: 0.01 (Table 1) or 0.1 (Table 8)",
     )
-    made.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
-    made.add_argument(
+    options.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
+    options.add_argument(
         "--augment", choices=("none", "flip", "crop"), default="none", help="the paper names none"
     )
-    made.add_argument(
+    options.add_argument(
         "--tune",
         action="store_true",
         help="choose hyper-parameters on a 9:1 validation split first",
     )
-    sweep_options(made, "table1.jsonl")
-    return made
+    sweep_options(options, "table1.jsonl")
+    return options
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Table 5: DDSM+ and PatchCamelyon, the test AUC of each loss, from the pipeline's own runs.
 
-    for C in ddsm patchcamelyon; do make prepare folds pretrain finetune predict COMP=$C FOLDS=0;
-    done python -m pipeline.paper.table5
+    for C in ddsm patchcamelyon; do
+        make prepare folds pretrain finetune predict COMP=$C FOLDS=0
+    done
+    python -m pipeline.paper.table5
 
-reads data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv, prints the table. A
-run's score is the mean over the folds there are; a run without predictions is said to be missing,
-with the command that makes it.
+reads   data/<comp>/images.csv and models/<comp>/<run>/fold<k>/predictions.csv
+writes  nothing; prints the table
+
+A run's score is the mean over the folds there are. Of a run without predictions the command that
+makes them is printed.
 """
 
 import argparse
@@ -29,23 +33,25 @@ def mean_test_scores(competition: Competition, run: str) -> tuple[pd.Series, int
     label = competition.task.labels[0]
     paths = sorted(models_folder(competition.name).glob(f"{run}/fold*/predictions.csv"))
     tables = [read_predictions(path)[0] for path in paths]
+    if not tables:
+        return pd.Series(dtype=float), 0
     parts = [table[table["split"] == "test"].set_index("image_id")[label] for table in tables]
-    return (pd.concat(parts).groupby(level=0).mean() if parts else pd.Series(dtype=float)), len(
-        parts
-    )
+    return pd.concat(parts).groupby(level=0).mean(), len(parts)
 
 
 def row(competition: Competition, run: str, truth: pd.Series) -> str:
     """`0.8896 [0.8850, 0.8940] (1 fold)`, or what is missing."""
     scores, folds = mean_test_scores(competition, run)
     if not folds:
-        return f"not run: make prepare folds pretrain finetune predict COMP={competition.name} RUN={run} FOLDS=0"
+        target = f"COMP={competition.name} RUN={run} FOLDS=0"
+        return f"not run: make prepare folds pretrain finetune predict {target}"
     if scores.isna().any() or not truth.index.isin(scores.index).all():
         raise UserError(
             f"{models_folder(competition.name) / run}: the predictions leave out test images of "
             "images.csv"
         )
-    scores, labels = scores[truth.index].to_numpy(), truth.to_numpy()
+    scores = scores[truth.index].to_numpy()
+    labels = truth.to_numpy()
     low, high = auc_interval(scores, labels)
     return f"{auc(scores, labels):.4f} [{low:.4f}, {high:.4f}] ({folds} fold{'s' * (folds > 1)})"
 
@@ -53,11 +59,8 @@ def row(competition: Competition, run: str, truth: pd.Series) -> str:
 def truth_of(competition: Competition) -> pd.Series:
     """The test images' labels by image_id."""
     table = read_images(competition.name)
-    return (
-        table[table["split"] == "test"]
-        .set_index("image_id")[competition.task.labels[0]]
-        .astype(float)
-    )
+    test = table[table["split"] == "test"].set_index("image_id")
+    return test[competition.task.labels[0]].astype(float)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -67,16 +70,15 @@ def main(options: argparse.Namespace) -> None:
         print(f"{competition.task.title}: {len(truth):,} test images, {truth.mean():.1%} positive")
         for run in competition.runs:
             loss = run.finetune.loss
-            print(
-                f"  {LOSS_NAMES[loss]:6} paper {TABLE_5[name][LOSSES.index(loss)]:.4f}  "
-                f"ours {row(competition, run.name, truth)}"
-            )
+            paper = TABLE_5[name][LOSSES.index(loss)]
+            ours = row(competition, run.name, truth)
+            print(f"  {LOSS_NAMES[loss]:6} paper {paper:.4f}  ours {ours}")
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("--competitions", nargs="+", choices=TABLE_5, default=list(TABLE_5))
-    return made
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("--competitions", nargs="+", choices=TABLE_5, default=list(TABLE_5))
+    return options
 
 
 if __name__ == "__main__":

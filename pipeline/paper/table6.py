@@ -3,7 +3,10 @@ AUC.
 
     python -m pipeline.paper.table6
 
-reads nothing, prints the table. The paper prints .78 for the last AUC; it is 52/66 = .7879.
+reads   nothing
+writes  nothing; prints the table
+
+The paper prints .78 for the last AUC; it is 52/66 = .7879.
 """
 
 import argparse
@@ -26,7 +29,8 @@ LOW_NEGATIVES = (0.47, 0.47, 0.45, 0.43, 0.42, *np.linspace(0.38, 0.1, 15))
 
 def example(name: str) -> tuple[np.ndarray, np.ndarray]:
     """(scores, labels) of the 25 samples."""
-    positives, negatives = POSITIVES[name], (*HIGH_NEGATIVES[name], *LOW_NEGATIVES)
+    positives = POSITIVES[name]
+    negatives = (*HIGH_NEGATIVES[name], *LOW_NEGATIVES)
     return np.array([*positives, *negatives]), np.repeat([1, 0], [len(positives), len(negatives)])
 
 
@@ -38,11 +42,10 @@ def main(_: argparse.Namespace) -> None:
     print(f"{'':12}accuracy     AUC  pairs ranked right")
     for name in POSITIVES:
         scores, labels = example(name)
-        value, pairs = auc(scores, labels), int(labels.sum() * (1 - labels).sum())
-        print(
-            f"{name:12}{accuracy(scores, labels):8.2f}{value:8.4f}  {round(value * pairs)} of "
-            f"{pairs}"
-        )
+        value = auc(scores, labels)
+        pairs = int(labels.sum() * (1 - labels).sum())
+        right = f"{round(value * pairs)} of {pairs}"
+        print(f"{name:12}{accuracy(scores, labels):8.2f}{value:8.4f}  {right}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""How fast the paper's benchmarks train: augmentation in batches against an image at a time, and
-whole steps.
+"""How fast the paper's benchmarks train: augmentation of whole batches against one image at a time,
+and whole steps.
 
     python -m tests.bench.bench_paper [--device cuda] [--rounds 7]
 
@@ -23,19 +23,22 @@ from pipeline.paper.benchmark.store import torch_device
 from pipeline.paper.benchmark.training import criterion_of, optimizer_of, step
 from pipeline.paper.benchmark.trial import Trial
 
-BATCH, STEPS_PER_EPOCH, ROW_EPOCHS = 128, 197, 4 * 5 * 100
+BATCH = 128
+STEPS_PER_EPOCH = 197
+ROW_EPOCHS = 4 * 5 * 100
 
 
 def one_by_one(pixels: torch.Tensor, rows: torch.Tensor, changes: torch.Tensor) -> torch.Tensor:
     """What a Dataset's __getitem__ does: flip, pad, crop and stack, an image at a time."""
-    made = []
+    crops = []
     for row, change in zip(rows, changes):
-        picture = pixels[row]
-        picture = picture if change[0] < 0.5 else picture.flip(-1)
-        padded = torch.nn.functional.pad(picture.float(), (4, 4, 4, 4), mode="replicate")
-        top, left = int(change[1] * 9), int(change[2] * 9)
-        made.append(padded[:, top : top + 32, left : left + 32])
-    return torch.stack(made)
+        image = pixels[row]
+        image = image if change[0] < 0.5 else image.flip(-1)
+        padded = torch.nn.functional.pad(image.float(), (4, 4, 4, 4), mode="replicate")
+        top = int(change[1] * 9)
+        left = int(change[2] * 9)
+        crops.append(padded[:, top : top + 32, left : left + 32])
+    return torch.stack(crops)
 
 
 def training_step(network: str, loss: str, precision: str, images: Images) -> Callable[[], None]:
@@ -71,10 +74,8 @@ def main() -> None:
     labels = np.zeros(2048)
     labels[::50] = 1
     images = Images.of(random.integers(0, 256, (2048, 3, 32, 32), dtype=np.uint8), labels, device)
-    rows, changes = (
-        torch.randint(2048, (BATCH,), device=device),
-        torch.rand(BATCH, 3, device=device),
-    )
+    rows = torch.randint(2048, (BATCH,), device=device)
+    changes = torch.rand(BATCH, 3, device=device)
     work: dict[str, Callable] = {
         "crop, in a batch": partial(view, images.pixels, rows, changes, "crop"),
         "crop, in a batch (again)": partial(view, images.pixels, rows, changes, "crop"),
@@ -97,12 +98,10 @@ def main() -> None:
     for name, values in times.items():
         median = statistics.median(values[1:])
         epoch = median * STEPS_PER_EPOCH / 1000
-        row = (
-            f"  epoch {epoch:7.1f} s, row {epoch * ROW_EPOCHS / 3600:6.1f} h"
-            if "step" in name
-            else ""
-        )
-        print(f"{name:34}{median:9.2f} ms{row}")
+        print(f"{name:34}{median:9.2f} ms", end="")
+        if "step" in name:
+            print(f"  epoch {epoch:7.1f} s, row {epoch * ROW_EPOCHS / 3600:6.1f} h", end="")
+        print()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pipeline.paper.benchmark.trial import Trial
 
 
-def made_record(trial: Trial, value: float) -> dict:
+def record_of(trial: Trial, value: float) -> dict:
     """What a run leaves, with a last AUC of `value`."""
     name = "valid_auc" if trial.held_out else "test_auc"
     return {

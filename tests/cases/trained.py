@@ -36,9 +36,10 @@ FINDINGS = (
 ROOT = Path(__file__).parents[2]
 
 
-def picture(path: Path, rng: np.random.Generator, gray: bool = False) -> None:
-    """A smooth random picture as JPEG, wider than high."""
-    height, width = int(rng.integers(90, 130)), int(rng.integers(131, 170))
+def write_image(path: Path, rng: np.random.Generator, gray: bool = False) -> None:
+    """A smooth random image as JPEG, wider than high."""
+    height = int(rng.integers(90, 130))
+    width = int(rng.integers(131, 170))
     coarse = rng.integers(0, 255, (6, 8) if gray else (6, 8, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
@@ -58,7 +59,8 @@ def melanoma(raw: Path, train: int = 40, test: int = 12, seed: int = 0) -> None:
         }
     )
     for number, name in enumerate(names):
-        picture(raw / "jpeg" / ("train" if number < train else "test") / f"{name}.jpg", rng)
+        split = "train" if number < train else "test"
+        write_image(raw / "jpeg" / split / f"{name}.jpg", rng)
     target = [int(number % 4 == 0) for number in range(train)]
     labels = {"diagnosis": "unknown", "benign_malignant": "benign", "target": target}
     table[:train].assign(**labels).to_csv(raw / "train.csv", index=False)
@@ -71,14 +73,15 @@ def melanoma(raw: Path, train: int = 40, test: int = 12, seed: int = 0) -> None:
 def chexpert(raw: Path, train: int = 40, valid: int = 12, test: int = 9, seed: int = 0) -> None:
     """CheXpert's layout; the test list has frontals, a study with two views, and one with a lateral
     only."""
-    rng, base = np.random.default_rng(seed), raw / "CheXpert-v1.0"
+    rng = np.random.default_rng(seed)
+    base = raw / "CheXpert-v1.0"
     for split, count in (("train", train), ("valid", valid)):
         patients = range(10 * count, 11 * count)
         paths = [
             f"CheXpert-v1.0/{split}/patient{one:05d}/study1/view1_frontal.jpg" for one in patients
         ]
         for path in paths:
-            picture(raw / path, rng, gray=True)
+            write_image(raw / path, rng, gray=True)
         facts = {
             "Sex": rng.choice(["Male", "Female"], count),
             "Age": rng.integers(18, 90, count),
@@ -87,24 +90,17 @@ def chexpert(raw: Path, train: int = 40, valid: int = 12, test: int = 9, seed: i
         }
         labels = {name: rng.choice([0.0, 1.0], count) for name in FINDINGS}
         pd.DataFrame({"Path": paths, **facts, **labels}).to_csv(base / f"{split}.csv", index=False)
-    views = [
-        (
-            number,
-            ["view1_lateral"]
-            if number == 1
-            else ["view1_frontal", "view2_lateral"]
-            if number % 3 == 0
-            else ["view1_frontal"],
-        )
-        for number in range(test)
-    ]
-    paths = [
-        f"CheXpert-v1.0/test/patient{64741 + number}/study1/{view}.jpg"
-        for number, some in views
-        for view in some
-    ]
+    paths = []
+    for number in range(test):
+        views = ["view1_frontal"]
+        if number == 1:
+            views = ["view1_lateral"]
+        elif number % 3 == 0:
+            views = ["view1_frontal", "view2_lateral"]
+        study = f"CheXpert-v1.0/test/patient{64741 + number}/study1"
+        paths += [f"{study}/{view}.jpg" for view in views]
     for path in paths:
-        picture(raw / path, rng, gray=True)
+        write_image(raw / path, rng, gray=True)
     pd.DataFrame({"Path": paths}).to_csv(base / "test_image_paths.csv", index=False)
 
 
@@ -115,7 +111,7 @@ def variables(folder: Path, **more: str) -> dict[str, str]:
 
 
 def stage(folder: Path, *arguments: str, status: int = 0, **more: str) -> str:
-    """Run a stage in the house and return all it said."""
+    """Run a stage in the house and return all that it printed."""
     done = subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
@@ -142,26 +138,30 @@ from pipeline.core.networks.image import build, save_weights
 from pipeline.core.config.run import as_json
 
 name, *runs = sys.argv[1:]
-competition, hashes = load(name), table_hashes(name)
+competition = load(name)
+hashes = table_hashes(name)
 for run in map(competition.run, runs):
+    labels = list(competition.labels(run))
+    header = {"run": as_json(run), "labels": labels, "hashes": hashes,
+              "resize": as_json(competition.task.resize)}
     for fold in tables.fold_numbers(tables.read_folds(name)):
         for phase in ("pretrained", "finetuned"):
             torch.manual_seed(zlib.crc32(f"{run.name} {fold} {phase}".encode()))
-            header = {"run": as_json(run), "labels": list(competition.labels(run)), "hashes": hashes,
-                      "resize": as_json(competition.task.resize)}
-            network = build(run, len(competition.labels(run)))
+            network = build(run, len(labels))
             torch.nn.init.normal_(network.classifier.weight, std=0.5)
-            save_weights(fold_folder(name, run.name, fold) / f"{phase}.safetensors", network, header)
+            path = fold_folder(name, run.name, fold) / f"{phase}.safetensors"
+            save_weights(path, network, header)
 """
 
 
 def build(folder: Path, name: str) -> None:
-    """Raw files, prepared pictures, folds, untrained networks, predictions, ensemble and
+    """Raw files, prepared images, folds, untrained networks, predictions, ensemble and
     submission."""
-    makers, raw = {"melanoma": melanoma, "chexpert": chexpert}, folder / "data" / name / "raw"
-    if name in makers:
+    raw = folder / "data" / name / "raw"
+    writers = {"melanoma": melanoma, "chexpert": chexpert}
+    if name in writers:
         raw.mkdir(parents=True)
-        makers[name](raw)
+        writers[name](raw)
     else:
         stage(folder, "pipeline.demo", "--competition", name, "--images", "120", "--side", "64")
     stage(folder, "pipeline.prepare", name)

@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import demo
 from pipeline.competitions import isic2024
 from pipeline.core.images.decode import decode
 from pipeline.core.raw.read import read_source
 from pipeline.core.runtime.errors import UserError
+from pipeline.demo import isic2024 as synthetic
 from tests.cases.raw_downloads import contents, write
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("isic2024")
-    demo.make_isic2024(folder, images=60, seed=1, side=48)
+    synthetic.write(folder, images=60, seed=1, side=48)
     return folder
 
 

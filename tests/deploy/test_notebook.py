@@ -18,8 +18,8 @@ from kaggle.api.kaggle_api_extended import KaggleApi
 from requests.exceptions import HTTPError
 
 from pipeline.core.runtime.errors import UserError
-from pipeline.deploy import notebook as made
-from pipeline.deploy.kaggle import SOURCES, write_kernel
+from pipeline.deploy import notebook
+from pipeline.deploy.kaggle import SCRIPTS, write_kernel
 from pipeline.deploy.wheels import repack
 
 SLUG = "findings-2026"
@@ -29,8 +29,9 @@ SLUG = "findings-2026"
 def client(monkeypatch):
     """Kaggle's client with everything but the network: what it would upload and save is kept in its
     `seen`."""
-    api, api.seen = (one := KaggleApi()), {}
-    one.config_values = {"username": "me"}
+    api = KaggleApi()
+    api.config_values = {"username": "me"}
+    api.seen = {}
 
     def save(request):
         api.seen["kernel"] = request
@@ -61,39 +62,33 @@ def client(monkeypatch):
 
 @pytest.mark.parametrize("script", ["notebook_predict.py", "notebook_train.py"])
 def test_the_client_pushes_the_kernel_as_it_is(tmp_path, client, capsys, script):
-    metadata = made.kernel_metadata(
+    metadata = notebook.kernel_metadata(
         "me", "melanoma predict", SLUG, "me/melanoma-package", ("me/melanoma-train",)
     )
     write_kernel(tmp_path, script, {"SLUG": SLUG, "HOURS": 8.5}, metadata)
     client.kernels_push(str(tmp_path))
     request = client.seen["kernel"]
-    assert (
-        "does not resolve" not in capsys.readouterr().out
-    )  # the client's warning about titles and ids
+    # The client's warning about titles and ids that do not go together.
+    assert "does not resolve" not in capsys.readouterr().out
     assert (request.slug, request.new_title) == ("me/melanoma-predict", "melanoma predict")
-    assert (
-        request.enable_internet is False
-        and request.is_private is True
-        and request.enable_gpu is True
-    )
-    assert request.dataset_data_sources == [
-        "me/melanoma-package"
-    ] and request.competition_data_sources == [SLUG]
+    assert request.enable_internet is False
+    assert request.is_private is True
+    assert request.enable_gpu is True
+    assert request.dataset_data_sources == ["me/melanoma-package"]
+    assert request.competition_data_sources == [SLUG]
     assert f"SLUG = '{SLUG}'" in request.text
     nbformat.validate(nbformat.read(tmp_path / "notebook.ipynb", as_version=4))
 
 
 def test_the_client_creates_the_dataset_and_skips_nothing(tmp_path, client, capsys):
-    metadata = made.dataset_metadata("me", "melanoma package", "Networks and code for melanoma")
+    metadata = notebook.dataset_metadata("me", "melanoma package", "Networks and code for melanoma")
     (tmp_path / "dataset-metadata.json").write_text(json.dumps(metadata))
     for name in ("package.json", "code.zip", "b5_384-fold0.safetensors"):
         (tmp_path / name).write_text("x")
     result = client.dataset_create_new(str(tmp_path))
-    assert (
-        result.error is None
-        and result.request.slug == "melanoma-package"
-        and result.request.is_private
-    )
+    assert result.error is None
+    assert result.request.slug == "melanoma-package"
+    assert result.request.is_private
     assert sorted(client.seen["files"]) == ["b5_384-fold0.safetensors", "code.zip", "package.json"]
     assert "Skipping" not in capsys.readouterr().out
 
@@ -101,16 +96,19 @@ def test_the_client_creates_the_dataset_and_skips_nothing(tmp_path, client, caps
 @pytest.mark.parametrize(
     "call, part",
     [
-        (lambda: made.kernel_metadata("me", "m p", SLUG, "me/melanoma-package"), "5 to 50"),
-        (lambda: made.kernel_metadata("me", "m" * 51, SLUG, "me/melanoma-package"), "5 to 50"),
+        (lambda: notebook.kernel_metadata("me", "m p", SLUG, "me/melanoma-package"), "5 to 50"),
+        (lambda: notebook.kernel_metadata("me", "m" * 51, SLUG, "me/melanoma-package"), "5 to 50"),
         (
-            lambda: made.kernel_metadata(
+            lambda: notebook.kernel_metadata(
                 "My Name", "melanoma predict", SLUG, "me/melanoma-package"
             ),
             "no Kaggle user name",
         ),
-        (lambda: made.dataset_metadata("me", "m pac", "Networks and code for melanoma"), "6 to 50"),
-        (lambda: made.dataset_metadata("me", "melanoma package", "too short"), "20 to 80"),
+        (
+            lambda: notebook.dataset_metadata("me", "m pac", "Networks and code for melanoma"),
+            "6 to 50",
+        ),
+        (lambda: notebook.dataset_metadata("me", "melanoma package", "too short"), "20 to 80"),
     ],
 )
 def test_what_kaggle_refuses_is_refused_here(call, part):
@@ -122,7 +120,7 @@ def test_slugs_are_the_clients():
     from slugify import slugify
 
     for title in ("melanoma package", "ISIC 2024: predict!", "a_b  c--d", " x "):
-        assert made.slug(title) == slugify(title)
+        assert notebook.slug(title) == slugify(title)
 
 
 # ---- the cells of the predicting notebook, as a program ----
@@ -131,31 +129,28 @@ GOOD = "import shutil, sys; shutil.copy(sys.argv[2] + '/answer.csv', sys.argv[3]
 IDS = ["0015719", "b", "c"]
 
 
-def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = None, **about) -> None:
+def lay_out(
+    root: Path, program: str, zipped: bool, rows: list[str] | None = None, **changes
+) -> None:
     """Mounts with a sample, an answer, and a package whose code is `program`."""
     rows = IDS if rows is None else rows
-    raw, package = (
-        root / "input" / "competitions" / SLUG,
-        root / "input" / "datasets" / "me" / "findings-package",
-    )
+    raw = root / "input" / "competitions" / SLUG
+    package = root / "input" / "datasets" / "me" / "findings-package"
     raw.mkdir(parents=True)
     package.mkdir(parents=True)
     pd.DataFrame({"id": rows, "A": 0}).to_csv(raw / "sample_submission.csv", index=False)
     answer = pd.DataFrame({"id": rows, "A": [0.1 * number for number in range(len(rows))]})
     answer.to_csv(raw / "answer.csv", index=False)
-    (package / "package.json").write_text(
-        json.dumps(
-            {
-                "competition": "findings",
-                "file": "submission.csv",
-                "id_column": "id",
-                "columns": {"a": "A"},
-                "prior": {"a": 0.25},
-                "wheels": {},
-                **about,
-            }
-        )
-    )
+    contents = {
+        "competition": "findings",
+        "file": "submission.csv",
+        "id_column": "id",
+        "columns": {"a": "A"},
+        "prior": {"a": 0.25},
+        "wheels": {},
+        **changes,
+    }
+    (package / "package.json").write_text(json.dumps(contents))
     code = {
         "pipeline/__init__.py": "",
         "pipeline/deploy/__init__.py": "",
@@ -173,13 +168,11 @@ def lay_out(root: Path, program: str, zipped: bool, rows: list[str] | None = Non
 
 def run_cells(root: Path, hours: float = 1.0) -> tuple[pd.DataFrame, str]:
     """The submission that the notebook's cells leave, and what they printed."""
-    book = made.notebook(
-        SOURCES / "notebook_predict.py", {"SLUG": SLUG, "PACKAGE": "findings", "HOURS": hours}
-    )
+    settings = {"SLUG": SLUG, "PACKAGE": "findings", "HOURS": hours}
+    book = notebook.notebook(SCRIPTS / "notebook_predict.py", settings)
+    cells = [cell["source"] for cell in book["cells"] if cell["cell_type"] == "code"]
     script = root / "cells.py"
-    script.write_text(
-        "\n\n".join(cell["source"] for cell in book["cells"] if cell["cell_type"] == "code")
-    )
+    script.write_text("\n\n".join(cells))
     done = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
@@ -235,14 +228,12 @@ def test_packages_that_are_missing_or_too_old_come_from_the_dataset(tmp_path):
     }
     lay_out(tmp_path, GOOD, zipped=False, wheels=wheels)
     _, said = run_cells(tmp_path)
-    assert (
-        "pip install iterative-stratification>=99 nothing-like-it: status 1" in said
-        and "status 0" in said
-    )
+    assert "pip install iterative-stratification>=99 nothing-like-it: status 1" in said
+    assert "status 0" in said
     repack("tqdm", tmp_path / "input/datasets/me/findings-package")
-    about = tmp_path / "input/datasets/me/findings-package/package.json"
-    content = json.loads(about.read_text()) | {"wheels": {"a_module_of_tqdm": "tqdm"}}
-    about.write_text(json.dumps(content))
+    package = tmp_path / "input/datasets/me/findings-package/package.json"
+    contents = json.loads(package.read_text()) | {"wheels": {"a_module_of_tqdm": "tqdm"}}
+    package.write_text(json.dumps(contents))
     program = tmp_path / "input/datasets/me/findings-package/code/pipeline/deploy/away/kaggle.py"
     program.write_text("import tqdm; print('tqdm at', tqdm.__file__)\n" + GOOD)
     _, said = run_cells(tmp_path)
@@ -262,17 +253,17 @@ def test_the_mounts_are_found_where_they_used_to_be(tmp_path):
     assert "status 0" in run_cells(tmp_path)[1]
 
 
-def test_many_pictures_in_a_folder_do_not_hide_the_mounts(tmp_path):
+def test_many_images_in_a_folder_do_not_hide_the_mounts(tmp_path):
     lay_out(tmp_path, GOOD, zipped=False)
-    pictures = tmp_path / "input" / "another-data-set"
-    pictures.mkdir()
+    images = tmp_path / "input" / "another-data-set"
+    images.mkdir()
     for number in range(2100):
-        (pictures / f"{number}.jpg").touch()
+        (images / f"{number}.jpg").touch()
     assert "status 0" in run_cells(tmp_path)[1]
 
 
 def test_nothing_in_a_notebook_reaches_out():
-    for script in SOURCES.glob("notebook_*.py"):
+    for script in SCRIPTS.glob("notebook_*.py"):
         assert not re.search(
             r"https?://|pip install(?! \{)|!pip|requests|urllib", script.read_text()
         ), script

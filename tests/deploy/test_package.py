@@ -1,4 +1,4 @@
-"""What travels: which networks, in which order, which code; and what refuses to."""
+"""What a package holds: which networks, in which order, which code; and what it refuses."""
 
 import json
 import sys
@@ -16,6 +16,7 @@ from pipeline.core.config.competition import load
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy import codalab, kaggle
 from pipeline.deploy.package import modules, write_package
+from tests.cases.imports import MODULES, ROOT, reached
 
 COMPETITION = '''
 """Two findings."""
@@ -87,8 +88,8 @@ def house(tmp_path, monkeypatch):
 
 
 def test_networks_are_listed_in_order_of_value_and_those_of_no_weight_stay(house):
-    about = write_package(load("findings"), house / "out", zipped=True)
-    assert [one["file"] for one in about["networks"]] == [
+    package = write_package(load("findings"), house / "out", zipped=True)
+    assert [one["file"] for one in package["networks"]] == [
         "y-fold0.safetensors",
         "x-fold0.safetensors",
         "y-fold1.safetensors",
@@ -97,26 +98,34 @@ def test_networks_are_listed_in_order_of_value_and_those_of_no_weight_stay(house
         "metadata-fold1.safetensors",
     ]
     assert sorted(path.name for path in (house / "out").iterdir()) == sorted(
-        [one["file"] for one in about["networks"]] + ["code.zip", "package.json", "quantiles.json"]
+        [one["file"] for one in package["networks"]]
+        + ["code.zip", "package.json", "quantiles.json"]
     )
-    assert about["prior"] == {
-        "a": pytest.approx(1 / 3, abs=1e-6),
-        "b": pytest.approx(2 / 3, abs=1e-6),
-    }
-    assert about["resize"]["fit"] == "square" and about["columns"] == {"a": "A", "b": "B"}
+    assert package["prior"] == pytest.approx({"a": 1 / 3, "b": 2 / 3}, abs=1e-6)
+    assert package["resize"]["fit"] == "square" and package["columns"] == {"a": "A", "b": "B"}
     with zipfile.ZipFile(house / "out/code.zip") as archive:
         assert "pipeline/deploy/away/kaggle.py" in archive.namelist()
 
 
-def test_the_code_that_travels_is_all_but_other_competitions_and_the_paper():
+def test_the_code_that_travels_is_what_may_run_there():
     names = set(modules("melanoma"))
     assert {
         "pipeline/competitions/melanoma.py",
         "pipeline/competitions/__init__.py",
         "pipeline/core/ensemble/averages.py",
+        "pipeline/deploy/away/kaggle.py",
         "pipeline/finetune.py",
     } <= names
-    assert not any("/paper/" in name or name.endswith("competitions/chexpert.py") for name in names)
+    at_home = ("pipeline/paper/", "pipeline/demo/", "pipeline/deploy/rehearsal/")
+    assert not any(name.startswith(at_home) for name in names)
+    assert "pipeline/competitions/chexpert.py" not in names
+
+
+def test_the_code_that_travels_imports_nothing_that_stays():
+    names = set(modules("melanoma"))
+    starts = [name.removesuffix(".py").replace("/", ".") for name in names]
+    project = {MODULES[name] for name in reached(starts) if name in MODULES}
+    assert {path.relative_to(ROOT).as_posix() for path in project} <= names
 
 
 def test_the_same_package_twice_is_the_same_bytes(house):
@@ -143,21 +152,15 @@ def test_patient_columns_that_only_prepare_knows_are_refused(house):
 def test_the_kaggle_folder(house):
     kaggle.main(kaggle.parser().parse_args(["findings", "--owner", "me", "--time-limit", "30m"]))
     folder = house / "submissions/findings/kaggle"
-    assert (
-        json.loads((folder / "dataset/dataset-metadata.json").read_text())["id"]
-        == "me/findings-package"
-    )
+    metadata = json.loads((folder / "dataset/dataset-metadata.json").read_text())
+    assert metadata["id"] == "me/findings-package"
     metadata = json.loads((folder / "predict/kernel-metadata.json").read_text())
-    assert metadata["enable_internet"] is False and metadata["dataset_sources"] == [
-        "me/findings-package"
-    ]
-    assert (
-        "HOURS = 0.5" in (folder / "predict/notebook.ipynb").read_text()
-        and not (folder / "train").exists()
-    )
-    assert not any(
-        path.is_dir() for path in (folder / "dataset").iterdir()
-    )  # the client would leave them out
+    assert metadata["enable_internet"] is False
+    assert metadata["dataset_sources"] == ["me/findings-package"]
+    assert "HOURS = 0.5" in (folder / "predict/notebook.ipynb").read_text()
+    assert not (folder / "train").exists()
+    # Kaggle's client would leave folders out.
+    assert not any(path.is_dir() for path in (folder / "dataset").iterdir())
 
 
 def test_training_notebooks_need_no_ensemble(house):

@@ -11,50 +11,37 @@ import torch
 from pipeline.core.metrics import auc
 from pipeline.core.runs.predictions import write_predictions
 from pipeline.core.runtime.errors import UserError
-from pipeline.paper import figure2, figure3, figure4, made, plots, table5
+from pipeline.paper import figure2, figure3, figure4, plots, synthetic, table5
 from pipeline.paper.benchmark import store as results
-from tests.cases.records import made_record
+from tests.cases.records import record_of
 
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """Training stands in, pictures go to a temporary folder."""
-    monkeypatch.setattr(results, "run", lambda trial, _: made_record(trial, 0.6 + trial.seed / 100))
+    """Training is replaced by a formula, figures go to a temporary folder."""
+    monkeypatch.setattr(results, "run", lambda trial, _: record_of(trial, 0.6 + trial.seed / 100))
     monkeypatch.setattr(plots.save, "__defaults__", (tmp_path,))
     return tmp_path
 
 
 def test_figure3_draws_a_bar_for_each_normaliser(drawn):
-    figure3.main(
-        figure3.parser().parse_args(
-            [
-                "--datasets",
-                "cifar10",
-                "stl10",
-                "--epochs",
-                "2",
-                "--seeds",
-                "2",
-                "--out",
-                str(drawn / "f.jsonl"),
-            ]
-        )
-    )
+    out = drawn / "f.jsonl"
+    arguments = ["--datasets", "cifar10", "stl10", "--epochs", "2", "--seeds", "2"]
+    figure3.main(figure3.parser().parse_args([*arguments, "--out", str(out)]))
     assert (drawn / "figure3.png").is_file()
-    found = results.read_lines(drawn / "f.jsonl")
-    assert len(found) == 2 * 2 * 2 * 2
-    assert {record["normalize"] for record in found} == {"none", "l2"}
-    assert {record["batch_size"] for record in found if record["dataset"] == "stl10"} == {32}
+    records = results.read_lines(out)
+    assert len(records) == 2 * 2 * 2 * 2
+    assert {record["normalize"] for record in records} == {"none", "l2"}
+    assert {record["batch_size"] for record in records if record["dataset"] == "stl10"} == {32}
 
 
 def test_figure4_uses_the_papers_margins_and_parts(drawn):
-    figure4.main(
-        figure4.parser().parse_args(
-            ["--epochs", "2", "--seeds", "1", "--out", str(drawn / "f.jsonl")]
-        )
-    )
-    found = results.read_lines(drawn / "f.jsonl")
-    assert {(r["loss"], r["margin"], r["noisy"], r["easy"], r["constrained"]) for r in found} == {
+    out = drawn / "f.jsonl"
+    arguments = ["--epochs", "2", "--seeds", "1", "--out", str(out)]
+    figure4.main(figure4.parser().parse_args(arguments))
+    records = results.read_lines(out)
+    fields = ("loss", "margin", "noisy", "easy", "constrained")
+    assert {tuple(record[name] for name in fields) for record in records} == {
         ("aucm", 0.3, 0.01, 0.0, True),
         ("aucs", 1.0, 0.01, 0.0, True),
         ("aucm", 0.3, 0.0, 0.1, True),
@@ -84,7 +71,8 @@ def predicted(tmp_path, monkeypatch):
     )
     (tmp_path / "data/patchcamelyon").mkdir(parents=True)
     images.to_csv(tmp_path / "data/patchcamelyon/images.csv", index=False)
-    random, tables = np.random.default_rng(0), []
+    random = np.random.default_rng(0)
+    tables = []
     for fold in range(2):
         rows = images.iloc[[*range(fold * 10, fold * 10 + 10), *range(20, 60)]]
         table = rows[["image_id", "split"]].assign(
@@ -99,9 +87,8 @@ def predicted(tmp_path, monkeypatch):
 def test_table5_averages_the_folds_by_id(predicted, capsys):
     images, tables = predicted
     table5.main(argparse.Namespace(competitions=["patchcamelyon"]))
-    scores = (
-        sum(t[t["split"] == "test"].set_index("image_id")["tumor"].sort_index() for t in tables) / 2
-    )
+    parts = [table[table["split"] == "test"].set_index("image_id") for table in tables]
+    scores = sum(part["tumor"].sort_index() for part in parts) / 2
     truth = images.set_index("image_id")["tumor"][scores.index]
     out = capsys.readouterr().out
     assert f"AUC-M  paper 0.8896  ours {auc(scores.to_numpy(), truth.to_numpy()):.4f} [" in out
@@ -114,28 +101,24 @@ def test_table5_averages_the_folds_by_id(predicted, capsys):
 def test_figure2_shows_out_of_fold_rows_only(predicted):
     images, tables = predicted
     _, scores, labels = figure2.run_panel("patchcamelyon/densenet121_96_aucm")
-    own = pd.concat([t[t["split"] == "train"] for t in tables]).set_index("image_id").sort_index()
+    parts = [table[table["split"] == "train"] for table in tables]
+    own = pd.concat(parts).set_index("image_id").sort_index()
     assert scores == pytest.approx(own["tumor"].to_numpy())
     assert labels.tolist() == images.set_index("image_id")["tumor"][own.index].tolist()
     with pytest.raises(UserError, match="no predictions"):
         figure2.run_panel("patchcamelyon/densenet121_96_ce")
 
 
-def test_made_data_can_be_learnt_better_than_chance(monkeypatch):
-    monkeypatch.setattr(made, "STEPS", 500)
-    history = made.train(dict(normalize="none", dual="closed_form"), seed=0, margin=0.8)
-    assert len(history) == made.STEPS // made.EVERY
+def test_synthetic_data_can_be_learnt_better_than_chance(monkeypatch):
+    monkeypatch.setattr(synthetic, "STEPS", 500)
+    history = synthetic.train(dict(normalize="none", dual="closed_form"), seed=0, margin=0.8)
+    assert len(history) == synthetic.STEPS // synthetic.EVERY
     assert history[-1] > 0.65
 
 
 def test_histograms_of_a_panel():
     _, axes = plots.panels(1, 1)
-    figure2.draw(
-        axes[0, 0],
-        (
-            "x",
-            np.r_[np.zeros(50), np.ones(50)] + torch.rand(100).numpy() / 10,
-            np.repeat([0, 1], 50),
-        ),
-    )
+    labels = np.repeat([0, 1], 50)
+    scores = labels + torch.rand(100).numpy() / 10
+    figure2.draw(axes[0, 0], ("x", scores, labels))
     assert "AUC 1.000" in axes[0, 0].get_title()

@@ -11,16 +11,8 @@ from tests.cases.benchmarks import write_cifar
 
 
 def table1(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "pipeline.paper.table1",
-        "--device",
-        "cpu",
-        *arguments,
-    ]
+    program = [sys.executable, "-W", "ignore", "-m", "pipeline.paper.table1"]
+    command = [*program, "--device", "cpu", *arguments]
     environment = {
         "DATA": str(tmp_path),
         "OMP_NUM_THREADS": "1",
@@ -48,28 +40,15 @@ def tiny(tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_a_second_call_has_nothing_to_do(tiny):
     out = tiny / "results/table1.jsonl"
-    arguments = (
-        "--imratio",
-        "0.1",
-        "--epochs",
-        "2",
-        "--seeds",
-        "2",
-        "--losses",
-        "ce",
-        "aucm",
-        "--jobs",
-        "2",
-        "--out",
-        str(out),
-    )
+    arguments = ["--imratio", "0.1", "--epochs", "2", "--seeds", "2", "--jobs", "2"]
+    arguments += ["--losses", "ce", "aucm", "--out", str(out)]
     first = table1(tiny, *arguments)
     assert first.returncode == 0, first.stderr
     assert "cifar10 resnet20 10% aucm: test AUC after 2 epochs 0." in first.stdout
     lines = out.read_text()
-    assert {(r["loss"], r["seed"], r["trained_on_positives"]) for r in read_lines(out)} == {
-        (loss, seed, 17) for loss in ("ce", "aucm") for seed in (0, 1)
-    }
+    fields = ("loss", "seed", "trained_on_positives")
+    trained = {tuple(record[name] for name in fields) for record in read_lines(out)}
+    assert trained == {("ce", 0, 17), ("ce", 1, 17), ("aucm", 0, 17), ("aucm", 1, 17)}
     assert table1(tiny, *arguments).stdout == first.stdout
     assert out.read_text() == lines
 
@@ -78,8 +57,5 @@ def test_two_processes_share_the_work_and_a_second_call_has_nothing_to_do(tiny):
 def test_a_missing_data_set_is_one_line_and_exit_2(tmp_path):
     done = table1(tmp_path, "--dataset", "stl10")
     assert done.returncode == 2
-    assert (
-        done.stderr.strip()
-        .splitlines()[-1]
-        .startswith(f"error: {tmp_path}/stl10/raw: there is no such folder")
-    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path}/stl10/raw: there is no such folder")

@@ -1,4 +1,4 @@
-"""DDSM+ and PatchCamelyon in their public layouts, made small, through read_raw and down to the
+"""DDSM+ and PatchCamelyon in their public layouts, of small size, through read_raw and down to the
 pixels."""
 
 import h5py
@@ -16,18 +16,17 @@ def tiles(tmp_path):
     """Two TFRecord files (one in a folder of its own) and the two halves of the test data."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (7, 299, 299), dtype=np.uint8)
-    made = [
-        example({"label": [i % 5], "label_normal": [int(i % 5 > 0)], "image": [p.tobytes()]})
-        for i, p in enumerate(pixels)
-    ]
+    examples = []
+    for number, image in enumerate(pixels):
+        label = number % 5
+        facts = {"label": [label], "label_normal": [int(label > 0)], "image": [image.tobytes()]}
+        examples.append(example(facts))
     (tmp_path / "training10_1").mkdir()
-    (tmp_path / "training10_0.tfrecords").write_bytes(tfrecord(*made[:4]))
-    (tmp_path / "training10_1/training10_1.tfrecords").write_bytes(tfrecord(*made[4:]))
+    (tmp_path / "training10_0.tfrecords").write_bytes(tfrecord(*examples[:4]))
+    (tmp_path / "training10_1/training10_1.tfrecords").write_bytes(tfrecord(*examples[4:]))
     for part, count in (("test10", 3), ("cv10", 2)):
-        np.save(
-            tmp_path / f"{part}_data.npy",
-            random.integers(0, 256, (count, 299, 299, 1), dtype=np.uint8),
-        )
+        data = random.integers(0, 256, (count, 299, 299, 1), dtype=np.uint8)
+        np.save(tmp_path / f"{part}_data.npy", data)
         np.save(tmp_path / f"{part}_labels.npy", np.arange(count) * 2)
     return tmp_path, pixels
 

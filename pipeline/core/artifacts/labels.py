@@ -81,6 +81,13 @@ def truth(images: pd.DataFrame, labels: Sequence[str], task: Task) -> np.ndarray
     return values.astype(np.float32)
 
 
+def prevalence(images: pd.DataFrame, task: Task) -> pd.Series:
+    """Label -> share of positives among the training rows of images.csv whose label is known; NaN
+    where none is."""
+    train = images[images["split"] == "train"]
+    return pd.DataFrame(truth(train, task.labels, task), columns=list(task.labels)).mean()
+
+
 def count_table(
     images: pd.DataFrame,
     labels: Sequence[str],

@@ -16,7 +16,7 @@ FINETUNED = "finetuned.safetensors"
 PREDICTIONS = "predictions.csv"
 STAGE_1_PREDICTIONS = "predictions_pretrained.csv"
 
-SYNTHETIC_MARKER = ".made-by-demo.json"  # in a raw folder whose images the demo has drawn
+SYNTHETIC_MARKER = ".made-by-demo.json"  # in a raw folder that the demo wrote; its arguments
 
 
 def root(name: str) -> Path:

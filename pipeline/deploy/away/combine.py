@@ -1,5 +1,9 @@
-"""Scores of networks to scores of units, by the averages of `ensemble`, from whatever there was
-time for."""
+"""Scores of networks to scores of units, by the averages of `ensemble`, from whatever networks
+there was time for.
+
+A network is known by its member and fold. Its table has one row for each image, in the images'
+order, and as columns the labels that the member predicts; a row of NaN is an image not scored.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,81 +16,94 @@ from pipeline.core.ensemble.averages import blend_metadata, on_scale, weighted_m
 from pipeline.core.ensemble.units import unit_scores
 
 Key = tuple[str, int]  # member and fold
-Made = Mapping[
-    Key, pd.DataFrame
-]  # a row a picture, the labels that the member predicts as columns, NaN rows = none
+Tables = Mapping[Key, pd.DataFrame]
 
 
 def combine(
-    about: dict,
+    package: dict,
     quantiles: Mapping,
     rows: pd.DataFrame,
-    made: Made,
+    tables: Tables,
     task: Task,
     unreadable: Collection[int] = (),
 ) -> pd.DataFrame:
-    """unit_id and the labels, one row a unit of `rows`, never NaN.
+    """unit_id and the labels, one row for each unit of `rows`, never NaN.
 
-    about      package.json; quantiles: "members" of quantiles.json, where the blend's method needs
-               it
-    rows       what the pictures are: unit_id, and the view where frontal_first asks for it
-    made       what has been scored so far, the metadata network among it
-    unreadable positions of pictures that cannot be read: a unit of nothing else takes the mean of
-    the other units A picture not reached yet is left out where its study has others, else it takes
-    the mean of those that are. A label that no network has scored takes the share of positives in
-    training.
+    package    what package.json says
+    quantiles  "members" of quantiles.json, where the blend's method needs it
+    rows       the images: unit_id, and the view where frontal_first asks for it
+    tables     what has been scored so far, by the metadata network too
+    unreadable positions of images that cannot be read: a unit of nothing else takes the mean of the
+               other units
+
+    An image not reached yet is left out where its study has others, else it takes the mean of those
+    that are. A label that no network has scored takes the share of positives in training.
     """
-    names = list(about["labels"])
+    labels = list(package["labels"])
+
+    # Image networks; an image counts as scored when every one of them has scored it.
     scored = np.ones(len(rows), bool)
-    for key, scores in made.items():
-        scored &= (key[0] == METADATA) | scores.notna().all(axis=1).to_numpy()
-    images = filled(
-        image_scores(about, quantiles, made, scored), [about["prior"][name] for name in names]
-    )
-    patients = member_scores(METADATA, about, quantiles, made, np.ones(len(rows), bool))
+    for key, scores in tables.items():
+        if key[0] != METADATA:
+            scored &= scores.notna().all(axis=1).to_numpy()
+    images = image_scores(package, quantiles, tables, scored)
+    images = without_gaps(images, [package["prior"][label] for label in labels])
+
+    # The metadata network, which scores every row.
+    patients = member_scores(METADATA, package, quantiles, tables, np.ones(len(rows), bool))
     if patients is not None:
-        images = blend_metadata(images, patients, about["metadata"])
-    readable = rows["unit_id"][~np.isin(np.arange(len(rows)), list(unreadable))]
-    kept = scored | ~rows["unit_id"].isin(rows["unit_id"][scored]).to_numpy()
-    rows, images = rows[kept], images[kept]
+        images = blend_metadata(images, patients, package["metadata"])
+
+    # Units: of their scored images, of all where none is.
+    is_readable = ~np.isin(np.arange(len(rows)), list(unreadable))
+    readable_units = rows["unit_id"][is_readable]
+    unit_scored = rows["unit_id"].isin(rows["unit_id"][scored]).to_numpy()
+    kept = scored | ~unit_scored
+    rows = rows[kept]
+    images = images[kept]
     units = pd.unique(rows["unit_id"]) if task.unit == "study" else rows["unit_id"].to_numpy()
     scores = np.array(unit_scores(rows, images, task) if len(rows) else images)
-    known = pd.Series(units).isin(readable).to_numpy()
+    known = pd.Series(units).isin(readable_units).to_numpy()
     if known.any():
         scores[~known] = scores[known].mean(axis=0)
-    return pd.DataFrame(scores, columns=names).assign(unit_id=units)[["unit_id", *names]]
+    return pd.DataFrame(scores, columns=labels).assign(unit_id=units)[["unit_id", *labels]]
 
 
-def image_scores(about: dict, quantiles: Mapping, made: Made, scored: np.ndarray) -> np.ndarray:
-    """(n, K) weighted mean of the runs that have been scored; NaN for the other rows, and for
-    labels nobody scored."""
-    images = np.full((len(scored), len(about["labels"])), np.nan)
-    parts = {name: member_scores(name, about, quantiles, made, scored) for name in about["weights"]}
-    parts = {name: part for name, part in parts.items() if part is not None}
+def image_scores(
+    package: dict, quantiles: Mapping, tables: Tables, scored: np.ndarray
+) -> np.ndarray:
+    """float64 (n, K) weighted mean of the runs that have been scored; NaN for rows that are not
+    `scored` (n,), and for labels that no network scored."""
+    labels = package["labels"]
+    parts = []
+    weights = []
+    for member, of_label in package["weights"].items():
+        part = member_scores(member, package, quantiles, tables, scored)
+        if part is not None:
+            parts.append(part)
+            weights.append([of_label[label] for label in labels])
+    images = np.full((len(scored), len(labels)), np.nan)
     if parts:
-        weights = np.array(
-            [[about["weights"][name][label] for label in about["labels"]] for name in parts]
-        )
-        images[scored] = weighted_mean(list(parts.values()), weights)
+        images[scored] = weighted_mean(parts, np.array(weights))
     return images
 
 
 def member_scores(
-    name: str, about: dict, quantiles: Mapping, made: Made, rows: np.ndarray
+    member: str, package: dict, quantiles: Mapping, tables: Tables, rows: np.ndarray
 ) -> np.ndarray | None:
-    """(n of `rows`, K) mean of a member's folds on the scale of the blend's method; None where no
-    fold was scored."""
-    folds = [
-        comparable(key, scores[rows].reindex(columns=about["labels"]), about["method"], quantiles)
-        for key, scores in made.items()
-        if key[0] == name
-    ]
+    """float64 (rows.sum(), K) mean of a member's folds on the scale of the blend's method, for the
+    rows that are True in `rows` (n,); None where no fold was scored."""
+    folds = []
+    for key, scores in tables.items():
+        if key[0] == member:
+            scores = scores[rows].reindex(columns=package["labels"])
+            folds.append(comparable(key, scores, package["method"], quantiles))
     return np.mean(folds, axis=0) if folds else None
 
 
 def comparable(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapping) -> np.ndarray:
-    """(n, K) of one network on the scale of "mean", "rank" (within these rows) or "quantile" (by
-    its frozen maps)."""
+    """float64 (n, K) of one network on the scale of "mean", "rank" (within these rows) or
+    "quantile" (by its frozen maps)."""
     values = scores.to_numpy(np.float64)
     if method != "quantile" or not len(values):
         return on_scale(values, method)
@@ -94,9 +111,9 @@ def comparable(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapping) 
     return on_scale(values, method, maps=[maps.get(label) for label in scores.columns])
 
 
-def filled(images: np.ndarray, prior: Sequence[float]) -> np.ndarray:
-    """The scores with a column's mean where a row has none, and the prior where a column has
-    none."""
+def without_gaps(images: np.ndarray, prior: Sequence[float]) -> np.ndarray:
+    """The scores (n, K) with a column's mean where a row has none, and its prior where the whole
+    column has none."""
     images = images.copy()
     for column, share in zip(images.T, prior, strict=True):
         gaps = np.isnan(column)

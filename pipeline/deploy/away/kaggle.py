@@ -1,5 +1,5 @@
-"""What the notebook runs: predict the test set of a competition's mount with a package, in order of
-value.
+"""Predict the test set of a competition's mount with a package, the most valuable networks first;
+this is what the notebook runs.
 
     python -m pipeline.deploy.away.kaggle PACKAGE RAW SUBMISSION
 
@@ -8,8 +8,8 @@ reads   the package; RAW, the competition's files as Kaggle mounts them, with wh
 writes  SUBMISSION, replaced after each step: patients, the best network, all networks there is time
         for
 
-TIME_LIMIT bounds it. Unreadable pictures and ids without a picture get a neutral score and are
-named.
+TIME_LIMIT bounds it. Unreadable images and ids without an image get a neutral score and are
+printed.
 """
 
 import argparse
@@ -25,87 +25,86 @@ from pipeline.core.submission.organiser_file import fill
 from pipeline.deploy.away.combine import combine
 from pipeline.deploy.away.stream import (
     Scores,
-    image_members,
-    patients,
-    pictures_for,
-    quantiles,
+    load_scorers,
+    print_unreadable,
+    raw_images,
     read_package,
+    read_quantiles,
+    score_metadata,
     stream,
-    tell_unreadable,
 )
 
-PART, RESERVE = (
-    0.05,
-    60.0,
-)  # part of the time that is kept in reserve, and its upper bound in seconds
-WRITES = 3  # as many times what the first writing took are kept for the last
+RESERVED_PART = 0.05  # of the time, kept for what comes after the last network
+RESERVED_SECONDS = 60.0  # at most
+WRITES = 3  # as many times what the first writing took are kept in reserve besides
 
 
 def main(arguments: argparse.Namespace) -> None:
-    package, raw, submission = arguments.package, arguments.raw, arguments.submission
-    about, whole = read_package(package), time_left()
-    competition = load(about["competition"])
+    whole = time_left()
+    raw = arguments.raw
+    package = read_package(arguments.package)
+    competition = load(package["competition"])
     table = competition.module.read_raw(raw)
-    rows, sample = (
-        table[table["split"] == "test"].reset_index(drop=True),
-        competition.module.sample(raw),
-    )
-    print(f"{len(rows):,} test pictures, {len(sample):,} ids to score", flush=True)
+    rows = table[table["split"] == "test"].reset_index(drop=True)
+    sample = competition.module.sample(raw)
+    print(f"{len(rows):,} test images, {len(sample):,} ids to score", flush=True)
     scores = Scores()
+    quantiles = read_quantiles(arguments.package)
 
     def write(step: str) -> None:
         units = combine(
-            about, quantiles(package), rows, scores.made, competition.task, scores.unreadable
+            package, quantiles, rows, scores.tables, competition.task, scores.unreadable
         )
-        write_csv(submission, complete(sample, units, about, competition))
-        print(f"{submission}: {step}", flush=True)
+        write_csv(arguments.submission, complete(sample, units, package, competition))
+        print(f"{arguments.submission}: {step}", flush=True)
 
-    patients(package, about, rows, scores)
-    started = time_left()
-    write("patients only" if scores.made else "prior only")
-    reserve = min(PART * whole, RESERVE) + WRITES * (
-        started - time_left() if whole < float("inf") else 0.0
-    )
+    # Patients, or the prior alone: seconds, and a valid file from here on.
+    score_metadata(arguments.package, package, rows, scores)
+    before = time_left()
+    write("patients only" if scores.tables else "prior only")
+    reserve = min(RESERVED_PART * whole, RESERVED_SECONDS)
+    if whole < float("inf"):
+        reserve += WRITES * (before - time_left())
 
     def left() -> float:
         return time_left() - reserve
 
-    members = image_members(package, about, leave_out=True)
-    if len(rows) and members:
-        stream(
-            members[:1], pictures_for(members[:1], raw, rows["file"]), left, scores, partial=True
-        )
+    # The best network, as far as the time goes; then all others that get to the end in it.
+    scorers = load_scorers(arguments.package, package, leave_out=True)
+    first, others = scorers[:1], scorers[1:]
+    if len(rows) and first:
+        stream(first, raw_images(first, raw, rows["file"]), left, scores, partial=True)
         write("the first network")
-    if len(rows) and len(members) > 1:
-        stream(members[1:], pictures_for(members[1:], raw, rows["file"]), left, scores)
-        write(f"{len(scores.made)} networks")
-    tell_unreadable(scores)
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name in ("package", "raw", "submission"):
-        made.add_argument(name, type=Path)
-    return made
+    if len(rows) and others:
+        stream(others, raw_images(others, raw, rows["file"]), left, scores)
+        write(f"{len(scores.tables)} networks")
+    print_unreadable(scores)
 
 
 def complete(
-    sample: pd.DataFrame, units: pd.DataFrame, about: dict, competition: Competition
+    sample: pd.DataFrame, units: pd.DataFrame, package: dict, competition: Competition
 ) -> pd.DataFrame:
     """The sample filled in; an id that is not among the units takes the mean of those that are, or
     the prior."""
     asked = pd.Index(sample[competition.submission.id_column].astype("str").map(plain_id)).unique()
-    table = units.set_index(units["unit_id"].map(plain_id))[about["labels"]].reindex(asked)
-    strangers = table.index[table.isna().any(axis=1)]
+    scores = units.set_index(units["unit_id"].map(plain_id))[package["labels"]].reindex(asked)
+    strangers = scores.index[scores.isna().any(axis=1)]
     if len(strangers):
         print(
-            f"{len(strangers)} ids of the sample have no picture, first {strangers[0]!r}",
+            f"{len(strangers)} ids of the sample have no image, first {strangers[0]!r}",
             flush=True,
         )
-    table = table.fillna(table.mean()).fillna(about["prior"])
-    return fill(sample, table.rename_axis("unit_id").reset_index(), competition.submission)
+    scores = scores.fillna(scores.mean()).fillna(package["prior"])
+    return fill(sample, scores.rename_axis("unit_id").reset_index(), competition.submission)
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("package", "raw", "submission"):
+        options.add_argument(name, type=Path)
+    return options
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """# Predict without the internet
 
-Attached: the competition, and a dataset with the trained networks and the code that made them.
+Attached: the competition, and a dataset with the trained networks and the code that trained them.
 
 1. Find the mounts, whatever Kaggle calls them today. 2. Write a submission that scores 0.5, so that
 there is one whatever happens next. 3. Predict in a process of its own, in order of value, within
-the time there is; every improvement replaces the file. 4. Look at the file once more.
+the time there is; every improvement replaces the file. 4. Check the file once more.
 """
 
 # %%
@@ -31,17 +31,19 @@ HOURS = 8.5  # time for everything; sessions end after 9 to 12 hours
 # %%
 STARTED = time.monotonic()
 ROOT = Path(os.environ.get("KAGGLE_ROOT", "/kaggle"))
-INPUT, WORKING, TEMP = ROOT / "input", ROOT / "working", Path(tempfile.mkdtemp())
+INPUT = ROOT / "input"
+WORKING = ROOT / "working"
+TEMP = Path(tempfile.mkdtemp())
 SAMPLE = "sample_submission.csv"
-RERUN = bool(
-    os.environ.get("KAGGLE_IS_COMPETITION_RERUN")
-)  # True where the hidden test set has been swapped in
+PROGRAM = "pipeline.deploy.away.kaggle"
+MANY = 2000  # as many files in a folder are images; mounts lie beside fewer
+RERUN = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))  # the hidden test set is swapped in
 print(f"Python {sys.version.split()[0]}, hidden test set: {RERUN}")
 
 
 def folders(top, depth):
-    """A folder and those below it, breadth first, so that a mount is found before the pictures in
-    it are listed."""
+    """A folder and those below it, breadth first, so that a mount is found before the images in it
+    are listed."""
     level = [top]
     for _ in range(depth + 1):
         yield from level
@@ -49,17 +51,17 @@ def folders(top, depth):
 
 
 def listed(folder):
-    """What is in a folder, in order; nothing where there are as many files as only pictures are."""
+    """What is in a folder, in order; nothing where there are as many files as only images are."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry, _ in zip(entries, range(2000))]
-    return [folder / name for name in sorted(names)] if len(names) < 2000 else []
+        names = [entry.name for entry, _ in zip(entries, range(MANY))]
+    return [folder / name for name in sorted(names)] if len(names) < MANY else []
 
 
-def find(is_it, tried=()):
-    """The first folder under the inputs that `is_it`: those tried first, then all to a depth of
+def find(is_wanted, tried=()):
+    """The first folder under the inputs that is wanted: those tried first, then all to a depth of
     five."""
     for folder in [*(INPUT / one for one in tried), *folders(INPUT, 5)]:
-        if folder.is_dir() and is_it(folder):
+        if folder.is_dir() and is_wanted(folder):
             return folder
     raise SystemExit(
         f"{INPUT}: nothing in it is what was looked for; attach the competition and the dataset"
@@ -67,35 +69,37 @@ def find(is_it, tried=()):
 
 
 def is_package(folder):
-    about = folder / "package.json"
-    return about.is_file() and json.loads(about.read_text()).get("competition") == PACKAGE
+    contents = folder / "package.json"
+    return contents.is_file() and json.loads(contents.read_text()).get("competition") == PACKAGE
 
 
 def is_competition(folder):
     return (folder / SAMPLE).is_file() and not (folder / "package.json").exists()
 
 
-package = find(is_package)
-about = json.loads((package / "package.json").read_text())
+folder = find(is_package)
+package = json.loads((folder / "package.json").read_text())
 raw = find(is_competition, (f"competitions/{SLUG}", SLUG))
-print(f"package {package}\nraw     {raw}")
+print(f"package {folder}\nraw     {raw}")
 
 # %%
-submission = WORKING / about["file"]
+submission = WORKING / package["file"]
 WORKING.mkdir(parents=True, exist_ok=True)
 with (raw / SAMPLE).open(encoding="utf-8-sig", newline="") as file:
     sample = list(csv.reader(file))
-header, ids = sample[0], [row[sample[0].index(about["id_column"])] for row in sample[1:] if row]
+header = sample[0]
+id_column = header.index(package["id_column"])
+ids = [row[id_column] for row in sample[1:] if row]
 
 
 def write_fallback():
     """Every id with the share of positives in training."""
-    prior = {about["columns"][label]: share for label, share in about["prior"].items()}
+    prior = {package["columns"][label]: share for label, share in package["prior"].items()}
     temporary = submission.with_name(".fallback.csv")
     with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, header, restval=0.5, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**prior, about["id_column"]: one} for one in ids)
+        writer.writerows({**prior, package["id_column"]: one} for one in ids)
     temporary.replace(submission)
 
 
@@ -106,10 +110,11 @@ print(f"{submission}: {len(ids)} rows, prior only")
 # %%
 def code_folder():
     """The folder to import the code from: unpacked by Kaggle, or unpacked here."""
-    for folder in folders(package, 3):
-        if (folder / "pipeline" / "deploy" / "away" / "kaggle.py").is_file():
-            return folder
-    with zipfile.ZipFile(package / "code.zip") as archive:
+    program = PROGRAM.replace(".", "/") + ".py"
+    for candidate in folders(folder, 3):
+        if (candidate / program).is_file():
+            return candidate
+    with zipfile.ZipFile(folder / "code.zip") as archive:
         archive.extractall(TEMP / "code")
     return TEMP / "code"
 
@@ -119,24 +124,24 @@ def install(missing):
     package."""
     if missing:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-        where = ["--find-links", str(package), "--target", str(TEMP / "site")]
+        where = ["--find-links", str(folder), "--target", str(TEMP / "site")]
         done = subprocess.run([*pip, *where, *missing], check=False)
         print(f"pip install {' '.join(missing)}: status {done.returncode}")
     return TEMP / "site"
 
 
+def numbers(text):
+    """The parts of a version: 1.0.31 -> [1, 0, 31]."""
+    return [int(part) for part in re.findall(r"\d+", text)]
+
+
 def lacks(module, wanted):
     """Is a package not there, or older than wanted ("timm>=1.0.31")?"""
     name, _, oldest = wanted.partition(">=")
-    if importlib.util.find_spec(module) is None:
-        return True
-    there, oldest = (
-        [int(part) for part in re.findall(r"\d+", text)] for text in (version(name), oldest)
-    )
-    return there < oldest
+    return importlib.util.find_spec(module) is None or numbers(version(name)) < numbers(oldest)
 
 
-site = install([wanted for module, wanted in about["wheels"].items() if lacks(module, wanted)])
+site = install([wanted for module, wanted in package["wheels"].items() if lacks(module, wanted)])
 left = HOURS * 3600 - (time.monotonic() - STARTED)
 environment = {
     **os.environ,
@@ -145,20 +150,16 @@ environment = {
     "TIME_LIMIT": f"{left:.0f}s",
     "HF_HUB_OFFLINE": "1",
 }
-command = [
-    sys.executable,
-    "-m",
-    "pipeline.deploy.away.kaggle",
-    str(package),
-    str(raw),
-    str(submission),
-]
 process = subprocess.Popen(
-    command, cwd=TEMP, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    [sys.executable, "-m", PROGRAM, str(folder), str(raw), str(submission)],
+    cwd=TEMP,
+    env=environment,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
 )
-watchdog = threading.Timer(
-    left, process.kill
-)  # it stops by itself before; this is for one that hangs
+# The program ends by itself before the time is up; the watchdog is for one that hangs.
+watchdog = threading.Timer(left, process.kill)
 watchdog.start()
 for line in process.stdout:
     print(line, end="")
@@ -167,7 +168,7 @@ watchdog.cancel()
 
 
 # %%
-def sound():
+def is_sound():
     """Does the submission have the sample's ids in order and a finite number in each other
     field?"""
     try:
@@ -177,19 +178,18 @@ def sound():
         return False
     if rows[:1] != [header] or any(len(row) != len(header) for row in rows):
         return False
-    column = header.index(about["id_column"])
-    scores = [value for row in rows[1:] for place, value in enumerate(row) if place != column]
-    return [row[column] for row in rows[1:]] == ids and all(map(finite, scores))
+    scores = [value for row in rows[1:] for place, value in enumerate(row) if place != id_column]
+    return [row[id_column] for row in rows[1:]] == ids and all(map(is_finite, scores))
 
 
-def finite(text):
+def is_finite(text):
     try:
         return math.isfinite(float(text))
     except ValueError:
         return False
 
 
-if not sound():
+if not is_sound():
     write_fallback()
-    print("the submission was not sound; the prior stands again")
+    print("the submission was not sound; it is the prior alone again")
 print(f"{submission}: {len(ids)} rows after {time.monotonic() - STARTED:.0f} s")

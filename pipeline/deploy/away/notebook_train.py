@@ -3,9 +3,9 @@
 Attached: the competition, a dataset with the code, and, from the second session on, this notebook's
 own last output.
 
-Prepares the pictures, makes the folds, and trains; stops in time and leaves its checkpoints as
-output, from which the next session continues. When it says that everything stands, download the
-output's `models` folder.
+Prepares the images, makes the folds, and trains; stops in time and leaves its checkpoints as
+output, from which the next session continues. When it says that everything is complete, download
+the output's `models` folder.
 """
 
 # %%
@@ -29,13 +29,23 @@ TARGET = "competition/run/fold0"  # what to train
 # %%
 STARTED = time.monotonic()
 ROOT = Path(os.environ.get("KAGGLE_ROOT", "/kaggle"))
-INPUT, WORKING, TEMP = ROOT / "input", ROOT / "working", Path(tempfile.mkdtemp())
+INPUT = ROOT / "input"
+WORKING = ROOT / "working"
+TEMP = Path(tempfile.mkdtemp())
 NAME = TARGET.split("/")[0]
+STAGES = (
+    ("pipeline.prepare", NAME),
+    ("pipeline.folds", NAME),
+    ("pipeline.pretrain", TARGET),
+    ("pipeline.finetune", TARGET),
+    ("pipeline.predict", TARGET),
+)
+MANY = 2000  # as many files in a folder are images; mounts lie beside fewer
 
 
 def folders(top, depth):
-    """A folder and those below it, breadth first, so that a mount is found before the pictures in
-    it are listed."""
+    """A folder and those below it, breadth first, so that a mount is found before the images in it
+    are listed."""
     level = [top]
     for _ in range(depth + 1):
         yield from level
@@ -43,68 +53,65 @@ def folders(top, depth):
 
 
 def listed(folder):
-    """What is in a folder, in order; nothing where there are as many files as only pictures are."""
+    """What is in a folder, in order; nothing where there are as many files as only images are."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry, _ in zip(entries, range(2000))]
-    return [folder / name for name in sorted(names)] if len(names) < 2000 else []
+        names = [entry.name for entry, _ in zip(entries, range(MANY))]
+    return [folder / name for name in sorted(names)] if len(names) < MANY else []
 
 
-def found(is_it, tried=()):
-    """Every folder under the inputs that `is_it`: those tried first, then all to a depth of
+def find_all(is_wanted, tried=()):
+    """Every folder under the inputs that is wanted: those tried first, then all to a depth of
     five."""
     mounts = [*(INPUT / one for one in tried), *folders(INPUT, 5)]
-    return [folder for folder in mounts if folder.is_dir() and is_it(folder)]
+    return [folder for folder in mounts if folder.is_dir() and is_wanted(folder)]
 
 
 def is_package(folder):
-    about = folder / "package.json"
-    return about.is_file() and json.loads(about.read_text()).get("competition") == PACKAGE
+    contents = folder / "package.json"
+    return contents.is_file() and json.loads(contents.read_text()).get("competition") == PACKAGE
 
 
 def is_competition(folder):
     return (folder / "sample_submission.csv").is_file() and not (folder / "package.json").exists()
 
 
-package, raw = found(is_package)[0], found(is_competition, (f"competitions/{SLUG}", SLUG))[0]
-print(f"package {package}\nraw     {raw}")
+def is_earlier_output(folder):
+    return folder.name == "models" and (folder / NAME).is_dir()
+
+
+folder = find_all(is_package)[0]
+package = json.loads((folder / "package.json").read_text())
+raw = find_all(is_competition, (f"competitions/{SLUG}", SLUG))[0]
+print(f"package {folder}\nraw     {raw}")
 
 # %%
-# Pictures and tables are made anew each session: they are the same bytes, and weights carry their
+# Images and tables are made anew each session: they are the same bytes, and weights carry their
 # hashes.
-data, models = TEMP / "data", WORKING / "models"
+data = TEMP / "data"
+models = WORKING / "models"
 (data / NAME).mkdir(parents=True, exist_ok=True)
 (data / NAME / "raw").symlink_to(raw)
-for earlier in found(lambda folder: folder.name == "models" and (folder / NAME).is_dir()):
+for earlier in find_all(is_earlier_output):
     shutil.copytree(earlier, models, dirs_exist_ok=True)
     print(f"continues from {earlier}")
 
 # %%
-unpacked = [
-    folder for folder in folders(package, 3) if (folder / "pipeline" / "finetune.py").is_file()
-]
+unpacked = [one for one in folders(folder, 3) if (one / "pipeline/finetune.py").is_file()]
 code = unpacked[0] if unpacked else TEMP / "code"
 if not unpacked:
-    with zipfile.ZipFile(package / "code.zip") as archive:
+    with zipfile.ZipFile(folder / "code.zip") as archive:
         archive.extractall(code)
-about = json.loads((package / "package.json").read_text())
+site = TEMP / "site"
 missing = [
-    wanted for module, wanted in about["wheels"].items() if importlib.util.find_spec(module) is None
+    wanted
+    for module, wanted in package["wheels"].items()
+    if importlib.util.find_spec(module) is None
 ]
 if missing:
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--find-links",
-        str(package),
-    ]
-    print(
-        f"pip: status {subprocess.run([*pip, '--target', str(TEMP / 'site'), *missing], check=False).returncode}"
-    )
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    where = ["--find-links", str(folder), "--target", str(site)]
+    done = subprocess.run([*pip, *where, *missing], check=False)
+    print(f"pip: status {done.returncode}")
 
 
 def stage(*arguments):
@@ -113,7 +120,7 @@ def stage(*arguments):
     left = HOURS * 3600 - (time.monotonic() - STARTED)
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{code}{os.pathsep}{TEMP / 'site'}",
+        "PYTHONPATH": f"{code}{os.pathsep}{site}",
         "PYTHONUNBUFFERED": "1",
         "TIME_LIMIT": f"{max(left, 1):.0f}s",
         "DATA": str(data),
@@ -133,23 +140,15 @@ def stage(*arguments):
 
 
 # %%
-status = 0
-for arguments in (
-    ("pipeline.prepare", NAME),
-    ("pipeline.folds", NAME),
-    ("pipeline.pretrain", TARGET),
-    ("pipeline.finetune", TARGET),
-    ("pipeline.predict", TARGET),
-):
+for arguments in STAGES:
     status = stage(*arguments)
-    print(
-        f"{' '.join(arguments)}: status {status} after {(time.monotonic() - STARTED) / 3600:.2f} h"
-    )
+    hours = (time.monotonic() - STARTED) / 3600
+    print(f"{' '.join(arguments)}: status {status} after {hours:.2f} h")
     if status:
         break
-print(
-    {
-        0: f"everything stands in {models}",
-        75: "out of time: attach this output and run again to continue",
-    }.get(status, f"failed with status {status}")
-)
+if status == 0:
+    print(f"everything is complete in {models}")
+elif status == 75:
+    print("out of time: attach this output and run again to continue")
+else:
+    print(f"failed with status {status}")

@@ -1,9 +1,9 @@
-"""Scores of a package's networks for pictures in their organiser's form: streamed, bounded in
-memory and in time.
+"""Scores of a package's networks for images in their organiser's form: streamed, bounded in memory
+and in time.
 
-A picture goes the way it goes at home: decoded, brought to each size, kept as the JPEG that
-`prepare` would have written, and scored under the run's own views by the code of `predict`.
-Pictures come in chunks, so memory does not grow with their number beyond the scores themselves.
+An image goes the way it goes at home: decoded, brought to each size, kept as the JPEG that
+`prepare` would have written, and scored under the run's own views by the code of `predict`. Images
+come in chunks, so memory does not grow with their number beyond the scores themselves.
 """
 
 import json
@@ -30,18 +30,18 @@ from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.device import device, loader_processes, precision
 from pipeline.core.runtime.errors import UserError
 
-FIRST, CHUNK = (
-    64,
-    1024,
-)  # pictures in the first chunk, which is timed, and in the others: 300 MB of JPEGs at four sizes
-SHARED_MEMORY = 1 << 30  # bytes of /dev/shm that loader processes want; a container often has 64 MB
-SHOWN = 10  # unreadable pictures that are named
+FIRST = 64  # images in the first chunk, which is timed
+CHUNK = 1024  # images in the other chunks: 300 MB of JPEGs at four sizes
+SHARED_MEMORY = 1 << 30  # bytes of /dev/shm that loader processes need; a container often has 64 MB
+UNLIMITED = 1 << 40  # bytes that stand for "no limit is known"
+SHOWN = 10  # unreadable images that are printed
 SAFETY = 0.9  # part of the time left that may be planned with
+LONGEST = 1e9  # seconds that an unlimited time counts as
 
 
 @dataclass
 class Scorer:
-    """One network of a package, ready to score; `seconds` is its measured time per picture."""
+    """One network of a package, ready to score; `seconds` is its measured time per image."""
 
     name: str
     fold: int
@@ -58,11 +58,18 @@ class Scorer:
 
 @dataclass
 class Scores:
-    """What has been scored: (member, fold) -> a row a picture, a column a label, NaN rows where a
-    picture could not be read or was not reached; `unreadable` tells why, picture by picture."""
+    """What has been scored.
 
-    made: dict[tuple[str, int], pd.DataFrame] = field(default_factory=dict)
+    tables      (member, fold) -> one row for each image, one column for each label; rows of NaN
+                where an image could not be read or was not reached
+    unreadable  position of an image -> why it cannot be read
+    """
+
+    tables: dict[tuple[str, int], pd.DataFrame] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
+
+
+# ---- The package ----------------------------------------------------------------------------
 
 
 def read_package(folder: Path) -> dict:
@@ -70,229 +77,261 @@ def read_package(folder: Path) -> dict:
     return json.loads((folder / "package.json").read_text(encoding="utf-8"))
 
 
-def quantiles(package: Path) -> dict:
-    """The frozen maps, where the package has them."""
-    path = package / "quantiles.json"
+def read_quantiles(folder: Path) -> dict:
+    """The package's frozen maps: member -> fold -> label -> map; empty where it has none."""
+    path = folder / "quantiles.json"
     return json.loads(path.read_text(encoding="utf-8"))["members"] if path.is_file() else {}
 
 
-def image_members(package: Path, about: dict, leave_out: bool = False) -> list[Scorer]:
+def load_scorers(folder: Path, package: dict, leave_out: bool = False) -> list[Scorer]:
     """The image networks in order of value. With `leave_out`, one that cannot be built here, where
-    timm may be older, is named and left out; otherwise it is a UserError."""
-    found = []
-    for entry in about["networks"]:
-        if entry["member"] != METADATA:
-            try:
-                found.append(load_member(package / entry["file"], entry))
-            except UserError as error:
-                if not leave_out:
-                    raise
-                print(f"{entry['file']}: left out: {error}", flush=True)
-    return found
+    timm may be older, is printed and left out; otherwise it is a UserError."""
+    scorers = []
+    for entry in package["networks"]:
+        if entry["member"] == METADATA:
+            continue
+        try:
+            scorers.append(load_scorer(folder / entry["file"], entry))
+        except UserError as error:
+            if not leave_out:
+                raise
+            print(f"{entry['file']}: left out: {error}", flush=True)
+    return scorers
 
 
-def load_member(path: Path, entry: dict) -> Scorer:
+def load_scorer(path: Path, entry: dict) -> Scorer:
     """One network as its file's header describes it."""
     header = read_weights_header(path)
-    run, labels = from_json(Run, header["run"]), tuple(header["labels"])
+    run = from_json(Run, header["run"])
+    labels = tuple(header["labels"])
     try:
         network = load_weights(path, run, labels)
     except RuntimeError as error:
         raise UserError(
             f"{path}: not the weights of this timm's {run.network} ({str(error)[:200]})"
         ) from None
-    return Scorer(
-        entry["member"], entry["fold"], run, labels, from_json(Resize, header["resize"]), network
-    )
+    resize = from_json(Resize, header["resize"])
+    return Scorer(entry["member"], entry["fold"], run, labels, resize, network)
 
 
-class Pictures(torch.utils.data.Dataset):
-    """Pictures in their organiser's form; item i is {size: JPEG as `prepare` writes it}, or why it
-    cannot be read."""
+# ---- Images ---------------------------------------------------------------------------------
+
+
+class RawImages(torch.utils.data.Dataset):
+    """Images in their organiser's form; item i is {size: JPEG as `prepare` writes it}, or a string:
+    why it cannot be read."""
 
     def __init__(
         self, raw: Path, files: Sequence[str], sizes: Sequence[int], resize: Resize
     ) -> None:
-        self.raw, self.files, self.sizes, self.resize = raw, list(files), tuple(sizes), resize
+        self.raw = raw
+        self.files = list(files)
+        self.sizes = tuple(sizes)
+        self.resize = resize
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[int, bytes] | str:
+        file = self.files[index]
         try:
-            made, _ = resized(read_source(self.raw, self.files[index]), self.sizes, self.resize)
-            return {size: to_jpeg(pixels, self.resize) for size, pixels in made.items()}
+            by_size, _ = resized(read_source(self.raw, file), self.sizes, self.resize)
+            return {size: to_jpeg(pixels, self.resize) for size, pixels in by_size.items()}
         except UnreadableImage as error:
-            return f"{self.files[index]}: {error}"
+            return f"{file}: {error}"
 
 
-def pictures_for(members: list[Scorer], raw: Path, files: Sequence[str]) -> Pictures:
-    """The pictures at every size that some member needs, by the resize specification they all
+def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawImages:
+    """The images at every size that some network needs, by the resize specification that they all
     share."""
-    specifications = {member.resize for member in members}
+    specifications = {scorer.resize for scorer in scorers}
     if len(specifications) > 1:
         raise UserError(
-            "the networks of this package were trained on pictures resized in different ways"
+            "the networks of this package were trained on images resized in different ways"
         )
-    return Pictures(
-        raw, files, sorted({member.run.size for member in members}), specifications.pop()
-    )
+    sizes = sorted({scorer.run.size for scorer in scorers})
+    return RawImages(raw, files, sizes, specifications.pop())
+
+
+def read_chunk(
+    images: torch.utils.data.Dataset, chunk: range, scores: Scores
+) -> list[dict[int, bytes] | None]:
+    """The JPEGs of a chunk, None where an image cannot be read (and why, into `scores`)."""
+    jpegs = []
+    items = loader(images, list(chunk), loader_processes(), pin=False)
+    for index, item in zip(chunk, items):
+        if isinstance(item, str):
+            scores.unreadable[index] = item
+            jpegs.append(None)
+        else:
+            jpegs.append(item)
+    return jpegs
+
+
+# ---- The plan: networks, chunks and the time left -------------------------------------------
 
 
 def stream(
-    members: list[Scorer],
-    pictures: torch.utils.data.Dataset,
+    scorers: list[Scorer],
+    images: torch.utils.data.Dataset,
     left: Callable[[], float],
     scores: Scores,
     partial: bool = False,
 ) -> None:
-    """Score all pictures with these members, chunk by chunk, into `scores`.
+    """Score all images with these networks, chunk by chunk, into `scores`.
 
-    pictures  item i is {size: JPEG bytes}, or a string: why it cannot be read
-    left      seconds there still are. With `partial`, one member goes as far as they last (with one
-              view where it would not get to the end with all); otherwise members that would not get
-              to the end are dropped, the least valuable first
+    images   item i is {size: JPEG bytes}, or a string: why it cannot be read
+    left     seconds there still are. With `partial`, one network goes as far as they last (with one
+             view where it would not get to the end with all); otherwise networks that would not get
+             to the end are dropped, the least valuable first
     """
-    count, done, decoding, kept = len(pictures), 0, 0.0, list(members)
-    made = {member.key: np.full((count, len(member.labels)), np.nan) for member in members}
+    count = len(images)
+    values = {scorer.key: np.full((count, len(scorer.labels)), np.nan) for scorer in scorers}
+    kept = list(scorers)
+    done = 0
+    reading = 0.0  # seconds per image to read and decode, for all networks together
     while done < count and kept and left() > 0:
-        each = decoding + sum(member.seconds for member in kept)
-        chunk = range(done, min(count, done + (chunk_size(each, left()) if done else FIRST)))
+        # The next chunk: timed where it is the first, else no more than there is time for.
+        size = FIRST
+        if done:
+            size = chunk_size(reading + sum(scorer.seconds for scorer in kept), left())
+        chunk = range(done, min(count, done + size))
+
+        # Its scores, and what they cost.
         started = time.monotonic()
-        jpegs = decode(pictures, chunk, scores)
-        decoding = blend_time(decoding, done, time.monotonic() - started, len(chunk))
-        for member in kept:
+        jpegs = read_chunk(images, chunk, scores)
+        reading = mean_seconds(reading, done, time.monotonic() - started, len(chunk))
+        for scorer in kept:
             started = time.monotonic()
-            made[member.key][chunk.start : chunk.stop] = score_chunk(member, jpegs)
-            member.seconds = blend_time(
-                member.seconds, done, time.monotonic() - started, len(chunk)
-            )
+            values[scorer.key][chunk.start : chunk.stop] = score_chunk(scorer, jpegs)
+            elapsed = time.monotonic() - started
+            scorer.seconds = mean_seconds(scorer.seconds, done, elapsed, len(chunk))
         done = chunk.stop
-        tell(done, count, kept, left())
+        print_progress(done, count, kept, left())
+
+        # What the rest can afford.
         if partial:
-            hurry(kept[0], decoding, count - done, left())
+            reduce_views(kept[0], reading, count - done, left())
         else:
-            kept = affordable(kept, decoding, count - done, left())
+            kept = affordable(kept, reading, count - done, left())
     if partial or done == count:
-        for member in kept:
-            scores.made[member.key] = pd.DataFrame(made[member.key], columns=list(member.labels))
+        for scorer in kept:
+            table = pd.DataFrame(values[scorer.key], columns=list(scorer.labels))
+            scores.tables[scorer.key] = table
 
 
 def chunk_size(seconds: float, left: float) -> int:
-    """Pictures in the next chunk, where one takes so many seconds: no more than there is time
-    for."""
-    return int(np.clip(SAFETY * min(left, 1e9) / max(seconds, 1e-9), 1, CHUNK))
+    """Images in the next chunk, where one takes so many seconds: no more than there is time for."""
+    affordable_images = SAFETY * min(left, LONGEST) / max(seconds, 1e-9)
+    return int(np.clip(affordable_images, 1, CHUNK))
 
 
-def blend_time(before: float, done: int, seconds: float, count: int) -> float:
-    """Seconds per picture over all so far; the first chunk, which warms up, counts as one
-    picture."""
+def mean_seconds(before: float, done: int, seconds: float, count: int) -> float:
+    """Seconds per image over all so far: `before` for the `done` images, `seconds` for `count` more
+    together. The first chunk, which warms up, counts as one image."""
     weight = done if done > FIRST else min(done, 1)
     return (before * weight + seconds) / (weight + count)
 
 
-def tell(done: int, count: int, members: list[Scorer], left: float) -> None:
+def print_progress(done: int, count: int, scorers: list[Scorer], left: float) -> None:
     time_left = f", {left:.0f} s left" if left < float("inf") else ""
-    print(f"{done:,} of {count:,} pictures by {len(members)} networks{time_left}", flush=True)
+    print(f"{done:,} of {count:,} images by {len(scorers)} networks{time_left}", flush=True)
 
 
-def hurry(member: Scorer, decoding: float, pictures: int, left: float) -> None:
-    """One view per picture where all of the run's would take longer than there is."""
-    if member.run.views > 1 and pictures * (decoding + member.seconds) > SAFETY * left:
-        member.seconds /= member.run.views
-        member.run = replace(member.run, views=1)
-        print(f"{member.name}: one view per picture from here on, for want of time", flush=True)
+def reduce_views(scorer: Scorer, reading: float, images: int, left: float) -> None:
+    """One view per image where all of the run's would take longer than there is."""
+    if scorer.run.views > 1 and images * (reading + scorer.seconds) > SAFETY * left:
+        scorer.seconds /= scorer.run.views
+        scorer.run = replace(scorer.run, views=1)
+        print(f"{scorer.name}: one view per image from here on, for want of time", flush=True)
 
 
-def affordable(members: list[Scorer], decoding: float, pictures: int, left: float) -> list[Scorer]:
-    """The members that can score so many more pictures in the time left, the most valuable
-    first."""
-    cost, kept = pictures * decoding, []
-    for member in members:
-        if cost + pictures * member.seconds <= SAFETY * left:
-            cost += pictures * member.seconds
-            kept.append(member)
+def affordable(scorers: list[Scorer], reading: float, images: int, left: float) -> list[Scorer]:
+    """The networks that can score so many more images in the time left, the most valuable first."""
+    cost = images * reading
+    kept = []
+    for scorer in scorers:
+        if cost + images * scorer.seconds <= SAFETY * left:
+            cost += images * scorer.seconds
+            kept.append(scorer)
         else:
-            print(f"{member.name} fold {member.fold}: left out for want of time", flush=True)
+            print(f"{scorer.name} fold {scorer.fold}: left out for want of time", flush=True)
     return kept
 
 
-def decode(
-    pictures: torch.utils.data.Dataset, chunk: range, scores: Scores
-) -> list[dict[int, bytes] | None]:
-    """The JPEGs of a chunk, None where a picture cannot be read (and why, into `scores`)."""
-    found = []
-    for index, item in zip(chunk, loader(pictures, list(chunk), loader_processes(), pin=False)):
-        if isinstance(item, str):
-            scores.unreadable[index] = item
-        found.append(None if isinstance(item, str) else item)
-    return found
+# ---- Scores ---------------------------------------------------------------------------------
 
 
-def score_chunk(member: Scorer, jpegs: list[dict[int, bytes] | None]) -> np.ndarray:
-    """float64 (n, K) mean scores over the run's views, in [0, 1]; NaN rows for pictures that could
+def score_chunk(scorer: Scorer, jpegs: list[dict[int, bytes] | None]) -> np.ndarray:
+    """float64 (n, K) mean scores over the run's views, in [0, 1]; rows of NaN for images that could
     not be read."""
-    run, there = member.run, [number for number, jpeg in enumerate(jpegs) if jpeg is not None]
-    made = np.full((len(jpegs), len(member.labels)), np.nan)
-    if there:
+    run = scorer.run
+    means = np.full((len(jpegs), len(scorer.labels)), np.nan)
+    readable = [number for number, jpeg in enumerate(jpegs) if jpeg is not None]
+    if readable:
         matrices = view_matrices(run.views, run.size, run.augment)
-        made[there] = sigmoid(
-            on_device(member, [jpegs[number][run.size] for number in there], matrices)
-        ).mean(axis=1)
-    return made
+        own_size = [jpegs[number][run.size] for number in readable]
+        means[readable] = sigmoid(score_on_device(scorer, own_size, matrices)).mean(axis=1)
+    return means
 
 
-def on_device(member: Scorer, jpegs: list[bytes], matrices: list[np.ndarray]) -> np.ndarray:
-    """float32 (n, V, K) scores; the views in several parts where the device has too little memory
-    for all at once."""
-    channels, asked = member.resize.channels, member.run.precision
+def score_on_device(scorer: Scorer, jpegs: list[bytes], matrices: list[np.ndarray]) -> np.ndarray:
+    """float32 (n, V, K) scores before the sigmoid; the views in several parts where the device has
+    too little memory for all at once."""
+    channels = scorer.resize.channels
+    # fp16 needs a CUDA device; a CPU computes in fp32 instead.
+    asked = scorer.run.precision
     dtype = precision("fp32" if asked == "fp16" and device().type == "cpu" else asked)
     processes = loader_processes() if shared_memory() > SHARED_MEMORY else 0
+
+    def read(number: int) -> np.ndarray:
+        return read_back(jpegs[number], channels)
+
     for parts in range(1, len(matrices) + 1):
-        groups = [matrices[part::parts] for part in range(parts)]
-        made = np.empty((len(jpegs), len(matrices), len(member.labels)), np.float32)
+        scores = np.empty((len(jpegs), len(matrices), len(scorer.labels)), np.float32)
+        batch = max(1, PICTURES // parts)
         try:
-            for part, group in enumerate(groups):
-                made[:, part::parts] = score_views(
-                    member.network,
-                    lambda number: read_back(jpegs[number], channels),
+            for part in range(parts):
+                scores[:, part::parts] = score_views(
+                    scorer.network,
+                    read,
                     len(jpegs),
-                    group,
+                    matrices[part::parts],
                     dtype,
                     processes,
-                    pictures=max(1, PICTURES // parts),
+                    pictures=batch,
                 )
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             continue
-        member.network.cpu()  # only one network at a time takes memory on the device
-        return made
-    raise UserError(f"{member.name}: one view of one picture does not fit into the device's memory")
+        scorer.network.cpu()  # only one network at a time takes memory on the device
+        return scores
+    raise UserError(f"{scorer.name}: one view of one image does not fit into the device's memory")
 
 
 def shared_memory() -> int:
     """Free bytes for what loader processes hand over; a container often has 64 MB."""
-    status = os.statvfs("/dev/shm") if os.path.isdir("/dev/shm") else None  # noqa: PTH112
-    return status.f_bavail * status.f_frsize if status else 1 << 40
+    if not os.path.isdir("/dev/shm"):  # noqa: PTH112
+        return UNLIMITED
+    status = os.statvfs("/dev/shm")
+    return status.f_bavail * status.f_frsize
 
 
-def patients(package: Path, about: dict, rows: pd.DataFrame, scores: Scores) -> None:
+def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Scores) -> None:
     """Score the rows with each fold's metadata network; columns that are not there, and categories
     that training never saw, are missing values."""
-    rows = rows.assign(
-        **{name: nine_digits(column) for name, column in rows.select_dtypes("float").items()}
-    )
-    for entry in about["networks"]:
+    numbers = rows.select_dtypes("float")
+    rows = rows.assign(**{name: nine_digits(column) for name, column in numbers.items()})
+    for entry in package["networks"]:
         if entry["member"] == METADATA:
-            network, header = load_patient_network(package / entry["file"])
-            table = pd.DataFrame(
-                score_patients(network, rows, header["encoder"]), columns=header["labels"]
-            )
-            scores.made[METADATA, entry["fold"]] = table
+            network, header = load_patient_network(folder / entry["file"])
+            values = score_patients(network, rows, header["encoder"])
+            table = pd.DataFrame(values, columns=header["labels"])
+            scores.tables[METADATA, entry["fold"]] = table
 
 
 def nine_digits(column: pd.Series) -> np.ndarray:
-    """Numbers as images.csv holds them, with nine significant digits; networks learnt from
+    """Numbers rounded to nine significant digits, as images.csv holds them; networks learnt from
     these."""
     values = column.to_numpy(np.float64)
     size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
@@ -300,12 +339,12 @@ def nine_digits(column: pd.Series) -> np.ndarray:
     return np.round(values * places) / places
 
 
-def tell_unreadable(scores: Scores) -> None:
-    """Print which pictures could not be read, and why."""
+def print_unreadable(scores: Scores) -> None:
+    """Print which images could not be read, and why."""
     for reason in list(scores.unreadable.values())[:SHOWN]:
         print(f"unreadable: {reason}")
     if scores.unreadable:
         print(
-            f"{len(scores.unreadable)} pictures could not be read; they have a neutral score",
+            f"{len(scores.unreadable)} images could not be read; they have a neutral score",
             flush=True,
         )

@@ -5,10 +5,10 @@
 reads   submissions/<comp>/codalab/src (`make codalab`); data/<comp>/raw; models/<comp>/ensemble.csv
 writes  nothing but a temporary folder
 
-The bundle alone is copied into an empty folder, beside the pictures of the test list under the
-organiser's paths, and runs in a fresh environment, without the network, pictures and bundle
-read-only. Its predictions are checked and held against the ensemble's, and the memory it took is
-told.
+The bundle alone is copied into an empty folder, beside the images of the test list under the
+organiser's paths, and runs in a fresh environment, without the network, images and bundle
+read-only. Its predictions are checked and compared with the ensemble's, and the memory it took is
+printed.
 """
 
 import argparse
@@ -27,19 +27,21 @@ from pipeline.core.raw.read import read_source
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import fill, wanted
+from pipeline.deploy.environments import CODALAB
+from pipeline.deploy.package import megabytes
 from pipeline.deploy.rehearsal.compare import compare
 from pipeline.deploy.rehearsal.isolation import (
-    CODALAB_BASE,
     check_cut,
     clean_variables,
     cut_off,
+    description,
     fresh_environment,
-    how,
 )
 from pipeline.deploy.rehearsal.memory import run_measured
 
-LIST, OUT = "valid_image_paths.csv", "predictions.csv"
-MEMORY = 2000.0  # MB beside the networks
+LIST = "valid_image_paths.csv"
+PREDICTIONS = "predictions.csv"
+MEMORY = 2000.0  # MB beside the weights
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -50,36 +52,39 @@ def main(arguments: argparse.Namespace) -> None:
             f"{bundle}: there is no bundle; `make codalab COMP={competition.name}` makes it"
         )
     with tempfile.TemporaryDirectory() as temporary:
-        work, python = (
-            Path(temporary) / "work",
-            fresh_environment(Path(temporary) / "env", CODALAB_BASE),
-        )
+        # The surroundings.
+        work = Path(temporary) / "work"
+        python = fresh_environment(Path(temporary) / "env", CODALAB)
         check_cut(python)
         shutil.copytree(bundle, work / "src")
-        tops = lay_out(competition, work)
-        mounts = [(work / top, work / top) for top in ("src", *tops)]
-        command = cut_off([str(python), "src/predict.py", LIST, OUT], mounts)
+        image_folders = write_inputs(competition, work)
+
+        # The run.
+        read_only = [(work / folder, work / folder) for folder in ("src", *image_folders)]
+        command = cut_off([str(python), "src/predict.py", LIST, PREDICTIONS], read_only)
         status, peak = run_measured(command, work, clean_variables())
         if status:
             raise UserError(f"{bundle}: the rehearsal ended with status {status}")
-        print(f"rehearsed with {how()}")
+        print(f"rehearsed with {description()}")
+
+        # The judgement.
         want = wanted(sample(competition), competition.submission, competition.task)
-        print(compare(work / OUT, home(competition), want))
+        print(compare(work / PREDICTIONS, home_submission(competition), want))
         check_memory(peak, work / "src")
 
 
-def lay_out(competition: Competition, work: Path) -> list[str]:
-    """Write the list and the pictures of the test set under the organiser's paths; the folders
-    made."""
+def write_inputs(competition: Competition, work: Path) -> list[str]:
+    """Write the list, and the images of the test set under the organiser's paths; returns the top
+    folders of these paths."""
     raw = raw_folder(competition.name)
     table = competition.module.read_raw(raw)
     test = table[table["split"] == "test"]
-    paths = [
-        f"{unit}/{PurePosixPath(file).name}" for unit, file in zip(test["unit_id"], test["file"])
-    ]
-    for path, file in zip(paths, test["file"]):
+    paths = []
+    for unit, file in zip(test["unit_id"], test["file"]):
+        path = f"{unit}/{PurePosixPath(file).name}"
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).write_bytes(read_source(raw, file))
+        paths.append(path)
     with (work / LIST).open("w", newline="") as file:
         csv.writer(file).writerows([["Path"], *([path] for path in paths)])
     return sorted({PurePosixPath(path).parts[0] for path in paths})
@@ -89,29 +94,26 @@ def sample(competition: Competition) -> pd.DataFrame:
     return competition.module.sample(raw_folder(competition.name))
 
 
-def home(competition: Competition) -> pd.DataFrame:
+def home_submission(competition: Competition) -> pd.DataFrame:
     """What `submit` would write."""
-    scores = read_csv(
-        models_folder(competition.name) / "ensemble.csv",
-        ("unit_id", "split"),
-        f"make ensemble COMP={competition.name}",
-    )
+    path = models_folder(competition.name) / "ensemble.csv"
+    scores = read_csv(path, ("unit_id", "split"), f"make ensemble COMP={competition.name}")
     return fill(sample(competition), scores[scores["split"] == "test"], competition.submission)
 
 
 def check_memory(peak: float, source: Path) -> None:
-    """Say how much memory the program took, or raise where it is more than promised."""
-    weights = sum(path.stat().st_size for path in source.glob("*.safetensors")) / 1e6
-    told = f"memory: {peak:.0f} MB at most, {weights:.0f} MB of them networks"
+    """Print how much memory (MB) the program took, or raise where it is more than promised."""
+    weights = megabytes(source.glob("*.safetensors"))
+    report = f"memory: {peak:.0f} MB at most, {weights:.0f} MB of them networks"
     if peak > MEMORY + 2 * weights:
-        raise UserError(f"{told}; promised are {MEMORY:.0f} MB beside the networks")
-    print(told)
+        raise UserError(f"{report}; promised are {MEMORY:.0f} MB beside the networks")
+    print(report)
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("competition", metavar="COMPETITION")
-    return made
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("competition", metavar="COMPETITION")
+    return options
 
 
 if __name__ == "__main__":

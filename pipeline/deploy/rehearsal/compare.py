@@ -1,4 +1,4 @@
-"""Are the scores made away from home those made at home?"""
+"""Compare the scores made away from home with those made at home."""
 
 from pathlib import Path
 
@@ -9,29 +9,26 @@ from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, refuse_errors
 
 EQUAL = 1e-4  # largest difference of a score in [0, 1] that sums in another order make
-# smallest rank correlation, where scores are rounded to 8 bits of precision on the way (bf16)
-RANKS = 0.999
+RANKS = 0.999  # smallest rank correlation where scores pass through 8 bits of precision (bf16)
 
 
 def compare(away: Path, home: pd.DataFrame, want: Wanted) -> str:
-    """Check a predictions file, hold it against the scores made at home, and say how far apart they
-    are.
+    """Check a predictions file, compare it with the scores made at home, and return how far apart
+    they are, as a sentence.
 
-    home: the id column and the score columns. UserError where the file has errors, or the scores
-    are others.
+    home: the id column and the score columns. UserError where the file has errors, or where its
+    scores are others.
     """
     refuse_errors(away, check_file(away, want))
     first = by_id(pd.read_csv(away, dtype={want.id_column: "str"}), want)
     second = by_id(home, want).loc[first.index]
     furthest = float((first - second).abs().max().max()) if len(first) else 0.0
-    alike = min(
-        (first[column].rank().corr(second[column].rank()) for column in want.scores), default=1.0
-    )
-    if furthest > EQUAL and not alike >= RANKS:
+    correlations = [first[column].rank().corr(second[column].rank()) for column in want.scores]
+    lowest = min(correlations, default=1.0)
+    if furthest > EQUAL and not lowest >= RANKS:  # NaN, of a constant column, is no agreement
         raise UserError(
             f"{away}: not the scores made at home: they differ by up to {furthest:.3g}, rank "
-            "correlation "
-            f"{alike:.4f}"
+            f"correlation {lowest:.4f}"
         )
     return f"{len(first)} rows: the scores made at home within {furthest:.2g}"
 

@@ -7,9 +7,9 @@ reads   submissions/<comp>/kaggle (`make kaggle`); submissions/<comp>/submission
         submit`); data/<comp>/raw
 writes  nothing but a temporary folder
 
-The dataset and the competition are laid out under Kaggle's paths, read-only, archives unpacked as
-Kaggle does; the notebook runs in a kernel of a fresh environment that holds what Kaggle's image is
-known to hold, without the network.
+The dataset and the competition lie under Kaggle's paths, read-only, archives unpacked as Kaggle
+does; the notebook runs in a kernel of a fresh environment that holds what Kaggle's image is known
+to hold, without the network.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from pipeline.core.config.competition import Competition, load
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import wanted
+from pipeline.deploy.environments import KAGGLE
 from pipeline.deploy.rehearsal.compare import compare
 from pipeline.deploy.rehearsal.isolation import (
-    KAGGLE_BASE,
     check_cut,
     clean_variables,
     cut_off,
+    description,
     fresh_environment,
-    how,
 )
 
 NEW, OLD = "new", "old"  # Kaggle's two ways to name its mounts
@@ -49,49 +49,54 @@ KERNEL = "rehearsal"
 def main(arguments: argparse.Namespace) -> None:
     competition = load(arguments.competition)
     folder = submissions_folder(competition.name)
+    notebook = folder / "kaggle/predict/notebook.ipynb"
     home = folder / competition.submission.file
-    for path, target in ((folder / "kaggle/predict/notebook.ipynb", "kaggle"), (home, "submit")):
+    for path, target in ((notebook, "kaggle"), (home, "submit")):
         if not path.is_file():
             raise UserError(
                 f"{path}: there is no such file; `make {target} COMP={competition.name}` makes it"
             )
+    # A short prefix: the path of a socket takes 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="k") as temporary:
-        root, python = (
-            Path(temporary) / "kaggle",
-            fresh_environment(Path(temporary) / "env", KAGGLE_BASE),
-        )
+        # The surroundings.
+        root = Path(temporary) / "kaggle"
+        python = fresh_environment(Path(temporary) / "env", KAGGLE)
         check_cut(python)
         mounts = lay_out(competition, folder / "kaggle", root, arguments.layout)
-        book = execute(folder / "kaggle/predict/notebook.ipynb", python, root, mounts)
+
+        # The run.
+        book = execute(notebook, python, root, mounts)
         print(printed(book), end="")
-        print(f"rehearsed with {how()}")
+        print(f"rehearsed with {description()}")
+
+        # The judgement.
         sample = competition.module.sample(raw_folder(competition.name))
-        there = pd.read_csv(home, dtype={competition.submission.id_column: "str"})
-        print(
-            compare(
-                root / "working" / home.name,
-                there,
-                wanted(sample, competition.submission, competition.task),
-            )
-        )
+        want = wanted(sample, competition.submission, competition.task)
+        scores = pd.read_csv(home, dtype={competition.submission.id_column: "str"})
+        print(compare(root / "working" / home.name, scores, want))
 
 
 def lay_out(
     competition: Competition, folder: Path, root: Path, layout: str
 ) -> list[tuple[Path, Path]]:
-    """Make Kaggle's folders under `root`; what is to be mounted there, source and target."""
-    owner, dataset = json.loads((folder / "dataset/dataset-metadata.json").read_text())["id"].split(
-        "/"
-    )
-    slug, inputs = competition.task.slug, root / "input"
-    raw = inputs / "competitions" / slug if layout == NEW else inputs / slug
-    package = inputs / "datasets" / owner / dataset if layout == NEW else inputs / dataset
-    shutil.copytree(
-        folder / "dataset", package, ignore=shutil.ignore_patterns("dataset-metadata.json", "*.zip")
-    )
-    for archive in (folder / "dataset").glob("*.zip"):
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(package / archive.stem)
+    """Make Kaggle's folders under `root`; returns what is to be mounted there, source and
+    target."""
+    metadata = json.loads((folder / "dataset/dataset-metadata.json").read_text())
+    owner, dataset = metadata["id"].split("/")
+    inputs = root / "input"
+    if layout == NEW:
+        raw = inputs / "competitions" / competition.task.slug
+        package = inputs / "datasets" / owner / dataset
+    else:
+        raw = inputs / competition.task.slug
+        package = inputs / dataset
+
+    # The dataset, its archives unpacked.
+    not_shown = shutil.ignore_patterns("dataset-metadata.json", "*.zip")
+    shutil.copytree(folder / "dataset", package, ignore=not_shown)
+    for path in (folder / "dataset").glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(package / path.stem)
     raw.parent.mkdir(parents=True, exist_ok=True)
     (root / "working").mkdir()
     return [(raw_folder(competition.name), raw), (package, package)]
@@ -102,23 +107,24 @@ def execute(
 ) -> nbformat.NotebookNode:
     """The notebook with its outputs, run to the end by that Python, cut off; UserError where a cell
     fails."""
-    book = nbformat.read(path, as_version=4)
+    # A kernel whose command is cut off from the network.
+    kernels = root.parent / "kernels"
     command = cut_off([str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"], mounts)
-    specification = root.parent / "kernels" / KERNEL / "kernel.json"
-    specification.parent.mkdir(parents=True)
-    specification.write_text(
-        json.dumps({"argv": command, "display_name": KERNEL, "language": "python"})
-    )
+    specification = {"argv": command, "display_name": KERNEL, "language": "python"}
+    (kernels / KERNEL).mkdir(parents=True)
+    (kernels / KERNEL / "kernel.json").write_text(json.dumps(specification))
     # Sockets of files rather than ports: those of another network namespace cannot be reached.
     manager = AsyncKernelManager(
         kernel_name=KERNEL,
         transport="ipc",
         connection_file=str(root.parent / "c.json"),
-        kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(root.parent / "kernels")]),
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)]),
     )
-    client = NotebookClient(
-        book, km=manager, timeout=None, resources={"metadata": {"path": str(root / "working")}}
-    )
+
+    # The notebook in it.
+    book = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(root / "working")}}
+    client = NotebookClient(book, km=manager, timeout=None, resources=resources)
     variables = clean_variables(
         KAGGLE_ROOT=str(root), KAGGLE_IS_COMPETITION_RERUN="1", HOME=str(root.parent)
     )
@@ -130,21 +136,17 @@ def execute(
 
 def printed(book: nbformat.NotebookNode) -> str:
     """What the notebook printed."""
-    return "".join(
-        output["text"]
-        for cell in book.cells
-        for output in cell.get("outputs", ())
-        if "text" in output
-    )
+    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    return "".join(output["text"] for output in outputs if "text" in output)
 
 
 def parser() -> argparse.ArgumentParser:
-    made = stage_parser(__doc__, targets=False)
-    made.add_argument("competition", metavar="COMPETITION")
-    made.add_argument(
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("competition", metavar="COMPETITION")
+    options.add_argument(
         "--layout", choices=(NEW, OLD), default=NEW, help="how Kaggle names its mounts"
     )
-    return made
+    return options
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Run a program and say how much memory it and its children took together."""
+"""Run a program and measure how much memory it and its children took together."""
 
 import subprocess
 import threading
 from pathlib import Path
 
-PAUSE = 0.2  # seconds between two looks
+PAUSE = 0.2  # seconds between two measurements
 
 
 def run_measured(
@@ -13,33 +13,38 @@ def run_measured(
     """(exit status, peak in MB). Shared pages count once (proportional set size); 0 MB where there
     is no /proc."""
     process = subprocess.Popen(command, cwd=folder, env=environment)
-    peak, done = [0.0], threading.Event()
+    done = threading.Event()
+    peak = 0.0
 
     def watch() -> None:
+        nonlocal peak
         while not done.wait(PAUSE):
-            peak[0] = max(peak[0], sum(map(proportional, [process.pid, *descendants(process.pid)])))
+            family = [process.pid, *descendants(process.pid)]
+            peak = max(peak, sum(map(proportional, family)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     status = process.wait()
     done.set()
     watcher.join()
-    return status, peak[0]
+    return status, peak
 
 
 def descendants(process: int) -> list[int]:
     """The children of a process, theirs, and so on."""
-    found = []
+    family = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in read(path).split():
-            found += [int(child), *descendants(int(child))]
-    return found
+        for child in map(int, read(path).split()):
+            family += [child, *descendants(child)]
+    return family
 
 
 def proportional(process: int) -> float:
     """The proportional set size of one process in MB."""
-    lines = read(Path(f"/proc/{process}/smaps_rollup")).splitlines()
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    for line in read(Path(f"/proc/{process}/smaps_rollup")).splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def read(path: Path) -> str:

@@ -1,9 +1,10 @@
-"""The paper's benchmarks, read from their own downloads, and made imbalanced as §4.1 does.
+"""The paper's benchmarks, read from their own downloads, and the imbalance of §4.1.
 
     cifar10    $DATA/cifar10/raw/cifar-10-batches-py/{data_batch_1..5,test_batch}
     cifar100   $DATA/cifar100/raw/cifar-100-python/{train,test}
     stl10      $DATA/stl10/raw/stl10_binary/{train,test}_{X,y}.bin
-    cats_dogs  $DATA/cats_dogs/raw/train/{cat,dog}.N.jpg    (Kaggle's labelled part; its test set has no labels)
+    cats_dogs  $DATA/cats_dogs/raw/train/{cat,dog}.N.jpg    Kaggle's labelled part; its test set has
+                                                            no labels
 
 The lower half of the class ids is negative, the upper half positive; positives are then dropped at
 random until their part of the training set is `imratio`. The test set stays whole.
@@ -27,17 +28,19 @@ ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
-    *(
-        (module, name)
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("_reconstruct", "scalar")
-    ),
-    *((module, "_frombuffer") for module in ("numpy.core.numeric", "numpy._core.numeric")),
+    # numpy 1 and 2 name the same functions differently.
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
 }
-CATS_DOGS_TEST_FROM = (
-    10_000  # of the 12,500 numbers of each class: 20,000 training and 5,000 test images
-)
-CATS_DOGS_SIZE = 32
+# Of the 12,500 numbers of each class: 20,000 training and 5,000 test images.
+CATS_DOGS_TEST_FROM = 10_000
+CATS_DOGS_SIDE = (32, 32)
+# Training images, their classes, test images, their classes, where the files are not the originals.
+Content = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,7 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def read_pickle(path: Path, key: bytes) -> dict:
-    """A CIFAR file as a dict that holds b"data" and `key`; a UserError for anything that is not
-    one."""
+    """A CIFAR file as a dict that holds b"data" and `key`; a UserError for any other file."""
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file; unpack the data set's own archive into "
@@ -89,36 +91,29 @@ def read_pickle(path: Path, key: bytes) -> dict:
     return content
 
 
-def cifar(folder: Path, train: list[str], test: str, key: bytes) -> tuple:
-    """(train images, classes, test images, classes, note) of CIFAR-10 or CIFAR-100."""
+def cifar(folder: Path, train: list[str], test: str, key: bytes) -> Content:
+    """CIFAR-10 or CIFAR-100; `key` is where the files hold the class ids."""
     parts = [read_pickle(folder / name, key) for name in train]
-    last = read_pickle(folder / test, key)
-    images = np.concatenate([part[b"data"] for part in parts]).reshape(-1, 3, 32, 32)
+    pixels = np.concatenate([part[b"data"] for part in parts]).reshape(-1, 3, 32, 32)
     classes = np.concatenate([np.asarray(part[key]) for part in parts])
-    copy = any(name.endswith(b".jpg") for name in last.get(b"filenames", [])[:1])
-    return (
-        images,
-        classes,
-        last[b"data"].reshape(-1, 3, 32, 32),
-        np.asarray(last[key]),
-        "JPEG copy" if copy else "",
-    )
+
+    tested = read_pickle(folder / test, key)
+    test_pixels = tested[b"data"].reshape(-1, 3, 32, 32)
+    names = tested.get(b"filenames", [])
+    note = "JPEG copy" if names and names[0].endswith(b".jpg") else ""
+    return pixels, classes, test_pixels, np.asarray(tested[key]), note
 
 
-def cifar10(raw: Path) -> tuple:
-    return cifar(
-        raw / "cifar-10-batches-py",
-        [f"data_batch_{i}" for i in range(1, 6)],
-        "test_batch",
-        b"labels",
-    )
+def cifar10(raw: Path) -> Content:
+    train = [f"data_batch_{number}" for number in range(1, 6)]
+    return cifar(raw / "cifar-10-batches-py", train, "test_batch", b"labels")
 
 
-def cifar100(raw: Path) -> tuple:
+def cifar100(raw: Path) -> Content:
     return cifar(raw / "cifar-100-python", ["train"], "test", b"fine_labels")
 
 
-def stl10(raw: Path) -> tuple:
+def stl10(raw: Path) -> Content:
     """STL-10's binary files: uint8, column-major, labels 1 to 10."""
     folder = raw / "stl10_binary"
 
@@ -142,34 +137,35 @@ def stl10(raw: Path) -> tuple:
     return images, classes, *part("test"), note
 
 
-def cats_dogs(raw: Path) -> tuple:
+def cats_dogs(raw: Path) -> Content:
     """Cats (0) and dogs (1) at 32 x 32; of each, the images numbered from 10,000 are the test
     set."""
-    paths = sorted(
-        (raw / "train").glob("*.jpg"),
-        key=lambda path: (path.name[:3], int(path.name.split(".")[1])),
-    )
+
+    def number(path: Path) -> int:
+        return int(path.name.split(".")[1])
+
+    paths = sorted((raw / "train").glob("*.jpg"), key=lambda path: (path.name[:3], number(path)))
     if not paths:
         raise UserError(f"{raw}/train: there is no cat.N.jpg or dog.N.jpg; unpack train.zip there")
-    pictures = [read_picture(path) for path in paths]
-    note = "JPEG copy at 32 px" if pictures[0].shape[:2] == (CATS_DOGS_SIZE, CATS_DOGS_SIZE) else ""
-    side = (CATS_DOGS_SIZE, CATS_DOGS_SIZE)
-    small = np.stack(
-        [cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in pictures]
-    )
-    images = np.ascontiguousarray(small[..., ::-1].transpose(0, 3, 1, 2))
+    originals = [read_image(path) for path in paths]
+    note = "JPEG copy at 32 px" if originals[0].shape[:2] == CATS_DOGS_SIDE else ""
+    small = [cv2.resize(image, CATS_DOGS_SIDE, interpolation=cv2.INTER_AREA) for image in originals]
+    # OpenCV reads BGR, (H, W, 3).
+    images = np.ascontiguousarray(np.stack(small)[..., ::-1].transpose(0, 3, 1, 2))
     classes = np.array([path.name.startswith("dog") for path in paths]).astype(np.int64)
-    test = np.array([int(path.name.split(".")[1]) >= CATS_DOGS_TEST_FROM for path in paths])
+    test = np.array([number(path) >= CATS_DOGS_TEST_FROM for path in paths])
     return images[~test], classes[~test], images[test], classes[test], note
 
 
-def read_picture(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise UserError(f"{path}: this is no readable picture")
-    return picture
+def read_image(path: Path) -> np.ndarray:
+    """uint8 (H, W, 3), BGR."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise UserError(f"{path}: this is not a readable image")
+    return image
 
 
+# Name -> reader, number of classes.
 READERS = {
     "cats_dogs": (cats_dogs, 2),
     "cifar10": (cifar10, 10),
@@ -194,7 +190,9 @@ def imbalance(labels: np.ndarray, imratio: float, seed: int) -> tuple[np.ndarray
     CIFAR-10 at 1 % keeps 253 of 25,000 positives. `removed` are the positives left out. Seeded by
     `seed` alone.
     """
-    negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    negative = np.flatnonzero(labels == 0)
+    positive = np.flatnonzero(labels == 1)
+    # Rounded before the ceiling: 126 * 0.1 / 0.9 is 14.000000000000002.
     wanted = math.ceil(round(len(negative) * imratio / (1 - imratio), 9))
     if wanted > len(positive):
         raise UserError(
@@ -202,16 +200,20 @@ def imbalance(labels: np.ndarray, imratio: float, seed: int) -> tuple[np.ndarray
             f"there are {len(positive)}"
         )
     order = np.random.default_rng(seed).permutation(positive)
-    return np.sort(np.concatenate([negative, order[:wanted]])), np.sort(order[wanted:])
+    kept = np.concatenate([negative, order[:wanted]])
+    return np.sort(kept), np.sort(order[wanted:])
 
 
 def hold_out(labels: np.ndarray, part: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(training, validation) positions in `labels`, `part` of each class (rounded) in the
     second."""
     generator = np.random.default_rng([seed, 1])
-    held = [generator.permutation(np.flatnonzero(labels == c)) for c in (0, 1)]
-    held = np.concatenate([rows[: round(part * len(rows))] for rows in held])
-    return np.setdiff1d(np.arange(len(labels)), held), np.sort(held)
+    held = []
+    for label in (0, 1):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        held.append(rows[: round(part * len(rows))])
+    validation = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
 def flip_labels(
@@ -225,6 +227,5 @@ def flip_labels(
     generator = np.random.default_rng([seed, 2])
     negative = np.flatnonzero(labels == 0)
     flipped = generator.choice(negative, round(part * len(negative)), replace=False)
-    return np.sort(flipped), np.sort(
-        generator.choice(removed, round(part * len(removed)), replace=False)
-    )
+    added = generator.choice(removed, round(part * len(removed)), replace=False)
+    return np.sort(flipped), np.sort(added)

@@ -1,4 +1,4 @@
-"""Images on the device: an epoch's order, and augmentation in batches.
+"""Images on the device: an epoch's order, and augmentation of whole batches.
 
 Order and random shifts of an epoch are drawn once on the CPU (the same on every device) and sent
 over in two copies; after that no Python runs per image.
@@ -46,22 +46,22 @@ def channel_constants(pixels: np.ndarray, device: torch.device) -> tuple[Tensor,
     """(mean, standard deviation), each (3, 1, 1), from counts of the 256 values: exact, no float
     copy of the set."""
     values = np.arange(256)
-    counts = (
-        np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(3)])
-        / pixels[:, 0].size
-    )
-    mean = counts @ values
-    deviation = np.sqrt(counts @ values**2 - mean**2)
-    return tuple(
-        torch.tensor(v, dtype=torch.float32, device=device).view(3, 1, 1) for v in (mean, deviation)
-    )
+    counts = np.stack([np.bincount(pixels[:, c].ravel(), minlength=256) for c in range(3)])
+    shares = counts / pixels[:, 0].size
+    mean = shares @ values
+    deviation = np.sqrt(shares @ values**2 - mean**2)
+
+    def on_device(constants: np.ndarray) -> Tensor:
+        return torch.tensor(constants, dtype=torch.float32, device=device).view(3, 1, 1)
+
+    return on_device(mean), on_device(deviation)
 
 
 def epoch_rows(
     labels: Tensor, batch_size: int, positives: int, generator: torch.Generator
 ) -> Tensor:
-    """Row numbers (steps, B) of one epoch, on the CPU; the images over a whole number of batches
-    are left out.
+    """Row numbers (steps, B) of one epoch, on the CPU; the remainder of a whole number of batches
+    is left out.
 
     With `positives` = k, each batch holds k positives (all of them in turn, again and again) and B
     - k negatives; the number of steps stays that of plain shuffling.
@@ -70,13 +70,9 @@ def epoch_rows(
     steps = len(labels) // size
     if not positives:
         return torch.randperm(len(labels), generator=generator)[: steps * size].view(steps, size)
-    return torch.cat(
-        [
-            in_turn(torch.nonzero(labels == 1)[:, 0], steps, positives, generator),
-            in_turn(torch.nonzero(labels == 0)[:, 0], steps, size - positives, generator),
-        ],
-        1,
-    )
+    of_positives = in_turn(torch.nonzero(labels == 1)[:, 0], steps, positives, generator)
+    of_negatives = in_turn(torch.nonzero(labels == 0)[:, 0], steps, size - positives, generator)
+    return torch.cat([of_positives, of_negatives], 1)
 
 
 def in_turn(rows: Tensor, steps: int, each: int, generator: torch.Generator) -> Tensor:
@@ -101,7 +97,8 @@ def view(pixels: Tensor, rows: Tensor, changes: Tensor, augment: str) -> Tensor:
     if augment == "crop":
         reach = side // 8
         shift = (changes[:, 1:] * (2 * reach + 1)).long() - reach
-        ys, xs = (ys + shift[:, :1]).clamp(0, side - 1), (xs + shift[:, 1:]).clamp(0, side - 1)
+        ys = (ys + shift[:, :1]).clamp(0, side - 1)
+        xs = (xs + shift[:, 1:]).clamp(0, side - 1)
     channel = torch.arange(3, device=pixels.device)
     return pixels[
         rows[:, None, None, None],
@@ -118,7 +115,8 @@ def batches(
     on the CPU."""
     rows = epoch_rows(labels, trial.batch_size, trial.per_batch, generator)
     changes = torch.rand(*rows.shape, 3, generator=generator)
-    rows, changes = rows.to(images.pixels.device), changes.to(images.pixels.device)
+    rows = rows.to(images.pixels.device)
+    changes = changes.to(images.pixels.device)
     for batch, change in zip(rows, changes):
         pixels = view(images.pixels, batch, change, trial.augment)
         yield images.normalised(pixels), images.labels[batch]

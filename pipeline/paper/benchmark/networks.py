@@ -21,7 +21,8 @@ class Scored(nn.Module):
 
     def __init__(self, features: nn.Module, channels: int) -> None:
         super().__init__()
-        self.features, self.classifier = features, nn.Linear(channels, 1)
+        self.features = features
+        self.classifier = nn.Linear(channels, 1)
         for module in features.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -39,9 +40,12 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
-        self.conv2, self.norm2 = conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
-        self.stride, self.pad = stride, (outputs - inputs) // 2
+        self.conv1 = conv(inputs, outputs, 3, stride)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv(outputs, outputs, 3)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.stride = stride
+        self.pad = (outputs - inputs) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(F.elu(self.norm1(self.conv1(x)), inplace=True)))
@@ -52,7 +56,8 @@ class BasicBlock(nn.Module):
 
 def resnet20() -> Scored:
     """Three stages of three blocks with 16, 32 and 64 channels."""
-    layers, channels = [conv(3, 16, 3), nn.BatchNorm2d(16), nn.ELU(inplace=True)], 16
+    layers = [conv(3, 16, 3), nn.BatchNorm2d(16), nn.ELU(inplace=True)]
+    channels = 16
     for width, stride in ((16, 1), (32, 2), (64, 2)):
         for block in range(3):
             layers.append(BasicBlock(channels, width, stride if block == 0 else 1))
@@ -66,8 +71,10 @@ class DenseLayer(nn.Module):
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), conv(inputs, 4 * growth, 1)
-        self.norm2, self.conv2 = nn.BatchNorm2d(4 * growth), conv(4 * growth, growth, 3)
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv(inputs, 4 * growth, 1)
+        self.norm2 = nn.BatchNorm2d(4 * growth)
+        self.conv2 = conv(4 * growth, growth, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(F.elu(self.norm1(x), inplace=True))
@@ -76,7 +83,8 @@ class DenseLayer(nn.Module):
 
 def densenet121(growth: int = 32) -> Scored:
     """Blocks of 6, 12, 24 and 16 layers; between them channels and sides are halved."""
-    layers, channels = [conv(3, 2 * growth, 3)], 2 * growth
+    channels = 2 * growth
+    layers = [conv(3, channels, 3)]
     for index, depth in enumerate((6, 12, 24, 16)):
         for _ in range(depth):
             layers.append(DenseLayer(channels, growth))

@@ -26,18 +26,23 @@ def training_rows(trial: Trial, benchmark: Benchmark) -> tuple[np.ndarray, np.nd
     if trial.noisy:
         flipped, added = flip_labels(targets, removed, trial.noisy, trial.seed)
         targets[flipped] = 1
-        rows, targets = (
-            np.concatenate([rows, added]),
-            np.concatenate([targets, np.zeros(len(added), np.int64)]),
-        )
+        rows, targets = extended(rows, targets, added, 0)
         removed = np.setdiff1d(removed, added)
     return rows, targets, removed
 
 
+def extended(
+    rows: np.ndarray, targets: np.ndarray, added: np.ndarray, label: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and labels with more rows of one label at the end."""
+    more = np.full(len(added), label, np.int64)
+    return np.concatenate([rows, added]), np.concatenate([targets, more])
+
+
 @lru_cache(maxsize=16)
 def easiest_first(first: Trial, device: torch.device) -> np.ndarray:
-    """The removed positives, those first that a network trained by the trial `first` on the rest
-    scores highest."""
+    """The removed positives, those first that a network trained by the trial `first` on the
+    training set scores highest."""
     benchmark = datasets.read(first.dataset)
     rows, targets, removed = training_rows(first, benchmark)
     train = Images.of(benchmark.train_images[rows], targets, device)
@@ -67,24 +72,31 @@ def easy_rows(trial: Trial, removed: np.ndarray, device: torch.device) -> np.nda
 def run(trial: Trial, device: torch.device, keep: dict | None = None) -> dict:
     """Train and return the record. `keep`, when given, receives the last network and its training
     images."""
-    started, worked, benchmark = time.monotonic(), time.process_time(), datasets.read(trial.dataset)
+    started = time.monotonic()
+    worked = time.process_time()
+    benchmark = datasets.read(trial.dataset)
+
+    # The training set.
     rows, targets, removed = training_rows(trial, benchmark)
     if trial.easy:
-        easy = easy_rows(trial, removed, device)
-        rows, targets = (
-            np.concatenate([rows, easy]),
-            np.concatenate([targets, np.ones(len(easy), np.int64)]),
-        )
-    judged, name = (benchmark.test_images, benchmark.test_labels), "test_auc"
+        rows, targets = extended(rows, targets, easy_rows(trial, removed, device), 1)
+
+    # What it is scored on: the test set, or, when tuning, a part of the training set.
     if trial.held_out:
+        name = "valid_auc"
         training, validation = hold_out(targets, trial.held_out, trial.seed)
-        judged, name = (benchmark.train_images[rows[validation]], targets[validation]), "valid_auc"
-        rows, targets = rows[training], targets[training]
+        scored = (benchmark.train_images[rows[validation]], targets[validation])
+        rows = rows[training]
+        targets = targets[training]
+    else:
+        name = "test_auc"
+        scored = (benchmark.test_images, benchmark.test_labels)
+
     train = Images.of(benchmark.train_images[rows], targets, device)
-    network, history = fit(trial, train, {name: Images.of(*judged, device, like=train)})
+    network, history = fit(trial, train, {name: Images.of(*scored, device, like=train)})
     if keep is not None:
         keep.update(network=network, train=train)
-    made_by = provenance()
+    code = provenance()
     facts = {
         "trained_on": len(rows),
         "trained_on_positives": int(targets.sum()),
@@ -94,22 +106,21 @@ def run(trial: Trial, device: torch.device, keep: dict | None = None) -> dict:
         "computed_in": str(machine.precision(trial.precision)).removeprefix("torch."),
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - worked, 1),
-        "commit": made_by["commit"],
-        "torch": made_by["versions"]["torch"],
+        "commit": code["commit"],
+        "torch": code["versions"]["torch"],
     }
     return {"key": trial.key, **asdict(trial), **history, **facts}
 
 
 def bound(targets: np.ndarray, batch_size: int) -> float:
-    """The largest mean difference that scores of unit L2 norm can have in a batch of the usual
-    class counts."""
+    """The largest difference of the class means that scores of unit L2 norm can have in a batch
+    with the training set's share of positives."""
     positives = max(1, round(float(targets.mean()) * batch_size))
     return math.sqrt(1 / positives + 1 / (batch_size - positives))
 
 
 def device_name(device: torch.device) -> str:
-    return (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads"
-    )
+    """`NVIDIA H100`, or `CPU, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

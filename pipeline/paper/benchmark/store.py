@@ -1,9 +1,10 @@
-"""The store of results: JSON lines, one training run each, appended as they come.
+"""The store of results, and sweeps that fill it: JSON lines, one training run each, appended as
+they end.
 
-A run already in the store is not run again, so a cut sweep continues where it stopped. Files from
-several machines are merged by putting them in the same folder, the program's name first
-(table1-lab2.jsonl), or by concatenating them: equal trials count once. A program whose trial
-another one has run copies the line into its own file.
+A run already in the store is not run again, so a sweep that was interrupted continues where it
+stopped. Files from several machines are merged by putting them in the same folder, the program's
+name first (table1-lab2.jsonl), or by concatenating them: equal trials count once. A program whose
+trial another one has run copies the line into its own file.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,14 +45,14 @@ def append(path: Path, record: dict) -> None:
 
 
 def end_last_line(file: BinaryIO) -> None:
-    """End a last line that has no end, or cut off what a crash left of one: a new line must not be
-    joined to it."""
+    """End a last line that has no newline, or remove what a crash left of one: a new line must not
+    be joined to it."""
     file.seek(0)
     content = file.read()
     start = content.rfind(b"\n") + 1
     try:
         json.loads(content[start:] or b"{}")
-    except ValueError:  # no JSON, or cut within a character
+    except ValueError:  # not JSON, or cut within a character
         file.truncate(start)
     else:
         file.write(b"\n" if content[start:] else b"")
@@ -60,7 +61,10 @@ def end_last_line(file: BinaryIO) -> None:
 def read_lines(path: Path) -> list[dict]:
     """The records of one file; a last line cut by a crash is left out, any other bad line is an
     error."""
-    records, lines = [], path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    if not path.is_file():
+        return []
+    records = []
+    lines = path.read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -84,12 +88,11 @@ def load(folder: Path = FOLDER) -> dict[str, dict]:
 
 def stored(program: str, folder: Path = FOLDER) -> list[dict]:
     """The records of a program, of all machines: <program>.jsonl and <program>-*.jsonl."""
-    return [
-        record
-        for path in sorted(folder.glob("*.jsonl"))
-        if path.stem.split("-")[0] == program
-        for record in read_lines(path)
-    ]
+    records = []
+    for path in sorted(folder.glob("*.jsonl")):
+        if path.stem.split("-")[0] == program:
+            records += read_lines(path)
+    return records
 
 
 def result(record: dict) -> float:
@@ -100,7 +103,8 @@ def result(record: dict) -> float:
 def mean_and_std(values: Iterable[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (NaN for one value)."""
     values = np.asarray(list(values), float)
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    deviation = values.std(ddof=1) if len(values) > 1 else np.nan
+    return float(values.mean()), float(deviation)
 
 
 def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -> list[dict]:
@@ -110,10 +114,13 @@ def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -
     Networks this small leave a GPU mostly waiting for launches, so several processes share one
     (--jobs 10 on 16 cores).
     """
-    done, own = load(out.parent), {record["key"] for record in read_lines(out)}
+    # Runs of other programs and machines are copied into this program's own file.
+    done = load(out.parent)
+    own = {record["key"] for record in read_lines(out)}
     for trial in dict.fromkeys(trials):
         if trial.key in done and trial.key not in own:
             append(out, done[trial.key])
+    # The others are run.
     missing = [trial for trial in dict.fromkeys(trials) if trial.key not in done]
     if jobs == 1:
         for trial in missing:
@@ -123,21 +130,31 @@ def sweep(trials: list[Trial], out: Path, device: str = "auto", jobs: int = 1) -
     return [done[trial.key] for trial in trials]
 
 
+def sweep_all_seeds(trials: list[Trial], options: argparse.Namespace) -> list[list[dict]]:
+    """The records of each trial on training sets 0 to --seeds - 1, by the options of
+    `sweep_options`."""
+    seeds = options.seeds
+    every = [replace(trial, seed=seed) for trial in trials for seed in range(seeds)]
+    records = sweep(every, options.out, options.device, options.jobs)
+    return [records[row * seeds : (row + 1) * seeds] for row in range(len(trials))]
+
+
+def sweep_seeds(trial: Trial, options: argparse.Namespace) -> list[dict]:
+    """The records of one trial on training sets 0 to --seeds - 1."""
+    return sweep_all_seeds([trial], options)[0]
+
+
 def run_together(trials: list[Trial], out: Path, device: str, jobs: int) -> dict[str, dict]:
     """Records by key of trials run by `jobs` processes; after the first error nothing more is
-    begun."""
+    started."""
     threads = max(1, machine.cores() // jobs)
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs,
-        multiprocessing.get_context("spawn"),
-        initializer=begin_worker,
-        initargs=(threads, command.STARTED),
-    ) as pool:
-        waiting = {pool.submit(run_and_append, trial, out, device): trial.key for trial in trials}
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    settings = dict(initializer=begin_worker, initargs=(threads, command.STARTED))
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, **settings) as pool:
+        keys = {pool.submit(run_and_append, trial, out, device): trial.key for trial in trials}
         try:
-            return {
-                waiting[ended]: ended.result() for ended in concurrent.futures.as_completed(waiting)
-            }
+            ended = concurrent.futures.as_completed(keys)
+            return {keys[future]: future.result() for future in ended}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -152,7 +169,7 @@ def begin_worker(threads: int, started: float) -> None:
 
 
 def end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """Wait for the parent to end, killed or not, and end this process: no one else would."""
+    """Wait for the parent to end, killed or not, and end this process: nothing else would."""
     parent.join()
     os._exit(1)
 
@@ -161,7 +178,7 @@ def run_and_append(trial: Trial, out: Path, device: str) -> dict:
     """Run one trial and store its record, unless the time is up."""
     if time_left() < 0:
         raise TimeLimitReached(
-            f"runs are still to do; the same command goes on after those in {out}"
+            f"runs are still to do; the same command continues after those in {out}"
         )
     record = run(trial, torch_device(device))
     append(out, record)
@@ -169,7 +186,7 @@ def run_and_append(trial: Trial, out: Path, device: str) -> dict:
 
 
 def torch_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one."""
+    """The device of --device; "auto" is the GPU where there is one."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {name}: there is no CUDA device here")
     return machine.device() if name == "auto" else torch.device(name)
@@ -203,13 +220,11 @@ def last_epochs(records: list[dict]) -> str:
 
 def machine_of(records: list[dict]) -> str:
     """What the records were computed on, in what precision, and from which copy of the data."""
-    kinds = sorted(
-        {
-            ", ".join(part for part in (r["device"], r["computed_in"], r["note"]) if part)
-            for r in records
-        }
-    )
-    return "; ".join(kinds)
+    kinds = set()
+    for record in records:
+        facts = (record["device"], record["computed_in"], record["note"])
+        kinds.add(", ".join(filter(None, facts)))
+    return "; ".join(sorted(kinds))
 
 
 def as_trial(record: dict) -> Trial:

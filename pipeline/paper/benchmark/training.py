@@ -14,7 +14,7 @@ from pipeline.paper.benchmark.inputs import Images, batches
 from pipeline.paper.benchmark.networks import NETWORKS
 from pipeline.paper.benchmark.trial import Trial
 
-SCORE_BATCH = 512
+SCORE_BATCH = 512  # images scored at a time
 
 
 def criterion_of(trial: Trial, loss: str) -> nn.Module:
@@ -45,19 +45,19 @@ def fit(
 ) -> tuple[nn.Module, dict[str, list]]:
     """Train a fresh network; returns (the network that scores, every epoch's AUC on each of
     `tested`, and alpha)."""
+    # The network, and the mean of its weights where that is what scores.
     torch.manual_seed(trial.seed)
     network = NETWORKS[trial.network]().to(train.pixels.device)
-    mean = AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(trial.average), use_buffers=True
-    )
+    update = get_ema_multi_avg_fn(trial.average)
+    mean = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
     scoring = mean.module if trial.average else network
-    generator, labels = torch.Generator().manual_seed(trial.seed), train.labels.cpu()
+
+    # Phases: cross-entropy for `first_ce` epochs, then the trial's own loss on a fresh classifier.
+    generator = torch.Generator().manual_seed(trial.seed)
+    labels = train.labels.cpu()
     history: dict[str, list] = {name: [] for name in tested}
-    bar = tqdm(
-        total=trial.epochs,
-        desc=f"{trial.dataset} {trial.network} {trial.loss} {trial.seed}",
-        unit="epoch",
-    )
+    title = f"{trial.dataset} {trial.network} {trial.loss} {trial.seed}"
+    bar = tqdm(total=trial.epochs, desc=title, unit="epoch")
     for loss, epochs in (("ce", trial.first_ce), (trial.loss, trial.epochs - trial.first_ce)):
         if loss != "ce" and trial.first_ce:
             network.classifier.reset_parameters()
@@ -84,20 +84,20 @@ def fit(
 def diverged(
     history: dict[str, list], tested: dict[str, Images], epochs: int, reason: str
 ) -> dict[str, list]:
-    """The history of a training that ended in NaN: 0.5 for the epochs it did not finish, so that a
-    sweep goes on."""
-    for name in (*tested, *(["alpha"] if "alpha" in history else [])):
-        history[name] += [0.5 if name in tested else history[name][-1]] * (
-            epochs - len(history[name])
-        )
+    """The history of a training that ended in NaN: an AUC of 0.5 and the last alpha for the epochs
+    it did not finish, so that a sweep goes on."""
+    for name, values in history.items():
+        filler = 0.5 if name in tested else values[-1]
+        values += [filler] * (epochs - len(values))
     return {**history, "diverged": [reason]}
 
 
 def decays(trial: Trial, loss: str, epochs: int) -> tuple[int, ...]:
     """The epochs that start with a lower rate: at 50 % and 75 % of the last phase; a first phase
     has none."""
-    first_phase = loss == "ce" and trial.first_ce
-    return () if first_phase else tuple(sorted({epochs // 2, epochs * 3 // 4} - {0}))
+    if loss == "ce" and trial.first_ce:
+        return ()
+    return tuple(sorted({epochs // 2, epochs * 3 // 4} - {0}))
 
 
 def decay(optimizer: torch.optim.Optimizer, divide: float) -> None:
@@ -131,7 +131,8 @@ def score(network: nn.Module, images: Images, precision: str) -> Tensor:
     """Scores (N,) float32 on the CPU, in inference mode and without any normalisation over the
     batch."""
     network.eval()
-    dtype, parts = machine.precision(precision), []
+    dtype = machine.precision(precision)
+    parts = []
     for pixels in images.pixels.split(SCORE_BATCH):
         with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
             parts.append(network(images.normalised(pixels)))

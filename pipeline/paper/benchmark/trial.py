@@ -1,4 +1,4 @@
-"""What defines one training run of the paper's benchmarks."""
+"""A trial: every value that defines one training run of the paper's benchmarks, checked."""
 
 import hashlib
 import json
@@ -16,22 +16,24 @@ BATCH_SIZE = {"cats_dogs": 128, "cifar10": 128, "cifar100": 128, "stl10": 32}  #
 class Trial:
     """Everything a result depends on, so that equal trials give equal results on one machine.
 
-    loss         "ce", "focal", "aucs" (AUC square) or "aucm" (AUC margin); seed: of the kept
-                 positives and of training
+    loss         "ce", "focal", "aucs" (AUC square) or "aucm" (AUC margin)
+    seed         of the kept positives and of training
     epochs       in all; the rate is divided by `divide` at 50 % and 75 % of them
-    gamma        weight of PESG's proximal term; weight_decay is lambda; momentum 0 as the paper
-                 names none
+    gamma        weight of PESG's proximal term
+    weight_decay the paper's lambda
+    momentum     0, as the paper names none
     normalize    scores before the AUC losses: "l2" is the paper's BSN; "none", "l2*sqrt_b",
                  "sigmoid"
-    dual         "sgd" (the paper) or "closed_form"; constrained=False drops alpha >= 0
+    dual         "sgd" (the paper) or "closed_form"
+    constrained  False drops alpha >= 0
     augment      "none" (the paper names none), "flip", or "crop" (flip and shifts up to 1/8 of the
                  side)
     per_batch    positives in each batch (class-aware sampling), 0 = plain shuffling
     first_ce     of the epochs, how many minimise cross-entropy before a fresh classifier and the
                  AUC loss
     average      decay of an exponential mean of the weights, used for scoring; 0 = none
-    noisy, easy  parts added as §5.2 does;  held_out: part of the training set that validates
-                 instead (0 = final run)
+    noisy, easy  parts added as §5.2 does
+    held_out     part of the training set that validates instead of the test set (0 = final run)
     """
 
     dataset: str
@@ -85,10 +87,9 @@ class Trial:
     def key(self) -> str:
         """A short name of all values, the same on every machine; a field added later leaves it as
         it was."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        changed = {
-            item.name: values[item.name]
-            for item in fields(self)
-            if values[item.name] != item.default
-        }
+        changed = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value != item.default:
+                changed[item.name] = value
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:16]

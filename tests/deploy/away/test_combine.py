@@ -13,7 +13,7 @@ from pipeline.deploy.away.combine import combine
 RNG = np.random.default_rng(0)
 
 
-def about(**changes) -> dict:
+def package(**changes) -> dict:
     return {
         "labels": ["a", "b"],
         "method": "mean",
@@ -36,84 +36,93 @@ TASK = Task(title="t", labels=("a", "b"))
 
 
 def test_means_over_folds_then_runs_then_metadata():
-    made = {(name, fold): scores(7) for name in "xy" for fold in (0, 1)} | {
+    tables = {(name, fold): scores(7) for name in "xy" for fold in (0, 1)} | {
         ("metadata", 0): scores(7)
     }
-    table = combine(about(metadata=0.3), {}, images(7), made, TASK)
-    mean = sum(made[name, fold] for name in "xy" for fold in (0, 1)) / 4
-    np.testing.assert_allclose(table[["a", "b"]], 0.7 * mean + 0.3 * made["metadata", 0])
+    table = combine(package(metadata=0.3), {}, images(7), tables, TASK)
+    mean = sum(tables[name, fold] for name in "xy" for fold in (0, 1)) / 4
+    np.testing.assert_allclose(table[["a", "b"]], 0.7 * mean + 0.3 * tables["metadata", 0])
     assert table["unit_id"].tolist() == [f"u{number}" for number in range(7)]
 
 
 def test_weights_and_labels_that_a_run_does_not_predict():
     weights = {"x": {"a": 1.0, "b": 0.25}, "y": {"a": 0.0, "b": 0.75}}
-    made = {("x", 0): scores(5), ("y", 0): scores(5, ["b"])}
-    table = combine(about(weights=weights), {}, images(5), made, TASK)
-    np.testing.assert_allclose(table["a"], made["x", 0]["a"])
-    np.testing.assert_allclose(table["b"], 0.25 * made["x", 0]["b"] + 0.75 * made["y", 0]["b"])
+    tables = {("x", 0): scores(5), ("y", 0): scores(5, ["b"])}
+    table = combine(package(weights=weights), {}, images(5), tables, TASK)
+    np.testing.assert_allclose(table["a"], tables["x", 0]["a"])
+    np.testing.assert_allclose(table["b"], 0.25 * tables["x", 0]["b"] + 0.75 * tables["y", 0]["b"])
 
 
 def test_ranks_and_frozen_quantiles():
-    made = {("x", 0): scores(6), ("y", 0): scores(6)}
-    table = combine(about(method="rank"), {}, images(6), made, TASK)
+    tables = {("x", 0): scores(6), ("y", 0): scores(6)}
+    table = combine(package(method="rank"), {}, images(6), tables, TASK)
     one = np.zeros(6)
     expected = (
-        ranks_within(made["x", 0].to_numpy(), one) + ranks_within(made["y", 0].to_numpy(), one)
+        ranks_within(tables["x", 0].to_numpy(), one) + ranks_within(tables["y", 0].to_numpy(), one)
     ) / 2
     np.testing.assert_allclose(table[["a", "b"]], expected)
     maps = {
         name: {"fold0": {label: quantile_map(RNG.random(50)) for label in "ab"}} for name in "xy"
     }
-    table = combine(about(method="quantile"), maps, images(6), made, TASK)
+    table = combine(package(method="quantile"), maps, images(6), tables, TASK)
     expected = np.mean(
-        [apply_map(made[name, 0]["b"].to_numpy(), maps[name]["fold0"]["b"]) for name in "xy"],
+        [apply_map(tables[name, 0]["b"].to_numpy(), maps[name]["fold0"]["b"]) for name in "xy"],
         axis=0,
     )
     np.testing.assert_allclose(table["b"], expected)
     alone = combine(
-        about(method="quantile"), maps, images(1), {key: one[:1] for key, one in made.items()}, TASK
+        package(method="quantile"),
+        maps,
+        images(1),
+        {key: one[:1] for key, one in tables.items()},
+        TASK,
     )
     assert (
         alone["b"].iloc[0] == table["b"].iloc[0]
     )  # one row at a time gives what the whole set gives
 
 
-def test_an_unreadable_picture_is_neutral():
-    made = {("x", 0): scores(4)}
-    made["x", 0].iloc[2] = np.nan
-    made["metadata", 0] = scores(4)
-    table = combine(about(metadata=0.5), {}, images(4), made, TASK, [2])
-    blended = (made["x", 0]["a"] + made["metadata", 0]["a"]) / 2
+def test_an_unreadable_image_is_neutral():
+    tables = {("x", 0): scores(4)}
+    tables["x", 0].iloc[2] = np.nan
+    tables["metadata", 0] = scores(4)
+    table = combine(package(metadata=0.5), {}, images(4), tables, TASK, [2])
+    blended = (tables["x", 0]["a"] + tables["metadata", 0]["a"]) / 2
     np.testing.assert_allclose(table["a"][[0, 1, 3]], blended[[0, 1, 3]])
     np.testing.assert_allclose(table["a"][2], blended.drop(index=2).mean())
 
 
-def test_a_picture_not_reached_goes_by_its_patient():
-    made = {("x", 0): scores(4), ("metadata", 0): scores(4)}
-    made["x", 0].iloc[2:] = np.nan
-    table = combine(about(metadata=0.5), {}, images(4), made, TASK)
+def test_an_image_not_reached_goes_by_its_patient():
+    tables = {("x", 0): scores(4), ("metadata", 0): scores(4)}
+    tables["x", 0].iloc[2:] = np.nan
+    table = combine(package(metadata=0.5), {}, images(4), tables, TASK)
     np.testing.assert_allclose(
-        table["a"][2:], (made["x", 0]["a"][:2].mean() + made["metadata", 0]["a"][2:]) / 2
+        table["a"][2:], (tables["x", 0]["a"][:2].mean() + tables["metadata", 0]["a"][2:]) / 2
     )
 
 
 def test_nothing_scored_is_the_prior():
-    table = combine(about(), {}, images(3), {}, TASK)
+    table = combine(package(), {}, images(3), {}, TASK)
     assert table["a"].tolist() == [0.2] * 3 and table["b"].tolist() == [0.4] * 3
-    made = {("x", 0): scores(3, ["a"])}
-    assert combine(about(), {}, images(3), made, TASK)["b"].tolist() == [0.4] * 3
+    tables = {("x", 0): scores(3, ["a"])}
+    assert combine(package(), {}, images(3), tables, TASK)["b"].tolist() == [0.4] * 3
 
 
 def test_a_study_goes_by_its_readable_views():
     task = Task(title="t", labels=("a", "b"), unit="study", aggregate="max")
     rows = pd.DataFrame({"unit_id": ["s2", "s1", "s2", "s3"]})
-    made = {
+    tables = {
         ("x", 0): pd.DataFrame({"a": [0.9, 0.3, np.nan, np.nan], "b": [0.1, 0.2, np.nan, np.nan]})
     }
-    table = combine(about(), {}, rows, made, task).set_index("unit_id")
+    table = combine(package(), {}, rows, tables, task).set_index("unit_id")
     assert table["a"].to_dict() == {"s2": 0.9, "s1": 0.3, "s3": pytest.approx(0.6)}
     table = combine(
-        about(), {}, rows.iloc[[0, 0, 1, 3]], {("x", 0): made["x", 0].iloc[[0, 0, 1, 3]]}, task, [3]
+        package(),
+        {},
+        rows.iloc[[0, 0, 1, 3]],
+        {("x", 0): tables["x", 0].iloc[[0, 0, 1, 3]]},
+        task,
+        [3],
     )
     assert table["a"].to_numpy() == pytest.approx(
         [0.9, 0.3, 0.6]
@@ -123,8 +132,8 @@ def test_a_study_goes_by_its_readable_views():
 def test_frontal_first_takes_laterals_where_there_is_nothing_else():
     task = Task(title="t", labels=("a", "b"), unit="study", aggregate="frontal_first", view="view")
     rows = pd.DataFrame({"unit_id": ["s1", "s1", "s2"], "view": ["Frontal", "Lateral", "Lateral"]})
-    made = {("x", 0): pd.DataFrame({"a": [0.1, 0.9, 0.5], "b": [0.2, 0.8, 0.6]})}
-    assert combine(about(), {}, rows, made, task).set_index("unit_id")["a"].to_dict() == {
+    tables = {("x", 0): pd.DataFrame({"a": [0.1, 0.9, 0.5], "b": [0.2, 0.8, 0.6]})}
+    assert combine(package(), {}, rows, tables, task).set_index("unit_id")["a"].to_dict() == {
         "s1": 0.1,
         "s2": 0.5,
     }
@@ -146,13 +155,13 @@ def test_a_score_for_every_unit_whatever_is_missing(count, data):
         st.lists(st.sampled_from(["Frontal", "Lateral"]), min_size=count, max_size=count)
     )
     missing = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), bool)
-    made = {}
+    tables = {}
     for key in data.draw(st.lists(st.sampled_from([("x", 0), ("x", 1), ("y", 0)]), unique=True)):
-        made[key] = scores(count, data.draw(st.sampled_from([("a", "b"), ("a",), ("b",)])))
-        made[key].iloc[missing] = np.nan
+        tables[key] = scores(count, data.draw(st.sampled_from([("a", "b"), ("a",), ("b",)])))
+        tables[key].iloc[missing] = np.nan
     share = data.draw(st.sampled_from([0.0, 0.5]))
     if share:
-        made["metadata", 0] = scores(count)
+        tables["metadata", 0] = scores(count)
     frozen = {label: quantile_map(RNG.random(9)) for label in "ab"}
     maps = {name: {"fold0": frozen, "fold1": frozen} for name in ("x", "y", "metadata")}
     rows = pd.DataFrame(
@@ -160,7 +169,7 @@ def test_a_score_for_every_unit_whatever_is_missing(count, data):
     )
     task = Task(title="t", labels=("a", "b"), unit=unit, aggregate=how, view="view")
     gone = [number for number in range(count) if missing[number] and data.draw(st.booleans())]
-    table = combine(about(method=method, metadata=share), maps, rows, made, task, gone)
+    table = combine(package(method=method, metadata=share), maps, rows, tables, task, gone)
     assert sorted(table["unit_id"]) == sorted(set(units))
     values = table[["a", "b"]].to_numpy(float)
     assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()

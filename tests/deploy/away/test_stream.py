@@ -12,78 +12,81 @@ from hypothesis import strategies as st
 
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.config.task import Resize
-from pipeline.deploy.away import stream as inference
+from pipeline.deploy.away import stream as streaming
 from pipeline.deploy.away.stream import Scorer, Scores, affordable, nine_digits, stream
 
 RUN = Run(network="n", size=32, pretrain=Pretrain(lr=0.1), finetune=Finetune(), views=8)
 
 
 class Clock:
-    """Time that passes by work alone: `decoding` seconds a picture, `cost[name]` a picture and
-    view."""
+    """Time that passes by work alone: `reading` seconds for each image, `cost[name]` for each image
+    and view."""
 
-    def __init__(self, decoding: float, cost: dict[str, float]) -> None:
-        self.now, self.decoding, self.cost, self.longest, self.scored = 0.0, decoding, cost, 0.0, []
+    def __init__(self, reading: float, cost: dict[str, float]) -> None:
+        self.now = 0.0
+        self.longest = 0.0
+        self.reading = reading
+        self.cost = cost
+        self.scored = []
 
-    def decode(self, _pictures, chunk, _scores):
-        self.now += self.decoding * len(chunk)
+    def read(self, _images, chunk, _scores):
+        self.now += self.reading * len(chunk)
         return [{32: b""}] * len(chunk)
 
-    def score(self, member, jpegs):
-        seconds = self.cost[member.name] * member.run.views * len(jpegs)
+    def score(self, scorer, jpegs):
+        seconds = self.cost[scorer.name] * scorer.run.views * len(jpegs)
         self.now += seconds
-        self.longest = max(self.longest, seconds + self.decoding * len(jpegs))
-        self.scored.append((member.name, len(jpegs), member.run.views))
+        self.longest = max(self.longest, seconds + self.reading * len(jpegs))
+        self.scored.append((scorer.name, len(jpegs), scorer.run.views))
         return np.full((len(jpegs), 1), 0.5)
 
 
 @pytest.fixture(scope="module")
 def world():
-    """Make a world of such a clock: (clock, members)."""
+    """Make a world of such a clock: (clock, scorers)."""
     patch = pytest.MonkeyPatch()
 
-    def make(decoding: float, **cost: float) -> tuple[Clock, list[Scorer]]:
-        clock = Clock(decoding, cost)
-        patch.setattr(inference, "time", SimpleNamespace(monotonic=lambda: clock.now))
-        patch.setattr(inference, "decode", clock.decode)
-        patch.setattr(inference, "score_chunk", clock.score)
+    def make(reading: float, **cost: float) -> tuple[Clock, list[Scorer]]:
+        clock = Clock(reading, cost)
+        patch.setattr(streaming, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        patch.setattr(streaming, "read_chunk", clock.read)
+        patch.setattr(streaming, "score_chunk", clock.score)
         return clock, [Scorer(name, 0, RUN, ("a",), Resize(), None) for name in cost]
 
     yield make
     patch.undo()
 
 
-def test_all_members_where_there_is_time(world):
-    clock, members = world(0.01, b=0.001, a=0.002)
+def test_all_scorers_where_there_is_time(world):
+    clock, scorers = world(0.01, b=0.001, a=0.002)
     scores = Scores()
-    stream(members, range(3000), lambda: float("inf"), scores)
-    assert list(scores.made) == [("b", 0), ("a", 0)]
-    assert all(table.notna().all().all() and len(table) == 3000 for table in scores.made.values())
+    stream(scorers, range(3000), lambda: float("inf"), scores)
+    assert list(scores.tables) == [("b", 0), ("a", 0)]
+    assert all(table.notna().all().all() and len(table) == 3000 for table in scores.tables.values())
     assert clock.scored[0] == ("b", 64, 8) and max(count for _, count, _ in clock.scored) == 1024
 
 
-def test_members_that_do_not_fit_are_left_out_and_cheaper_ones_kept(world):
-    clock, members = world(
-        0.0, best=0.001, dear=0.1, cheap=0.001
-    )  # 8, 800 and 8 s a thousand pictures
+def test_scorers_that_do_not_fit_are_left_out_and_cheaper_ones_kept(world):
+    # 8, 800 and 8 s for a thousand images.
+    clock, scorers = world(0.0, best=0.001, dear=0.1, cheap=0.001)
     scores = Scores()
-    stream(members, range(2000), lambda: 120 - clock.now, scores)
-    assert list(scores.made) == [("best", 0), ("cheap", 0)] and clock.now < 120
+    stream(scorers, range(2000), lambda: 120 - clock.now, scores)
+    assert list(scores.tables) == [("best", 0), ("cheap", 0)] and clock.now < 120
 
 
 def test_the_first_network_goes_down_to_one_view_and_gets_to_the_end(world):
-    clock, members = world(0.001, best=0.01)  # 81 s a thousand with eight views, 11 s with one
+    clock, scorers = world(0.001, best=0.01)  # 81 s a thousand with eight views, 11 s with one
     scores = Scores()
-    stream(members, range(2000), lambda: 60 - clock.now, scores, partial=True)
-    assert scores.made["best", 0].notna().all().all() and clock.now < 60
+    stream(scorers, range(2000), lambda: 60 - clock.now, scores, partial=True)
+    assert scores.tables["best", 0].notna().all().all() and clock.now < 60
     assert clock.scored[0][2] == 8 and clock.scored[-1][2] == 1
 
 
-def test_half_a_million_pictures_and_too_little_time(world):
-    clock, members = world(0.001, best=0.001)  # 1,000 s for all, with one view
+def test_half_a_million_images_and_too_little_time(world):
+    clock, scorers = world(0.001, best=0.001)  # 1,000 s for all, with one view
     scores = Scores()
-    stream(members, range(500_000), lambda: 300 - clock.now, scores, partial=True)
-    done = scores.made["best", 0]["a"].notna()
+    stream(scorers, range(500_000), lambda: 300 - clock.now, scores, partial=True)
+    done = scores.tables["best", 0]["a"].notna()
     assert 120_000 < done.sum() < 180_000 and done[:120_000].all()
     assert clock.now < 300 + clock.longest
 
@@ -96,24 +99,24 @@ def test_half_a_million_pictures_and_too_little_time(world):
     st.floats(1, 200),
     st.booleans(),
 )
-def test_the_time_is_kept_to_within_a_chunk(world, count, decoding, costs, limit, partial):
-    clock, members = world(decoding, **{f"m{number}": cost for number, cost in enumerate(costs)})
-    members = members[:1] if partial else members
+def test_the_time_is_kept_to_within_a_chunk(world, count, reading, costs, limit, partial):
+    clock, scorers = world(reading, **{f"m{number}": cost for number, cost in enumerate(costs)})
+    scorers = scorers[:1] if partial else scorers
     scores = Scores()
-    stream(members, range(count), lambda: limit - clock.now, scores, partial=partial)
-    assert clock.now <= limit + max(clock.longest, 64 * (decoding + 8 * sum(costs)))
+    stream(scorers, range(count), lambda: limit - clock.now, scores, partial=partial)
+    assert clock.now <= limit + max(clock.longest, 64 * (reading + 8 * sum(costs)))
     if not partial:
-        assert all(table.notna().all().all() for table in scores.made.values())
+        assert all(table.notna().all().all() for table in scores.tables.values())
 
 
 def test_affordable_keeps_the_order_of_value():
-    members = [
+    scorers = [
         replace(Scorer(name, 0, RUN, ("a",), Resize(), None), seconds=seconds)
         for name, seconds in (("a", 1.0), ("b", 5.0), ("c", 1.0))
     ]
-    assert [one.name for one in affordable(members, 1.0, 10, 100)] == ["a", "b", "c"]
-    assert [one.name for one in affordable(members, 1.0, 10, 40)] == ["a", "c"]
-    assert affordable(members, 1.0, 10, 15) == []
+    assert [one.name for one in affordable(scorers, 1.0, 10, 100)] == ["a", "b", "c"]
+    assert [one.name for one in affordable(scorers, 1.0, 10, 40)] == ["a", "c"]
+    assert affordable(scorers, 1.0, 10, 15) == []
 
 
 @given(

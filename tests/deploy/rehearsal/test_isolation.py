@@ -67,23 +67,15 @@ def test_a_wheel_of_what_is_installed_installs_elsewhere(tmp_path, python, name)
     first = repack(name, tmp_path)
     content = first.read_bytes()
     assert repack(name, tmp_path).read_bytes() == content
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--find-links",
-        str(tmp_path),
-    ]
-    done = run([*pip, "--target", str(tmp_path / "site"), name], tmp_path)
+    site = str(tmp_path / "site")
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    done = run([*pip, "--find-links", str(tmp_path), "--target", site, name], tmp_path)
     assert done.returncode == 0, done.stderr
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from importlib.metadata import version as v; "
-    assert run(
-        [str(python), "-c", f"{code} print(v({name!r}))"], tmp_path
-    ).stdout.strip() == version(name)
+    code = (
+        f"import sys; sys.path.insert(0, {site!r}); "
+        f"from importlib.metadata import version; print(version({name!r}))"
+    )
+    assert run([str(python), "-c", code], tmp_path).stdout.strip() == version(name)
 
 
 def test_what_is_not_installed_gives_no_wheel(tmp_path):

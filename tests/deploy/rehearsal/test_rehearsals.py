@@ -18,13 +18,9 @@ import pytest
 from pipeline.core.config.task import Submission, Task
 from pipeline.core.submission.organiser_file import Wanted, check_file, wanted
 from pipeline.deploy import notebook
-from pipeline.deploy.kaggle import SOURCES
-from pipeline.deploy.rehearsal.isolation import (
-    CODALAB_BASE,
-    clean_variables,
-    cut_off,
-    fresh_environment,
-)
+from pipeline.deploy.environments import CODALAB
+from pipeline.deploy.kaggle import SCRIPTS
+from pipeline.deploy.rehearsal.isolation import clean_variables, cut_off, fresh_environment
 from pipeline.deploy.rehearsal.memory import run_measured
 from tests.cases import trained as house
 
@@ -60,17 +56,18 @@ def test_the_notebook_makes_the_submission_made_at_home(melanoma, layout):
 
 def hidden(melanoma: Path, folder: Path, rows: int, change=None) -> Path:
     """A competition's mount with another test set of so many rows; `change` may spoil its table or
-    pictures."""
+    images."""
     raw = folder / "raw"
     shutil.copytree(melanoma / "data/melanoma/raw", raw)
     shutil.rmtree(raw / "jpeg/test")
-    rng, names = np.random.default_rng(5), [f"ISIC_9{number:06d}" for number in range(rows)]
+    rng = np.random.default_rng(5)
+    names = [f"ISIC_9{number:06d}" for number in range(rows)]
     table = pd.DataFrame(
         {"image_name": names, "patient_id": "IP_7777777", "sex": "male", "age_approx": 40.0}
     )
     table[SITE] = "torso"
     for name in names:
-        house.picture(raw / "jpeg/test" / f"{name}.jpg", rng)
+        house.write_image(raw / "jpeg/test" / f"{name}.jpg", rng)
     if change:
         table = change(raw, table)
     table.to_csv(raw / "test.csv", index=False)
@@ -104,7 +101,7 @@ def test_a_small_hidden_test_set(melanoma, tmp_path, rows):
     assert errors(raw, out) == [] and len(pd.read_csv(out)) == rows
 
 
-def test_pictures_and_patients_that_nobody_expects(melanoma, tmp_path):
+def test_images_and_patients_that_nobody_expects(melanoma, tmp_path):
     def change(raw: Path, table: pd.DataFrame) -> pd.DataFrame:
         (raw / f"jpeg/test/{table['image_name'][1]}.jpg").write_bytes(b"\xff\xd8\xff no picture")
         (raw / f"jpeg/test/{table['image_name'][2]}.jpg").unlink()
@@ -118,11 +115,11 @@ def test_pictures_and_patients_that_nobody_expects(melanoma, tmp_path):
     raw, out = hidden(melanoma, tmp_path, 8, change), tmp_path / "submission.csv"
     said = on_kaggle(melanoma, raw, out)
     assert errors(raw, out) == []
-    assert "2 pictures could not be read" in said and "1 ids of the sample have no picture" in said
+    assert "2 images could not be read" in said and "1 ids of the sample have no image" in said
 
 
 def test_half_a_million_rows_in_a_minute_and_a_half(melanoma, tmp_path):
-    """Pictures are links to eight files; there is time for some thousands, and every row gets a
+    """Images are links to eight files; there is time for some thousands, and every row gets a
     score."""
     raw = hidden(melanoma, tmp_path, 8)
     names = [f"ISIC_9{number:06d}" for number in range(500_000)]
@@ -174,8 +171,8 @@ def test_a_hidden_test_set_in_hdf5(isic2024, tmp_path, rows):
     package = isic2024 / "submissions/isic2024/kaggle/dataset"
     house.stage(isic2024, "pipeline.deploy.away.kaggle", str(package), str(raw), str(out))
     asked = pd.Series(names, dtype="str")
-    found = check_file(out, Wanted(asked, ("isic_id", "target"), "isic_id"))
-    assert [str(one) for one in found if one.severity == "error"] == []
+    findings = check_file(out, Wanted(asked, ("isic_id", "target"), "isic_id"))
+    assert [str(one) for one in findings if one.severity == "error"] == []
 
 
 def run_bundle(chexpert: Path, work: Path, paths: list[str]) -> tuple[int, float]:
@@ -184,7 +181,7 @@ def run_bundle(chexpert: Path, work: Path, paths: list[str]) -> tuple[int, float
     shutil.copytree(chexpert / "submissions/chexpert/codalab/src", work / "src")
     with (work / "valid_image_paths.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["Path"], *([path] for path in paths)])
-    python = fresh_environment(work.parent / "env", CODALAB_BASE)
+    python = fresh_environment(work.parent / "env", CODALAB)
     command = [str(python), "src/predict.py", "valid_image_paths.csv", "predictions.csv"]
     return run_measured(cut_off(command, [(work / "src", work / "src")]), work, clean_variables())
 
@@ -197,11 +194,10 @@ def test_the_bundle_makes_the_predictions_made_at_home(chexpert):
 def test_many_studies_take_no_more_memory(chexpert, tmp_path):
     """Full-resolution views, laterals alone and damaged ones among them; memory stays below 2
     GB."""
-    rng, work = np.random.default_rng(0), tmp_path / "work"
+    work = tmp_path / "work"
     views = ["view1_frontal.jpg", "view1_lateral.jpg"]
-    big = cv2.resize(
-        rng.integers(0, 255, (40, 50), dtype=np.uint8), (2828, 2320), interpolation=cv2.INTER_CUBIC
-    )
+    coarse = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    big = cv2.resize(coarse, (2828, 2320), interpolation=cv2.INTER_CUBIC)
     source = tmp_path / "big.jpg"
     cv2.imwrite(str(source), big)
     paths = [
@@ -220,7 +216,7 @@ def test_many_studies_take_no_more_memory(chexpert, tmp_path):
     assert peak < 2000
 
 
-def test_a_list_whose_pictures_are_nowhere_is_an_error(chexpert, tmp_path):
+def test_a_list_whose_images_are_nowhere_is_an_error(chexpert, tmp_path):
     (tmp_path / "work").mkdir()
     status, _ = run_bundle(
         chexpert, tmp_path / "work", ["CheXpert-v1.0/valid/patient1/study1/view1_frontal.jpg"]
@@ -246,17 +242,23 @@ def test_training_in_sessions(melanoma, tmp_path):
     assert json.loads((folder / "train/kernel-metadata.json").read_text())["kernel_sources"] == [
         "me/melanoma-train"
     ]
-    limit, said, number, earlier = 2.0, "", 0, None
-    while "everything stands" not in said:
-        number, limit = number + 1, limit * 2.5
+    limit = 2.0
+    number = 0
+    said = ""
+    earlier = None
+    while "everything is complete" not in said:
+        number += 1
+        limit *= 2.5
         said = session(melanoma, folder, tmp_path / f"session{number}", target, int(limit), earlier)
         assert ("continues from" in said) == bool(earlier)
-        assert "everything stands" in said or ("status 75" in said and "out of time" in said)
+        assert "everything is complete" in said or ("status 75" in said and "out of time" in said)
         output = tmp_path / f"session{number}/working/models"
         earlier = output if (output / "melanoma").is_dir() else None
     assert number > 1 and (output / target / "predictions.csv").is_file()
     again = session(melanoma, folder, tmp_path / "again", target, 3600, earlier)
-    assert "everything stands" in again and "after epoch" not in again  # nothing is trained twice
+    assert (
+        "everything is complete" in again and "after epoch" not in again
+    )  # nothing is trained twice
 
 
 def session(
@@ -270,22 +272,17 @@ def session(
     if earlier:
         shutil.copytree(earlier, root / "input/melanoma-train/models")
     (root / "working").mkdir()
-    book = notebook.notebook(
-        SOURCES / "notebook_train.py",
-        {
-            "SLUG": "siim-isic-melanoma-classification",
-            "PACKAGE": "melanoma",
-            "HOURS": limit / 3600,
-            "TARGET": target,
-        },
-    )
-    script = root / "cells.py"
-    script.write_text(
-        "\n\n".join(cell["source"] for cell in book["cells"] if cell["cell_type"] == "code")
-    )
-    variables = {
-        **clean_variables(KAGGLE_ROOT=str(root), SMOKE="1", OMP_NUM_THREADS="1", WORKERS="0")
+    settings = {
+        "SLUG": "siim-isic-melanoma-classification",
+        "PACKAGE": "melanoma",
+        "HOURS": limit / 3600,
+        "TARGET": target,
     }
+    book = notebook.notebook(SCRIPTS / "notebook_train.py", settings)
+    cells = [cell["source"] for cell in book["cells"] if cell["cell_type"] == "code"]
+    script = root / "cells.py"
+    script.write_text("\n\n".join(cells))
+    variables = clean_variables(KAGGLE_ROOT=str(root), SMOKE="1", OMP_NUM_THREADS="1", WORKERS="0")
     done = subprocess.run(
         [sys.executable, str(script)],
         cwd=root,

@@ -71,7 +71,7 @@ def test_a_pickle_that_runs_code_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"nonsense", pickle.dumps([1, 2]), pickle.dumps({b"data": 1})[:-3]]
 )
-def test_a_file_that_is_no_cifar_file_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_cifar_file_is_named(tmp_path, content):
     (tmp_path / "train").write_bytes(content)
     with pytest.raises(UserError, match="train: this is no"):
         datasets.read_pickle(tmp_path / "train", b"labels")
@@ -95,19 +95,19 @@ def test_stl10_is_column_major_and_a_short_file_is_an_error(data):
         datasets.read("stl10")
 
 
-def test_cats_and_dogs_are_told_apart_and_split_by_number(data):
+def test_cats_and_dogs_are_labelled_and_split_by_number(data):
     folder = data / "cats_dogs/raw/train"
     folder.mkdir(parents=True)
     for kind, red in (("cat", 0), ("dog", 255)):
         for number in (0, 9999, 10000, 12499):
-            picture = np.full((40, 50, 3), (0, 0, red), np.uint8)
-            cv2.imwrite(str(folder / f"{kind}.{number}.jpg"), picture)
+            image = np.full((40, 50, 3), (0, 0, red), np.uint8)
+            cv2.imwrite(str(folder / f"{kind}.{number}.jpg"), image)
     benchmark = datasets.read("cats_dogs")
     assert benchmark.train_images.shape == benchmark.test_images.shape == (4, 3, 32, 32)
     assert np.array_equal(benchmark.train_labels, benchmark.train_images[:, 0].mean((1, 2)) > 200)
-    (folder / "cat.1.jpg").write_bytes(b"no picture")
+    (folder / "cat.1.jpg").write_bytes(b"not an image")
     datasets.read.cache_clear()
-    with pytest.raises(UserError, match=r"cat.1.jpg: this is no readable picture"):
+    with pytest.raises(UserError, match=r"cat.1.jpg: this is not a readable image"):
         datasets.read("cats_dogs")
 
 

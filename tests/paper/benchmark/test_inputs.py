@@ -10,19 +10,20 @@ from pipeline.paper.benchmark.inputs import Images, batches, epoch_rows, view
 from pipeline.paper.benchmark.trial import Trial
 
 
-def slow_view(picture: torch.Tensor, change: torch.Tensor, augment: str) -> torch.Tensor:
+def slow_view(image: torch.Tensor, change: torch.Tensor, augment: str) -> torch.Tensor:
     """One image, pixel by pixel: mirrored, then read at shifted places, edges repeated."""
-    side, reach = picture.shape[-1], picture.shape[-1] // 8
-    picture = picture if change[0] < 0.5 else picture.flip(-1)
-    flipped = bool(change[0] >= 0.5)
-    dy, dx = (
-        ((change[1:] * (2 * reach + 1)).long() - reach).tolist() if augment == "crop" else (0, 0)
-    )
-    dx = -dx if flipped else dx  # the shift is one of the source's columns
-    out = torch.empty_like(picture)
+    side = image.shape[-1]
+    reach = side // 8
+    dy, dx = 0, 0
+    if augment == "crop":
+        dy, dx = ((change[1:] * (2 * reach + 1)).long() - reach).tolist()
+    if change[0] >= 0.5:
+        image = image.flip(-1)
+        dx = -dx  # the shift is one of the source's columns
+    out = torch.empty_like(image)
     for y in range(side):
         for x in range(side):
-            out[:, y, x] = picture[:, min(max(y + dy, 0), side - 1), min(max(x + dx, 0), side - 1)]
+            out[:, y, x] = image[:, min(max(y + dy, 0), side - 1), min(max(x + dx, 0), side - 1)]
     return out
 
 
@@ -30,8 +31,8 @@ def slow_view(picture: torch.Tensor, change: torch.Tensor, augment: str) -> torc
 def test_views_equal_the_loop(augment):
     pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
     rows, changes = torch.tensor([4, 0, 2, 2, 1, 3]), torch.rand(6, 3)
-    made = view(pixels, rows, changes, augment)
-    for image, row, change in zip(made, rows, changes):
+    views = view(pixels, rows, changes, augment)
+    for image, row, change in zip(views, rows, changes):
         assert torch.equal(image, slow_view(pixels[row], change, augment))
 
 
@@ -44,8 +45,8 @@ def test_crops_shift_up_to_an_eighth_both_ways():
     pixels = torch.arange(32).expand(1, 3, 32, 32).to(torch.uint8)  # every pixel holds its column
     changes = torch.rand(4000, 3)
     changes[:, 0] = 0  # no mirror
-    made = view(pixels, torch.zeros(4000, dtype=torch.long), changes, "crop")
-    assert sorted(set((made[:, 0, 0, 16].long() - 16).tolist())) == list(range(-4, 5))
+    views = view(pixels, torch.zeros(4000, dtype=torch.long), changes, "crop")
+    assert sorted(set((views[:, 0, 0, 16].long() - 16).tolist())) == list(range(-4, 5))
 
 
 @given(count=st.integers(2, 300), batch=st.integers(1, 64), seed=st.integers(0, 9))
@@ -73,9 +74,9 @@ def test_class_aware_batches_hold_their_positives_each_in_turn(positives, negati
 def test_constants_are_the_pixels_mean_and_deviation():
     pixels = np.random.default_rng(0).integers(0, 256, (50, 3, 8, 8), dtype=np.uint8)
     images = Images.of(pixels, np.zeros(50), torch.device("cpu"))
-    made = images.normalised(images.pixels)
-    assert torch.allclose(made.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
-    assert torch.allclose(made.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
+    normalised = images.normalised(images.pixels)
+    assert torch.allclose(normalised.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(normalised.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4)
     other = Images.of(pixels[:3], np.zeros(3), torch.device("cpu"), like=images)
     assert other.mean is images.mean
 

@@ -10,12 +10,8 @@ from pipeline.paper.benchmark.networks import NETWORKS
 @pytest.mark.parametrize(
     ("name", "one_output", "features", "ten_outputs"),
     [
-        (
-            "resnet20",
-            269_137,
-            64,
-            269_722,
-        ),  # He et al., Table 6: 0.27 M; torch's own count of the common CIFAR form
+        # He et al., Table 6: 0.27 M; torch's own count of the common CIFAR form.
+        ("resnet20", 269_137, 64, 269_722),
         ("densenet121", 6_947_073, 1024, 6_956_298),
     ],
 )

@@ -1,4 +1,4 @@
-"""The store of results, the sweeps over it, and the page made from it."""
+"""The store of results, the sweeps over it, and the page written from it."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.paper import levers, published, render, table1
 from pipeline.paper.benchmark import store as results
 from pipeline.paper.benchmark.trial import LOSSES, Trial
-from tests.cases.records import made_record
+from tests.cases.records import record_of
 
 BASE = Trial(dataset="cifar10", epochs=2)
 
@@ -23,15 +23,15 @@ def runs(monkeypatch):
 
     def run(trial, _device):
         done.append(trial)
-        return made_record(trial, 0.5 + trial.margin / 10 + trial.gamma + trial.seed / 1000)
+        return record_of(trial, 0.5 + trial.margin / 10 + trial.gamma + trial.seed / 1000)
 
     monkeypatch.setattr(results, "run", run)
     return done
 
 
 def test_the_last_epoch_counts_and_not_the_best():
-    assert results.result(made_record(BASE, 0.7)) == 0.7
-    assert results.result(made_record(replace(BASE, held_out=0.1), 0.6)) == 0.6
+    assert results.result(record_of(BASE, 0.7)) == 0.7
+    assert results.result(record_of(replace(BASE, held_out=0.1), 0.6)) == 0.6
 
 
 def test_mean_and_sample_deviation():
@@ -50,8 +50,8 @@ def test_a_sweep_runs_only_what_is_missing(tmp_path, runs):
 
 
 def test_results_of_two_machines_merge_by_lying_in_one_folder(tmp_path, runs):
-    results.append(tmp_path / "there.jsonl", made_record(BASE, 0.8))
-    results.append(tmp_path / "there.jsonl", made_record(BASE, 0.9))
+    results.append(tmp_path / "there.jsonl", record_of(BASE, 0.8))
+    results.append(tmp_path / "there.jsonl", record_of(BASE, 0.9))
     (record,) = results.sweep([BASE], tmp_path / "here.jsonl")
     assert results.result(record) == 0.8
     assert not runs
@@ -59,7 +59,7 @@ def test_results_of_two_machines_merge_by_lying_in_one_folder(tmp_path, runs):
 
 def test_a_line_cut_by_a_crash_is_left_out_and_a_broken_one_is_named(tmp_path):
     path = tmp_path / "a.jsonl"
-    results.append(path, made_record(BASE, 0.8))
+    results.append(path, record_of(BASE, 0.8))
     whole = path.read_text()
     path.write_text(whole + whole[:50])
     assert len(results.read_lines(path)) == 1
@@ -121,16 +121,8 @@ def test_the_grids_are_the_papers():
 
 
 def test_table1_prints_and_resumes(tmp_path, runs, capsys):
-    arguments = [
-        "--epochs",
-        "2",
-        "--seeds",
-        "2",
-        "--out",
-        str(tmp_path / "t.jsonl"),
-        "--losses",
-        "aucm",
-    ]
+    out = str(tmp_path / "t.jsonl")
+    arguments = ["--epochs", "2", "--seeds", "2", "--out", out, "--losses", "aucm"]
     for _ in range(2):
         table1.main(table1.parser().parse_args(arguments))
     assert (
@@ -160,9 +152,9 @@ def test_render_puts_the_papers_number_beside_ours(tmp_path, monkeypatch):
     (tmp_path / "ABOUT.md").write_text("# Results\n")
     trial = table1.base_trial("cifar10", "resnet20", 0.01, "aucm", 100)
     for seed, value in enumerate((0.70, 0.72)):
-        results.append(tmp_path / "table1.jsonl", made_record(replace(trial, seed=seed), value))
-    results.append(tmp_path / "table1.jsonl", made_record(replace(trial, held_out=0.1), 0.99))
-    results.append(tmp_path / "table1.jsonl", made_record(replace(trial, epochs=10), 0.6))
+        results.append(tmp_path / "table1.jsonl", record_of(replace(trial, seed=seed), value))
+    results.append(tmp_path / "table1.jsonl", record_of(replace(trial, held_out=0.1), 0.99))
+    results.append(tmp_path / "table1.jsonl", record_of(replace(trial, epochs=10), 0.6))
     render.main(argparse.Namespace())
     page = (tmp_path / "RESULTS.md").read_text()
     row = next(line for line in page.split("\n") if line.startswith("| C10 (R)"))
@@ -175,17 +167,8 @@ def test_render_puts_the_papers_number_beside_ours(tmp_path, monkeypatch):
 
 
 def test_levers_choose_on_validation_and_test_once(tmp_path, runs, capsys):
-    shared = [
-        "--epochs",
-        "2",
-        "--seeds",
-        "2",
-        "--out",
-        str(tmp_path / "l.jsonl"),
-        "--variants",
-        "paper",
-        "margin 0.3",
-    ]
+    shared = ["--epochs", "2", "--seeds", "2", "--out", str(tmp_path / "l.jsonl")]
+    shared += ["--variants", "paper", "margin 0.3"]
     levers.main(levers.parser().parse_args(shared))
     assert all(trial.held_out == 0.1 for trial in runs)
     levers.main(levers.parser().parse_args([*shared, "--final"]))
@@ -198,14 +181,14 @@ def test_levers_choose_on_validation_and_test_once(tmp_path, runs, capsys):
 
 
 def test_every_lever_is_a_trial_of_its_own():
-    made = levers.variants(Trial(dataset="cifar10", margin=0.8, epochs=10))
-    assert len({trial.key for trial in made.values()}) == len(made)
-    for name, trial in made.items():
+    variants = levers.variants(Trial(dataset="cifar10", margin=0.8, epochs=10))
+    assert len({trial.key for trial in variants.values()}) == len(variants)
+    for name, trial in variants.items():
         assert levers.name_of(replace(trial, seed=3, held_out=0.1)) == name
 
 
 def test_lines_are_plain_json(tmp_path):
-    results.append(tmp_path / "a.jsonl", made_record(BASE, 0.5))
+    results.append(tmp_path / "a.jsonl", record_of(BASE, 0.5))
     assert json.loads((tmp_path / "a.jsonl").read_text())["test_auc"] == [0.9, 0.5]
 
 
@@ -215,14 +198,14 @@ def test_a_file_named_after_its_program_and_machine_is_rendered_too(tmp_path, mo
         monkeypatch.setattr(render, name, tmp_path)
     (tmp_path / "ABOUT.md").write_text("# Results\n")
     trial = table1.base_trial("cifar10", "resnet20", 0.01, "ce", 100)
-    results.append(tmp_path / "table1-lab2.jsonl", made_record(replace(trial, seed=0), 0.7))
-    results.append(tmp_path / "table1.jsonl", made_record(replace(trial, seed=1), 0.8))
+    results.append(tmp_path / "table1-lab2.jsonl", record_of(replace(trial, seed=0), 0.7))
+    results.append(tmp_path / "table1.jsonl", record_of(replace(trial, seed=1), 0.8))
     render.main(argparse.Namespace())
     assert "**0.750 ± 0.071** | 2 |" in (tmp_path / "RESULTS.md").read_text()
 
 
 def test_a_run_that_another_program_made_is_in_both_files(tmp_path, runs):
-    results.append(tmp_path / "table1.jsonl", made_record(BASE, 0.8))
+    results.append(tmp_path / "table1.jsonl", record_of(BASE, 0.8))
     results.sweep([BASE], tmp_path / "figure3.jsonl")
     results.sweep([BASE], tmp_path / "figure3.jsonl")
     assert not runs
@@ -231,8 +214,8 @@ def test_a_run_that_another_program_made_is_in_both_files(tmp_path, runs):
 
 def test_a_whole_last_line_without_an_end_is_kept(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(made_record(BASE, 0.8)))
-    results.append(path, made_record(replace(BASE, seed=1), 0.9))
+    path.write_text(json.dumps(record_of(BASE, 0.8)))
+    results.append(path, record_of(replace(BASE, seed=1), 0.9))
     assert [record["seed"] for record in results.read_lines(path)] == [0, 1]
 
 
@@ -242,7 +225,7 @@ def test_a_run_that_diverged_is_a_result_and_says_so(tmp_path, monkeypatch):
     (tmp_path / "ABOUT.md").write_text("# Results\n")
     trial = table1.base_trial("cifar10", "resnet20", 0.01, "aucs", 100)
     results.append(
-        tmp_path / "table1.jsonl", made_record(trial, 0.5) | {"diverged": ["scores are not finite"]}
+        tmp_path / "table1.jsonl", record_of(trial, 0.5) | {"diverged": ["scores are not finite"]}
     )
     render.main(argparse.Namespace())
     assert "**0.500 (1 diverged, counted as 0.5)**" in (tmp_path / "RESULTS.md").read_text()

@@ -30,7 +30,8 @@ class Tiny(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.classifier = nn.BatchNorm2d(3), nn.Linear(3, 1)
+        self.norm = nn.BatchNorm2d(3)
+        self.classifier = nn.Linear(3, 1)
 
     def forward(self, images):
         return self.classifier(self.norm(images).mean((2, 3)))[:, 0]
@@ -38,21 +39,16 @@ class Tiny(nn.Module):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A data set whose classes differ in brightness, and a tiny network, in place of the real
-    ones."""
-    benchmark = Benchmark("cifar10", *bright(1000, 0), *bright(400, 1), "made")
+    """A data set whose classes differ in brightness, and a tiny network, replace the real ones."""
+    benchmark = Benchmark("cifar10", *bright(1000, 0), *bright(400, 1), "synthetic")
     monkeypatch.setattr(datasets, "read", lambda _: benchmark)
     monkeypatch.setitem(training.NETWORKS, "resnet20", Tiny)
     runs.easiest_first.cache_clear()
 
 
 def trial(**changes) -> Trial:
-    return Trial(
-        **{
-            **dict(dataset="cifar10", imratio=0.1, epochs=4, batch_size=32, precision="fp32"),
-            **changes,
-        }
-    )
+    usual = dict(dataset="cifar10", imratio=0.1, epochs=4, batch_size=32, precision="fp32")
+    return Trial(**(usual | changes))
 
 
 @pytest.mark.parametrize(
@@ -82,14 +78,14 @@ def test_equal_trials_give_equal_histories_and_other_seeds_others():
     assert first != other
 
 
-def test_the_record_tells_what_was_trained_and_gives_the_trial_back():
-    made = trial(margin=0.3)
-    record = runs.run(made, CPU)
+def test_the_record_holds_what_was_trained_and_gives_the_trial_back():
+    asked = trial(margin=0.3)
+    record = runs.run(asked, CPU)
     assert (record["trained_on"], record["trained_on_positives"]) == (556, 56)
     assert record["bound"] == pytest.approx(np.sqrt(1 / 3 + 1 / 29), abs=1e-4)
-    assert record["key"] == made.key
-    assert as_trial(record) == made
-    assert record["note"] == "made"
+    assert record["key"] == asked.key
+    assert as_trial(record) == asked
+    assert record["note"] == "synthetic"
 
 
 def test_a_tuning_run_sees_the_validation_part_and_not_the_test_set():
@@ -108,9 +104,9 @@ def test_noisy_and_easy_data_are_added():
 
 
 def test_easy_data_are_those_that_the_first_network_scores_highest():
-    made = trial(easy=0.2)
-    _, _, removed = runs.training_rows(made, datasets.read("cifar10"))
-    easy = runs.easy_rows(made, removed, CPU)
+    asked = trial(easy=0.2)
+    _, _, removed = runs.training_rows(asked, datasets.read("cifar10"))
+    easy = runs.easy_rows(asked, removed, CPU)
     light = datasets.read("cifar10").train_images.mean((1, 2, 3))
     rest = np.setdiff1d(removed, easy)
     assert light[easy].mean() > light[rest].mean() + 1
