@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core.artifacts.files import atomic, file_hash
-from pipeline.core.artifacts.labels import truth
+from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
 from pipeline.core.artifacts.tables import read_csv, read_images
@@ -105,7 +105,7 @@ def make(competition: Competition) -> None:
     want = wanted(sample, competition.submission, competition.task)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
-        print_findings(path, check_file(temporary, want, prevalence(competition)))
+        print_findings(path, check_file(temporary, want, shares_of_positives(competition)))
     lab_book.add(
         competition.name,
         path,
@@ -172,21 +172,18 @@ def out_of_fold(competition: Competition) -> str:
     return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
 
 
-def prevalence(competition: Competition) -> pd.Series | None:
+def shares_of_positives(competition: Competition) -> pd.Series | None:
     """Submission column -> share of positives among the training images; None before `prepare`."""
     if not (data_folder(competition.name) / "images.csv").is_file():
         return None
-    task = competition.task
-    images = read_images(competition.name)
-    train = images[images["split"] == "train"]
-    shares = pd.DataFrame(truth(train, task.labels, task), columns=list(task.labels)).mean()
+    shares = prevalence(read_images(competition.name), competition.task)
     return shares.rename(competition.submission.columns)
 
 
 def check(competition: Competition, path: Path, sample_path: Path | None) -> None:
     """Print what is wrong with a file; UserError where something is an error."""
     want = wanted(asked(competition, sample_path), competition.submission, competition.task)
-    shares = prevalence(competition)
+    shares = shares_of_positives(competition)
     home = home_scores(competition, want)
     if shares is None and home is None:
         print(

@@ -20,14 +20,18 @@ from pipeline.core.artifacts.files import file_hash, read_json, write_json
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import FINETUNED, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import (
+    check_data,
     provenance,
-    read_weights_header,
     require_hashes,
     table_hashes,
 )
 from pipeline.core.artifacts.tables import read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.runs.facts import require_current
+from pipeline.core.runs.job import Job
+from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
+from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
 MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
@@ -72,6 +76,7 @@ def write_package(
         prior={} if code_only else prior(competition),
         resize=as_json(competition.task.resize),
         networks=networks,
+        ensemble="" if code_only else file_hash(models_folder(competition.name) / "ensemble.json"),
         wheels={},
     )
     write_json(unfinished / "package.json", contents)
@@ -85,6 +90,23 @@ def read_ensemble(competition: Competition) -> dict:
     path = models_folder(competition.name) / "ensemble.json"
     ensemble = read_json(path, f"make ensemble COMP={competition.name}")
     require_hashes(path, ensemble["hashes"], table_hashes(competition.name))
+    if ensemble.get("weighting") == "earned":
+        raise UserError(
+            f"{path}: weights='earned' is fitted on whole patients and does not travel yet; use "
+            "'uniform' or 'selected' for a package"
+        )
+    for member in ensemble["members"]:
+        if is_imported(competition.name, member):
+            raise UserError(
+                f"{path}: {member} was taken from elsewhere and has no weights to travel; make an "
+                "ensemble without it"
+            )
+
+    # The average that travels must be of today's predictions and configuration.
+    request = request_for(competition, runs_averaged(ensemble), ensemble["folds"])
+    reason = reason_of(ensemble.get("decided_by"), ensemble_facts(request))
+    if reason:
+        raise UserError(f"{path}: {reason}; `make ensemble COMP={competition.name}` makes it anew")
     if METADATA in ensemble["members"]:
         for column in (*competition.task.numeric, *competition.task.categorical):
             if column in MEASURED_BY_PREPARE:
@@ -94,6 +116,21 @@ def read_ensemble(competition: Competition) -> dict:
                     f"pipeline/competitions/{competition.name}.py"
                 )
     return ensemble
+
+
+def runs_averaged(ensemble: dict) -> list[str]:
+    """The runs that were averaged, by name."""
+    return [member for member in ensemble["predictions"] if member != METADATA]
+
+
+def require_current_package(folder: Path, competition: Competition, target: str) -> None:
+    """Raise where a package was made of another average than today's; `make <target>` makes it."""
+    path = folder / "package.json"
+    made_by = f"make {target} COMP={competition.name}"
+    package = read_json(path, made_by)
+    average = models_folder(competition.name) / "ensemble.json"
+    if average.is_file() and package.get("ensemble") != file_hash(average):
+        raise UserError(f"{path}: made of another average than today's; `{made_by}` makes it anew")
 
 
 def copy_networks(competition: Competition, ensemble: dict, folder: Path) -> list[dict]:
@@ -106,7 +143,9 @@ def copy_networks(competition: Competition, ensemble: dict, folder: Path) -> lis
             continue
         for turn, fold in enumerate(ensemble["folds"]):
             path = fold_folder(competition.name, member, fold) / FINETUNED
-            require_hashes(path, read_weights_header(path)["hashes"], ensemble["hashes"])
+            run = competition.metadata if member == METADATA else competition.run(member)
+            require_current(Job(competition, run, fold), path)
+            check_data(path)
             file = f"{member}-fold{fold}.safetensors"
             shutil.copyfile(path, folder / file)
             networks.append(

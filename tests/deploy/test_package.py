@@ -11,8 +11,12 @@ from safetensors.numpy import save_file
 
 import pipeline.competitions
 from pipeline.core.artifacts.files import write_json
-from pipeline.core.artifacts.provenance import table_hashes
+from pipeline.core.artifacts.paths import FINETUNED
+from pipeline.core.artifacts.provenance import data_digest, table_hashes
 from pipeline.core.config.competition import load
+from pipeline.core.runs.facts import facts_of
+from pipeline.core.runs.job import Job
+from pipeline.core.runs.missing import ensemble_facts, request_for
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy import codalab, kaggle
 from pipeline.deploy.package import modules, write_package
@@ -20,14 +24,29 @@ from tests.cases.imports import MODULES, ROOT, reached
 
 COMPETITION = '''
 """Two findings."""
-from pipeline.core.config.task import Blend, Submission, Task
+from pipeline.core.config import Blend, Finetune, Metadata, Pretrain, Run, Submission, Task
 
 task = Task(title="Findings", labels=("a", "b"), numeric=("{column}",), slug="findings-2026")
-runs, blend = (), Blend()
+recipe = dict(network="none", size=32, pretrain=Pretrain(lr=1e-3), finetune=Finetune())
+runs = tuple(Run(named=name, **recipe) for name in ("x", "y", "twin"))
+metadata = Metadata()
+blend = Blend()
 submission = Submission(file="submission.csv", id_column="id", columns={{"a": "A", "b": "B"}})
 read_raw = sample = None
 '''
 MEMBERS = ("x", "y", "twin", "metadata")
+
+
+def write_weights(name: str, fold: int) -> None:
+    """A weights file that records what today's configuration decides."""
+    competition = load("findings")
+    run = competition.metadata if name == "metadata" else competition.run(name)
+    job = Job(competition, run, fold)
+    path = job.folder / FINETUNED
+    tensors = {"w": np.zeros(3, np.float32)}
+    save_file(tensors, path)
+    header = {**facts_of(job, FINETUNED), "digest": data_digest(path)}
+    save_file(tensors, path, {"pipeline": json.dumps(header)})
 
 
 @pytest.fixture
@@ -44,22 +63,18 @@ def house(tmp_path, monkeypatch):
     pd.DataFrame(
         {
             "image_id": ["i", "j", "k", "t"],
-            "patient_id": "p",
+            "patient_id": ["p", "p", "q", "t"],
             "split": ["train"] * 3 + ["test"],
             "a": [1, 0, 0, None],
             "b": [1, 1, 0, None],
         }
     ).to_csv(data / "images.csv", index=False)
-    (data / "folds.csv").write_text("patient_id,fold\np,0\n")
+    (data / "folds.csv").write_text("patient_id,fold\np,0\nq,1\n")
     hashes = table_hashes("findings")
     for name in MEMBERS:
         for fold in (0, 1):
             (models / name / f"fold{fold}").mkdir(parents=True)
-            save_file(
-                {"w": np.zeros(3, np.float32)},
-                models / name / f"fold{fold}/finetuned.safetensors",
-                {"pipeline": json.dumps({"hashes": hashes})},
-            )
+            write_weights(name, fold)
     weights = {"x": {"a": 0.5, "b": 0.5}, "y": {"a": 0.5, "b": 0.5}, "twin": {"a": 0.0, "b": 0.0}}
     write_json(
         models / "ensemble.json",
@@ -71,6 +86,8 @@ def house(tmp_path, monkeypatch):
             "metadata": 0.5,
             "weights": weights,
             "hashes": hashes,
+            "predictions": dict.fromkeys(MEMBERS),
+            "decided_by": ensemble_facts(request_for(load("findings"), MEMBERS, (0, 1))),
         },
     )
     (models / "quantiles.json").write_text("{}")

@@ -28,7 +28,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import fill, wanted
 from pipeline.deploy.environments import CODALAB
-from pipeline.deploy.package import megabytes
+from pipeline.deploy.package import megabytes, require_current_package
 from pipeline.deploy.rehearsal.compare import compare
 from pipeline.deploy.rehearsal.isolation import (
     check_cut,
@@ -51,6 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"{bundle}: there is no bundle; `make codalab COMP={competition.name}` makes it"
         )
+    require_current_package(bundle, competition, "codalab")
     with tempfile.TemporaryDirectory() as temporary:
         # The surroundings.
         work = Path(temporary) / "work"

@@ -33,6 +33,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import wanted
 from pipeline.deploy.environments import KAGGLE
+from pipeline.deploy.package import require_current_package
 from pipeline.deploy.rehearsal.compare import compare
 from pipeline.deploy.rehearsal.isolation import (
     check_cut,
@@ -56,6 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"{path}: there is no such file; `make {target} COMP={competition.name}` makes it"
             )
+    require_current_package(folder / "kaggle/dataset", competition, "kaggle")
+
     # A short prefix: the path of a socket takes 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="k") as temporary:
         # The surroundings.
