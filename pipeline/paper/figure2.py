@@ -36,7 +36,7 @@ from pipeline.paper.benchmark.networks import NETWORKS
 from pipeline.paper.benchmark.run import run
 from pipeline.paper.benchmark.store import torch_device
 from pipeline.paper.benchmark.training import score
-from pipeline.paper.benchmark.trial import Trial
+from pipeline.paper.benchmark.trial import AUGMENTS, Trial
 from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES
 from pipeline.paper.table1 import base_trial
 
@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--network", choices=NETWORKS, default="resnet20")
     options.add_argument("--imratio", type=float, default=0.01)
     options.add_argument("--epochs", type=int, default=100)
-    options.add_argument("--augment", choices=("none", "flip", "crop"), default="none")
+    options.add_argument("--augment", choices=AUGMENTS, default="none")
     options.add_argument("--device", default="auto")
     return options
 

@@ -20,7 +20,7 @@ from pipeline.paper import plots
 from pipeline.paper.benchmark.datasets import READERS
 from pipeline.paper.benchmark.networks import NETWORKS
 from pipeline.paper.benchmark.store import last_epochs, sweep_options, sweep_seeds
-from pipeline.paper.benchmark.trial import Trial
+from pipeline.paper.benchmark.trial import AUGMENTS, Trial
 from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES
 from pipeline.paper.table1 import base_trial
 
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--without-constraint", action="store_true", help="leave out the two panels on alpha >= 0"
     )
-    options.add_argument("--augment", choices=("none", "flip", "crop"), default="none")
+    options.add_argument("--augment", choices=AUGMENTS, default="none")
     options.add_argument("--name", default="figure4", help="of the image file (figure4)")
     sweep_options(options, "figure4.jsonl")
     return options

@@ -27,7 +27,7 @@ from pipeline.paper.benchmark.store import (
     sweep_all_seeds,
     sweep_options,
 )
-from pipeline.paper.benchmark.trial import BATCH_SIZE, LOSSES, Trial
+from pipeline.paper.benchmark.trial import AUGMENTS, BATCH_SIZE, LOSSES, Trial
 
 PAPER_MARGIN = {"cats_dogs": 0.7, "cifar10": 0.8, "stl10": 0.7, "cifar100": 0.5}  # Appendix I
 GAMMAS = (1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000)
@@ -98,9 +98,7 @@ def parser() -> argparse.ArgumentParser:
         help="positives / all: 0.01 (Table 1) or 0.1 (Table 8)",
     )
     options.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES))
-    options.add_argument(
-        "--augment", choices=("none", "flip", "crop"), default="none", help="the paper names none"
-    )
+    options.add_argument("--augment", choices=AUGMENTS, default="none", help="the paper names none")
     options.add_argument(
         "--tune",
         action="store_true",

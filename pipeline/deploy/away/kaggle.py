@@ -71,7 +71,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     # The best network, as far as the time goes; then all others that get to the end in it.
     scorers = load_scorers(arguments.package, package, leave_out=True)
-    first, others = scorers[:1], scorers[1:]
+    first = scorers[:1]
+    others = scorers[1:]
     if len(rows) and first:
         stream(first, raw_images(first, raw, rows["file"]), left, scores, partial=True)
         write("the first network")

@@ -47,7 +47,10 @@ def folders(top, depth):
     level = [top]
     for _ in range(depth + 1):
         yield from level
-        level = [entry for folder in level for entry in listed(folder) if entry.is_dir()]
+        below = []
+        for folder in level:
+            below += [entry for entry in listed(folder) if entry.is_dir()]
+        level = below
 
 
 def listed(folder):
@@ -178,8 +181,10 @@ def is_sound():
         return False
     if rows[:1] != [header] or any(len(row) != len(header) for row in rows):
         return False
-    scores = [value for row in rows[1:] for place, value in enumerate(row) if place != id_column]
-    return [row[id_column] for row in rows[1:]] == ids and all(map(is_finite, scores))
+    if [row[id_column] for row in rows[1:]] != ids:
+        return False
+    scores = (row[:id_column] + row[id_column + 1 :] for row in rows[1:])
+    return all(is_finite(value) for row in scores for value in row)
 
 
 def is_finite(text):

@@ -49,7 +49,10 @@ def folders(top, depth):
     level = [top]
     for _ in range(depth + 1):
         yield from level
-        level = [entry for folder in level for entry in listed(folder) if entry.is_dir()]
+        below = []
+        for folder in level:
+            below += [entry for entry in listed(folder) if entry.is_dir()]
+        level = below
 
 
 def listed(folder):

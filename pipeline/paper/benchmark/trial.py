@@ -7,8 +7,10 @@ from dataclasses import dataclass, fields
 from pipeline.core.config.task import require, require_between, require_in
 from pipeline.paper.benchmark.datasets import READERS
 from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.published import LOSS_NAMES
 
-LOSSES = ("ce", "focal", "aucs", "aucm")
+LOSSES = tuple(LOSS_NAMES)  # in the order of the paper's columns
+AUGMENTS = ("none", "flip", "crop")
 BATCH_SIZE = {"cats_dogs": 128, "cifar10": 128, "cifar100": 128, "stl10": 32}  # §4.1
 
 
@@ -67,7 +69,7 @@ class Trial:
         require_in(self, "dataset", tuple(READERS))
         require_in(self, "network", tuple(NETWORKS))
         require_in(self, "loss", LOSSES)
-        require_in(self, "augment", ("none", "flip", "crop"))
+        require_in(self, "augment", AUGMENTS)
         for name in ("noisy", "easy", "held_out"):
             require_between(self, name, 0, 0.9)
         require_between(self, "imratio", 1e-6, 0.5)
