@@ -161,6 +161,7 @@ def test_weights_of_other_tables_do_not_travel(house):
 
 
 def test_patient_columns_that_only_prepare_knows_are_refused(house):
+    sys.modules.pop("pipeline.competitions.findings")
     (house / "findings.py").write_text(COMPETITION.format(column="width"))
     with pytest.raises(UserError, match="'width' is measured by `prepare`"):
         write_package(load("findings"), house / "out", zipped=True)
