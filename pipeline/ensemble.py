@@ -65,6 +65,15 @@ from pipeline.core.ensemble.selection import (
     select_columns,
     without_duplicates,
 )
+from pipeline.core.ensemble.stages import (
+    BLEND,
+    EARNED,
+    ENSEMBLE,
+    IMPORTED,
+    STAGE_1,
+    STAGE_2,
+    is_stage_2,
+)
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.metrics.roc import classes
 from pipeline.core.runs.facts import predicted_with_other_weights, require_current
@@ -74,13 +83,6 @@ from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 
-STAGES = {
-    "aucm": "AUC-M",
-    "aucs": "AUC-S",
-    "ce": "CE, finetuned",
-    "focal": "Focal",
-    "imported": "imported",
-}
 # the paper's blend: scored for every run, also where the competition leaves metadata out of its
 # submission
 HALF = 0.5
@@ -150,14 +152,14 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     if side:
         for member, scores in zip(after, validated):
             blended = blend_of(scores, side[0], share or HALF, method)
-            scored.append(average_of("blend", member.name, blended, [member, patients]))
-    scored.append(average_of("ensemble", "ensemble", average[0], after))
+            scored.append(average_of(BLEND, member.name, blended, [member, patients]))
+    scored.append(average_of(ENSEMBLE, ENSEMBLE, average[0], after))
     if share:
-        scored.append(average_of("blend", "ensemble", final[0], members))
+        scored.append(average_of(BLEND, ENSEMBLE, final[0], members))
     if earned:
         for name, scores in earned.out_of_fold.items():
-            scored.append(average_of(name, "ensemble", scores, after))
-        scored.append(average_of("earned", "ensemble", earned.final, after))
+            scored.append(average_of(name, ENSEMBLE, scores, after))
+        scored.append(average_of(EARNED, ENSEMBLE, earned.final, after))
 
     # The artifacts. A submission made elsewhere needs quantiles.json of the out-of-fold scores.
     warning = notice(competition.name)
@@ -172,7 +174,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         labels=list(task.labels),
         method=method,
         metadata=share,
-        final_stage="earned" if earned else "blend" if share else "ensemble",
+        final_stage=EARNED if earned else BLEND if share else ENSEMBLE,
         **choice,
         differences=differences(scored, rows, units, task),
         hashes=rows.hashes,
@@ -238,13 +240,13 @@ def read_members(
         made_by = f"make predict COMP={competition.name} RUN={name}"
         read = partial(read_member, competition.name, name)
         if is_imported(competition.name, name):
-            after.append(read(STAGES["imported"], PREDICTIONS, rows, labels, made_by))
+            after.append(read(IMPORTED, PREDICTIONS, rows, labels, made_by))
             continue
-        stage = STAGES[competition.run(name).finetune.loss]
+        stage = STAGE_2[competition.run(name).finetune.loss]
         require_current_members(competition, (name,), rows)
         after.append(read(stage, PREDICTIONS, rows, labels, made_by))
         if all_exist(competition, name, STAGE_1_PREDICTIONS, rows):
-            before.append(read("CE", STAGE_1_PREDICTIONS, rows, labels, made_by))
+            before.append(read(STAGE_1, STAGE_1_PREDICTIONS, rows, labels, made_by))
     return before, after, read_metadata(competition, names, rows)
 
 
@@ -363,10 +365,10 @@ def differences(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) 
     by_name = {
         f"{one.member} {one.stage}": to_units(rows.validated, one.scores, task) for one in scored
     }
-    finetuned = [one for one in scored if one.stage in STAGES.values()]
-    pairs = [(f"{one.member} {one.stage}", f"{one.member} CE") for one in finetuned]
+    finetuned = [one for one in scored if is_stage_2(one.stage)]
+    pairs = [(f"{one.member} {one.stage}", f"{one.member} {STAGE_1}") for one in finetuned]
     single = best_single(finetuned, by_name, units, patients, task)
-    pairs += [("ensemble ensemble", single), ("ensemble blend", "ensemble ensemble")]
+    pairs += [(f"{ENSEMBLE} {ENSEMBLE}", single), (f"{ENSEMBLE} {BLEND}", f"{ENSEMBLE} {ENSEMBLE}")]
     found = [
         difference_row(first, second, by_name[first], by_name[second], units.truth, patients)
         for first, second in pairs

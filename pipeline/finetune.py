@@ -15,24 +15,19 @@ stops in time (exit status 75).
 
 import argparse
 
-import torch
-
 from pipeline.core.artifacts.labels import count_table, targets
-from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, image_path
-from pipeline.core.config.run import as_json
-from pipeline.core.images.batches import TrainingBatches
+from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED
 from pipeline.core.networks.image import Network, load_weights, restart_classifier
-from pipeline.core.runs.facts import facts_of, require_current
+from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runtime.command import run_stage, stage_parser
-from pipeline.core.runtime.device import is_main, loader_processes, precision
+from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit, keep
-from pipeline.core.training.phase import Phase
+from pipeline.core.training.phase import image_phase
 from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
-from pipeline.core.training.validation import validator
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -50,7 +45,6 @@ def finetune(job: Job) -> None:
     # What is learnt: hard labels, or NaN where a label is left out, as the AUC losses need.
     rows = job.training()
     labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
 
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
@@ -67,26 +61,19 @@ def finetune(job: Job) -> None:
 
     # At the end of each of PESG's stages the rate falls and the reference restarts.
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
-    phase = Phase(
-        name="finetuned",
-        folder=job.folder,
-        key={**facts_of(job, FINETUNED), "run": as_json(run)},
+    phase = image_phase(
+        job,
+        "finetuned",
+        recipe,
+        rows=rows,
+        targets=labels,
         network=network,
         loss=loss,
         optimizer=make_optimizer(recipe, network.parameters(), loss),
-        data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed),
-        targets=torch.from_numpy(labels),
         rate=stepwise(recipe.lr, recipe.divide, ends),
-        restarts=frozenset(ends),
-        validate=validator(job, dtype),
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
         seed=seed,
-        dtype=dtype,
-        micro=run.accumulate,
-        ema=run.ema,
+        restarts=frozenset(ends),
         positives=recipe.positives,
-        workers=loader_processes(),
     )
     keep(phase, fit(phase))
 

@@ -48,7 +48,7 @@ from pipeline.core.raw.check import check_raw_table
 from pipeline.core.runtime.claims import unfinished
 from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
-from pipeline.core.runtime.workers import WorkerDied, crew_of
+from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
 SHARD = 512  # images that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
@@ -169,7 +169,7 @@ def resize_all(
     warm_up()
     setup = (raw.resolve(), images, sizes, competition.task.resize)
     with (
-        crew_of(min(workers, total), prepare_one, *setup) as run,
+        worker_pool(min(workers, total), prepare_one, *setup) as run,
         tqdm(
             total=total, initial=done, unit="image", mininterval=0.5, desc=competition.name
         ) as bar,

@@ -16,21 +16,17 @@ import argparse
 import torch
 
 from pipeline.core.artifacts.labels import count_table, targets
-from pipeline.core.artifacts.paths import PRETRAINED, image_path
-from pipeline.core.config.run import as_json
-from pipeline.core.images.batches import TrainingBatches
+from pipeline.core.artifacts.paths import PRETRAINED
 from pipeline.core.losses import CrossEntropy
 from pipeline.core.networks.image import build, parameter_count
-from pipeline.core.runs.facts import facts_of
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runtime.command import run_stage, stage_parser
-from pipeline.core.runtime.device import is_main, loader_processes, precision
+from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit, keep
-from pipeline.core.training.phase import Phase
+from pipeline.core.training.phase import image_phase
 from pipeline.core.training.recipe import constant, triangular
-from pipeline.core.training.validation import validator
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -48,7 +44,6 @@ def pretrain(job: Job) -> None:
     # What is learnt: a row an image, a column a label, NaN where a label is left out.
     rows = job.training()
     labels = targets(rows, job.labels, task, task.uncertain_pretrain, seed)
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
 
     # The seed also decides the classifier's initial weights.
     torch.manual_seed(seed)
@@ -69,24 +64,17 @@ def pretrain(job: Job) -> None:
         rate = triangular(recipe.lr, recipe.lr_max, period)
     adam = torch.optim.Adam(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
 
-    phase = Phase(
-        name="pretrained",
-        folder=job.folder,
-        key={**facts_of(job, PRETRAINED), "run": as_json(run)},
+    phase = image_phase(
+        job,
+        "pretrained",
+        recipe,
+        rows=rows,
+        targets=labels,
         network=network,
         loss=CrossEntropy(),
         optimizer=adam,
-        data=TrainingBatches(paths, run.size, task.resize.channels, run.augment, seed),
-        targets=torch.from_numpy(labels),
         rate=rate,
-        validate=validator(job, dtype),
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
         seed=seed,
-        dtype=dtype,
-        micro=run.accumulate,
-        ema=run.ema,
-        workers=loader_processes(),
     )
     keep(phase, fit(phase))
 

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from pipeline.core.losses import AUCMargin
 
-CHUNK_BYTES = (
-    1 << 20
-)  # of weights updated together on a CPU: 0.5 to 4 MiB take the same time, all at once 1.15 times
+# Weights updated together on a CPU: 0.5 to 4 MiB take the same time, all at once 1.15 times.
+CHUNK_BYTES = 1 << 20
 
 
 class PESG(torch.optim.Optimizer):
@@ -37,8 +36,8 @@ class PESG(torch.optim.Optimizer):
     momentum        torch's convention: buffer ← momentum · buffer + gradient. Algorithm 1 has none;
                     never for α
     regularize_dual True: γ and λ also act on a and b, as printed in the paper. At small p this
-    biases them: they rest
-                    at 2p(1-p)/(2p(1-p) + γ + λ) of the class mean, 0.69 for 0.8 at p = 0.01
+                    biases them: they rest at 2p(1-p)/(2p(1-p) + γ + λ) of the class mean, 0.69 for
+                    0.8 at p = 0.01
 
     `state_dict()` holds everything but w: v_ref, running mean, steps, momentum, a, b, α. With γ = λ
     = 0 and no loss the steps are those of torch.optim.SGD, bit for bit.
@@ -50,7 +49,7 @@ class PESG(torch.optim.Optimizer):
     torch's fused kernel: 1.05 times that SGD (tests/bench/bench_pesg.py).
     """
 
-    ascends_alpha = True  # asked by core.guards before any optimizer's step
+    ascends_alpha = True  # asked by losses/checks.py before any optimizer's step
 
     def __init__(
         self,
@@ -76,18 +75,15 @@ class PESG(torch.optim.Optimizer):
             ),
         )
         if isinstance(loss, AUCMargin) and loss.dual == "sgd":
-            pull = {} if regularize_dual else dict(gamma=0.0, weight_decay=0.0)
-            self.add_param_group({"params": [loss.a, loss.b], **pull})
-            self.add_param_group(
-                {
-                    "params": [loss.alpha],
-                    "ascend": True,
-                    "floor": 0.0 if loss.hinge else None,
-                    "gamma": 0.0,
-                    "weight_decay": 0.0,
-                    "momentum": 0.0,
-                }
-            )
+            self.add_dual(loss, regularize_dual)
+
+    def add_dual(self, loss: AUCMargin, regularized: bool) -> None:
+        """Groups of their own for the loss's a and b, which descend, and its α, which ascends."""
+        free = dict(gamma=0.0, weight_decay=0.0)
+        self.add_param_group({"params": [loss.a, loss.b], **({} if regularized else free)})
+        floor = 0.0 if loss.hinge else None
+        ascent = dict(ascend=True, floor=floor, momentum=0.0)
+        self.add_param_group({"params": [loss.alpha], **ascent, **free})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, checking the values; a group added in mid-stage counts as unchanged since the
@@ -99,9 +95,8 @@ class PESG(torch.optim.Optimizer):
         for name in ("lr", "gamma", "weight_decay", "momentum"):
             if not 0 <= group[name] < torch.inf:
                 raise ValueError(f"{name}={group[name]} is negative or not finite")
-        if not group["ascend"] and any(
-            hasattr(parameter, "ascends") for parameter in group["params"]
-        ):
+        has_alpha = any(hasattr(parameter, "ascends") for parameter in group["params"])
+        if has_alpha and not group["ascend"]:
             raise ValueError(
                 "α of an AUC loss is among the parameters to minimise: give PESG the loss, as "
                 "loss=loss"
@@ -110,7 +105,7 @@ class PESG(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """One iteration of Algorithm 1 from the gradients that are there; parameters without one
-        stay as they are."""
+        stay as they are. Returns what the closure returns, None without one."""
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -128,13 +123,17 @@ class PESG(torch.optim.Optimizer):
     def descend(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """v ← v - η(∇_v F + γ(v - v_ref)) - λ η v, then v into the running mean."""
         gradients = [parameter.grad for parameter in parameters]
-        gamma, decay, lr = group["gamma"], group["weight_decay"], group["lr"]
-        means, references = self.references(parameters, group) if gamma else ([], [])
+        lr = group["lr"]
+        gamma = group["gamma"]
+        means, references = [], []
+        if gamma:
+            means, references = self.references(parameters, group)
         if group["momentum"]:
             self.descend_with_momentum(parameters, gradients, references, group)
         else:
-            pull(parameters, references, gamma * lr, decay * lr)
+            pull(parameters, references, gamma * lr, group["weight_decay"] * lr)
             torch._foreach_add_(parameters, gradients, alpha=-lr)
+        # A running mean: after step t it is ((t - 1) · mean + v) / t.
         if gamma:
             torch._foreach_lerp_(means, parameters, 1 / group["stage_step"])
 
@@ -147,11 +146,14 @@ class PESG(torch.optim.Optimizer):
         before = group["stage_step"] - 1
         for parameter, state in zip(parameters, states):
             if "reference" not in state:
-                state["reference"], state["mean"] = parameter.clone(), parameter.clone()
+                state["reference"] = parameter.clone()
+                state["mean"] = parameter.clone()
             elif state["averaged"] < before:
                 extend_mean(parameter, state, before)
             state["averaged"] = group["stage_step"]
-        return [state["mean"] for state in states], [state["reference"] for state in states]
+        means = [state["mean"] for state in states]
+        references = [state["reference"] for state in states]
+        return means, references
 
     def descend_with_momentum(
         self,
@@ -167,12 +169,14 @@ class PESG(torch.optim.Optimizer):
         """
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states):
-            held = state.get("momentum_buffer")
-            state["momentum_buffer"] = (
-                torch.zeros_like(parameter) if held is None else laid_out(held, parameter)
-            )
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            else:
+                state["momentum_buffer"] = laid_out(state["momentum_buffer"], parameter)
         buffers = [state["momentum_buffer"] for state in states]
-        momentum, lr, decay = group["momentum"], group["lr"], group["weight_decay"]
+        momentum = group["momentum"]
+        lr = group["lr"]
+        decay = group["weight_decay"]
         if references:
             torch._foreach_add_(buffers, references, alpha=-group["gamma"] / momentum)
             fused_sgd(
@@ -184,6 +188,7 @@ class PESG(torch.optim.Optimizer):
                 weight_decay=group["gamma"] + decay,
             )
             return
+        # Without a reference: torch's own foreach SGD, operation by operation, hence bit for bit.
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
         if decay:
@@ -199,14 +204,19 @@ class PESG(torch.optim.Optimizer):
         no reference.
         """
         for group in self.param_groups:
-            steps, group["stage_step"] = group["stage_step"], 0
-            for parameter in group["params"] if steps else ():
+            steps = group["stage_step"]
+            group["stage_step"] = 0
+            if steps == 0:
+                continue
+            for parameter in group["params"]:
                 state = self.state.get(parameter, {})
-                if "reference" in state:
-                    if state["averaged"] < steps:
-                        extend_mean(parameter, state, steps)
-                    state["reference"], state["mean"] = state["mean"], state["reference"]
-                    state["averaged"] = 0
+                if "reference" not in state:
+                    continue
+                if state["averaged"] < steps:
+                    extend_mean(parameter, state, steps)
+                # The old reference's memory becomes the new mean's, whose first step overwrites it.
+                state["reference"], state["mean"] = state["mean"], state["reference"]
+                state["averaged"] = 0
         if lr is not None:
             self.set_lr(lr)
 
@@ -214,12 +224,15 @@ class PESG(torch.optim.Optimizer):
         """The first group's rate becomes lr; the others keep their ratio to it."""
         first = self.param_groups[0]["lr"]
         for group in self.param_groups:
+            # Equal rates stay exactly equal, and a first rate of 0 divides nothing equal to it.
             group["lr"] = lr if group["lr"] == first else lr * group["lr"] / first
 
     def state_dict(self) -> dict[str, Any]:
         """torch's, and the loss's a, b, α: a snapshot, which later steps do not change."""
-        own = super().state_dict()
-        return copy.deepcopy(own if self.loss is None else {**own, "loss": self.loss.state_dict()})
+        state = super().state_dict()
+        if self.loss is not None:
+            state = {**state, "loss": self.loss.state_dict()}
+        return copy.deepcopy(state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the optimizer and the loss's a, b, α; what is given is copied."""
@@ -264,9 +277,9 @@ def extend_mean(parameter: Tensor, state: dict[str, Any], steps: int) -> None:
 def laid_out(value: Tensor, parameter: Tensor) -> Tensor:
     """The value in its parameter's memory layout: itself, or a copy (a checkpoint's buffers come
     back row by row)."""
-    return (
-        value if value.stride() == parameter.stride() else torch.empty_like(parameter).copy_(value)
-    )
+    if value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter).copy_(value)
 
 
 def fused_sgd(
@@ -279,9 +292,8 @@ def fused_sgd(
 ) -> None:
     """torch's one-pass SGD, which reads memory in order whatever the strides: all must lie as the
     parameters do."""
-    gradients = [
-        laid_out(gradient, parameter) for parameter, gradient in zip(parameters, gradients)
-    ]
+    pairs = zip(parameters, gradients)
+    gradients = [laid_out(gradient, parameter) for parameter, gradient in pairs]
     torch._fused_sgd_(
         parameters,
         gradients,
@@ -297,16 +309,20 @@ def fused_sgd(
 
 
 def chunks(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
-    """What to update together, of one device and dtype: all on an accelerator (launches), a
-    cacheful on a CPU."""
-    chunk, size = [], 0
+    """Parts of the parameters to update together, each of one device and dtype.
+
+    On an accelerator all at once, which saves launches; on a CPU as many as stay in the cache.
+    """
+    chunk: list[Tensor] = []
+    size = 0
     for parameter in parameters:
         full = parameter.device.type == "cpu" and size + parameter.nbytes > CHUNK_BYTES
-        if chunk and (
-            full or parameter.device != chunk[0].device or parameter.dtype != chunk[0].dtype
-        ):
-            yield chunk
-            chunk, size = [], 0
+        if chunk:
+            first = chunk[0]
+            other = parameter.device != first.device or parameter.dtype != first.dtype
+            if full or other:
+                yield chunk
+                chunk, size = [], 0
         chunk.append(parameter)
         size += parameter.nbytes
     if chunk:

@@ -25,13 +25,14 @@ from torch import Tensor
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from tests.bench.rounds import interleaved, show
 
-SIZES, LABELS = (32, 128, 4096), (1, 5)
+SIZES = (32, 128, 4096)
+LABELS = (1, 5)
 BASE = "BCE with logits (torch)"
 
 
 def losses(labels: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     """What to time, by name."""
-    made = {
+    named = {
         BASE: F.binary_cross_entropy_with_logits,
         "AUCMargin": AUCMargin(labels),
         "AUCMargin l2": AUCMargin(labels, margin=0.01, normalize="l2"),
@@ -40,12 +41,11 @@ def losses(labels: int, device: str) -> dict[str, Callable[[Tensor, Tensor], Ten
         "Focal": Focal(),
         "CrossEntropy": CrossEntropy(),
     }
-    made = {
-        name: loss.to(device) if isinstance(loss, torch.nn.Module) else loss
-        for name, loss in made.items()
-    }
+    for loss in named.values():
+        if isinstance(loss, torch.nn.Module):
+            loss.to(device)
     theirs = libauc_loss(labels, device)
-    return made if theirs is None else {**made, "LibAUC AUCM": theirs}
+    return named if theirs is None else {**named, "LibAUC AUCM": theirs}
 
 
 def libauc_loss(labels: int, device: str) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -92,17 +92,11 @@ def main() -> None:
             scores = torch.randn(size, labels, device=args.device, requires_grad=True)
             y = (torch.rand(size, labels, device=args.device) < 0.2).float()
             y[0], y[1] = 1, 0
-            timers = {
-                name: timer(loss, scores, y) for name, loss in losses(labels, args.device).items()
-            }
-            show(
-                f"B = {size}, K = {labels}, {args.device}: {scores.nbytes / 1024:.1f} KiB of "
-                "scores",
-                interleaved(timers, args.rounds),
-                BASE,
-                unit=1e6,
-                suffix="µs",
-            )
+            named = losses(labels, args.device)
+            timers = {name: timer(loss, scores, y) for name, loss in named.items()}
+            kib = scores.nbytes / 1024
+            title = f"B = {size}, K = {labels}, {args.device}: {kib:.1f} KiB of scores"
+            show(title, interleaved(timers, args.rounds), BASE, unit=1e6, suffix="µs")
 
 
 if __name__ == "__main__":

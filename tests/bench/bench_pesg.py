@@ -23,8 +23,8 @@ BASE = "SGD momentum foreach"
 
 def parameters(network: str, device: str) -> list[torch.nn.Parameter]:
     """A network's trainable parameters with a gradient each."""
-    made = [p.to(device) for p in import_timm().create_model(network, num_classes=1).parameters()]
-    leaves = [torch.nn.Parameter(p.detach().clone()) for p in made]
+    model = import_timm().create_model(network, num_classes=1).to(device)
+    leaves = [torch.nn.Parameter(p.detach().clone()) for p in model.parameters()]
     for leaf in leaves:
         leaf.grad = torch.randn_like(leaf) * 1e-3
     return leaves
@@ -36,13 +36,15 @@ def optimizers(network: str, device: str) -> dict[str, Callable[[], object]]:
     def own() -> list[torch.nn.Parameter]:
         return parameters(network, device)
 
+    def sgd(**kind: bool) -> Callable[[], object]:
+        return torch.optim.SGD(own(), lr=1e-3, momentum=0.9, **kind).step
+
     loss = AUCMargin().to(device)
     steps = {
-        BASE: torch.optim.SGD(own(), lr=1e-3, momentum=0.9, foreach=True).step,
-        "SGD momentum foreach (again)": torch.optim.SGD(
-            own(), lr=1e-3, momentum=0.9, foreach=True
-        ).step,
-        "SGD momentum fused": torch.optim.SGD(own(), lr=1e-3, momentum=0.9, fused=True).step,
+        BASE: sgd(foreach=True),
+        # Against itself: how far from 1 this machine's noise goes.
+        "SGD momentum foreach (again)": sgd(foreach=True),
+        "SGD momentum fused": sgd(fused=True),
         "PESG gamma": PESG(own(), loss=loss, lr=1e-3, gamma=1 / 500).step,
         "PESG gamma decay": PESG(own(), loss=loss, lr=1e-3, gamma=1 / 500, weight_decay=1e-5).step,
         "PESG gamma momentum": PESG(own(), loss=loss, lr=1e-3, gamma=1 / 500, momentum=0.9).step,
@@ -101,14 +103,9 @@ def main() -> None:
         count = sum(p.numel() for p in parameters(network, "cpu"))
         steps["two triads (bound of PESG gamma)"] = two_triads(count, args.device)
         timers = {name: lambda step=step: timed(step, args.device) for name, step in steps.items()}
-        show(
-            f"{network}: {count / 1e6:.2f} M parameters, {args.device}, {torch.get_num_threads()} "
-            "threads",
-            interleaved(timers, args.rounds),
-            BASE,
-            unit=1e3,
-            suffix="ms",
-        )
+        machine = f"{args.device}, {torch.get_num_threads()} threads"
+        title = f"{network}: {count / 1e6:.2f} M parameters, {machine}"
+        show(title, interleaved(timers, args.rounds), BASE, unit=1e3, suffix="ms")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.prepared import prepare_one
 from pipeline.core.images.resize import resized
 from pipeline.core.raw.read import read_file
-from pipeline.core.runtime.workers import crew_of, keep_memory
+from pipeline.core.runtime.workers import keep_memory, worker_pool
 
 FOUR = (256, 384, 512, 768)
 CASES = (  # name, (height, width), gray, sizes, target ratio
@@ -160,7 +160,7 @@ def rate(raw: Path, tasks: list, workers: int, sizes: tuple[int, ...], resize: R
     """Pictures a second, end to end: read, decode, resize, hash, encode, write."""
     with (
         tempfile.TemporaryDirectory(dir=raw) as images,
-        crew_of(workers, prepare_one, raw, Path(images), sizes, resize) as run,
+        worker_pool(workers, prepare_one, raw, Path(images), sizes, resize) as run,
     ):
         for size in sizes:
             (Path(images) / str(size)).mkdir()

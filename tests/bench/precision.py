@@ -14,7 +14,7 @@ import torch
 from scipy.stats import spearmanr
 
 from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.paths import image_path
+from pipeline.core.artifacts.paths import FINETUNED, image_path
 from pipeline.core.images.views import read_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
@@ -26,10 +26,11 @@ from pipeline.core.runtime.device import precision
 def both(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """float32 scores, scores in the machine's precision, and labels of a fold's validation images,
     (N, K) each."""
-    rows, run = job.validation(), job.run
+    rows = job.validation()
+    run = job.run
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     channels = job.competition.task.resize.channels
-    network = load_weights(job.folder / "finetuned.safetensors", run, job.labels)
+    network = load_weights(job.folder / FINETUNED, run, job.labels)
     scores = [
         score_views(
             network,
@@ -50,19 +51,19 @@ def main() -> None:
     )
     parser.add_argument("targets", nargs="+")
     for target in parser.parse_args().targets:
-        folds = [both(job) for job in jobs([target], "finetuned.safetensors").values()]
-        labels = next(iter(jobs([target], "finetuned.safetensors").values())).labels
-        print(
-            f"{target}, {str(precision('auto'))[6:]} beside float32, pooled over {len(folds)} folds"
-        )
-        for place, label in enumerate(labels):
+        wanted = list(jobs([target], FINETUNED).values())
+        folds = [both(job) for job in wanted]
+        faster = str(precision("auto"))[6:]
+        print(f"{target}, {faster} beside float32, pooled over {len(folds)} folds")
+        for place, label in enumerate(wanted[0].labels):
             exact, fast, known = (
                 np.concatenate([fold[part][:, place] for fold in folds]) for part in range(3)
             )
-            first, second = auc_or_nan(exact, known), auc_or_nan(fast, known)
+            exact_auc = auc_or_nan(exact, known)
+            fast_auc = auc_or_nan(fast, known)
             print(
-                f"  {label:20} {first:.5f} {second:.5f} {second - first:+.5f}  rank correlation "
-                f"{spearmanr(exact, fast).statistic:.6f}, n {len(known)}"
+                f"  {label:20} {exact_auc:.5f} {fast_auc:.5f} {fast_auc - exact_auc:+.5f}  rank "
+                f"correlation {spearmanr(exact, fast).statistic:.6f}, n {len(known)}"
             )
 
 

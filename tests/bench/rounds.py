@@ -23,7 +23,7 @@ def show(title: str, times: Mapping[str, list[float]], base: str, unit: float, s
     print(f"\n{title}")
     print(f"{'':34}{'median':>10}{'lowest':>10}{'ratio':>8}   ({suffix}; ratio to {base})")
     for name, seconds in times.items():
+        median = statistics.median(seconds) * unit
+        lowest = min(seconds) * unit
         ratio = statistics.median(own / other for own, other in zip(seconds, times[base]))
-        print(
-            f"{name:34}{statistics.median(seconds) * unit:10.2f}{min(seconds) * unit:10.2f}{ratio:8.2f}"
-        )
+        print(f"{name:34}{median:10.2f}{lowest:10.2f}{ratio:8.2f}")

@@ -50,20 +50,22 @@ def main() -> None:
         raise SystemExit(
             "this machine has no faster precision than float32: there is nothing to compare"
         )
-    found: dict[tuple[str, str], list[float]] = {}
+    aucs: dict[tuple[str, str], list[float]] = {}
     for seed in range(args.seeds):
         for kind in (EXACT, FAST):
             run = replace(competition.run(target.run), seed=seed, precision=kind)
             with tempfile.TemporaryDirectory() as folder:
-                for phase, auc in trained(Job(competition, run, target.fold), Path(folder)).items():
-                    found.setdefault((phase, kind), []).append(auc)
+                job = Job(competition, run, target.fold)
+                for phase, auc in trained(job, Path(folder)).items():
+                    aucs.setdefault((phase, kind), []).append(auc)
                     print(f"seed {seed} {kind} {phase}: AUC {auc:.4f}", flush=True)
     for phase in ("pretrained", "finetuned"):
-        exact, quick = (np.array(found[phase, kind]) for kind in (EXACT, FAST))
-        difference = quick - exact
+        exact = np.array(aucs[phase, EXACT])
+        fast = np.array(aucs[phase, FAST])
+        difference = fast - exact
         print(
             f"{phase}, {args.seeds} seeds: {EXACT} {exact.mean():.4f} ± {exact.std(ddof=1):.4f}, "
-            f"{FAST} {quick.mean():.4f} ± {quick.std(ddof=1):.4f}, "
+            f"{FAST} {fast.mean():.4f} ± {fast.std(ddof=1):.4f}, "
             f"{FAST} - {EXACT} {difference.mean():+.4f} ± {difference.std(ddof=1):.4f}"
         )
 

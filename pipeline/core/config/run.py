@@ -1,5 +1,9 @@
-"""Recipes: what one run trains, and how. Frozen values like those of `core.config`, checked when
-they are made."""
+"""Recipes: what one run trains, and how. Frozen values like those of `config/task.py`, checked when
+they are made.
+
+Standard library only: what the names of losses and normalisers mean is in `training/recipe.py` and
+`losses/normalize.py`, which import torch; tests compare the lists.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -7,13 +11,17 @@ from typing import Any
 
 from pipeline.core.config.task import Resize, require, require_between, require_in
 
+LOSSES = ("aucm", "aucs", "ce", "focal")
+NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """Random views in training. Angles in degrees; shifts and hole sizes as parts of the side.
 
-    probability  of the geometric part and of the holes; photometric: of each change of colour, blur
-                 and noise
+    probability  of the geometric part and of the holes
+    photometric  probability of each change of colour, blur and noise
     """
 
     flip: bool = False
@@ -36,7 +44,7 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Stage 1: cross-entropy on all layers with Adam.
+    """Stage 1: cross-entropy on all layers with Adam (paper, section 4).
 
     lr is the constant rate, or the bottom of a triangle up to `lr_max` and back every
     `cycle_epochs`.
@@ -93,8 +101,8 @@ class Finetune:
     positives: int = 0
 
     def __post_init__(self) -> None:
-        require_in(self, "loss", ("aucm", "aucs", "ce", "focal"))
-        require_in(self, "normalize", ("none", "l2", "l2*sqrt_b", "sigmoid"))
+        require_in(self, "loss", LOSSES)
+        require_in(self, "normalize", NORMALIZERS)
         require_in(self, "dual", ("sgd", "closed_form"))
         require_in(self, "milestone_unit", ("step", "epoch"))
         require_between(self, "lr", 1e-12, 1e3)
@@ -105,15 +113,14 @@ class Finetune:
         require_between(self, "divide", 1)
         increasing = list(self.milestones) == sorted(set(self.milestones))
         require(increasing, self, f"milestones={self.milestones!r} do not increase")
-        require(
-            self.positives < self.batch_size,
-            self,
-            f"positives={self.positives} leaves no room for negatives",
-        )
+        no_room = f"positives={self.positives} leaves no room for negatives"
+        require(self.positives < self.batch_size, self, no_room)
 
 
+# The folder of the metadata network, beside those of the runs.
 METADATA = "metadata"
-SMOKE_NETWORK = "test_resnet.r160_in1k"  # timm's own test network, 0.37 M parameters
+# timm's own test network, 0.37 M parameters.
+SMOKE_NETWORK = "test_resnet.r160_in1k"
 SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
 SMOKE_FINETUNE = dict(epochs=6, batch_size=32, milestones=(4,), milestone_unit="epoch")
 
@@ -122,16 +129,19 @@ SMOKE_FINETUNE = dict(epochs=6, batch_size=32, milestones=(4,), milestone_unit="
 class Run:
     """One network at one resolution, trained once per fold.
 
-    network    a timm model name; size: side of the square input in pixels
-    labels     which labels it predicts; () = all the task's
-    weights    "imagenet" (timm downloads them), a path to a .safetensors file, or "random"
-    precision  "auto" (bf16 where the machine computes in it), "fp32", "bf16" or "fp16" (with a
-               scaler)
-    accumulate micro-batches per step; the AUC losses still see the whole batch
+    network        a timm model name
+    size           side of the square input in pixels
+    labels         which labels it predicts; () = all the task's
+    weights        "imagenet" (timm downloads them), a path to a .safetensors file, or "random"
+    views          test-time views per image
+    precision      "auto" (bf16 where the machine computes in it), "fp32", "bf16" or "fp16" (with a
+                   scaler)
+    accumulate     micro-batches per step; the AUC losses still see the whole batch
     checkpointing  recompute activations backward, for sizes that do not fit otherwise
-    ema        decay of an exponential moving average of the weights, 0 = none
-    views      test-time views per image
-    tag        ends the name where two runs share network and size
+    ema            decay of an exponential moving average of the weights, 0 = none
+    dropout        of the features before the classifier
+    tag            ends the name where two runs share network and size
+    named          the whole name instead; "" = `name` makes it from network, size and tag
     """
 
     network: str
@@ -155,29 +165,26 @@ class Run:
         require_between(self, "size", 16, 4096)
         require_between(self, "views", 1, 256)
         require_between(self, "accumulate", 1, 1024)
-        require_in(self, "precision", ("auto", "fp32", "bf16", "fp16"))
+        require_in(self, "precision", PRECISIONS)
         for name in ("ema", "dropout"):
             require_between(self, name, 0, 0.99999)
-        require(
-            self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors"),
-            self,
-            f"weights={self.weights!r} is none of 'imagenet', 'random', or a .safetensors file",
-        )
+        known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
+        choice = "none of 'imagenet', 'random', or a .safetensors file"
+        require(known, self, f"weights={self.weights!r} is {choice}")
 
     @property
     def name(self) -> str:
         """`tf_efficientnet_b5.ns_jft_in1k` at 384 is `b5_384`."""
         if self.named:
             return self.named
-        short = (
-            self.network.split(".")[0]
-            .removeprefix("tf_efficientnet_")
-            .removeprefix("efficientnet_")
-        )
+        short = self.network.split(".")[0]
+        for prefix in ("tf_efficientnet_", "efficientnet_"):
+            short = short.removeprefix(prefix)
         return "_".join(part for part in (short, str(self.size), self.tag) if part)
 
     def smoke(self) -> "Run":
         """The same run with a tiny network, size and few epochs; it keeps its name."""
+        # An eighth of the size, in whole multiples of 16.
         tiny = max(32, self.size // 8 // 16 * 16)
         # A few dozen steps want a high rate; scores that no normaliser bounds run away at it.
         lr = 1.0 if self.finetune.normalize in ("l2", "sigmoid") else 0.1
@@ -199,8 +206,9 @@ class Metadata:
     """The two-layer network on patient columns (the paper's 256 x 128), with stage 2's loss and
     schedule.
 
+    hidden   units of the two hidden layers
     through  "" trains it on its own; the name of a run trains it through 0.5 cnn + 0.5 mlp with
-             that network frozen
+             that network frozen (paper, figure 9)
     """
 
     hidden: tuple[int, int] = (256, 128)
@@ -214,6 +222,7 @@ class Metadata:
         return METADATA
 
     def smoke(self) -> "Metadata":
+        """The same network with few epochs."""
         tiny = dict(epochs=20, batch_size=64, milestones=(15,), milestone_unit="epoch")
         return replace(self, finetune=replace(self.finetune, **tiny))
 
@@ -226,14 +235,15 @@ def as_json(value: Any) -> dict:
 def from_json(cls: type, values: Mapping) -> Any:
     """The configuration back from `as_json`; lists become tuples, nested classes are rebuilt."""
     nested = {"pretrain": Pretrain, "finetune": Finetune, "augment": Augment, "resize": Resize}
-    made = {}
+    arguments = {}
     for item in fields(cls):
-        if item.name in values:
-            value = values[item.name]
-            value = (
-                from_json(nested[item.name], value)
-                if item.name in nested and isinstance(value, Mapping)
-                else value
-            )
-            made[item.name] = tuple(value) if isinstance(value, list) else value
-    return cls(**made)
+        name = item.name
+        if name not in values:
+            continue
+        value = values[name]
+        if name in nested and isinstance(value, Mapping):
+            value = from_json(nested[name], value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        arguments[name] = value
+    return cls(**arguments)

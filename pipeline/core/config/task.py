@@ -10,7 +10,7 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
     submission  Submission: the organiser's file
     published   (stage, AUC, what of) of the paper, for the report, stage "final" for what is
                 submitted; may be left out
-    read_raw(raw)  -> DataFrame, a row an image (columns in `core.tables.IMAGE_COLUMNS`)
+    read_raw(raw)  -> DataFrame, a row an image (columns in `artifacts.tables.IMAGE_COLUMNS`)
     sample(raw)    -> DataFrame, the organiser's file to fill in: its ids, in its order
 
 `dataclasses.replace` makes variants; a misspelt field is a TypeError; a wrong value is a UserError
@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 
 from pipeline.core.runtime.errors import UserError
 
-OFFICIAL = (
-    "official"  # folds: the organiser's validation set is fold 0, everyone else always trains
-)
+# A value of Task.folds: the organiser's validation set is fold 0, everyone else always trains.
+OFFICIAL = "official"
 
 
 def require(condition: bool, owner: object, message: str) -> None:
@@ -48,12 +47,12 @@ def require_between(owner: object, name: str, low: float, high: float = float("i
 
 @dataclass(frozen=True, kw_only=True)
 class Resize:
-    """How a picture becomes size x size, in training and at inference alike.
+    """How an image becomes size x size, in training and at inference alike.
 
     fit       "square": both sides to size, the aspect ratio changes (the paper's CheXpert);
               "short": the short side to size, the centre cut out square; "long": the long side to
               size, the rest padded
-    channels  1 or 3: gray pictures stay one channel on disk and until the device
+    channels  1 or 3: gray images stay one channel on disk and until the device
     exact     decode in full before averaging; otherwise at the smallest JPEG scale that keeps 55 dB
     quality   JPEG quality of what is stored
     pad       gray level of padding, 0 to 255
@@ -83,8 +82,7 @@ class Uncertain:
 
     policy    "ones", "zeros" or "ignore"
     low, high the label is drawn uniformly from [low, high] once per image (label smoothing, Pham et
-    al.);
-              None keeps the hard 1 or 0
+              al.); None keeps the hard 1 or 0
     """
 
     policy: str = "ignore"
@@ -95,15 +93,13 @@ class Uncertain:
         require_in(self, "policy", ("ones", "zeros", "ignore"))
         require((self.low is None) == (self.high is None), self, "low and high go together")
         if self.low is not None:
-            require(
-                0 <= self.low <= self.high <= 1,
-                self,
-                f"low={self.low}, high={self.high} is no part of [0, 1]",
-            )
+            inside = 0 <= self.low <= self.high <= 1
+            require(inside, self, f"low={self.low}, high={self.high} is not a part of [0, 1]")
             require(self.policy != "ignore", self, "an ignored label has no range")
 
     @property
     def smooth(self) -> bool:
+        """True where the label is drawn from a range."""
         return self.low is not None
 
 
@@ -150,9 +146,8 @@ class Task:
 
     def __post_init__(self) -> None:
         require(bool(self.labels), self, "labels is empty")
-        require(
-            len(set(self.labels)) == len(self.labels), self, f"labels={self.labels!r} repeats one"
-        )
+        different = len(set(self.labels)) == len(self.labels)
+        require(different, self, f"labels={self.labels!r} repeats one")
         require_in(self, "unit", ("image", "study"))
         require_in(self, "aggregate", ("max", "mean", "frontal_first"))
         require_in(self, "blank", ("negative", "ignore", "error"))
@@ -160,31 +155,24 @@ class Task:
         require_in(self, "test_patients", ("report", "drop"))
         require_in(self, "metric", ("auc", "partial_auc"))
         if self.folds != OFFICIAL:
-            whole = isinstance(self.folds, int) and self.folds >= 2
-            require(
-                whole, self, f"folds={self.folds!r} is neither a number of 2 or more nor 'official'"
-            )
-        require(
-            self.aggregate != "frontal_first" or bool(self.view),
-            self,
-            "aggregate='frontal_first' needs view",
-        )
+            enough = isinstance(self.folds, int) and self.folds >= 2
+            neither = f"folds={self.folds!r} is neither a number of 2 or more nor 'official'"
+            require(enough, self, neither)
+        if self.aggregate == "frontal_first":
+            require(bool(self.view), self, "aggregate='frontal_first' needs view")
         for name in (*self.uncertain_pretrain, *self.uncertain_finetune):
-            require(
-                name in self.labels,
-                self,
-                f"an uncertainty policy names {name!r}, which is not in labels",
-            )
+            unknown = f"an uncertainty policy names {name!r}, which is not in labels"
+            require(name in self.labels, self, unknown)
+        hard = "AUC losses take hard labels, so no low and high in uncertain_finetune"
         for name, policy in self.uncertain_finetune.items():
-            hard = "AUC losses take hard labels, so no low and high in uncertain_finetune"
             require(not policy.smooth, self, f"{name}: {hard}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """How members are averaged: `metadata` is the weight of the metadata network beside the images'
-    mean.
+    """How members are averaged.
 
+    metadata the metadata network's weight; the image networks' mean has the rest
     method   "mean" of scores, "rank" within fold, or "quantile": ranks by maps frozen from the
              out-of-fold scores
     weights  "uniform"; "selected": Caruana's selection, used where the interval of its nested gain
@@ -205,8 +193,11 @@ class Blend:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """The organiser's file: its name, its id column, and label -> column.
+    """The organiser's file.
 
+    file         its name
+    id_column    the column of its ids
+    columns      label -> column of its scores
     probability  scores must lie in [0, 1]
     """
 

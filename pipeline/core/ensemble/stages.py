@@ -7,6 +7,9 @@
     metadata    metadata                  the metadata network alone
     ensemble    ensemble                  the average of the runs
     ensemble    blend                     the same, blended with the metadata network
+    <member>    imported                  predictions taken from elsewhere (`pipeline.member`)
+    ensemble    <a combination's name>    nested scores of each way to combine (`earned`)
+    ensemble    earned                    the combination that is submitted
 
 The label "mean" is the mean of the AUCs over the labels. The metadata network's name, of member and
 stage alike, is `config.run.METADATA`.
@@ -18,13 +21,16 @@ STAGE_1 = "CE"
 STAGE_2 = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
 BLEND = "blend"
 ENSEMBLE = "ensemble"
+EARNED = "earned"
+IMPORTED = "imported"
 MEAN_LABEL = "mean"
 
 
 def is_stage_2(stage: str) -> bool:
-    """True for the names of a run after stage 2, whatever its loss.
+    """True for the names of a run after stage 2, whatever its loss, and of members from elsewhere,
+    which are compared with these.
 
     >>> is_stage_2("AUC-M"), is_stage_2("CE")
     (True, False)
     """
-    return stage in STAGE_2.values()
+    return stage in STAGE_2.values() or stage == IMPORTED

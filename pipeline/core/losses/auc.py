@@ -1,18 +1,17 @@
-"""The AUC losses: AUC margin (paper eq. 8) and AUC square (eq. 4). How they are called:
-`core.losses`."""
+"""The AUC losses: AUC margin (paper eq. 8) and AUC square (eq. 4).
+
+The mathematics is in `minmax.py`, the checks in `checks.py`; how the losses are called: see
+`core.losses`.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.losses import checks as guards
-from pipeline.core.losses.global_batch import global_batch, process_count
+from pipeline.core.losses import checks
 from pipeline.core.losses.minmax import Batch, MinMax, class_means, make_batch, margin_loss
-from pipeline.core.losses.normalize import normalize, normalizer, reach
-from pipeline.core.losses.pointwise import CrossEntropy, Focal
-
-__all__ = ["AUCMargin", "AUCSquare", "CrossEntropy", "Focal"]
+from pipeline.core.losses.normalize import NORMALIZERS, normalize, reach
 
 
 class AUCMargin(nn.Module):
@@ -27,9 +26,10 @@ class AUCMargin(nn.Module):
     prior       p = Pr(y = 1): "batch" (N+/N of each batch; in expectation (1 - 1/B) times the
                 true-prior gradient), one value or one per label
     normalize   "none", "l2" (the paper's batch score normalisation), "l2*sqrt_b", "sigmoid": see
-                `core.normalize`
-    dual        "sgd": a, b, α are variables, moved by PESG (Algorithm 1) "closed_form": a, b are
-                running class means and α = max(0, m - a + b), their optimum (Theorem 1)
+                `losses/normalize.py`
+    dual        "sgd": a, b, α are variables, moved by PESG (Algorithm 1)
+                "closed_form": a, b are running class means and α = max(0, m - a + b), their optimum
+                (Theorem 1)
     memory      closed form only: how much of the class sums outlives a batch; 0.9 averages about
                 ten batches
 
@@ -56,47 +56,48 @@ class AUCMargin(nn.Module):
         super().__init__()
         if dual not in ("sgd", "closed_form"):
             raise ValueError(f"dual={dual!r} is neither 'sgd' nor 'closed_form'")
+        if normalize not in NORMALIZERS:
+            raise ValueError(f"normalize={normalize!r} is none of {', '.join(NORMALIZERS)}")
         if num_labels < 1:
             raise ValueError(f"num_labels={num_labels} is less than 1")
         if not 0 <= memory < 1:
             raise ValueError(f"memory={memory} is not in [0, 1)")
-        self.num_labels, self.normalize, self.dual, self.memory = (
-            num_labels,
-            normalizer(normalize),
-            dual,
-            memory,
-        )
-        self.register_buffer(
-            "margin", per_label("margin", margin, num_labels, torch.inf), persistent=False
-        )
-        p = (
-            None
-            if isinstance(prior, str) and prior == "batch"
-            else per_label("prior", prior, num_labels, 1.0)
-        )
-        self.register_buffer("prior", p, persistent=False)
+        self.num_labels = num_labels
+        self.normalize = normalize
+        self.dual = dual
+        self.memory = memory
+
+        # What the caller gives is not saved: a checkpoint holds what training has changed.
+        margins = per_label("margin", margin, num_labels, torch.inf)
+        self.register_buffer("margin", margins, persistent=False)
+        of_batch = isinstance(prior, str) and prior == "batch"
+        priors = None if of_batch else per_label("prior", prior, num_labels, 1.0)
+        self.register_buffer("prior", priors, persistent=False)
         self.make_dual()
+
+        # Of each label, in how many training batches it had no positive (row 0), no negative (1).
         self.register_buffer("one_class", torch.zeros(2, num_labels, dtype=torch.int64))
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
         self.seen: tuple[Tensor, Batch] | None = None
-        self.tally: guards.Tally | None = None
+        self.late_checks = checks.LateChecks(soft=False, numbers=3 * num_labels)
 
     def make_dual(self) -> None:
         """a, b, α of shape (K,), all starting at 0."""
-        zeros = [torch.zeros(self.num_labels) for _ in range(3)]
+        a, b, alpha = (torch.zeros(self.num_labels) for _ in range(3))
         if self.dual == "sgd":
-            self.a, self.b = nn.Parameter(zeros[0]), nn.Parameter(zeros[1])
-            self.register_buffer("alpha", zeros[2].requires_grad_())
+            self.a = nn.Parameter(a)
+            self.b = nn.Parameter(b)
+            self.register_buffer("alpha", alpha.requires_grad_())
             self.alpha.ascends = True
             return
-        for name, value in zip(("a", "b", "alpha"), zeros):
-            self.register_buffer(name, value)
-        self.register_buffer(
-            "remembered", torch.zeros(2, self.num_labels)
-        )  # weight of a and of b, in entries
+        self.register_buffer("a", a)
+        self.register_buffer("b", b)
+        self.register_buffer("alpha", alpha)
+        # How many entries the running means a (row 0) and b (row 1) weigh.
+        self.register_buffer("remembered", torch.zeros(2, self.num_labels))
 
     def _apply(self, fn, recurse: bool = True):
-        """Move α in place: PESG holds this very tensor, and a moved copy would be no leaf."""
+        """Move α in place: PESG holds this very tensor, and a moved copy would not be a leaf."""
         alpha = self._buffers.pop("alpha")
         try:
             super()._apply(fn, recurse)
@@ -110,80 +111,58 @@ class AUCMargin(nn.Module):
 
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean over labels of the mean of F over entries, a float32 scalar."""
-        h, y, mask = guards.as_columns(scores, labels, mask, self.num_labels)
-        if self.training and process_count() > 1:
-            h, y, mask = (
-                *global_batch(
-                    h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)
-                ),
-                None,
-            )
-        raw = h
-        admitted, batch = self.admit(h, y, mask)
+        raw, y, mask = checks.batch_columns(scores, labels, mask, self.training, self.num_labels)
+        admitted, batch = self.admit(raw, y, mask)
         h = normalize(admitted, batch.n, self.normalize)
         if self.dual == "closed_form" and self.training:
             self.remember(h.detach(), batch)
         a, b, alpha, margin, prior = self.variables(h.dtype)
         value = MinMax.apply(h, a, b, alpha, batch, prior, margin)
-        # A sigmoid turns an infinite score into a finite one; 0 · inf is NaN.
-        self.judge(
-            raw,
-            batch,
-            value if self.normalize != "sigmoid" else value + 0 * admitted.detach().sum(),
-        )
+        judged = value
+        if self.normalize == "sigmoid":
+            # A sigmoid turns an infinite score into a finite one; 0 · inf is NaN.
+            judged = value + 0 * admitted.detach().sum()
+        self.judge(raw, batch, judged)
         self.seen = h.detach(), batch
         return value
 
     def variables(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """a, b, α, m and p (None: the batch's) in the dtype the loss computes in."""
-        a, b, alpha, prior = self.a, self.b, self.alpha, self.prior
+        a, b, alpha = self.a, self.b, self.alpha
         if a.dtype != dtype:
             a, b, alpha = a.to(dtype), b.to(dtype), alpha.to(dtype)
-        return a, b, alpha, self.margin.to(dtype), prior if prior is None else prior.to(dtype)
+        prior = None if self.prior is None else self.prior.to(dtype)
+        return a, b, alpha, self.margin.to(dtype), prior
 
     @torch.compiler.disable
     def admit(self, h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Batch]:
-        """Scores with 0 where they do not count, and the labels' batch; wrong labels raise here on
-        the CPU."""
-        on_host = guards.read_at_once(h)
-        if (
-            on_host and mask is None and torch.equal(y * y, y)
-        ):  # neither NaN nor a wrong label, but for an infinite one
-            batch = make_batch(y)
-            if batch.live is not None:  # … which no label with both classes can have
-                guards.check_labels(y, soft=False)
-            return h, batch
-        valid = guards.entries(y, mask)
-        h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
-        if on_host:
-            guards.check_labels(y, soft=False)
-        return h, make_batch(y, valid)
+        """Scores with 0 where they do not count, and the labels' batch; see `checks.admit`."""
+        h, y, valid = checks.admit(h, y, mask, soft=False)
+        batch = make_batch(y, valid)
+        # An infinite label passed so far; no label that has both classes can have one.
+        if valid is None and batch.live is not None:
+            checks.check_labels(y, soft=False)
+        return h, batch
 
     @torch.compiler.disable
     def judge(self, h: Tensor, batch: Batch, value: Tensor) -> None:
-        """Refuse scores that are not finite; count, and name once, labels of one class and a margin
-        out of reach.
+        """NotFinite for scores that are not finite; count batches of one class, and warn once of
+        them and of a margin out of reach.
 
-        On an accelerator the counts are judged, with wrong labels, when they have reached the host:
-        at a later call.
+        On an accelerator scores, counts and wrong labels are judged when they have reached the
+        host: at a later call.
         """
         if self.training and batch.live is not None:
             self.one_class += torch.stack([batch.positives == 0, batch.negatives == 0])
-        bounded = self.hinge and self.normalize != "none"
-        if guards.read_at_once(h):
-            guards.check_scores(h, value)
-            if batch.live is not None or (bounded and "margin" not in self.told):
-                self.judge_counts(*self.counts(batch).tolist())
+        if not checks.read_at_once(h):
+            counts = self.late_checks.judge(batch.y, value, self.counts(batch).flatten())
+            k = self.num_labels
+            self.warn(counts[:k], counts[k : 2 * k], counts[2 * k :])
             return
-        if self.tally is None or self.tally.least.device != h.device:
-            self.tally = guards.Tally(3 * self.num_labels + 3, h.device)
-        *counts, lowest, minus_highest, finite = self.tally.read()
-        guards.judge_extremes(lowest, minus_highest, finite, soft=False)
-        self.judge_counts(
-            *(counts[k : k + self.num_labels] for k in range(0, len(counts), self.num_labels))
-        )
-        noted = self.counts(batch).flatten(), guards.extremes(batch.y, value.detach(), soft=False)
-        self.tally.note(torch.cat(noted))
+        checks.check_scores(h, value)
+        bounded = self.hinge and self.normalize != "none"
+        if batch.live is not None or (bounded and "margin" not in self.warned):
+            self.warn(*self.counts(batch).tolist())
 
     def counts(self, batch: Batch) -> Tensor:
         """(3, K) float64: N+, N-, and how far the margin lies within reach (negative: it cannot be
@@ -191,40 +170,33 @@ class AUCMargin(nn.Module):
         room = reach(batch.positives, batch.negatives, self.normalize) - self.margin
         return torch.stack([batch.positives.double(), batch.negatives.double(), room.double()])
 
-    def judge_counts(
-        self, positives: list[float], negatives: list[float], rooms: list[float]
-    ) -> None:
-        """Warn, once each, of the labels that had no positive or no negative, and of margins out of
-        reach."""
-        for label, (n_pos, n_neg, room) in enumerate(zip(positives, negatives, rooms)):
-            for kind, entries in (("positive", n_pos), ("negative", n_neg)):
-                if entries == 0:
-                    guards.warn_once(
-                        self.told,
-                        f"{kind} {label}",
-                        f"label {label} had no {kind} in a batch: it adds 0 "
-                        "to the loss there (told once; loss.last['one_class'] counts such batches)",
-                    )
-            if self.hinge and (room < 0 or (room == 0 and self.normalize == "sigmoid")):
-                guards.warn_once(
-                    self.told,
-                    "margin",
-                    f"label {label}: the margin is out of reach, {abs(room):.4g} "
-                    f"above the largest distance that normalize={self.normalize!r} leaves between "
-                    "the "
-                    "class means of a batch: α never gets to 0 and the hinge never acts",
-                )
+    def warn(self, positives: list[float], negatives: list[float], rooms: list[float]) -> None:
+        """Warn, once each, of labels without a positive or a negative, and of a margin out of
+        reach; a row of `counts` each."""
+        for label in range(self.num_labels):
+            if positives[label] == 0:
+                checks.warn_of_one_class(self.warned, label, "positive")
+            if negatives[label] == 0:
+                checks.warn_of_one_class(self.warned, label, "negative")
+            room = rooms[label]
+            # The sigmoid's bound is approached and never reached.
+            out_of_reach = room < 0 or (room == 0 and self.normalize == "sigmoid")
+            if self.hinge and out_of_reach:
+                checks.warn_of_margin(self.warned, label, abs(room), self.normalize)
 
     @torch.no_grad()
     def remember(self, h: Tensor, batch: Batch) -> None:
         """a, b <- class means over the batches remembered, α <- max(0, m - a + b): the saddle of
         Theorem 1."""
-        if guards.read_at_once(h):
-            guards.check_scores(h, h.sum())  # before a NaN gets into what is remembered
-        now = class_means(h, batch)
-        for k, (mean, entries) in enumerate(((self.a, batch.positives), (self.b, batch.negatives))):
-            total = self.remembered[k].mul_(self.memory).add_(entries)
-            mean.add_((now[k] - mean) * (entries / total.clamp(min=1e-30)))
+        if checks.read_at_once(h):
+            # Before a NaN gets into what is remembered.
+            checks.check_scores(h, h.sum())
+        means = class_means(h, batch)
+        duals = (self.a, self.b)
+        entries = (batch.positives, batch.negatives)
+        for k in range(2):
+            total = self.remembered[k].mul_(self.memory).add_(entries[k])
+            duals[k].add_((means[k] - duals[k]) * (entries[k] / total.clamp(min=1e-30)))
         self.alpha.copy_((self.margin - self.a + self.b).clamp(min=0))
 
     @property
@@ -261,8 +233,10 @@ class AUCMargin(nn.Module):
 
 
 class AUCSquare(AUCMargin):
-    """The AUC square loss in min-max form (paper eq. 3, 4): m = 1 and α free of sign. Arguments as
-    AUCMargin."""
+    """The AUC square loss in min-max form (paper eq. 3, 4): m = 1 and α of either sign.
+
+    The arguments are those of AUCMargin.
+    """
 
     hinge = False
 

@@ -1,9 +1,10 @@
-"""What the losses refuse, warn of and count: shapes, labels, scores, and who may optimise α.
+"""Checks that all losses share: shapes, labels and scores, warnings of batches that teach nothing,
+and the guard that keeps α away from optimizers that would minimise it.
 
-On the CPU a batch is judged at once. On an accelerator reading a value would hold the host until
-the network's forward pass is done, so a `Tally` of extremes is kept there, copied without waiting,
-and judged at a later call: a wrong label is reported a few steps late there, but reported, by its
-value.
+On the CPU a batch is checked at once. On an accelerator reading a value would hold the host until
+the network's forward pass is done, so `LateChecks` keeps the extremes there, copies them without
+waiting, and checks them at a later call: a wrong label is reported a few steps late, but reported,
+by its value.
 """
 
 import math
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
+from pipeline.core.losses.global_batch import global_batch, process_count
+
+# Dtypes that the losses compute in; scores of any other are converted to float32.
 WIDE = (torch.float32, torch.float64)
 
 
@@ -20,9 +24,36 @@ class NotFinite(ValueError):
     """Scores, or the loss of them, are NaN or infinite: a training that diverged."""
 
 
+class OneClassWarning(UserWarning):
+    """A batch had no positive or no negative of some label, which adds 0 to an AUC loss."""
+
+
+# --- on the way in: shapes, the global batch, entries that count, labels ---
+
+
 def read_at_once(tensor: Tensor) -> bool:
-    """Whether the host can read the tensor without waiting for an accelerator."""
+    """True where the host can read the tensor without waiting for an accelerator."""
     return tensor.device.type == "cpu"
+
+
+def batch_columns(
+    scores: Tensor,
+    labels: Tensor,
+    mask: Tensor | None,
+    training: bool,
+    num_labels: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`as_columns`; in training mode with several processes, those of the global batch.
+
+    There the mask has become NaN labels, and None is returned for it.
+    """
+    h, y, mask = as_columns(scores, labels, mask, num_labels)
+    if not training or process_count() == 1:
+        return h, y, mask
+    if mask is not None:
+        y = torch.where(boolean(mask), y, torch.nan)
+    h, y = global_batch(h, y)
+    return h, y, None
 
 
 def as_columns(
@@ -34,7 +65,7 @@ def as_columns(
     """(B,) or (B, K) -> (B, K); scores at least float32, labels in the dtype of the scores.
 
     ValueError where the shapes differ (no broadcasting), K is not `num_labels`, or the scores are
-    no real numbers.
+    not of a floating dtype.
     """
     shape = scores.shape
     if not scores.is_floating_point():
@@ -56,11 +87,42 @@ def as_columns(
     return h[:, None], y[:, None], None if mask is None else mask[:, None]
 
 
+def admit(
+    h: Tensor, y: Tensor, mask: Tensor | None, soft: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Scores and labels with 0 where they do not count, and which entries count (None: all).
+
+    h, y and mask are (B, K); `soft` admits labels between 0 and 1. On the CPU a wrong label is a
+    ValueError here; an infinite one passes as hard where no entry is left out, and the caller has
+    to check it.
+    """
+    on_host = read_at_once(h)
+    # The usual batch, all labels valid, is recognised by one or two operations.
+    if on_host and mask is None and all_valid(y, soft):
+        return h, y, None
+    valid = entries(y, mask)
+    counted = valid > 0
+    h = torch.where(counted, h, 0.0)
+    y = torch.where(counted, y, 0.0)
+    if on_host:
+        check_labels(y, soft)
+    return h, y, valid
+
+
+def all_valid(y: Tensor, soft: bool) -> bool:
+    """True when no label is NaN or wrong; hard labels of infinity pass too (inf² = inf)."""
+    if not soft:
+        return torch.equal(y * y, y)
+    # A comparison with NaN is False, so NaN passes neither.
+    return len(y) > 0 and y.min().item() >= 0 and y.max().item() <= 1
+
+
 def entries(y: Tensor, mask: Tensor | None) -> Tensor:
-    """Which entries count, (B, K) of 0 and 1 in the dtype of y: those not NaN and, if there is a
-    mask, 1 in it."""
+    """Which entries count, (B, K) of 0 and 1 in the dtype of y: not NaN, and 1 in the mask."""
     valid = ~torch.isnan(y)
-    return (valid if mask is None else valid & boolean(mask)).to(y.dtype)
+    if mask is not None:
+        valid = valid & boolean(mask)
+    return valid.to(y.dtype)
 
 
 def boolean(mask: Tensor) -> Tensor:
@@ -72,10 +134,16 @@ def boolean(mask: Tensor) -> Tensor:
     return mask.bool()
 
 
+def wrong_labels(y: Tensor, soft: bool) -> Tensor:
+    """bool (B, K), True for a label outside {0, 1}, or outside [0, 1] where soft ones are meant."""
+    if soft:
+        return (y < 0) | (y > 1)
+    return (y != 0) & (y != 1)
+
+
 def check_labels(y: Tensor, soft: bool) -> None:
-    """ValueError naming a label outside {0, 1}, or outside [0, 1] where soft ones are meant. (B,
-    K), no NaN left."""
-    wrong = (y < 0) | (y > 1) if soft else (y != 0) & (y != 1)
+    """ValueError that names the first wrong label of (B, K); NaN must have been replaced."""
+    wrong = wrong_labels(y, soft)
     if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
         raise ValueError(f"{wrong_label(y[row, column].item(), soft)} (row {row}, column {column})")
@@ -87,13 +155,16 @@ def wrong_label(value: float, soft: bool) -> str:
     return f"label {value:g} is not {meant}: leave an entry out with NaN or the mask"
 
 
+# --- on the way out: scores that are not finite, at once or late ---
+
+
 def check_scores(h: Tensor, value: Tensor) -> None:
-    """NotFinite naming the first score that is NaN or infinite, if that is why the loss is. h (B,
-    K)"""
+    """NotFinite that names the first NaN or infinite score of h (B, K), if the loss is so too."""
     if math.isfinite(value.item()):
         return
     wrong = ~torch.isfinite(h.detach())
-    if bool(wrong.any()):  # else finite scores were too large to square
+    # Without one, finite scores were too large to square; the caller sees the loss itself.
+    if bool(wrong.any()):
         row, column = wrong.nonzero()[0].tolist()
         raise NotFinite(
             f"{int(wrong.sum())} of {h.numel()} scores are not finite: {h[row, column].item()} "
@@ -102,11 +173,15 @@ def check_scores(h: Tensor, value: Tensor) -> None:
 
 
 class Tally:
-    """Lowest values so far of a few numbers on an accelerator, readable without waiting for it,
-    some steps late."""
+    """Lowest values so far of a few numbers on an accelerator, read without waiting for it.
+
+    least   (length,) float64 on the device
+    mirror  its copy on the host, some steps old
+    """
 
     def __init__(self, length: int, device: torch.device) -> None:
         self.least = torch.full((length,), torch.inf, dtype=torch.float64, device=device)
+        # Only a copy into pinned memory does not hold the host.
         self.mirror = torch.full(
             (length,), torch.inf, dtype=torch.float64, pin_memory=device.type == "cuda"
         )
@@ -117,25 +192,53 @@ class Tally:
         self.mirror.copy_(self.least, non_blocking=True)
 
     def read(self) -> list[float]:
-        """What has arrived on the host."""
+        """The lowest values that have arrived on the host; inf before any has."""
         return self.mirror.tolist()
 
 
+class LateChecks:
+    """The checks of one loss on an accelerator: each call judges batches of earlier calls.
+
+    soft     whether labels between 0 and 1 are meant
+    numbers  how many further numbers of a batch the caller wants back, their lowest values so far
+    """
+
+    def __init__(self, soft: bool, numbers: int = 0) -> None:
+        self.soft = soft
+        self.numbers = numbers
+        self.tally: Tally | None = None
+
+    def judge(self, y: Tensor, value: Tensor, numbers: Tensor | None = None) -> list[float]:
+        """Raise for what earlier batches had wrong, and note this one: y (B, K), its loss, numbers.
+
+        Returns the lowest of the `numbers` in earlier batches. ValueError for a wrong label,
+        NotFinite for a loss that was NaN or infinite.
+        """
+        if self.tally is None or self.tally.least.device != y.device:
+            self.tally = Tally(self.numbers + 3, y.device)
+        *earlier, lowest, minus_highest, finite = self.tally.read()
+        judge_extremes(lowest, minus_highest, finite, self.soft)
+        noted = extremes(y, value.detach(), self.soft)
+        if numbers is not None:
+            noted = torch.cat([numbers, noted])
+        self.tally.note(noted)
+        return earlier
+
+
 def extremes(y: Tensor, value: Tensor, soft: bool) -> Tensor:
-    """For a Tally, (3,): the lowest wrong label below 0, minus the highest above, and 0 for a loss
-    not finite."""
-    wrong = torch.where((y < 0) | (y > 1) if soft else (y != 0) & (y != 1), y, 0.0)
-    wrong = torch.cat([wrong.flatten(), wrong.new_zeros(1)])  # a batch may be empty
+    """For a Tally, float64 (3,): the lowest wrong label below 0, minus the highest wrong label,
+    and 0 for a loss that is not finite (1 else)."""
+    wrong = torch.where(wrong_labels(y, soft), y, 0.0)
+    # One 0 more, since a batch may be empty and has no minimum then.
+    wrong = torch.cat([wrong.flatten(), wrong.new_zeros(1)])
     return torch.stack([wrong.amin(), -wrong.amax(), torch.isfinite(value).to(y.dtype)]).double()
 
 
 def judge_extremes(lowest: float, minus_highest: float, finite: float, soft: bool) -> None:
-    """ValueError for what `extremes` noted."""
+    """ValueError or NotFinite for what `extremes` noted; inf means that nothing has arrived."""
     if lowest < 0 or 0 < -minus_highest < math.inf:
-        raise ValueError(
-            f"{wrong_label(lowest if lowest < 0 else -minus_highest, soft)} (in one of the last "
-            "batches)"
-        )
+        value = lowest if lowest < 0 else -minus_highest
+        raise ValueError(f"{wrong_label(value, soft)} (in one of the last batches)")
     if finite == 0:
         raise NotFinite(
             "the loss of one of the last batches is not finite: scores are NaN, infinite or too "
@@ -143,11 +246,41 @@ def judge_extremes(lowest: float, minus_highest: float, finite: float, soft: boo
         )
 
 
-def warn_once(told: set[str], key: str, message: str) -> None:
-    """A warning the first time its key comes up."""
-    if key not in told:
-        told.add(key)
-        warnings.warn(message, stacklevel=2)
+# --- warnings, once each ---
+
+
+def warn_once(
+    warned: set[str], key: str, message: str, category: type[Warning] = UserWarning
+) -> None:
+    """Warn the first time that the key comes up."""
+    if key not in warned:
+        warned.add(key)
+        warnings.warn(message, category, stacklevel=3)
+
+
+def warn_of_one_class(warned: set[str], label: int, kind: str) -> None:
+    """Warn that a batch had no `kind` ("positive" or "negative") of this label."""
+    warn_once(
+        warned,
+        f"{kind} {label}",
+        f"label {label} had no {kind} in a batch: it adds 0 to the loss there (warned of once; "
+        "loss.last['one_class'] counts such batches)",
+        OneClassWarning,
+    )
+
+
+def warn_of_margin(warned: set[str], label: int, excess: float, normalize: str) -> None:
+    """Warn that the margin lies `excess` above what normalised scores can reach."""
+    warn_once(
+        warned,
+        "margin",
+        f"label {label}: the margin is out of reach, {excess:.4g} above the largest distance that "
+        f"normalize={normalize!r} leaves between the class means of a batch: α never gets to 0 "
+        "and the hinge never acts",
+    )
+
+
+# --- α ascends ---
 
 
 def refuse_to_minimise(optimizer: Optimizer, *_: object) -> None:
@@ -165,4 +298,5 @@ def refuse_to_minimise(optimizer: Optimizer, *_: object) -> None:
             )
 
 
+# Every optimizer of the process asks it, since any of them may be given α.
 register_optimizer_step_pre_hook(refuse_to_minimise)

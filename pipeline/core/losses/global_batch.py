@@ -13,23 +13,30 @@ from torch import Tensor
 
 def process_count() -> int:
     """Number of processes, 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return 1
 
 
 def gather(local: Tensor) -> tuple[Tensor, int]:
-    """Rows of all processes in rank order, and where this process's begin. The number of rows may
-    differ."""
+    """Rows of all processes in rank order, and where this process's begin.
+
+    The number of rows may differ between processes; the other dimensions may not.
+    """
     sizes = torch.empty(process_count(), dtype=torch.int64, device=local.device)
     dist.all_gather_into_tensor(sizes, torch.tensor([len(local)], device=local.device))
     sizes = sizes.tolist()
-    longest, start = max(sizes), sum(sizes[: dist.get_rank()])
+    longest = max(sizes)
+    start = sum(sizes[: dist.get_rank()])
+    # all_gather wants equal sizes: shorter parts are padded, and cut again afterwards.
     padded = local.new_zeros(longest, *local.shape[1:])
     padded[: len(local)] = local
     parts = local.new_empty(len(sizes) * longest, *local.shape[1:])
     dist.all_gather_into_tensor(parts, padded)
     if min(sizes) == longest:
         return parts, start
-    return torch.cat([part[:size] for part, size in zip(parts.split(longest), sizes)]), start
+    cut = [part[:size] for part, size in zip(parts.split(longest), sizes)]
+    return torch.cat(cut), start
 
 
 class GlobalScores(torch.autograd.Function):
@@ -38,18 +45,21 @@ class GlobalScores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, local, everyone, start):
-        ctx.start, ctx.size, ctx.world = start, len(local), process_count()
+        ctx.start = start
+        ctx.size = len(local)
+        ctx.processes = process_count()
         return everyone.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        return grad[ctx.start : ctx.start + ctx.size] * ctx.world, None, None
+        return grad[ctx.start : ctx.start + ctx.size] * ctx.processes, None, None
 
 
 def global_batch(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(n, K) scores and labels of this process -> (N, K) of all, in the dtype of the scores; NaN
     labels stay NaN."""
+    # Scores and labels travel as one tensor: one exchange, not two.
     everyone, start = gather(torch.cat([scores.detach(), labels.to(scores.dtype)], dim=1))
     everyones_scores, everyones_labels = everyone.chunk(2, dim=1)
     return GlobalScores.apply(scores, everyones_scores, start), everyones_labels

@@ -57,14 +57,16 @@ def make_batch(y: Tensor, valid: Tensor | None = None) -> Batch:
     never None."""
     positives = y.sum(0)
     if valid is None:
-        n = entries = len(y)
+        entries = len(y)
+        n = max(entries, 1)
+        # The usual batch: every entry counts and every label has both classes.
         if y.device.type == "cpu" and all(0 < positive < n for positive in positives.tolist()):
             return Batch(y, None, positives, n, None)
-        n = max(n, 1)
     else:
         entries = valid.sum(0)
         n = entries.clamp(min=1)
-    return Batch(y, valid, positives, n, ((positives > 0) & (entries - positives > 0)).to(y.dtype))
+    live = (positives > 0) & (entries - positives > 0)
+    return Batch(y, valid, positives, n, live.to(y.dtype))
 
 
 def min_max(
@@ -86,33 +88,41 @@ def min_max(
             prior's gradient)
     A label with no positive or no negative has value 0 and gradients 0, exactly.
     """
-    y, n, scale = batch.y, batch.n, 2 * weight / batch.n
+    y = batch.y
+    n = batch.n
+    scale = 2 * weight / n
     p = batch.positives / n if prior is None else prior
     pq = torch.addcmul(p, p, p, value=-1)
-    pq = pq if batch.live is None else pq * batch.live
-    d = h - torch.lerp(b, a, y)  # exactly h - b at y = 0 and h - a at y = 1
-    e = (p - y).mul_(
-        scale
-    )  # from here on everything is 2 weight / n times what the module's docstring calls it
+    if batch.live is not None:
+        pq = pq * batch.live
+
+    # Residuals d: exactly h - b at y = 0 and h - a at y = 1.
+    d = h - torch.lerp(b, a, y)
+    # From here on e and cd are 2 weight / n times what the module's docstring calls e and c d.
+    e = (p - y).mul_(scale)
     for part in (batch.valid, batch.live):
-        e = e if part is None else e.mul_(part)
+        if part is not None:
+            e = e.mul_(part)
     cd = e.abs().mul_(d)
     positive_cd = (cd * y).sum(0)
     negative_cd = cd.sum(0) - positive_cd
+
     # mean(e h) by way of d: the same number, without its cancellation when all scores lie far from
     # 0.
     if prior is None:
-        two_t = torch.addcmul(
-            negative_cd - positive_cd, pq, (margin - a).add_(b).sub_(alpha), value=2 * weight
-        )
+        short = (margin - a).add_(b).sub_(alpha)
+        two_t = torch.addcmul(negative_cd - positive_cd, pq, short, value=2 * weight)
     else:
         mean_e_centre = scale * (p * batch.negatives * b - (1 - p) * batch.positives * a)
-        mean_e_centre = mean_e_centre if batch.live is None else mean_e_centre * batch.live
+        if batch.live is not None:
+            mean_e_centre = mean_e_centre * batch.live
         two_t = negative_cd - positive_cd + mean_e_centre + 2 * weight * pq * (margin - alpha)
-    value = torch.add(
-        alpha * torch.add(two_t, pq * alpha, alpha=weight), (cd * d).sum(0), alpha=0.5
-    )
-    return value, Gradients(cd.addcmul_(alpha, e), positive_cd.neg_(), negative_cd.neg_(), two_t)
+
+    # Half of Σ c d² here, since c d carries a factor of 2.
+    dual_part = alpha * torch.add(two_t, pq * alpha, alpha=weight)
+    value = torch.add(dual_part, (cd * d).sum(0), alpha=0.5)
+    gradient_h = cd.addcmul_(alpha, e)
+    return value, Gradients(gradient_h, positive_cd.neg_(), negative_cd.neg_(), two_t)
 
 
 class MinMax(torch.autograd.Function):
@@ -128,19 +138,19 @@ class MinMax(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         # a, b and α need no gradient when they are given in closed form.
-        given = (
-            grad * g if need else None for g, need in zip(ctx.saved_tensors, ctx.needs_input_grad)
-        )
-        return *given, None, None, None
+        gradients = [
+            grad * gradient if needed else None
+            for gradient, needed in zip(ctx.saved_tensors, ctx.needs_input_grad)
+        ]
+        return *gradients, None, None, None
 
 
 def class_means(h: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """μ+ and μ- of each label, (K,) each; a mean over nothing is 0."""
-    negative = 1 - batch.y if batch.valid is None else batch.valid - batch.y
-    return (
-        (h * batch.y).sum(0) / batch.positives.clamp(min=1),
-        (h * negative).sum(0) / batch.negatives.clamp(min=1),
-    )
+    negative = (1 if batch.valid is None else batch.valid) - batch.y
+    mean_pos = (h * batch.y).sum(0) / batch.positives.clamp(min=1)
+    mean_neg = (h * negative).sum(0) / batch.negatives.clamp(min=1)
+    return mean_pos, mean_neg
 
 
 def margin_loss(h: Tensor, batch: Batch, margin: Tensor | float, hinge: bool = True) -> Tensor:
@@ -150,4 +160,6 @@ def margin_loss(h: Tensor, batch: Batch, margin: Tensor | float, hinge: bool = T
     squares = (h - torch.lerp(mean_neg, mean_pos, batch.y)) ** 2
     variance_pos, variance_neg = class_means(squares, batch)
     short = margin - mean_pos + mean_neg
-    return variance_pos + variance_neg + (short.clamp(min=0) if hinge else short) ** 2
+    if hinge:
+        short = short.clamp(min=0)
+    return variance_pos + variance_neg + short**2

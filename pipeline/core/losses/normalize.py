@@ -13,16 +13,9 @@ its batch.
 import torch
 from torch import Tensor
 
+# The names a recipe may use are listed a second time in config/run.py, which does not import torch;
+# a test compares the two.
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
-SPELLINGS = {"l2·√B": "l2*sqrt_b", "l2·√b": "l2*sqrt_b", "l2·sqrt_b": "l2*sqrt_b"}
-
-
-def normalizer(name: str) -> str:
-    """The name as spelt in NORMALIZERS; ValueError for any other."""
-    name = SPELLINGS.get(name, name)
-    if name not in NORMALIZERS:
-        raise ValueError(f"normalize={name!r} is none of {', '.join(NORMALIZERS)}")
-    return name
 
 
 def normalize(h: Tensor, n: int | Tensor, how: str) -> Tensor:
@@ -70,7 +63,11 @@ def reach(positives: float | Tensor, negatives: float | Tensor, how: str) -> flo
     stays above 0 and the hinge never acts. Under the sigmoid the bound, 1, is approached and never
     reached.
     """
-    if how in ("none", "sigmoid"):
-        return 0 * positives + (1.0 if how == "sigmoid" else torch.inf)
+    if how == "none":
+        return 0 * positives + torch.inf
+    if how == "sigmoid":
+        return 0 * positives + 1.0
     bound = (1 / positives + 1 / negatives) ** 0.5
-    return bound if how == "l2" else bound * (positives + negatives) ** 0.5
+    if how == "l2":
+        return bound
+    return bound * (positives + negatives) ** 0.5

@@ -1,66 +1,50 @@
-"""Losses that are a mean over entries: focal loss and cross-entropy, of logits. Called as those of
-`core.losses`."""
+"""Losses that are a mean over entries: focal loss and cross-entropy, of logits.
+
+Called as all losses of `core.losses`.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.core.losses import checks as guards
-from pipeline.core.losses.global_batch import global_batch, process_count
+from pipeline.core.losses import checks
 
 
 class EntryLoss(nn.Module):
-    """What focal loss and cross-entropy share: labels in [0, 1], the mean over the entries that
-    count."""
+    """Base of both: labels in [0, 1], the mean over the entries that count."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tally: guards.Tally | None = None
+        self.late_checks = checks.LateChecks(soft=True)
 
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """A float32 scalar; 0 if no entry counts. In several processes, in training mode, that of
         the global batch."""
-        h, y, mask = guards.as_columns(scores, labels, mask)
-        if self.training and process_count() > 1:
-            h, y, mask = (
-                *global_batch(
-                    h, y if mask is None else torch.where(guards.boolean(mask), y, torch.nan)
-                ),
-                None,
-            )
+        h, y, mask = checks.batch_columns(scores, labels, mask, self.training)
         h, y, valid = self.admit(h, y, mask)
         value = self.reduce(h, y, valid)
         self.judge(h, y, value)
         return value.float()
 
+    def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
+        """The mean of the loss over the entries that count: h, y, valid (B, K) -> scalar."""
+        raise NotImplementedError
+
     @torch.compiler.disable
     def admit(
         self, h: Tensor, y: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Scores and labels with 0 where they do not count, and which do (None: all); wrong labels
-        raise on the CPU."""
-        on_host = guards.read_at_once(h)
-        if (
-            on_host and mask is None and len(y) and y.min().item() >= 0 and y.max().item() <= 1
-        ):  # NaN passes neither
-            return h, y, None
-        valid = guards.entries(y, mask)
-        h, y = torch.where(valid > 0, h, 0.0), torch.where(valid > 0, y, 0.0)
-        if on_host:
-            guards.check_labels(y, soft=True)
-        return h, y, valid
+        """See `checks.admit`; outside a compiled graph, since it reads values."""
+        return checks.admit(h, y, mask, soft=True)
 
     @torch.compiler.disable
     def judge(self, h: Tensor, y: Tensor, value: Tensor) -> None:
-        """Refuse scores that are not finite; on an accelerator, at a later call, wrong labels
-        too."""
-        if guards.read_at_once(h):
-            guards.check_scores(h, value)
-            return
-        if self.tally is None or self.tally.least.device != h.device:
-            self.tally = guards.Tally(3, h.device)
-        guards.judge_extremes(*self.tally.read(), soft=True)
-        self.tally.note(guards.extremes(y, value.detach(), soft=True))
+        """NotFinite for scores that are not finite; on an accelerator at a later call, with wrong
+        labels."""
+        if checks.read_at_once(h):
+            checks.check_scores(h, value)
+        else:
+            self.late_checks.judge(y, value)
 
 
 class Focal(EntryLoss):
@@ -78,10 +62,12 @@ class Focal(EntryLoss):
             raise ValueError(f"alpha={alpha} is not in [0, 1]")
         if not 0 <= gamma < torch.inf:
             raise ValueError(f"gamma={gamma} is negative or not finite")
-        self.alpha, self.gamma = alpha, gamma
+        self.alpha = alpha
+        self.gamma = gamma
 
     def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
-        log_p, log_q = F.logsigmoid(h), F.logsigmoid(-h)
+        log_p = F.logsigmoid(h)
+        log_q = F.logsigmoid(-h)
         # exp(γ̂ log q), not q^γ̂: its gradient at q = 0 is 0 for every γ̂ > 0.
         positive = -self.alpha * torch.exp(self.gamma * log_q) * log_p
         negative = -(1 - self.alpha) * torch.exp(self.gamma * log_p) * log_q
@@ -92,10 +78,13 @@ class Focal(EntryLoss):
 
 
 class CrossEntropy(EntryLoss):
-    """Binary cross-entropy of logits, mean over the entries that count; labels in [0, 1] (smoothed
-    ones too)."""
+    """Binary cross-entropy of logits, mean over the entries that count.
+
+    Labels lie in [0, 1]; smoothed ones are allowed.
+    """
 
     def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
+        # torch's own mean is one operation less than the masked one.
         if valid is None:
             return F.binary_cross_entropy_with_logits(h, y)
         return mean_of(F.binary_cross_entropy_with_logits(h, y, reduction="none"), valid)
@@ -103,4 +92,6 @@ class CrossEntropy(EntryLoss):
 
 def mean_of(values: Tensor, valid: Tensor | None) -> Tensor:
     """Mean over the entries that count; 0 if none does."""
-    return values.mean() if valid is None else (values * valid).sum() / valid.sum().clamp(min=1)
+    if valid is None:
+        return values.mean()
+    return (values * valid).sum() / valid.sum().clamp(min=1)

@@ -1,5 +1,5 @@
-"""Metrics, in one place to import from: ROC measures (core/roc.py), DeLong (core/delong.py),
-bootstrap (core/bootstrap.py).
+"""Metrics, in one place to import from: ROC measures (`roc.py`), DeLong (`delong.py`), bootstrap
+(`bootstrap.py`).
 
     auc(scores, labels)                     exact, ties 1/2, NaN labels left out, NaN with one class
     mean_auc(scores, labels)                mean over columns

@@ -1,5 +1,4 @@
-"""Bootstrap intervals and permutation tests of AUCs, resampling whole groups (patients, studies),
-fast enough to be used everywhere.
+"""Bootstrap intervals and permutation tests of AUCs, resampling whole groups (patients, studies).
 
 A replicate draws as many groups as there are, with replacement. Scores are sorted once; a replicate
 is then only a count of draws per group, and its AUC a weighted count of pairs. All replicates
@@ -17,7 +16,7 @@ from scipy.sparse import csr_array
 from pipeline.core.metrics.delong import group_codes
 from pipeline.core.metrics.roc import auc, auc_of_classes, checked
 
-# numbers held at once per array (32 MB): beyond the caches a larger chunk is no faster
+# Numbers held at once per array (32 MB): beyond the caches a larger chunk is no faster.
 CHUNK = 4_000_000
 
 
@@ -30,6 +29,7 @@ def draws(groups: int, replicates: int, seed: int, chunk: int) -> Iterator[np.nd
         block = np.empty((width, groups))
         for row in block:
             row[:] = np.bincount(generator.integers(groups, size=groups), minlength=groups)
+        # Counting wants a replicate a row, the products below a replicate a column.
         yield np.ascontiguousarray(block.T)
 
 
@@ -44,43 +44,49 @@ class PairCounter:
 
     def __init__(self, scores, labels, codes: np.ndarray, groups: int) -> None:
         scores, positive, negative = checked(scores, labels)
+        # The rarer class gives the levels; where it is the negatives, 1 - AUC is counted.
         self.flipped = bool(np.count_nonzero(positive) > np.count_nonzero(negative))
         keys, others = (negative, positive) if self.flipped else (positive, negative)
         self.defined = bool(keys.any())
         if not self.defined:
             return
         levels, level = np.unique(scores[keys], return_inverse=True)
-        left, right = (levels.searchsorted(scores[others], side) for side in ("left", "right"))
+        left = levels.searchsorted(scores[others], "left")
+        right = levels.searchsorted(scores[others], "right")
         self.at = csr_array(
             (np.ones(len(level)), (level, codes[keys])), shape=(len(levels), groups)
         )
-        places = np.concatenate([left, right]), np.tile(codes[others], 2)
-        self.below = csr_array(
-            (np.full(2 * len(left), 0.5), places), shape=(len(levels) + 1, groups)
-        )
+        # An untied row has left = right, so its two halves fall on one level.
+        halves = np.full(2 * len(left), 0.5)
+        places = (np.concatenate([left, right]), np.tile(codes[others], 2))
+        self.below = csr_array((halves, places), shape=(len(levels) + 1, groups))
         for matrix in (self.at, self.below):
             matrix.sum_duplicates()
 
     @property
     def width(self) -> int:
         """Replicates that fit into one chunk."""
-        return max(1, CHUNK // max(self.below.shape)) if self.defined else CHUNK
+        if not self.defined:
+            return CHUNK
+        return max(1, CHUNK // max(self.below.shape))
 
     def aucs(self, counts: np.ndarray) -> np.ndarray:
         """AUC of each replicate (R,) from draws per group (groups, R); NaN where a class was not
         drawn."""
         if not self.defined:
             return np.full(counts.shape[1], np.nan)
-        at, below = self.at @ counts, self.below @ counts
+        at = self.at @ counts
+        below = self.below @ counts
         pairs = at.sum(axis=0) * below.sum(axis=0)
-        won, running = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
-        for at_level, below_level in zip(
-            at, below
-        ):  # numpy's cumsum down the columns is 3 times slower
+        won = np.zeros(counts.shape[1])
+        running = np.zeros(counts.shape[1])
+        # Level by level: numpy's cumsum down the columns is 3 times slower.
+        for at_level, below_level in zip(at, below):
             running += below_level
             won += at_level * running
+        # 0 / 0 = NaN where a class is missing.
         with np.errstate(invalid="ignore"):
-            areas = won / pairs  # 0 / 0 = NaN where a class is missing
+            areas = won / pairs
         return 1 - areas if self.flipped else areas
 
 
@@ -94,14 +100,15 @@ def bootstrap_aucs(
     drawn. NaN in a replicate that drew one class only.
     """
     columns, truth, codes, count = prepared(scores, labels, groups)
-    counters = [
-        PairCounter(column, label, codes, count) for column, label in zip(columns.T, truth.T)
-    ]
-    width = max(1, min([counter.width for counter in counters] + [CHUNK // max(count, 1)]))
-    blocks = [
-        np.stack([counter.aucs(block) for counter in counters], axis=1)
-        for block in draws(count, replicates, seed, width)
-    ]
+    pairs = zip(columns.T, truth.T)
+    counters = [PairCounter(column, label, codes, count) for column, label in pairs]
+    # As many replicates at once as fit into memory for the column that needs most.
+    widths = [counter.width for counter in counters]
+    width = max(1, min([*widths, CHUNK // max(count, 1)]))
+    blocks = []
+    for block in draws(count, replicates, seed, width):
+        aucs = [counter.aucs(block) for counter in counters]
+        blocks.append(np.stack(aucs, axis=1))
     result = np.concatenate(blocks)
     return result[:, 0] if np.ndim(scores) == 1 else result
 
@@ -112,32 +119,43 @@ def bootstrap_metric(
     """Any metric(scores, labels) on the resamples of `bootstrap_aucs` (replicates,), by drawing the
     rows: some hundred times slower than that."""
     columns, truth, codes, count = prepared(np.ravel(scores), labels, groups)
-    scores, truth = columns[:, 0], truth[:, 0]
-    blocks = draws(count, replicates, seed, max(1, CHUNK // max(count, 1)))
-    times = (weights[codes].astype(np.int64) for block in blocks for weights in block.T)
-    drawn = (np.repeat(np.arange(len(codes)), count) for count in times)
-    return np.array([metric(scores[rows], truth[rows]) for rows in drawn])
+    scores = columns[:, 0]
+    truth = truth[:, 0]
+    values = []
+    for block in draws(count, replicates, seed, max(1, CHUNK // max(count, 1))):
+        for weights in block.T:
+            times = weights[codes].astype(np.int64)
+            rows = np.repeat(np.arange(len(codes)), times)
+            values.append(metric(scores[rows], truth[rows]))
+    return np.array(values)
 
 
 def prepared(scores, labels, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """(scores (m, K), labels (m, K), group codes (m,), number of groups) of the rows with at least
     one label."""
-    columns, truth = np.asarray(scores), np.asarray(labels)
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    truth = truth[:, None] if truth.ndim == 1 else truth
-    if len(truth) != len(columns) or truth.shape[1] not in (1, columns.shape[1]):
-        raise ValueError(
-            f"scores of shape {np.shape(scores)} and labels of shape {np.shape(labels)} do not fit"
-        )
-    truth = np.broadcast_to(truth, columns.shape)
+    columns, truth = as_columns(np.asarray(scores), np.asarray(labels))
+    # Before rows are left out, so that an error names the caller's row.
     for column, label in zip(columns.T, truth.T):
-        checked(column, label)  # here, so that an error names the caller's row
+        checked(column, label)
     codes = group_codes(groups, len(columns))
     if truth.dtype.kind in "fO":
         known = ~np.isnan(truth.astype(np.float64)).all(axis=1)
-        columns, truth, codes = columns[known], truth[known], codes[known]
+        columns = columns[known]
+        truth = truth[known]
+        codes = codes[known]
     kept, codes = np.unique(codes, return_inverse=True)
     return columns, truth, codes, len(kept)
+
+
+def as_columns(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) or (n, K) -> (n, K) scores and labels; one column of labels stands for all K."""
+    columns = scores[:, None] if scores.ndim == 1 else scores
+    truth = labels[:, None] if labels.ndim == 1 else labels
+    if len(truth) != len(columns) or truth.shape[1] not in (1, columns.shape[1]):
+        raise ValueError(
+            f"scores of shape {scores.shape} and labels of shape {labels.shape} do not fit"
+        )
+    return columns, np.broadcast_to(truth, columns.shape)
 
 
 def percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
@@ -184,11 +202,13 @@ def auc_difference(
     """
     truth = np.asarray(labels)
     difference = mean_auc(first, truth) - mean_auc(second, truth)
-    replicate = bootstrap_aucs(first, truth, groups, replicates, seed) - bootstrap_aucs(
-        second, truth, groups, replicates, seed
-    )
-    replicate = replicate if replicate.ndim == 1 else replicate.mean(axis=1)
-    return difference, *percentiles(replicate, level), two_sided(replicate)
+    # The same seed draws the same groups for both.
+    of_first = bootstrap_aucs(first, truth, groups, replicates, seed)
+    of_second = bootstrap_aucs(second, truth, groups, replicates, seed)
+    differences = of_first - of_second
+    if differences.ndim == 2:
+        differences = differences.mean(axis=1)
+    return difference, *percentiles(differences, level), two_sided(differences)
 
 
 def two_sided(differences: np.ndarray) -> float:
@@ -196,25 +216,20 @@ def two_sided(differences: np.ndarray) -> float:
     differences = differences[~np.isnan(differences)]
     if not len(differences):
         return float("nan")
-    tolerance = 1e-12  # two equal rankings differ by rounding only
-    side = int(
-        min(np.count_nonzero(differences <= tolerance), np.count_nonzero(differences >= -tolerance))
-    )
-    return min(1.0, 2 * (1 + side) / (1 + len(differences)))
+    # Two equal rankings differ by rounding only.
+    tolerance = 1e-12
+    at_most = np.count_nonzero(differences <= tolerance)
+    at_least = np.count_nonzero(differences >= -tolerance)
+    smaller = int(min(at_most, at_least))
+    return min(1.0, 2 * (1 + smaller) / (1 + len(differences)))
 
 
 def mean_auc(scores, labels) -> float:
     """Mean over columns of their AUCs: scores (n, K), labels (n, K) or (n,); plain AUC for (n,).
     NaN when a column has one class only."""
-    columns, truth = np.asarray(scores), np.asarray(labels)
-    if columns.ndim == 1:
-        return auc(columns, truth)
-    truth = truth[:, None] if truth.ndim == 1 else truth
-    if len(truth) != len(columns) or truth.shape[1] not in (1, columns.shape[1]):
-        raise ValueError(
-            f"scores of shape {columns.shape} and labels of shape {truth.shape} do not fit"
-        )
-    truth = np.broadcast_to(truth, columns.shape)
+    if np.ndim(scores) == 1:
+        return auc(scores, labels)
+    columns, truth = as_columns(np.asarray(scores), np.asarray(labels))
     return float(np.mean([auc(column, label) for column, label in zip(columns.T, truth.T)]))
 
 
@@ -232,20 +247,26 @@ def permutation_test(
         scores, positive, negative = checked(scores, labels)
         known = positive | negative
         ranks.append(midranks(scores[known]))
-    positive, codes = positive[known], group_codes(groups, len(known))[known]
-    generator, size = np.random.default_rng(seed), int(codes.max(initial=0)) + 1
+    positive = positive[known]
+    codes = group_codes(groups, len(known))[known]
 
     def difference(swap: np.ndarray) -> float:
-        one, other = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
-        return auc_of_classes(one[positive], one[~positive]) - auc_of_classes(
-            other[positive], other[~positive]
-        )
+        """AUC of the first minus that of the second, the ranks exchanged where `swap` is True."""
+        one = np.where(swap, ranks[1], ranks[0])
+        other = np.where(swap, ranks[0], ranks[1])
+        of_one = auc_of_classes(one[positive], one[~positive])
+        return of_one - auc_of_classes(other[positive], other[~positive])
 
     observed = abs(difference(np.zeros(len(codes), bool)))
     if np.isnan(observed):
         return float("nan")
-    swaps = (generator.random(size)[codes] < 0.5 for _ in range(permutations))
-    as_large = sum(bool(abs(difference(swap)) >= observed - 1e-12) for swap in swaps)
+    generator = np.random.default_rng(seed)
+    size = int(codes.max(initial=0)) + 1
+    as_large = 0
+    for _ in range(permutations):
+        swap = generator.random(size)[codes] < 0.5
+        # 1e-12: arrangements that are equal differ by rounding only.
+        as_large += bool(abs(difference(swap)) >= observed - 1e-12)
     return (1 + as_large) / (1 + permutations)
 
 
@@ -276,14 +297,20 @@ def roc_band(
     scores, positive, negative = checked(columns[:, 0], truth[:, 0])
     if not positive.any() or not negative.any():
         return grid, np.full(len(grid), np.nan), np.full(len(grid), np.nan)
+
+    # Sorted once; a replicate only changes how often each row counts.
     order = np.argsort(-scores.astype(np.float64), kind="stable")
-    ordered, positive, codes = scores[order], positive[order], codes[order]
+    ordered = scores[order]
+    positive = positive[order]
+    codes = codes[order]
     last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
     curves = []
     for block in draws(count, replicates, seed, max(1, CHUNK // len(codes))):
-        curves += [read_curve(weights[codes], positive, last, grid) for weights in block.T]
-    curves = np.array([curve for curve in curves if curve is not None])
-    low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        for weights in block.T:
+            curve = read_curve(weights[codes], positive, last, grid)
+            if curve is not None:
+                curves.append(curve)
+    low, high = np.quantile(np.array(curves), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return grid, low, high
 
 
@@ -296,11 +323,12 @@ def read_curve(
     false_positives = np.cumsum(weights)[last] - true_positives
     if not true_positives[-1] or not false_positives[-1]:
         return None
-    x, y = (np.append(0, counts) / counts[-1] for counts in (false_positives, true_positives))
-    end = (
-        np.searchsorted(x, grid, "right") - 1
-    )  # at or left of the grid value: the upper end of a vertical piece
+    x = np.append(0, false_positives) / false_positives[-1]
+    y = np.append(0, true_positives) / true_positives[-1]
+    # The point at or left of the grid value: the upper end of a vertical piece.
+    end = np.searchsorted(x, grid, "right") - 1
     after = np.minimum(end + 1, len(x) - 1)
+    # Between points a straight line; where x does not move, its slope is not used.
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(x[after] > x[end], (grid - x[end]) / (x[after] - x[end]), 0.0)
     return y[end] + share * (y[after] - y[end])

@@ -12,7 +12,8 @@ import numpy as np
 def checked(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(scores, positive, negative): scores as a flat array, and the boolean masks of the two
     classes; NaN labels are in neither."""
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores = np.asarray(scores)
+    labels = np.asarray(labels)
     if scores.dtype == object:
         scores = scores.astype(np.float64)
     if labels.dtype == object:
@@ -21,9 +22,12 @@ def checked(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         shapes = f"scores of shape {scores.shape} and labels of shape {labels.shape}"
         raise ValueError(f"{shapes} must be flat and equally long")
     if labels.dtype == bool:
-        positive, negative = labels, ~labels
+        positive = labels
+        negative = ~labels
     else:
-        positive, negative = labels == 1, labels == 0
+        positive = labels == 1
+        negative = labels == 0
+        # The usual case, no other label, is known by two counts.
         if np.count_nonzero(positive) + np.count_nonzero(negative) != len(labels):
             check_labels(labels, positive | negative)
     if scores.dtype.kind == "f" and np.isnan(scores).any():
@@ -33,7 +37,9 @@ def checked(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def check_labels(labels: np.ndarray, known: np.ndarray) -> None:
     """Raise for the first label that is neither 0, 1 nor NaN."""
-    wrong = ~known & ~np.isnan(labels) if labels.dtype.kind == "f" else ~known
+    wrong = ~known
+    if labels.dtype.kind == "f":
+        wrong &= ~np.isnan(labels)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(f"row {row}: the label {labels[row]} is not 0, 1 or NaN")
@@ -57,9 +63,9 @@ def auc(scores, labels) -> float:
     """
     scores, positive, negative = checked(scores, labels)
     # take(flatnonzero) is 6 times faster than a boolean index where the classes are mixed evenly.
-    return auc_of_classes(
-        scores.take(np.flatnonzero(positive)), scores.take(np.flatnonzero(negative))
-    )
+    of_positives = scores.take(np.flatnonzero(positive))
+    of_negatives = scores.take(np.flatnonzero(negative))
+    return auc_of_classes(of_positives, of_negatives)
 
 
 def auc_of_classes(positives: np.ndarray, negatives: np.ndarray) -> float:
@@ -70,7 +76,9 @@ def auc_of_classes(positives: np.ndarray, negatives: np.ndarray) -> float:
     """
     if not len(positives) or not len(negatives):
         return float("nan")
+    # Twice the pairs, so that a tied one, which counts 1/2, is an integer too.
     pairs = 2 * len(positives) * len(negatives)
+    # The rarer class is looked up in the other: fewer searches.
     if len(positives) <= len(negatives):
         return twice_below(np.sort(positives), np.sort(negatives)) / pairs
     return (pairs - twice_below(np.sort(negatives), np.sort(positives))) / pairs
@@ -80,10 +88,13 @@ def twice_below(keys: np.ndarray, others: np.ndarray) -> int:
     """Sum over the sorted keys of twice the number of sorted others below it, ties counting one."""
     below = others.searchsorted(keys, "left")
     tied = others[np.minimum(below, len(others) - 1)] == keys
+    twice = 2 * int(below.sum())
     tied_keys = keys[tied]
+    # The second search is for tied keys only, which most scores are not.
     if not len(tied_keys):
-        return 2 * int(below.sum())
-    return 2 * int(below.sum()) + int((others.searchsorted(tied_keys, "right") - below[tied]).sum())
+        return twice
+    ties = others.searchsorted(tied_keys, "right") - below[tied]
+    return twice + int(ties.sum())
 
 
 def roc_points(
@@ -97,31 +108,32 @@ def roc_points(
     """
     scores, positive, negative = checked(scores, labels)
     known = positive | negative
-    scores, positive = scores[known].astype(np.float64), positive[known]
+    scores = scores[known].astype(np.float64)
+    positive = positive[known]
     if positive.all() or not positive.any():
         raise ValueError(
             f"{np.count_nonzero(positive)} positives in {len(positive)} rows: a curve needs both "
             "classes"
         )
+
+    # A point per distinct score, at its last row: the rows down to it count as positive.
     order = np.argsort(-scores, kind="stable")
     scores = scores[order]
-    last = np.append(
-        np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1
-    )  # the last row of each distinct score
+    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
     true_positives = np.cumsum(positive[order])[last]
     false_positives = 1 + last - true_positives
+
+    # Both ends, and the points where the curve turns.
     if drop_collinear and len(last) > 2:
         corner = (np.diff(false_positives, 2) != 0) | (np.diff(true_positives, 2) != 0)
         kept = np.flatnonzero(np.concatenate([[True], corner, [True]]))
-        last, true_positives, false_positives = (
-            last[kept],
-            true_positives[kept],
-            false_positives[kept],
-        )
-    rates = (
-        np.concatenate([[0], counts]) / counts[-1] for counts in (false_positives, true_positives)
-    )
-    return *rates, np.concatenate([[np.inf], scores[last]])
+        last = last[kept]
+        true_positives = true_positives[kept]
+        false_positives = false_positives[kept]
+
+    false_positive_rate = np.concatenate([[0], false_positives]) / false_positives[-1]
+    true_positive_rate = np.concatenate([[0], true_positives]) / true_positives[-1]
+    return false_positive_rate, true_positive_rate, np.concatenate([[np.inf], scores[last]])
 
 
 def readers_below_curve(scores, labels, points) -> int:
@@ -140,6 +152,7 @@ def readers_below_curve(scores, labels, points) -> int:
             raise ValueError(
                 f"reader (specificity {specificity}, sensitivity {sensitivity}) is outside [0, 1]"
             )
+        # Index -1 where the first point is meant already, as in the organiser's program.
         first = int(np.argmax(false_positive >= 1 - specificity))
         count += bool(true_positive[first - 1] >= sensitivity)
     return count
@@ -155,10 +168,9 @@ def reader_point(calls, labels) -> tuple[float, float]:
         raise ValueError(f"row {row}: the reader's call {calls[row]} is not 0 or 1")
     if not positive.any() or not negative.any():
         raise ValueError("a reader's point needs both classes")
-    return (
-        float(np.count_nonzero(negative & (calls == 0)) / np.count_nonzero(negative)),
-        float(np.count_nonzero(positive & (calls == 1)) / np.count_nonzero(positive)),
-    )
+    specificity = np.count_nonzero(negative & (calls == 0)) / np.count_nonzero(negative)
+    sensitivity = np.count_nonzero(positive & (calls == 1)) / np.count_nonzero(positive)
+    return float(specificity), float(sensitivity)
 
 
 def partial_auc(scores, labels, min_tpr: float = 0.8) -> float:
@@ -174,26 +186,30 @@ def partial_auc(scores, labels, min_tpr: float = 0.8) -> float:
     scores, positive, negative = checked(scores, labels)
     if not positive.any() or not negative.any():
         return float("nan")
-    false_positive, true_positive, _ = roc_points(
-        scores, np.where(positive, 1.0, np.where(negative, 0.0, np.nan))
-    )
+    known_labels = np.where(positive, 1.0, np.where(negative, 0.0, np.nan))
+    false_positive, true_positive, _ = roc_points(scores, known_labels)
     # Mirrored, the curve is specificity over false negative rate, and the area is where that rate
     # is <= 1 - min_tpr.
-    missed, specificity = (1 - true_positive)[::-1], (1 - false_positive)[::-1]
+    missed = (1 - true_positive)[::-1]
+    specificity = (1 - false_positive)[::-1]
     limit = 1 - min_tpr
     inside = np.searchsorted(missed, limit, "right")
+    at_limit = np.interp(limit, missed[inside - 1 :], specificity[inside - 1 :])
     x = np.append(missed[:inside], limit)
-    y = np.append(
-        specificity[:inside], np.interp(limit, missed[inside - 1 :], specificity[inside - 1 :])
-    )
+    y = np.append(specificity[:inside], at_limit)
     return float(np.trapezoid(y, x))
 
 
 def auc_or_nan(scores: np.ndarray, labels: np.ndarray) -> float:
-    """AUC of one label on the buffer, NaN until both classes are in it."""
+    """AUC of one label, soft labels counting as positive above 1/2; NaN with one class only.
+
+    scores, labels: (n,); rows whose label is NaN are left out.
+    """
     known = ~np.isnan(labels)
-    hard = labels[known] > 0.5
-    return auc(scores[known], hard) if 0 < hard.sum() < hard.size else float("nan")
+    positive = labels[known] > 0.5
+    if not 0 < positive.sum() < positive.size:
+        return float("nan")
+    return auc(scores[known], positive)
 
 
 def classes(truth: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""A timm backbone under one linear classifier, uint8 pictures in, float32 scores out.
+"""The image network: a timm backbone under one linear classifier, uint8 images in, float32 scores
+out; and its weights files.
 
 Weights are safetensors files whose header holds the run, the labels, the resize specification, and
 what made them; nothing is unpickled.
@@ -51,19 +52,19 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features, labels)
         cfg = backbone.pretrained_cfg
-        mean, std = (
-            torch.tensor(cfg.get("mean", (0.5,) * 3)),
-            torch.tensor(cfg.get("std", (0.5,) * 3)),
-        )
+        mean = torch.tensor(cfg.get("mean", (0.5,) * 3))
+        std = torch.tensor(cfg.get("std", (0.5,) * 3))
+        # In units of uint8 images; not saved, since the backbone's name implies them.
         self.register_buffer("mean", (255 * mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", (255 * std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (B, S, S, 1 or 3) -> float32 scores (B, K); the classifier is float32 whatever
         autocast says."""
         # A (B, H, W, C) batch seen as (B, C, H, W) is channels_last in memory already: no copy.
-        x = pictures.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1)
+        x = images.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1)
         features = self.backbone((x - self.mean).div_(self.std))
+        # Half-precision scores would tie, and ties count 1/2 in the AUC.
         with torch.autocast(features.device.type, enabled=False):
             return self.classifier(self.dropout(features.float()))
 
@@ -78,10 +79,9 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
     timm = import_timm()
     weights = weights or run.weights
     if not timm.is_model(run.network):
-        close = (
-            ", ".join(timm.list_models(f"*{run.network.split('.')[0]}*")[:5])
-            or "see timm.list_models()"
-        )
+        architecture = run.network.split(".")[0]
+        similar = timm.list_models(f"*{architecture}*")[:5]
+        close = ", ".join(similar) or "see timm.list_models()"
         raise UserError(f"run {run.name}: timm knows no network {run.network!r}; near it: {close}")
     if weights == "imagenet":
         backbone = imagenet_backbone(timm, run)
@@ -104,8 +104,8 @@ def imagenet_backbone(timm, run: Run) -> nn.Module:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"run {run.name}: weights='imagenet' of {run.network} cannot be had "
-            f"({type(error).__name__}: "
-            f"{reason}); give weights='path.safetensors', or 'random' to start from nothing"
+            f"({type(error).__name__}: {reason}); give weights='path.safetensors', or 'random' to "
+            "start from nothing"
         ) from None
 
 
@@ -113,12 +113,10 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     """Fill a backbone from a local safetensors file, leaving out that file's own classifier."""
     tensors = read_tensors(path)
     head = backbone.pretrained_cfg.get("classifier", "classifier")
+    # A few networks (distilled ones) have two classifiers.
     heads = (head,) if isinstance(head, str) else tuple(head)
-    tensors = {
-        name: value
-        for name, value in tensors.items()
-        if not name.startswith(tuple(f"{h}." for h in heads))
-    }
+    prefixes = tuple(f"{name}." for name in heads)
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(prefixes)}
     wrong = backbone.load_state_dict(tensors, strict=False)
     if wrong.missing_keys or wrong.unexpected_keys:
         raise UserError(
@@ -128,7 +126,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
 
 
 def check_size(network: Network, run: Run) -> None:
-    """Pass one picture through, so that a size the network does not take is an error before any
+    """Pass one image through, so that a size the network does not take is an error before any
     training."""
     training = network.training
     network.eval()
@@ -154,9 +152,8 @@ def restart_classifier(network: Network, seed: int) -> None:
 def save_weights(path: Path, network: nn.Module, header: dict) -> None:
     """Write all weights and buffers as one safetensors file with `header` (JSON values). UserError
     on a full disk."""
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
-    }
+    state = network.state_dict()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     try:
         with atomic(path) as temporary:
             save_file(tensors, temporary)
@@ -186,4 +183,5 @@ def load_weights(path: Path, run: Run, labels: Sequence[str]) -> Network:
 
 def parameter_count(network: nn.Module) -> int:
     """How many numbers are trained."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return sum(parameter.numel() for parameter in trained)

@@ -1,5 +1,5 @@
-"""The network on patient columns: two hidden layers, 256 and 128 in the paper; weights carry its
-encoder."""
+"""The network on patient columns: two hidden layers, 256 and 128 in the paper; the header of its
+weights file holds the encoder of the columns."""
 
 from pathlib import Path
 
@@ -43,7 +43,9 @@ class Blended(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         columns, q = inputs.tensor_split([self.patients.layers[0].in_features], dim=1)
-        return torch.logit(0.5 * torch.sigmoid(self.patients(columns)) + 0.5 * q, eps=1e-6)
+        p = torch.sigmoid(self.patients(columns))
+        # eps keeps the logit finite where the mean rounds to 0 or 1.
+        return torch.logit(0.5 * p + 0.5 * q, eps=1e-6)
 
 
 class Columns(torch.utils.data.Dataset):
@@ -62,15 +64,15 @@ def load_patient_network(path: Path) -> tuple[PatientNetwork, dict]:
     "labels")."""
     header = read_weights_header(path)
     check_data(path)
-    network = PatientNetwork(
-        width(header["encoder"]), tuple(header["hidden"]), len(header["labels"])
-    )
+    columns = width(header["encoder"])
+    network = PatientNetwork(columns, tuple(header["hidden"]), len(header["labels"]))
     network.load_state_dict(read_tensors(path))
     return network.eval(), header
 
 
 @torch.inference_mode()
 def score_patients(network: PatientNetwork, rows: pd.DataFrame, encoder: dict) -> np.ndarray:
-    """float64 (N, K) scores in [0, 1], computed on the CPU row by row alike whatever the number of
+    """float64 (N, K) scores in [0, 1], computed on the CPU, each row alike whatever the number of
     rows."""
-    return sigmoid(network.cpu()(torch.from_numpy(encode_columns(rows, encoder))).numpy())
+    columns = torch.from_numpy(encode_columns(rows, encoder))
+    return sigmoid(network.cpu()(columns).numpy())

@@ -9,35 +9,34 @@ import pandas as pd
 from pipeline.core.config.task import Task
 from pipeline.core.runtime.errors import UserError
 
-Encoder = Mapping[
-    str, Mapping
-]  # {"numeric": {name: [mean, deviation]}, "categorical": {name: [value, ...]}}, as JSON
+# {"numeric": {name: [mean, deviation]}, "categorical": {name: [value, ...]}}, as JSON.
+Encoder = Mapping[str, Mapping]
 
 
 def fit_encoder(rows: pd.DataFrame, task: Task) -> dict:
     """Means, deviations and categories of the training rows alone."""
     for column in (*task.numeric, *task.categorical):
         if column not in rows.columns:
-            there = ", ".join(rows.columns)
+            known = ", ".join(rows.columns)
             raise UserError(
-                f"images.csv: the patient column {column!r} is missing; there are {there}"
+                f"images.csv: the patient column {column!r} is missing; there are {known}"
             )
-    numbers = {name: rows[name].astype(float) for name in task.numeric}
-    return {
-        "numeric": {
-            name: [float(x.mean()) if x.notna().any() else 0.0, spread(x)]
-            for name, x in numbers.items()
-        },
-        "categorical": {
-            name: sorted(rows[name].dropna().astype(str).unique()) for name in task.categorical
-        },
-    }
+    numeric = {}
+    for name in task.numeric:
+        values = rows[name].astype(float)
+        mean = float(values.mean()) if values.notna().any() else 0.0
+        numeric[name] = [mean, spread(values)]
+    categorical = {}
+    for name in task.categorical:
+        categorical[name] = sorted(rows[name].dropna().astype(str).unique())
+    return {"numeric": numeric, "categorical": categorical}
 
 
 def spread(values: pd.Series) -> float:
     """The standard deviation, or 1 for a constant column, whose rounding errors would else be blown
     up to noise."""
-    deviation, size = float(values.std(ddof=0)), float(values.abs().max())
+    deviation = float(values.std(ddof=0))
+    size = float(values.abs().max())
     return deviation if deviation > 1e-6 * size else 1.0
 
 
@@ -52,27 +51,26 @@ def encode_columns(rows: pd.DataFrame, encoder: Encoder) -> np.ndarray:
     parts = []
     for name, (mean, deviation) in encoder["numeric"].items():
         x = pd.to_numeric(rows.get(name, blank), errors="coerce").to_numpy(np.float64)
-        parts += [
-            np.nan_to_num((x - mean) / (deviation if deviation == deviation else 1.0)),
-            np.isnan(x),
-        ]
+        # The deviation of a column that training had no value of is NaN.
+        if deviation != deviation:
+            deviation = 1.0
+        # A missing value becomes 0, the mean.
+        parts += [np.nan_to_num((x - mean) / deviation), np.isnan(x)]
     for name, known in encoder["categorical"].items():
         values = rows.get(name, blank)
-        parts += [values.isna().to_numpy(), *(one_hot(values, known).T)]
-    return (
-        np.stack(parts, axis=1).astype(np.float32)
-        if parts
-        else np.zeros((len(rows), 0), np.float32)
-    )
+        parts += [values.isna().to_numpy(), *one_hot(values, known).T]
+    if not parts:
+        return np.zeros((len(rows), 0), np.float32)
+    return np.stack(parts, axis=1).astype(np.float32)
 
 
 def one_hot(values: pd.Series, known: Sequence[str]) -> np.ndarray:
-    """bool (N, len(known))."""
-    return values.astype(str).to_numpy(object)[:, None] == np.array(list(known), object)[None, :]
+    """bool (N, len(known)): which of the known categories each value is."""
+    texts = values.astype(str).to_numpy(object)
+    return texts[:, None] == np.array(list(known), object)[None, :]
 
 
 def width(encoder: Encoder) -> int:
     """The number of columns that `encode_columns` makes."""
-    return 2 * len(encoder["numeric"]) + sum(
-        1 + len(known) for known in encoder["categorical"].values()
-    )
+    categories = encoder["categorical"].values()
+    return 2 * len(encoder["numeric"]) + sum(1 + len(known) for known in categories)

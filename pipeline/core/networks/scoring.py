@@ -1,4 +1,4 @@
-"""Scores of pictures under test-time views: each picture decoded once, its views batched, every
+"""Scores of images under test-time views: each image decoded once, its views batched, every
 process a share."""
 
 from collections.abc import Callable
@@ -12,9 +12,8 @@ from tqdm import tqdm
 from pipeline.core.images.batches import ViewBatches, loader
 from pipeline.core.runtime.device import autocast, device, is_main, world
 
-PICTURES = (
-    64  # views in a batch: enough to fill the device at 224 px, and 150 MB of float32 input at 768
-)
+# Enough to fill the device at 224 px, and 450 MB of float32 input at 768.
+VIEWS_IN_BATCH = 64
 
 
 @torch.inference_mode()
@@ -26,45 +25,45 @@ def score_views(
     dtype: torch.dtype,
     workers: int,
     title: str = "",
-    pictures: int = PICTURES,
+    views_in_batch: int = VIEWS_IN_BATCH,
 ) -> np.ndarray:
-    """float32 scores (count, V, K) of `count` pictures in order, in every process.
+    """float32 scores (count, V, K) of `count` images in order, in every process.
 
-    read(index) gives a picture as uint8 (S, S, C); `matrices` are the views of
-    `images.view_matrices`. The network is left in eval mode. A `title` shows progress; `pictures`
-    is the number of views in a batch.
+    read(index) gives an image as uint8 (S, S, C); `matrices` are the V views of
+    `images.views.view_matrices`; `workers` the loader processes. The network is left in eval mode.
+    A `title` shows progress. A batch holds all views of its images, `views_in_batch` or less unless
+    one image has more.
     """
     rank, processes = world()
+    views = len(matrices)
     network.to(device()).eval()
-    mine, images = np.arange(count)[rank::processes], max(1, pictures // len(matrices))
+
+    # Every process takes each processes-th image.
+    mine = np.arange(count)[rank::processes]
+    images = max(1, views_in_batch // views)
     keys = [mine[start : start + images] for start in range(0, len(mine), images)]
     batches = loader(ViewBatches(read, matrices), keys, workers, device().type == "cuda")
-    made = []
+    parts = [np.empty((0, views, network.classifier.out_features), np.float32)]
+    shown = bool(title) and is_main()
     with tqdm(
-        total=len(mine),
-        unit="image",
-        desc=title,
-        disable=not (title and is_main()),
-        dynamic_ncols=True,
+        total=len(mine), unit="image", desc=title, disable=not shown, dynamic_ncols=True
     ) as bar:
         for batch, indices in batches:
             with autocast(dtype):
                 scores = network(batch.to(device(), non_blocking=True))
-            made.append(scores.float().cpu().numpy().reshape(len(indices), len(matrices), -1))
+            parts.append(scores.float().cpu().numpy().reshape(len(indices), views, -1))
             bar.update(len(indices))
-    return in_order(made, count, len(matrices), network)
+    return in_order(np.concatenate(parts), count)
 
 
-def in_order(made: list[np.ndarray], count: int, views: int, network: nn.Module) -> np.ndarray:
-    """The shares of all processes as one array in the pictures' order."""
+def in_order(mine: np.ndarray, count: int) -> np.ndarray:
+    """The shares (n, V, K) of all processes as one array (count, V, K) in the images' order."""
     processes = world()[1]
-    labels = network.classifier.out_features
-    mine = np.concatenate(made) if made else np.empty((0, views, labels), np.float32)
     if processes == 1:
         return mine
     shares: list = [None] * processes
     dist.all_gather_object(shares, mine)
-    scores = np.empty((count, views, labels), np.float32)
+    scores = np.empty((count, *mine.shape[1:]), np.float32)
     for share, part in enumerate(shares):
         scores[share::processes] = part
     return scores
@@ -72,6 +71,7 @@ def in_order(made: list[np.ndarray], count: int, views: int, network: nn.Module)
 
 def sigmoid(scores: np.ndarray) -> np.ndarray:
     """Scores as values in [0, 1], float64 so that large ones stay apart; what every prediction file
-    holds."""
+    holds. Of the shape of the scores."""
+    # exp of -|score| never overflows: 1 / (1 + exp(-s)) for s >= 0, exp(s) / (1 + exp(s)) below.
     small = np.exp(-np.abs(scores.astype(np.float64)))
     return np.where(scores >= 0, 1.0, small) / (1 + small)

@@ -1,10 +1,12 @@
-"""One job, one process: an atomic claim per artifact, on a disk that several machines may share.
+"""Claims: of several processes, each artifact is made by one, on a disk that several machines may
+share.
 
-The claim is a file made with O_EXCL that its owner touches every few seconds. A watcher calls it
-stale when it has not changed for `STALE` seconds by the watcher's own clock (clocks of two machines
-are never compared), or at once when its owner ran on this machine and is gone. It is taken over by
-renaming it away, which one watcher can do; should a new owner appear between a watcher's last look
-and its rename (microseconds), the work is done twice, with equal results.
+A claim is a file beside the artifact, made with O_EXCL, that its owner touches every few seconds. A
+watcher calls it stale when it has not changed for `STALE` seconds by the watcher's own clock
+(clocks of two machines are never compared), or at once when its owner ran on this machine and is
+gone. It is taken over by renaming it away, which only one watcher can do; should a new owner appear
+between a watcher's last look and its rename (microseconds), the work is done twice, with equal
+results.
 """
 
 import json
@@ -18,17 +20,20 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-BEAT, STALE, POLL = 5.0, 60.0, 0.5  # seconds
+BEAT = 5.0  # seconds between an owner's touches
+STALE = 60.0  # seconds without a touch, twelve missed ones, after which a claim is stale
+POLL = 0.5  # seconds between a watcher's looks
 
 
 def claim_path(artifact: Path) -> Path:
-    """The claim that stands beside an artifact while it is made."""
+    """The claim that exists beside an artifact while it is made."""
     return artifact.with_name(f".{artifact.name}.claim")
 
 
 def process_start(pid: int) -> str | None:
     """When a process of this machine started, in kernel ticks; None when it is gone or the system
     does not say."""
+    # Field 22 of /proc/<pid>/stat; the process's name before it may hold spaces and brackets.
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):
@@ -38,12 +43,14 @@ def process_start(pid: int) -> str | None:
 def machine() -> str:
     """This machine, this boot of it, and the container's own process ids: a process id means
     nothing elsewhere."""
-    boot, ids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    known = [
-        boot.read_text().strip() if boot.exists() else "",
-        str(ids.readlink()) if ids.is_symlink() else "",
-    ]
-    return " ".join([socket.gethostname(), *filter(None, known)])
+    parts = [socket.gethostname()]
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.exists():
+        parts.append(boot.read_text().strip())
+    ids = Path("/proc/self/ns/pid")
+    if ids.is_symlink():
+        parts.append(str(ids.readlink()))
+    return " ".join(part for part in parts if part)
 
 
 def try_claim(path: Path) -> bool:
@@ -60,22 +67,24 @@ def try_claim(path: Path) -> bool:
 
 
 def owner_is_gone(path: Path) -> bool:
-    """True when the owner ran on this machine and its process is no more."""
+    """True when the owner ran on this machine and its process is gone."""
     try:
         owner = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
-        return False  # just made or just gone: look again later
+        # Just made or just gone: look again later.
+        return False
+    # A new process may have the old one's id, but not its start time.
     return owner["machine"] == machine() and process_start(owner["pid"]) != owner["started"]
 
 
 def take_over(path: Path, seen: tuple[int, int] | None) -> None:
     """Move away the claim that was `seen` stale; of several watchers one succeeds, for the others
     it is gone."""
-    grave = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    expired = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
         if stamp(path) == seen:
-            path.rename(grave)
-            grave.unlink()
+            path.rename(expired)
+            expired.unlink()
 
 
 @contextmanager
@@ -101,7 +110,7 @@ def beating(path: Path) -> Iterator[None]:
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
-    """What a heartbeat changes, None when there is no claim."""
+    """What a touch changes (time in ns, and the file's number); None when there is no claim."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -115,7 +124,7 @@ class Watch:
 
     seen: tuple[int, int] | None = None
     since: float = 0.0
-    said: bool = False
+    reported: bool = False
 
 
 def acquire(artifact: Path, watch: Watch) -> bool:
@@ -125,19 +134,20 @@ def acquire(artifact: Path, watch: Watch) -> bool:
         return True
     now = stamp(path)
     if now != watch.seen:
-        watch.seen, watch.since = now, time.monotonic()
+        watch.seen = now
+        watch.since = time.monotonic()
     if owner_is_gone(path) or time.monotonic() - watch.since > STALE:
         print(f"{path}: its owner is gone; taking over", flush=True)
         take_over(path, now)
-    elif not watch.said:
+    elif not watch.reported:
         print(f"{artifact}: another process is making it", flush=True)
-        watch.said = True
+        watch.reported = True
     return False
 
 
 def unfinished(artifacts: list[Path]) -> Iterator[Path]:
     """Yield each artifact that this process is to make now, holding its claim meanwhile, until all
-    of them stand.
+    of them exist.
 
     What another process makes is left to it and waited for at the end; should it die, its work
     comes here.
@@ -153,15 +163,15 @@ def attempts(artifacts: list[Path]) -> Iterator[Path | None]:
     waits POLL."""
     watches = {path: Watch() for path in artifacts}
     while waiting := [path for path in artifacts if not path.exists()]:
-        made = False
+        worked = False
         for path in waiting:
-            if not path.exists() and acquire(path, watches[path]):
-                with beating(claim_path(path)):
-                    if (
-                        not path.exists()
-                    ):  # its maker may have finished between the look and the claim
-                        yield path
-                        made = True
-        if not made:
+            if path.exists() or not acquire(path, watches[path]):
+                continue
+            with beating(claim_path(path)):
+                # Another process may have finished it between the look and the claim.
+                if not path.exists():
+                    yield path
+                    worked = True
+        if not worked:
             yield None
             time.sleep(POLL)

@@ -1,9 +1,9 @@
-"""The command line that all stages share: one parser, one way to fail.
+"""The command line that all stages share: one parser, one way to fail, stop signals, time limits.
 
     if __name__ == "__main__":
         run_stage(main, stage_parser(__doc__))
 
-Exit status: 0 when the whole artifact stands; 2 for a mistake of the user's, told in one line on
+Exit status: 0 when the whole artifact exists; 2 for a mistake of the user's, printed as one line on
 stderr; 75 when a time limit stopped the stage and running it again continues; 130 after Ctrl-C.
 """
 
@@ -22,6 +22,7 @@ EXIT_USER_ERROR = 2
 EXIT_TIME_LIMIT = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 EXIT_INTERRUPTED = 130
 
+# TIME_LIMIT counts from here: the start of the process, but for its first imports.
 STARTED = time.monotonic()
 
 
@@ -61,11 +62,8 @@ def one_line_warning(message: Warning, *_: object) -> None:
 
 def fail(reason: object, status: int) -> int:
     """Print the reason as one line and return the exit status."""
-    print(
-        "error:" if status == EXIT_USER_ERROR else "stopped:",
-        " ".join(str(reason).split()),
-        file=sys.stderr,
-    )
+    kind = "error:" if status == EXIT_USER_ERROR else "stopped:"
+    print(kind, " ".join(str(reason).split()), file=sys.stderr)
     return status
 
 
@@ -95,12 +93,15 @@ def seconds(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hms]?)", text.strip())
     if not match:
-        raise UserError(f"TIME_LIMIT={text!r} is no duration: write 8.5h, 30m or 90s")
-    return float(match[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[match[2]]
+        raise UserError(f"TIME_LIMIT={text!r} is not a duration: write 8.5h, 30m or 90s")
+    number, unit = match.groups()
+    return float(number) * {"h": 3600, "m": 60, "s": 1, "": 1}[unit]
 
 
 def time_left() -> float:
     """Seconds until TIME_LIMIT (counted from the start of this process), infinite when none is
     set."""
     limit = os.environ.get("TIME_LIMIT")
-    return seconds(limit) - (time.monotonic() - STARTED) if limit else float("inf")
+    if not limit:
+        return float("inf")
+    return seconds(limit) - (time.monotonic() - STARTED)

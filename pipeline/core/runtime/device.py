@@ -1,5 +1,4 @@
-"""The machine's abilities: device, processes, precision, loader processes. Chosen once, said in the
-log."""
+"""What the machine offers: device, process group, loader processes, precision."""
 
 import contextlib
 import os
@@ -15,18 +14,21 @@ from pipeline.core.runtime.errors import UserError
 
 def world() -> tuple[int, int]:
     """(rank, number of processes), (0, 1) outside torchrun."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    if not dist.is_initialized():
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
 
 
 def start_processes() -> None:
     """Join the process group when torchrun started this process: nccl on GPUs, gloo on CPUs."""
-    if "LOCAL_RANK" in os.environ and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        # torchrun ends the others when one dies; this bounds how long they wait on one that hangs.
-        dist.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(minutes=10)
-        )
+    if "LOCAL_RANK" not in os.environ or dist.is_initialized():
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "nccl"
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # torchrun ends the others when one dies; this bounds how long they wait on one that hangs.
+    dist.init_process_group(backend, timeout=timedelta(minutes=10))
 
 
 def is_main() -> bool:
@@ -55,16 +57,17 @@ def from_main(value: object) -> object:
 
 def device() -> torch.device:
     """The GPU of this process when there is one, else the CPU."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def cores() -> int:
     """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Only Linux knows of a process that may use some of the machine's cores.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def loader_processes() -> int:
@@ -106,10 +109,10 @@ def out_of_memory_advice(network: nn.Module, batch_size: int) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        millions = sum(p.numel() for p in network.parameters()) / 1e6
+        millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+        reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"out of memory with a network of {millions:.0f} M parameters and "
-            f"batch_size={batch_size}: set "
-            "accumulate=2 (or more), checkpointing=True or precision='bf16' in the run "
-            f"({' '.join(str(error).split())[:120]})"
+            f"batch_size={batch_size}: set accumulate=2 (or more), checkpointing=True or "
+            f"precision='bf16' in the run ({reason})"
         ) from None

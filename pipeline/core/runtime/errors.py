@@ -2,8 +2,8 @@
 
 
 class UserError(Exception):
-    """Something only the user can mend. The message is one line that names the file, row, column
-    and value."""
+    """A mistake that only the user can mend. The message is one line that names the file, row,
+    column and value."""
 
 
 class TimeLimitReached(Exception):

@@ -14,7 +14,9 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-OLDEST = {"torch": (2, 6), "timm": (1, 0), "pandas": (2, 2)}  # what the code is known to run on
+# The oldest versions that the code is known to run on.
+OLDEST = {"torch": (2, 6), "timm": (1, 0), "pandas": (2, 2)}
+# Other builds of a package that serve as well; two builds of cv2 must not be installed together.
 SAME = {
     "opencv-python-headless": (
         "opencv-python",
@@ -31,8 +33,8 @@ def requirements(text: str) -> dict[str, str]:
 
 
 def installed(name: str) -> str | None:
-    """ "name==version" of what is there under that name, or under another build's name; None when
-    it is not there."""
+    """What is installed under that name, or another build's, as "name==version"; None when it is
+    not there."""
     for candidate in (name, *SAME.get(name, ())):
         try:
             return f"{candidate}=={version(candidate)}"
@@ -48,31 +50,32 @@ def too_old(pinned: str) -> bool:
 
 
 def main() -> None:
-    wanted = requirements(Path(sys.argv[1]).read_text())
-    there = {name: found for name in wanted if (found := installed(name))}
-    for found in there.values():
-        if too_old(found):
+    # What is here, and what is missing.
+    present: list[str] = []
+    missing: list[str] = []
+    for name, line in requirements(Path(sys.argv[1]).read_text()).items():
+        pinned = installed(name)
+        if pinned is None:
+            missing.append(line)
+        else:
+            present.append(pinned)
+    for pinned in present:
+        if too_old(pinned):
             sys.exit(
-                f"error: {found} is older than this code runs on; upgrade it, then run this again"
+                f"error: {pinned} is older than this code runs on; upgrade it, then run this again"
             )
-    missing = [line for name, line in wanted.items() if name not in there]
-    if there:
-        print("already here, left as they are:", ", ".join(there.values()))
-    if missing:
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-            constraints.write("\n".join(there.values()))
-            constraints.flush()
-            pip = [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "-q",
-                "-c",
-                constraints.name,
-            ]
-            sys.exit(subprocess.run([*pip, *missing]).returncode)
+    if present:
+        print("already here, left as they are:", ", ".join(present))
+    if not missing:
+        return
+
+    # pip, with what is here as constraints.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write("\n".join(present))
+        constraints.flush()
+        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+        done = subprocess.run([*pip, "-c", constraints.name, *missing])
+        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

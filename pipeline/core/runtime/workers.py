@@ -1,5 +1,5 @@
-"""A crew of processes that outlives its members: a task that kills or stalls its worker costs that
-task alone.
+"""A process pool that survives crashed or stalled workers: a task that kills or stalls its worker
+costs that task alone.
 
 concurrent.futures gives up on everything when one worker dies, and cannot end a call into C that
 never returns.
@@ -19,14 +19,10 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-DEPTH = (
-    2  # tasks handed to a worker: one in hand, one waiting, so that it never waits for the parent
-)
-MEMORY = (
-    4 << 30
-    # bytes a worker may allocate; beyond, Python sees a MemoryError rather than the machine a full
-    # memory
-)
+# Tasks handed to a worker: one in hand, one waiting, so that it never waits for the parent.
+DEPTH = 2
+# Bytes a worker may allocate; beyond, it sees a MemoryError rather than the machine a full memory.
+MEMORY = 4 << 30
 
 
 class WorkerDied(Exception):
@@ -35,7 +31,10 @@ class WorkerDied(Exception):
 
 @dataclass
 class Worker:
-    """A process, our end of its pipe, and the tasks it holds, oldest first."""
+    """A process, our end of its pipe, and the tasks it holds, oldest first.
+
+    since  when it began the oldest of them, by the monotonic clock
+    """
 
     process: BaseProcess
     pipe: Connection
@@ -44,41 +43,48 @@ class Worker:
 
 
 @contextmanager
-def crew_of(workers: int, work: Callable, *setup, limit: float = 120.0) -> Iterator[Callable]:
+def worker_pool(count: int, work: Callable, *setup, limit: float = 120.0) -> Iterator[Callable]:
     """Give a function run(tasks) that yields (task, work(task, *setup)) in the order tasks end,
-    over several processes.
+    over `count` processes.
 
     (task, WorkerDied) is yielded for a task that took its worker with it. work, setup and tasks are
     picklable; limit: seconds a task may take.
     """
-    crew = [start(work, setup) for _ in range(workers)]
+    workers = [start(work, setup) for _ in range(count)]
     try:
-        yield partial(run, crew, work, setup, limit)
+        yield partial(run, workers, work, setup, limit)
     finally:
-        for worker in crew:
+        for worker in workers:
             worker.process.kill()
             worker.process.join()
 
 
 def run(
-    crew: list[Worker], work: Callable, setup: tuple, limit: float, tasks: Iterable
+    workers: list[Worker], work: Callable, setup: tuple, limit: float, tasks: Iterable
 ) -> Iterator[tuple]:
-    """See `crew_of`."""
-    waiting, again = iter(tasks), deque()
+    """The results of `worker_pool`, which explains the arguments."""
+    waiting = iter(tasks)
+    again: deque = deque()
     while True:
-        for worker in crew:
+        # Every worker gets its tasks, those of dead workers first.
+        for worker in workers:
             feed(worker, waiting, again)
-        busy = [worker for worker in crew if worker.tasks]
+        busy = [worker for worker in workers if worker.tasks]
         if not busy:
             return
-        ready = set(wait([worker.pipe for worker in busy if not worker.pipe.closed], timeout=1.0))
-        for place, worker in enumerate(crew):
+
+        # Results, or a second without any, which is how often stalled workers are looked for.
+        open_pipes = [worker.pipe for worker in busy if not worker.pipe.closed]
+        ready = set(wait(open_pipes, timeout=1.0))
+        for place, worker in enumerate(workers):
             if worker.pipe in ready:
                 yield from collect(worker)
-            if worker.tasks and (worker.pipe.closed or time.monotonic() - worker.since > limit):
-                yield worker.tasks.popleft(), lost(worker, limit)
+            stalled = time.monotonic() - worker.since > limit
+            if worker.tasks and (worker.pipe.closed or stalled):
+                # The oldest task is the one it died of; the others are given out again.
+                yield worker.tasks.popleft(), end(worker, limit)
                 again.extend(worker.tasks)
-                crew[place] = start(work, setup)
+                workers[place] = start(work, setup)
 
 
 def feed(worker: Worker, waiting: Iterator, again: deque) -> None:
@@ -108,17 +114,17 @@ def collect(worker: Worker) -> Iterator[tuple]:
         worker.pipe.close()
 
 
-def lost(worker: Worker, limit: float) -> WorkerDied:
-    """End a worker; how it ended."""
+def end(worker: Worker, limit: float) -> WorkerDied:
+    """End a worker that stalled or died; returns how it ended."""
     if not worker.pipe.closed:
         worker.process.kill()
         worker.process.join()
         return WorkerDied(f"took more than {limit:.0f} s")
     worker.process.join()
     code = worker.process.exitcode
-    return WorkerDied(
-        f"the decoder died ({signal.Signals(-code).name if code and code < 0 else f'exit {code}'})"
-    )
+    # multiprocessing's exit code of a process that a signal ended is minus the signal.
+    how = signal.Signals(-code).name if code and code < 0 else f"exit {code}"
+    return WorkerDied(f"the decoder died ({how})")
 
 
 def start(work: Callable, setup: tuple) -> Worker:
@@ -133,12 +139,14 @@ def start(work: Callable, setup: tuple) -> Worker:
 
 
 def serve(work: Callable, setup: tuple, pipe: Connection, parents: Connection) -> None:
-    """A worker's life: a task, its result, the next, until the parent is gone. Ctrl-C is the
-    parent's business."""
-    parents.close()  # a fork has a copy, which would keep the pipe open after the parent's end
+    """What a worker process does: a task, its result, the next, until the parent is gone."""
+    # A fork has a copy of the parent's end, which would keep the pipe open after the parent's end.
+    parents.close()
+    # Ctrl-C reaches every process of the terminal; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, most))
     while True:
         try:
             pipe.send(work(pipe.recv(), *setup))
@@ -147,12 +155,14 @@ def serve(work: Callable, setup: tuple, pipe: Connection, parents: Connection) -
 
 
 def keep_memory() -> None:
-    """Let glibc reuse large blocks: to give each picture's 72 MB back takes as long as to decode it
+    """Let glibc reuse large blocks: to give each image's 72 MB back takes as long as to decode it
     (84, not 50 ms)."""
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        trim_threshold, mmap_max = -1, -4
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 256 << 20)
+        # Parameters of malloc.h: no block from mmap; up to 256 MiB at the heap's top are kept.
+        M_TRIM_THRESHOLD = -1
+        M_MMAP_MAX = -4
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)

@@ -1,42 +1,70 @@
 """Which images a step takes: a function of the seed and the epoch alone, so there is nothing to
 save or restore."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 
 from pipeline.core.runtime.errors import UserError
 
-if TYPE_CHECKING:
-    from pipeline.core.training.phase import Phase
-
 
 def fold_seed(target: str, phase: str, seed: int) -> int:
     """The seed of one phase of one fold: it depends on its own name only, not on which other folds
     run."""
-    return int(
-        np.random.SeedSequence([seed, crc32(f"{target} {phase}".encode())]).generate_state(1)[0]
-    )
+    # crc32 and not hash(), which differs from process to process.
+    name = crc32(f"{target} {phase}".encode())
+    return int(np.random.SeedSequence([seed, name]).generate_state(1)[0])
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Whole batches in an epoch (what is over is dropped, other images each epoch), at least
+    """Whole batches in an epoch (the remainder is dropped, other images each epoch), at least
     one."""
     return max(1, images // batch_size)
 
 
-def epoch_batches(phase: "Phase", epoch: int) -> list[np.ndarray]:
-    """The image indices of each global batch of an epoch, from (seed, epoch) alone."""
-    rng = np.random.default_rng((phase.seed, epoch))
-    order = rng.permutation(len(phase.targets))
-    steps = steps_per_epoch(len(order), phase.batch_size)
-    batches = [
-        order[step * phase.batch_size : (step + 1) * phase.batch_size] for step in range(steps)
-    ]
-    if phase.positives:
-        add_positives(batches, phase.targets.numpy(), phase.positives, rng)
-    return batches
+@dataclass(frozen=True, kw_only=True)
+class BatchOrder:
+    """The batches of a phase, all processes together.
+
+    targets     (N, K) labels of the training images; above 1/2 is positive, NaN is not
+    batch_size  images in a step of all processes
+    seed        of the phase
+    positives   at least so many of each label in a batch, 0 = plain shuffling
+    """
+
+    targets: np.ndarray
+    batch_size: int
+    epochs: int
+    seed: int
+    positives: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return steps_per_epoch(len(self.targets), self.batch_size)
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        """The image indices of each global batch of an epoch, from (seed, epoch) alone."""
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(len(self.targets))
+        batches = []
+        for step in range(self.steps_per_epoch):
+            batches.append(order[step * self.batch_size : (step + 1) * self.batch_size])
+        if self.positives:
+            add_positives(batches, self.targets, self.positives, rng)
+        return batches
+
+    def remaining_keys(self, step: int, rank: int, processes: int) -> list[tuple[int, np.ndarray]]:
+        """The loader's keys from `step` on: (epoch, the images of this process in that batch)."""
+        first_epoch, done = divmod(step, self.steps_per_epoch)
+        keys = []
+        for epoch in range(first_epoch, self.epochs):
+            batches = self.epoch_batches(epoch)
+            if epoch == first_epoch:
+                batches = batches[done:]
+            keys += [(epoch, batch[rank::processes]) for batch in batches]
+        return keys
 
 
 def add_positives(
@@ -49,7 +77,8 @@ def add_positives(
     UserError for a label that has none, and for a batch without room for them.
     """
     positive = targets > 0.5
-    for label in range(targets.shape[1]):
+    labels = targets.shape[1]
+    for label in range(labels):
         pool = rng.permutation(np.flatnonzero(positive[:, label]))
         if not len(pool):
             raise UserError(
@@ -58,26 +87,12 @@ def add_positives(
         taken = 0
         for batch in batches:
             missing = max(least - positive[batch, label].sum(), 0)
+            # Images without any positive label, so that no other label loses one.
             spare = np.flatnonzero(~positive[batch].any(axis=1))[:missing]
             if len(spare) < missing:
                 raise UserError(
                     f"positives={least}: a batch of {len(batch)} has no room for that many "
-                    "positives of "
-                    f"each of {targets.shape[1]} labels; raise batch_size"
+                    f"positives of each of {labels} labels; raise batch_size"
                 )
             batch[spare] = pool[(taken + np.arange(len(spare))) % len(pool)]
             taken += len(spare)
-
-
-def remaining_keys(
-    phase: "Phase", step: int, rank: int, processes: int
-) -> list[tuple[int, np.ndarray]]:
-    """The loader's keys from `step` on: (epoch, the images of this process in that global
-    batch)."""
-    each = steps_per_epoch(len(phase.targets), phase.batch_size)
-    keys = []
-    for epoch in range(step // each, phase.epochs):
-        batches = epoch_batches(phase, epoch)
-        first = step - epoch * each if epoch == step // each else 0
-        keys += [(epoch, batch[rank::processes]) for batch in batches[first:]]
-    return keys

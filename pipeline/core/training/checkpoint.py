@@ -2,7 +2,7 @@
 
 The newest is `<phase>.checkpoint.safetensors`, the one before it
 `<phase>.checkpoint.previous.safetensors`. Each is written under a temporary name, synced and
-renamed, and carries a digest of its content: a damaged file is known by reading it.
+renamed, and carries a digest of its content, by which reading it finds any damage.
 """
 
 import hashlib
@@ -33,15 +33,15 @@ def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> objec
         tensors[path] = value.detach().cpu().contiguous().clone()
         return {"tensor": path}
     if isinstance(value, dict):
-        return {
-            "items": [[key, flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]
-        }
+        # Pairs and not a JSON object, whose keys would all become strings.
+        items = [[key, flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]
+        return {"items": items}
     if isinstance(value, (list, tuple)):
-        made = [flatten(item, f"{path}/{number}", tensors) for number, item in enumerate(value)]
-        return {"list": made} if isinstance(value, list) else {"tuple": made}
+        parts = [flatten(item, f"{path}/{number}", tensors) for number, item in enumerate(value)]
+        return {"list": parts} if isinstance(value, list) else {"tuple": parts}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
-    raise TypeError(f"{path}: a {type(value).__name__} cannot stand in a checkpoint")
+    raise TypeError(f"{path}: a {type(value).__name__} cannot be kept in a checkpoint")
 
 
 def unflatten(form: dict, tensors: dict[str, torch.Tensor]) -> object:
@@ -52,19 +52,20 @@ def unflatten(form: dict, tensors: dict[str, torch.Tensor]) -> object:
     if kind == "items":
         return {key: unflatten(item, tensors) for key, item in content}
     if kind in ("list", "tuple"):
-        made = [unflatten(item, tensors) for item in content]
-        return made if kind == "list" else tuple(made)
+        parts = [unflatten(item, tensors) for item in content]
+        return parts if kind == "list" else tuple(parts)
     return content
 
 
 def digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
     """A sha256 over the JSON form and the bytes of all tensors, in the order of their names."""
-    made = hashlib.sha256(form.encode())
+    digested = hashlib.sha256(form.encode())
     for name in sorted(tensors):
-        made.update(
-            tensors[name].reshape(-1).view(torch.uint8).numpy() if tensors[name].numel() else b""
-        )
-    return made.hexdigest()
+        tensor = tensors[name]
+        # Bytes, since numpy has no bfloat16; an empty tensor has none and no such view.
+        if tensor.numel():
+            digested.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digested.hexdigest()
 
 
 def save(folder: Path, phase: str, state: dict) -> None:
@@ -80,7 +81,7 @@ def save(folder: Path, phase: str, state: dict) -> None:
                 newest.replace(previous)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{newest}: the checkpoint could not be written ({error}); the one before it stands, "
+            f"{newest}: the checkpoint could not be written ({error}); the one before it is kept, "
             "make room and run the same command again"
         ) from None
 
@@ -90,7 +91,8 @@ def read(path: Path) -> dict:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            # Not a mapping: it has keys() but cannot be iterated over.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(str(error)) from None
     if "state" not in about or digest(about["state"], tensors) != about.get("digest"):
@@ -99,30 +101,31 @@ def read(path: Path) -> dict:
 
 
 def load(folder: Path, phase: str) -> dict | None:
-    """The newest state that reads well, or None; where the newest is damaged, says so and takes the
-    other."""
+    """The newest state that can be read, or None; where the newest is damaged, prints so and takes
+    the other."""
     newest, previous = generations(folder, phase)
-    for path, instead in (
-        (newest, "the generation before it" if previous.exists() else "the beginning"),
-        (previous, "the beginning"),
-    ):
-        if path.exists():
-            try:
-                return read(path)
-            except ValueError as error:
-                print(f"{path}: damaged ({error}); falling back to {instead}", flush=True)
+    for path in (newest, previous):
+        if not path.exists():
+            continue
+        try:
+            return read(path)
+        except ValueError as error:
+            older = path == newest and previous.exists()
+            instead = "the generation before it" if older else "the beginning"
+            print(f"{path}: damaged ({error}); falling back to {instead}", flush=True)
     return None
 
 
 def sweep(folder: Path, phase: str) -> None:
     """Delete the temporary files of checkpoints and weights that a kill left half written."""
     for name in (f"{phase}.checkpoint.safetensors", f"{phase}.safetensors"):
+        # A claim's name begins alike, and the claim is this process's own.
         for path in folder.glob(f".{name}.*"):
             if not path.name.startswith(claim_path(folder / name).name):
                 path.unlink(missing_ok=True)
 
 
 def remove(folder: Path, phase: str) -> None:
-    """Delete both generations: the weights they led to stand."""
+    """Delete both generations, once the weights that they led to are written."""
     for path in generations(folder, phase):
         path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""What a run tells: `log.jsonl` with every number, one progress line, a stop with advice when
-scores break down.
+"""Training log: `log.jsonl` with every number, one progress line, and divergence checks that stop a
+run with advice.
 
 Lines of a step hold loss and rate; every `WINDOW` steps a line adds the training AUC on the last
 `BUFFER` scores, A_M, the duals and the margin's bound in the last batch, and images per second;
@@ -12,21 +12,24 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from pipeline.core.artifacts.files import write_text
+from pipeline.core.losses import AUCMargin
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.runtime.device import is_main
 from pipeline.core.runtime.errors import UserError
 
-WINDOW, BUFFER = 20, 2048
+WINDOW = 20  # steps between two transfers from the device, and between two window lines
+BUFFER = 2048  # latest scores that the training AUC is of
+COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is stopped
 DIVERGED = (
     "lower the learning rate, bound the scores (normalize), or set precision='fp32' in the run"
 )
-COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is stopped
 
 
 def event_writer(folder: Path):
@@ -44,47 +47,64 @@ def event_writer(folder: Path):
 
 
 def numbers(line: dict) -> dict[str, float]:
-    """The numbers of a log line, one name each.
+    """The numbers of a log line, one name each, as TensorBoard wants them.
 
     >>> numbers({"loss": 0.5, "valid_auc": {"mean": 0.9}, "alpha": [0.1, 0.2]})
     {'loss/0': 0.5, 'valid_auc/mean': 0.9, 'alpha/0': 0.1, 'alpha/1': 0.2}
     """
     flat = {}
     for name, value in line.items():
-        items = (
-            value.items()
-            if isinstance(value, dict)
-            else enumerate(value if isinstance(value, list) else [value])
-        )
-        flat |= {
-            f"{name}/{key}": float(item) for key, item in items if isinstance(item, (int, float))
-        }
+        if isinstance(value, dict):
+            items = value.items()
+        elif isinstance(value, list):
+            items = enumerate(value)
+        else:
+            items = [(0, value)]
+        for key, item in items:
+            if isinstance(item, (int, float)):
+                flat[f"{name}/{key}"] = float(item)
     return flat
+
+
+class PendingStep(NamedTuple):
+    """A step whose numbers are still on the device."""
+
+    step: int
+    value: torch.Tensor
+    scores: torch.Tensor
+    targets: torch.Tensor
+    rate: float
 
 
 class RunLog:
     """The log of one phase of one fold. Scores stay on the device until a window ends: one transfer
-    per window."""
+    per window.
+
+    progress       what the progress bar shows
+    scores, labels the buffer, (n <= BUFFER, K) float32
+    level          of the window's steps: which labels' scores were all equal
+    collapsed      windows in a row in which some label's scores were equal within every batch
+    images, since  images trained on since the last window's end, and when that was
+    """
 
     def __init__(self, path: Path, phase: str, loss: nn.Module) -> None:
-        self.path, self.phase, self.loss = path, phase, loss
+        self.path = path
+        self.phase = phase
+        self.loss = loss
         self.progress: dict[str, str] = {}
-        self.pending: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, float]] = []
+        self.pending: list[PendingStep] = []
         self.scores = self.labels = np.empty((0, 0), np.float32)
-        self.level: list[
-            list[bool]
-        ] = []  # of the window's steps: which labels' scores were all equal
+        self.level: list[list[bool]] = []
         self.collapsed = 0
-        self.images, self.since = 0, time.monotonic()
+        self.images = 0
+        self.since = time.monotonic()
         self.events = event_writer(path.parent)
 
     def start_afresh(self) -> None:
         """Drop the lines of an earlier attempt at this phase that left no checkpoint."""
         if is_main():
-            write_text(
-                self.path,
-                "".join(line for line in self.lines() if json.loads(line)["phase"] != self.phase),
-            )
+            others = [line for line in self.lines() if json.loads(line)["phase"] != self.phase]
+            write_text(self.path, "".join(others))
 
     def lines(self) -> list[str]:
         """The file's whole lines; one that a crash or a full disk cut is left out."""
@@ -93,7 +113,7 @@ class RunLog:
 
     def state(self) -> dict:
         """What a checkpoint keeps: the buffer, and how long the file was. The file is on the disk
-        before it is told."""
+        before its length is returned."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
             size = file.seek(0, os.SEEK_END)
@@ -107,19 +127,22 @@ class RunLog:
 
     def resume(self, state: dict) -> None:
         """Cut the file to what it was at the checkpoint, so that no line is missing or repeated."""
-        self.scores, self.labels = state["scores"].numpy(), state["labels"].numpy()
-        self.collapsed, self.level = state["collapsed"], state["level"]
-        if is_main():
-            with self.path.open("a+b") as file:
-                size = file.seek(0, os.SEEK_END)
-                if size < state["bytes"]:
-                    print(
-                        f"{self.path}: {state['bytes'] - size} bytes shorter than at the "
-                        "checkpoint, lines are gone"
-                    )
-                file.truncate(min(size, state["bytes"]))
+        self.scores = state["scores"].numpy()
+        self.labels = state["labels"].numpy()
+        self.collapsed = state["collapsed"]
+        self.level = state["level"]
+        if not is_main():
+            return
+        with self.path.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            short = state["bytes"] - size
+            if short > 0:
+                print(f"{self.path}: {short} bytes shorter than at the checkpoint, lines are gone")
+            # Never longer than it is: that would fill it up with zeros.
+            file.truncate(min(size, state["bytes"]))
 
     def write(self, line: dict) -> None:
+        """Append a line to the file, from the main process, and its numbers to TensorBoard."""
         if is_main():
             try:
                 with self.path.open("a", encoding="utf-8") as file:
@@ -127,8 +150,7 @@ class RunLog:
             except OSError as error:
                 raise UserError(
                     f"{self.path}: could not be written ({error}); make room and run the same "
-                    "command "
-                    "again, it goes on from the last checkpoint"
+                    "command again, it goes on from the last checkpoint"
                 ) from None
         if self.events:
             for name, value in numbers(line).items():
@@ -143,8 +165,8 @@ class RunLog:
         rate: float,
         images: int,
     ) -> None:
-        """Note one step; at a window's end, write and judge."""
-        self.pending.append((step, value, scores, targets, rate))
+        """Note one step of so many images; at a window's end, write and judge."""
+        self.pending.append(PendingStep(step, value, scores, targets, rate))
         self.images += images
         if step % WINDOW == 0:
             self.flush()
@@ -153,19 +175,24 @@ class RunLog:
         """Write the pending steps, and the window's line where one ends with them."""
         if not self.pending:
             return
-        values = torch.stack([value for _, value, _, _, _ in self.pending]).tolist()
-        for (step, _, _, _, rate), value in zip(self.pending, values, strict=True):
-            self.write({"step": step, "loss": value, "lr": rate})
+        steps = self.pending
+        # Every loss in one transfer, a line for each.
+        values = torch.stack([one.value for one in steps]).tolist()
+        for one, value in zip(steps, values, strict=True):
+            self.write({"step": one.step, "loss": value, "lr": one.rate})
             if not math.isfinite(value):
-                raise UserError(f"{self.path}: step {step}: the loss is {value}; {DIVERGED}")
-        fresh = [
-            torch.cat([item[place] for item in self.pending]).float().cpu().numpy()
-            for place in (2, 3)
-        ]
-        ends = np.cumsum([len(item[2]) for item in self.pending])[:-1]
-        self.level += [all_equal(batch) for batch in np.split(fresh[0], ends) if len(batch) > 1]
-        self.keep(*fresh)
-        last = self.pending[-1][0]
+                raise UserError(f"{self.path}: step {one.step}: the loss is {value}; {DIVERGED}")
+
+        # Scores and labels into the buffer; which scores of a batch were all equal.
+        scores = torch.cat([one.scores for one in steps]).float().cpu().numpy()
+        labels = torch.cat([one.targets for one in steps]).float().cpu().numpy()
+        ends = np.cumsum([len(one.scores) for one in steps])[:-1]
+        for batch in np.split(scores, ends):
+            # The scores of a single image are equal and mean nothing.
+            if len(batch) > 1:
+                self.level.append(all_equal(batch))
+        self.keep(scores, labels)
+        last = steps[-1].step
         self.pending = []
         if last % WINDOW == 0:
             self.judge(last)
@@ -174,11 +201,11 @@ class RunLog:
     def keep(self, scores: np.ndarray, labels: np.ndarray) -> None:
         """Append to the buffer and forget what is older than its length."""
         if self.scores.size:
-            scores, labels = (
-                np.concatenate([self.scores, scores]),
-                np.concatenate([self.labels, labels]),
-            )
-        self.scores, self.labels = scores[-BUFFER:].copy(), labels[-BUFFER:].copy()
+            scores = np.concatenate([self.scores, scores])
+            labels = np.concatenate([self.labels, labels])
+        # A copy, since a view would keep all of the concatenation.
+        self.scores = scores[-BUFFER:].copy()
+        self.labels = labels[-BUFFER:].copy()
 
     def judge(self, step: int) -> None:
         """Stop a run in which some label's scores were equal within every batch of 100 steps: it
@@ -187,7 +214,8 @@ class RunLog:
         Within a batch, since a bias may still move from one to the next.
         """
         equal = bool(self.level) and bool(np.all(self.level, axis=0).any())
-        self.collapsed, self.level = self.collapsed + 1 if equal else 0, []
+        self.collapsed = self.collapsed + 1 if equal else 0
+        self.level = []
         if self.collapsed >= COLLAPSED:
             raise UserError(
                 f"{self.path}: step {step}: the scores of some label have been equal for "
@@ -196,38 +224,38 @@ class RunLog:
             )
 
     def window(self, step: int, values: list[float]) -> None:
-        """One line: training AUC on the buffer, what the loss tells of its last batch, speed."""
-        elapsed, images = time.monotonic() - self.since, self.images
-        self.since, self.images = time.monotonic(), 0
-        aucs = [
-            auc_or_nan(self.scores[:, k], self.labels[:, k]) for k in range(self.scores.shape[1])
-        ]
-        line = {
-            "step": step,
-            "window": True,
-            "train_auc": aucs,
-            "images_per_second": round(images / elapsed, 1),
-        }
-        line |= self.duals()
-        self.write(line)
-        mean = np.nanmean(aucs) if not np.isnan(aucs).all() else float("nan")
-        self.progress = {
-            "loss": f"{np.mean(values):.4f}",
-            "auc": f"{mean:.3f}",
-            "img/s": f"{images / elapsed:.0f}",
-            **({"A_M": f"{np.mean(line['a_m']):.3f}"} if "a_m" in line else {}),
-            **{name: self.progress[name] for name in ("valid",) if name in self.progress},
-        }
-        if "alpha" in line:
-            bound = f"/{np.mean(line['reach']):.2f}" if np.isfinite(line["reach"]).all() else ""
-            self.progress["alpha/bound" if bound else "alpha"] = (
-                f"{np.mean(line['alpha']):.2f}{bound}"
-            )
+        """Write one line: training AUC on the buffer, `duals`, speed; and show it."""
+        now = time.monotonic()
+        speed = self.images / (now - self.since)
+        self.since = now
+        self.images = 0
+        aucs = [auc_or_nan(*columns) for columns in zip(self.scores.T, self.labels.T, strict=True)]
+        duals = self.duals()
+        line = {"step": step, "window": True, "train_auc": aucs}
+        self.write({**line, "images_per_second": round(speed, 1), **duals})
+        self.show(np.mean(values), aucs, speed, duals)
+
+    def show(self, loss: float, aucs: list[float], speed: float, duals: dict) -> None:
+        """Set the progress bar's numbers, means over labels; the validation AUC stays."""
+        auc = np.nanmean(aucs) if not np.isnan(aucs).all() else float("nan")
+        progress = {"loss": f"{loss:.4f}", "auc": f"{auc:.3f}", "img/s": f"{speed:.0f}"}
+        if duals:
+            progress["A_M"] = f"{np.mean(duals['a_m']):.3f}"
+        if "valid" in self.progress:
+            progress["valid"] = self.progress["valid"]
+        # α beside the margin's bound, where the normaliser sets one.
+        if duals:
+            alpha = f"{np.mean(duals['alpha']):.2f}"
+            if np.isfinite(duals["reach"]).all():
+                progress["alpha/bound"] = f"{alpha}/{np.mean(duals['reach']):.2f}"
+            else:
+                progress["alpha"] = alpha
+        self.progress = progress
 
     def duals(self) -> dict:
-        """A_M, the gap of the class means and its bound, a, b, alpha; nothing where the loss has
-        none."""
-        if not hasattr(self.loss, "last"):
+        """A_M, the gap of the class means and its bound, a, b, alpha, counts in the last batch;
+        nothing for a loss that is not an AUC loss."""
+        if not isinstance(self.loss, AUCMargin):
             return {}
         return {name: value.float().cpu().tolist() for name, value in self.loss.last.items()}
 
@@ -240,4 +268,5 @@ class RunLog:
 
 def all_equal(scores: np.ndarray) -> list[bool]:
     """Of each label, whether a batch's scores (B, K) are the same but for rounding."""
-    return (np.ptp(scores, axis=0) <= 1e-6 * (1 + np.abs(scores).max(axis=0))).tolist()
+    rounding = 1e-6 * (1 + np.abs(scores).max(axis=0))
+    return (np.ptp(scores, axis=0) <= rounding).tolist()

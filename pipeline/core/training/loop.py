@@ -1,7 +1,7 @@
 """The training loop of both stages: any loss, any optimizer, one process or many, resumed bit for
 bit.
 
-Nothing random is kept: the order of an epoch, the view of an image and the dropout of a step are
+No random state is kept: the order of an epoch, the view of an image and the dropout of a step are
 functions of (seed, epoch), (seed, epoch, image) and (seed, step). A checkpoint therefore holds
 weights, optimizer, loss, scaler, average, the step, and the scores that the log's training AUC is
 made from.
@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.images.batches import loader
-from pipeline.core.losses.checks import NotFinite
+from pipeline.core.losses import AUCMargin
+from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import save_weights
 from pipeline.core.runtime.command import Stop, time_left
 from pipeline.core.runtime.device import (
@@ -37,22 +38,19 @@ from pipeline.core.runtime.device import (
 )
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
-from pipeline.core.training.batch_order import remaining_keys, steps_per_epoch
 from pipeline.core.training.log import DIVERGED, RunLog
 from pipeline.core.training.phase import Phase
 
-CHECKPOINT_SECONDS = (
-    600.0  # a kill loses at most this much work, at under 1 % of the time for writing
-)
+# A kill loses at most this much work, at under 1 % of the time for writing.
+CHECKPOINT_SECONDS = 600.0
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
     """Set torch's generators (dropout, drop-path) for one micro-batch of one step of this
     process."""
-    torch.manual_seed(
-        np.random.SeedSequence((seed, step, micro, world()[0])).generate_state(1, np.uint64).item()
-        >> 1
-    )
+    sequence = np.random.SeedSequence((seed, step, micro, world()[0]))
+    # torch takes 63 bits of the 64.
+    torch.manual_seed(sequence.generate_state(1, np.uint64).item() >> 1)
 
 
 def gradients(
@@ -60,7 +58,7 @@ def gradients(
     model: nn.Module,
     scaler: torch.amp.GradScaler,
     step: int,
-    pictures: torch.Tensor,
+    inputs: torch.Tensor,
     targets: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Backward through one step; returns the loss and the scores (B, K).
@@ -73,17 +71,20 @@ def gradients(
     if phase.micro == 1:
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
-            scores = model(pictures)
+            scores = model(inputs)
         value = phase.loss(scores, targets)
         scaler.scale(value).backward()
         return value.detach(), scores.detach()
-    parts = pictures.chunk(phase.micro)
+
+    # All scores, and the loss's gradient with respect to them.
+    parts = inputs.chunk(phase.micro)
     scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
     value = phase.loss(scores, targets)
     scaler.scale(value).backward()
-    for number, (part, grad) in enumerate(
-        zip(parts, scores.grad.split([len(p) for p in parts]), strict=True)
-    ):
+
+    # Each part again, with the dropout of the first pass, to carry its share back.
+    grads = scores.grad.split([len(part) for part in parts])
+    for number, (part, grad) in enumerate(zip(parts, grads, strict=True)):
         seed_step(phase.seed, step, number)
         with autocast(phase.dtype), unsynchronised(model, number < len(parts) - 1):
             model(part).backward(grad)
@@ -95,10 +96,10 @@ def first_pass(
     phase: Phase, model: nn.Module, step: int, parts: tuple[torch.Tensor, ...]
 ) -> list[torch.Tensor]:
     """Scores of each micro-batch, leaving the running statistics of BatchNorm as they are."""
-    norms = [
-        module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in model.modules() if isinstance(module, kind)]
     momenta = [norm.momentum for norm in norms]
+    # With momentum 0 a forward pass changes nothing but the count of batches, put right below.
     for norm in norms:
         norm.momentum = 0.0
     scores = []
@@ -114,16 +115,20 @@ def first_pass(
 
 def unsynchronised(model: nn.Module, skip: bool):
     """DDP's no_sync for all micro-batches but the last, whose backward exchanges the sum."""
-    return (
-        model.no_sync()
-        if skip and isinstance(model, DistributedDataParallel)
-        else torch.enable_grad()
-    )
+    if skip and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return torch.enable_grad()
 
 
 @dataclass
 class Running:
-    """A phase under way: what changes from step to step beside its network, loss and optimizer."""
+    """A phase under way: what changes from step to step beside its network, loss and optimizer.
+
+    model    the phase's network, in DistributedDataParallel with several processes
+    average  the exponential moving average of its weights, None without one
+    step     steps taken so far
+    slowest  seconds of the slowest step of this process
+    """
 
     phase: Phase
     model: nn.Module
@@ -162,14 +167,14 @@ def begin(phase: Phase) -> Running:
         )
     phase.network.to(device()).train()
     phase.loss.to(device())
-    ema = get_ema_multi_avg_fn(phase.ema)
-    running = Running(
-        phase,
-        phase.network,
-        torch.amp.GradScaler(device().type, enabled=phase.dtype == torch.float16),
-        AveragedModel(phase.network, multi_avg_fn=ema, use_buffers=True) if phase.ema else None,
-        RunLog(phase.folder / "log.jsonl", phase.name, phase.loss),
-    )
+    average = None
+    if phase.ema:
+        decay = get_ema_multi_avg_fn(phase.ema)
+        average = AveragedModel(phase.network, multi_avg_fn=decay, use_buffers=True)
+    # Only float16 needs a scaler: bfloat16 has the range of float32.
+    scaler = torch.amp.GradScaler(device().type, enabled=phase.dtype == torch.float16)
+    log = RunLog(phase.folder / "log.jsonl", phase.name, phase.loss)
+    running = Running(phase, phase.network, scaler, average, log)
     restore(running)
     if processes > 1:
         running.model = DistributedDataParallel(phase.network)
@@ -189,8 +194,7 @@ def restore(running: Running) -> None:
         path = checkpoint.generations(phase.folder, phase.name)[0]
         raise UserError(
             f"{path}: made by another configuration or data than today's; delete it to start this "
-            "phase "
-            "again, or restore what it was made from"
+            "phase again, or restore what it was made from"
         )
     phase.network.load_state_dict(state["network"])
     phase.loss.load_state_dict(state["loss"])
@@ -209,12 +213,22 @@ def fit(phase: Phase) -> nn.Module:
     Raises TimeLimitReached after a checkpoint when time is up, UserError when the scores break
     down.
     """
-    warnings.filterwarnings("ignore", "label .* had no ")  # counted, and told once at the end
-    running = begin(phase)
+    # Batches of one class are counted by the loss, and printed once at the end, by `keep`.
+    with warnings.catch_warnings(action="ignore", category=OneClassWarning):
+        running = begin(phase)
+        take_steps(running)
+    return running.network
+
+
+def take_steps(running: Running) -> None:
+    """The steps that are left, with their checkpoints, and a validation after every epoch."""
+    phase = running.phase
     rank, processes = world()
-    each = steps_per_epoch(len(phase.targets), phase.batch_size)
-    total, saved = each * phase.epochs, time.monotonic()
-    keys = remaining_keys(phase, running.step, rank, processes)
+    order = phase.order
+    each = order.steps_per_epoch
+    total = each * phase.epochs
+    keys = order.remaining_keys(running.step, rank, processes)
+    saved = time.monotonic()
     bar = tqdm(
         total=total,
         initial=running.step,
@@ -224,23 +238,22 @@ def fit(phase: Phase) -> nn.Module:
         smoothing=0.1,
         dynamic_ncols=True,
     )
-    for pictures, indices in loader(phase.data, keys, phase.workers, device().type == "cuda"):
+    for inputs, indices in loader(phase.data, keys, phase.workers, device().type == "cuda"):
         began = time.monotonic()
+        inputs = inputs.to(device(), non_blocking=True)
+        targets = phase.targets[indices].to(device())
         with divergence_advice(running):
-            take_step(
-                running,
-                pictures.to(device(), non_blocking=True),
-                phase.targets[indices].to(device()),
-            )
+            take_step(running, inputs, targets)
             bar.update()
             bar.set_postfix(running.log.progress, refresh=False)
             end_of_epoch = running.step % each == 0
             if end_of_epoch:
                 same_buffers(running.network)
-                running.log.epoch(
-                    running.step, running.step // each, phase.validate(running.network)
-                )
+                aucs = phase.validate(running.network)
+                running.log.epoch(running.step, running.step // each, aucs)
                 phase.network.train()
+
+        # A checkpoint, or a stop: three times the slowest step so far, and five seconds to write.
         running.slowest = max(running.slowest, time.monotonic() - began)
         out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
         if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
@@ -252,19 +265,19 @@ def fit(phase: Phase) -> nn.Module:
                 "the same command goes on from there"
             )
     bar.close()
-    return running.network
 
 
-def take_step(running: Running, pictures: torch.Tensor, targets: torch.Tensor) -> None:
+def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:
     """One step of the optimizer on a batch that lies on the device."""
-    phase, rate = running.phase, running.phase.rate(running.step)
+    phase = running.phase
+    rate = phase.rate(running.step)
     for group in phase.optimizer.param_groups:
         group["lr"] = rate
     if running.step in phase.restarts:
         phase.optimizer.next_stage()
     with out_of_memory_advice(phase.network, phase.batch_size):
         value, scores = gradients(
-            phase, running.model, running.scaler, running.step, pictures, targets
+            phase, running.model, running.scaler, running.step, inputs, targets
         )
     running.scaler.step(phase.optimizer)
     running.scaler.update()
@@ -272,7 +285,7 @@ def take_step(running: Running, pictures: torch.Tensor, targets: torch.Tensor) -
     if running.average:
         running.average.update_parameters(phase.network)
     running.step += 1
-    running.log.step(running.step, value, scores, targets, rate, len(pictures) * world()[1])
+    running.log.step(running.step, value, scores, targets, rate, len(inputs) * world()[1])
 
 
 def same_buffers(network: nn.Module) -> None:
@@ -308,40 +321,35 @@ def save(running: Running) -> None:
 def keep(phase: Phase, network: nn.Module) -> None:
     """Write the last epoch's weights, then let go of the checkpoints that led to them."""
     aucs = phase.validate(network)
-    if is_main():
-        path = phase.folder / f"{phase.name}.safetensors"
-        save_weights(
-            path,
-            network,
-            {
-                **phase.key,
-                "phase": phase.name,
-                "epoch": phase.epochs,
-                "validation_auc": aucs,
-                **provenance(phase.key["target"].split("/")[0]),
-            },
-        )
-        checkpoint.remove(phase.folder, phase.name)
-        print(f"{path}: validation AUC {aucs['mean']:.4f} after epoch {phase.epochs}", flush=True)
-        tell_one_class_batches(phase)
+    if not is_main():
+        return
+    path = phase.folder / f"{phase.name}.safetensors"
+    header = {
+        **phase.key,
+        "phase": phase.name,
+        "epoch": phase.epochs,
+        "validation_auc": aucs,
+        **provenance(phase.key["target"].split("/")[0]),
+    }
+    save_weights(path, network, header)
+    checkpoint.remove(phase.folder, phase.name)
+    print(f"{path}: validation AUC {aucs['mean']:.4f} after epoch {phase.epochs}", flush=True)
+    print_one_class_batches(phase)
 
 
-def tell_one_class_batches(phase: Phase) -> None:
-    """Say in one line how many batches lacked one class of a label: an AUC loss learns nothing from
-    those."""
-    if not hasattr(phase.loss, "one_class"):
+def print_one_class_batches(phase: Phase) -> None:
+    """Print in one line how many batches lacked one class of a label: an AUC loss learns nothing
+    from those."""
+    if not isinstance(phase.loss, AUCMargin):
         return
     counts = phase.loss.one_class.sum(0).tolist()
-    if any(counts):
-        batches = steps_per_epoch(len(phase.targets), phase.batch_size) * phase.epochs
-        told = ", ".join(
-            f"{label} {count}"
-            for label, count in zip(phase.key["labels"], counts, strict=True)
-            if count
-        )
-        print(
-            f"batches of one class, which teach an AUC loss nothing: {told} of {batches}; a "
-            "larger batch_size, or "
-            "positives=1 in the recipe, gives each batch both",
-            flush=True,
-        )
+    if not any(counts):
+        return
+    labels = zip(phase.key["labels"], counts, strict=True)
+    lacking = ", ".join(f"{label} {count}" for label, count in labels if count)
+    batches = phase.order.steps_per_epoch * phase.epochs
+    print(
+        f"batches of one class, which teach an AUC loss nothing: {lacking} of {batches}; a "
+        "larger batch_size, or positives=1 in the recipe, gives each batch both",
+        flush=True,
+    )

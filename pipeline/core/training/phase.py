@@ -4,23 +4,40 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import nn
+
+from pipeline.core.artifacts.paths import image_path
+from pipeline.core.config.run import Finetune, Pretrain, as_json
+from pipeline.core.images.batches import TrainingBatches
+from pipeline.core.runs.facts import facts_of
+from pipeline.core.runs.job import Job
+from pipeline.core.runtime.device import loader_processes, precision
+from pipeline.core.training.batch_order import BatchOrder
+from pipeline.core.training.validation import validator
 
 
 @dataclass(kw_only=True)
 class Phase:
     """What one phase gives to the loop.
 
-    name      "pretrained" or "finetuned": the artifact it leads to
-    key       what made it: goes into weights and checkpoints; only a checkpoint of the same key is
-              gone on from
-    data      (epoch, indices) -> inputs, indices; targets: float32 (N, K), NaN = left out
-    rate      step -> learning rate; restarts: steps at which PESG takes its mean as the new
-              reference
-    validate  network -> {"mean": AUC, label: AUC, …}, called in every process
-    micro     micro-batches per step; positives: at least so many of each label in a batch, 0 =
-              plain shuffling
+    name        "pretrained" or "finetuned": the artifact it leads to
+    folder      where weights, checkpoints and log.jsonl go
+    key         what made it: goes into weights and checkpoints; only a checkpoint of the same key
+                is continued
+    data        (epoch, indices) -> (inputs, indices)
+    targets     float32 (N, K), NaN = left out
+    rate        step -> learning rate
+    validate    network -> {"mean": AUC, label: AUC, …}, called in every process
+    batch_size  images in a step of all processes
+    restarts    steps at which PESG takes its mean as the new reference
+    dtype       of autocast
+    micro       micro-batches per step
+    ema         decay of an exponential moving average of the weights, 0 = none
+    positives   at least so many of each label in a batch, 0 = plain shuffling
+    workers     loader processes
     """
 
     name: str
@@ -42,3 +59,64 @@ class Phase:
     ema: float = 0.0
     positives: int = 0
     workers: int = 0
+
+    @property
+    def order(self) -> BatchOrder:
+        """Which images each step takes."""
+        return BatchOrder(
+            targets=self.targets.numpy(),
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            seed=self.seed,
+            positives=self.positives,
+        )
+
+
+def image_phase(
+    job: Job,
+    name: str,
+    recipe: Pretrain | Finetune,
+    *,
+    rows: pd.DataFrame,
+    targets: np.ndarray,
+    network: nn.Module,
+    loss: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rate: Callable[[int], float],
+    seed: int,
+    restarts: frozenset[int] = frozenset(),
+    positives: int = 0,
+) -> Phase:
+    """The phase of an image network, stage 1 or 2; what the two share is taken from the job.
+
+    name     "pretrained" or "finetuned"
+    recipe   the stage's part of the run: epochs and batch size
+    rows     the training rows of images.csv
+    targets  float32 (N, K), their labels in the rows' order, NaN = left out
+    The other arguments are those of `Phase`.
+    """
+    run = job.run
+    resize = job.competition.task.resize
+    dtype = precision(run.precision)
+    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    return Phase(
+        name=name,
+        folder=job.folder,
+        key={**facts_of(job, f"{name}.safetensors"), "run": as_json(run)},
+        network=network,
+        loss=loss,
+        optimizer=optimizer,
+        data=TrainingBatches(paths, run.size, resize.channels, run.augment, seed),
+        targets=torch.from_numpy(targets),
+        rate=rate,
+        validate=validator(job, dtype),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        restarts=restarts,
+        dtype=dtype,
+        micro=run.accumulate,
+        ema=run.ema,
+        positives=positives,
+        workers=loader_processes(),
+    )

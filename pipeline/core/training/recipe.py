@@ -1,5 +1,5 @@
-"""Stage 2's loss, optimizer and stage ends from a `Finetune` recipe, for networks on images and on
-metadata."""
+"""Stage 2's loss, optimizer and milestones from a `Finetune` recipe, for networks on images and on
+patient columns; and the learning rates of both stages as functions of the step."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -13,21 +13,25 @@ from pipeline.core.pesg import PESG
 
 
 def make_loss(recipe: Finetune, labels: int) -> nn.Module:
-    """The loss that `recipe.loss` names, for this many labels."""
+    """The loss that `recipe.loss` names, for this many labels; the names are config/run.py's
+    LOSSES."""
     if recipe.loss == "aucm":
         return AUCMargin(labels, recipe.margin, recipe.prior, recipe.normalize, recipe.dual)
     if recipe.loss == "aucs":
         return AUCSquare(labels, recipe.prior, recipe.normalize)
-    return CrossEntropy() if recipe.loss == "ce" else Focal()
+    if recipe.loss == "ce":
+        return CrossEntropy()
+    return Focal()
 
 
 def make_optimizer(
     recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module
 ) -> torch.optim.Optimizer:
-    """PESG; with the duals of an AUC loss, without any for the others."""
+    """PESG; with the a, b and α of an AUC loss, without any for the others."""
+    auc_loss = loss if isinstance(loss, AUCMargin) else None
     return PESG(
         parameters,
-        loss if isinstance(loss, AUCMargin) else None,
+        auc_loss,
         lr=recipe.lr,
         gamma=recipe.gamma,
         weight_decay=recipe.weight_decay,
@@ -36,11 +40,9 @@ def make_optimizer(
 
 
 def milestones(recipe: Finetune, steps_per_epoch: int) -> list[int]:
-    """The steps at which PESG's stages end."""
-    return [
-        mark * (steps_per_epoch if recipe.milestone_unit == "epoch" else 1)
-        for mark in recipe.milestones
-    ]
+    """The steps at which PESG's stages end: the rate is divided and the reference restarts."""
+    unit = steps_per_epoch if recipe.milestone_unit == "epoch" else 1
+    return [mark * unit for mark in recipe.milestones]
 
 
 def constant(rate: float) -> Callable[[int], float]:

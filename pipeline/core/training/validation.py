@@ -23,10 +23,14 @@ def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, f
 
     It raises NotFinite for a network that has diverged.
     """
-    rows, run, task = job.validation(), job.run, job.competition.task
+    rows = job.validation()
+    run = job.run
+    task = job.competition.task
     paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
     labels = truth(rows, job.labels, task)
     matrices = view_matrices(1, run.size, run.augment)
+    # A few hundred images are read before loader processes have started.
+    workers = loader_processes() if len(paths) > 500 else 0
 
     def validate(network: nn.Module) -> dict[str, float]:
         scores = score_views(
@@ -35,20 +39,22 @@ def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, f
             len(paths),
             matrices,
             dtype,
-            loader_processes() if len(paths) > 500 else 0,
+            workers,
         )[:, 0]
-        if not np.isfinite(scores).all():
+        bad = np.count_nonzero(~np.isfinite(scores).all(axis=1))
+        if bad:
             raise NotFinite(
-                f"{np.count_nonzero(~np.isfinite(scores).all(1))} of {len(paths)} validation "
-                "images get "
-                "a score that is not finite"
+                f"{bad} of {len(paths)} validation images get a score that is not finite"
             )
-        return mean_first(dict(zip(job.labels, map(auc_or_nan, scores.T, labels.T), strict=True)))
+        aucs = map(auc_or_nan, scores.T, labels.T)
+        return mean_first(dict(zip(job.labels, aucs, strict=True)))
 
     return validate
 
 
 def mean_first(aucs: dict[str, float]) -> dict[str, float]:
-    """The AUCs with their mean over the labels that have one in front."""
+    """The AUCs with their mean over the labels that have one in front, as "mean"; NaN if none
+    has."""
     known = [value for value in aucs.values() if not np.isnan(value)]
-    return {"mean": float(np.mean(known)) if known else float("nan"), **aucs}
+    mean = float(np.mean(known)) if known else float("nan")
+    return {"mean": mean, **aucs}

@@ -24,7 +24,7 @@ from pipeline.core.images.resize import read_back, resized, to_jpeg
 from pipeline.core.images.views import view_matrices
 from pipeline.core.networks.image import Network, load_weights
 from pipeline.core.networks.patient import load_patient_network, score_patients
-from pipeline.core.networks.scoring import PICTURES, score_views, sigmoid
+from pipeline.core.networks.scoring import VIEWS_IN_BATCH, score_views, sigmoid
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.device import device, loader_processes, precision
@@ -289,7 +289,6 @@ def score_on_device(scorer: Scorer, jpegs: list[bytes], matrices: list[np.ndarra
 
     for parts in range(1, len(matrices) + 1):
         scores = np.empty((len(jpegs), len(matrices), len(scorer.labels)), np.float32)
-        batch = max(1, PICTURES // parts)
         try:
             for part in range(parts):
                 scores[:, part::parts] = score_views(
@@ -299,7 +298,7 @@ def score_on_device(scorer: Scorer, jpegs: list[bytes], matrices: list[np.ndarra
                     matrices[part::parts],
                     dtype,
                     processes,
-                    pictures=batch,
+                    views_in_batch=max(1, VIEWS_IN_BATCH // parts),
                 )
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()

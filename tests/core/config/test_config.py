@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.core.config import run
 from pipeline.core.config.competition import competition_names, load
 from pipeline.core.config.run import Finetune, Pretrain, Run, as_json, from_json
 from pipeline.core.config.target import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
+from pipeline.core.losses.normalize import NORMALIZERS
 from pipeline.core.runtime.command import seconds
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.training.recipe import make_loss
 
 RUN = Run(
     network="tf_efficientnet_b5.ns_jft_in1k",
@@ -46,10 +50,9 @@ def test_names_come_from_values():
 
 
 def test_json_and_back():
-    run = replace(
-        RUN, labels=("a",), finetune=replace(RUN.finetune, margin=(0.5,), milestones=(3, 9))
-    )
-    assert from_json(Run, as_json(run)) == run
+    finetune = replace(RUN.finetune, margin=(0.5,), milestones=(3, 9))
+    changed = replace(RUN, labels=("a",), finetune=finetune)
+    assert from_json(Run, as_json(changed)) == changed
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_json_and_back():
         (lambda: Finetune(positives=32, batch_size=32), "no room for negatives"),
         (lambda: Pretrain(lr=1e-3, lr_max=1e-2), "go together"),
         (lambda: Resize(fit="stretch"), "fit='stretch'"),
-        (lambda: Uncertain(policy="ones", low=0.9, high=0.2), "no part of"),
+        (lambda: Uncertain(policy="ones", low=0.9, high=0.2), "not a part of"),
         (lambda: Task(title="t", labels=()), "labels is empty"),
         (lambda: Task(title="t", labels=("a",), folds=0), "folds=0"),
         (lambda: Task(title="t", labels=("a",), folds=1), "folds=1"),
@@ -82,12 +85,18 @@ def test_json_and_back():
             lambda: expand(["melanoma/b5_384/fold7"], {"melanoma": [0, 1]}),
             "folds.csv has the folds 0, 1",
         ),
-        (lambda: seconds("soon"), "no duration"),
+        (lambda: seconds("soon"), "not a duration"),
     ],
 )
 def test_a_wrong_value_is_named(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_the_names_of_normalisers_and_losses_are_those_that_the_losses_know():
+    assert run.NORMALIZERS == NORMALIZERS
+    kinds = [type(make_loss(Finetune(loss=name), 2)) for name in run.LOSSES]
+    assert kinds == [AUCMargin, AUCSquare, CrossEntropy, Focal]
 
 
 def test_a_misspelt_field_is_a_type_error():
@@ -96,17 +105,12 @@ def test_a_misspelt_field_is_a_type_error():
 
 
 def test_targets_expand_once_in_order():
-    found = expand(
-        ["melanoma/b5_384", "melanoma/b5_384/fold1", "melanoma/b3_256/fold0"], {"melanoma": [0, 1]}
-    )
-    assert [(run.name, fold) for _, run, fold in found] == [
-        ("b5_384", 0),
-        ("b5_384", 1),
-        ("b3_256", 0),
-    ]
-    assert [m.name for _, m, _ in expand(["melanoma"], {"melanoma": [0]}, metadata=True)] == [
-        "metadata"
-    ]
+    targets = ["melanoma/b5_384", "melanoma/b5_384/fold1", "melanoma/b3_256/fold0"]
+    expanded = expand(targets, {"melanoma": [0, 1]})
+    names = [(member.name, fold) for _, member, fold in expanded]
+    assert names == [("b5_384", 0), ("b5_384", 1), ("b3_256", 0)]
+    of_metadata = expand(["melanoma"], {"melanoma": [0]}, metadata=True)
+    assert [member.name for _, member, _ in of_metadata] == ["metadata"]
 
 
 def test_durations():

@@ -6,8 +6,7 @@ import warnings
 import pytest
 import torch
 
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
-from pipeline.core.losses import checks as guards
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, checks
 from pipeline.core.pesg import PESG
 
 LABELS = torch.tensor([1.0, 0.0, 0.0, 1.0])
@@ -111,17 +110,18 @@ def test_wrong_arguments_raise(wrong):
 
 
 def test_labels_of_one_class_are_named_once_and_counted():
-    loss, scores = AUCMargin(2), torch.zeros(4, 2)
+    loss = AUCMargin(2)
+    scores = torch.zeros(4, 2)
     labels = torch.stack([LABELS, torch.zeros(4)], dim=1)
-    with pytest.warns(UserWarning, match="label 1 had no positive"):
+    with pytest.warns(checks.OneClassWarning, match="label 1 had no positive"):
         loss(scores, labels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss(scores, labels)
         loss(scores, torch.stack([LABELS, LABELS], dim=1))
-    with pytest.warns(UserWarning, match="no negative") as told:
+    with pytest.warns(checks.OneClassWarning, match="no negative") as caught:
         loss(scores, torch.ones(4, 2))
-    assert len(told) == 2
+    assert len(caught) == 2
     assert loss.last["one_class"].tolist() == [1, 3]
     assert loss.state_dict()["one_class"].tolist() == [[0, 2], [1, 1]]
 
@@ -139,7 +139,7 @@ def test_labels_of_one_class_are_named_once_and_counted():
         (AUCSquare(normalize="sigmoid"), False),
     ],
 )
-def test_a_margin_out_of_reach_is_told_once(loss, warns):
+def test_a_margin_out_of_reach_is_warned_of_once(loss, warns):
     """Two positives and two negatives: the reach is 1 under l2, 2 under l2*sqrt_b, 1 under the
     sigmoid."""
     with warnings.catch_warnings(record=True) as caught:
@@ -147,10 +147,11 @@ def test_a_margin_out_of_reach_is_told_once(loss, warns):
         loss(SCORES, LABELS)
         loss(SCORES, LABELS)
     assert [("out of reach" in str(one.message)) for one in caught] == [True] * warns
+    assert not any(issubclass(one.category, checks.OneClassWarning) for one in caught)
 
 
 @pytest.mark.parametrize("make", [AUCMargin, AUCSquare])
-def test_alpha_is_no_parameter_but_state(make):
+def test_alpha_is_state_and_not_a_parameter(make):
     loss = make(5)
     assert [name for name, _ in loss.named_parameters()] == ["a", "b"]
     assert {"a", "b", "alpha"} <= set(loss.state_dict())
@@ -190,7 +191,7 @@ def test_alpha_is_still_known_after_moving_copying_and_loading():
 @pytest.fixture
 def late(monkeypatch):
     """As on an accelerator: nothing is read at once."""
-    monkeypatch.setattr(guards, "read_at_once", lambda _: False)
+    monkeypatch.setattr(checks, "read_at_once", lambda _: False)
 
 
 @pytest.mark.usefixtures("late")
@@ -237,7 +238,7 @@ def test_late_judgement_warns_and_counts():
     labels = torch.stack([LABELS, torch.zeros(4)], dim=1)
     scores = torch.randn(4, 2)
     loss(scores, labels)
-    with pytest.warns(UserWarning, match="label 1 had no positive"):
+    with pytest.warns(checks.OneClassWarning, match="label 1 had no positive"):
         loss(scores, torch.tensor([[1.0, 1], [1, 1], [1, 1], [1, 0]])[torch.randperm(4)])
     loss(scores, torch.ones(4, 2).index_fill(0, torch.tensor([0]), 0.0))
     assert loss.last["one_class"].tolist() == [1, 1]
@@ -250,7 +251,7 @@ def test_late_judgement_computes_the_same():
     value = AUCMargin(3)(scores, labels)
     (gradient,) = torch.autograd.grad(value, scores)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guards, "read_at_once", lambda _: True)
+        patch.setattr(checks, "read_at_once", lambda _: True)
         at_once = AUCMargin(3)(scores, labels)
     assert value == at_once and torch.equal(gradient, torch.autograd.grad(at_once, scores)[0])
 
@@ -260,10 +261,11 @@ def test_late_judgement_computes_the_same():
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
 def test_no_normaliser_hides_a_score_that_is_not_finite(monkeypatch, late, normalize, value):
     if late:
-        monkeypatch.setattr(guards, "read_at_once", lambda _: False)
-    loss, scores = AUCMargin(normalize=normalize, margin=0.5), SCORES.clone()
+        monkeypatch.setattr(checks, "read_at_once", lambda _: False)
+    loss = AUCMargin(normalize=normalize, margin=0.5)
+    scores = SCORES.clone()
     scores[3] = value
-    with pytest.raises(guards.NotFinite, match="not finite"):
+    with pytest.raises(checks.NotFinite, match="not finite"):
         loss(scores, LABELS)
         loss(SCORES, LABELS)  # judged at the next call on an accelerator
 
@@ -291,7 +293,7 @@ def test_a_step_on_an_accelerator_reads_nothing_back_and_leaves_nothing_on_the_h
     """Waiting for a value would stall the device in every step; a tensor left on the host would
     stop it."""
     monkeypatch.setattr(
-        guards.Tally,
+        checks.Tally,
         "note",
         lambda tally, values: torch.minimum(tally.least, values, out=tally.least),
     )

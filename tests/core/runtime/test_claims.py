@@ -1,4 +1,4 @@
-"""Each artifact is made once, whoever else is at it, and a dead maker's work is taken over."""
+"""Each artifact is made once, however many processes try; a dead one's work is taken over."""
 
 import json
 import subprocess
@@ -92,13 +92,13 @@ def test_waiting_for_another_launcher_ends_when_asked_to(tmp_path, monkeypatch, 
     assert 2 < next(looks) < 6
 
 
-def test_what_stands_is_not_made(tmp_path):
+def test_what_exists_is_not_made(tmp_path):
     artifact = tmp_path / "x.done"
     artifact.write_text("")
     assert list(claims.unfinished([artifact])) == []
 
 
-def test_a_claim_is_let_go_when_the_work_fails(tmp_path):
+def test_a_claim_is_removed_when_the_work_fails(tmp_path):
     generator = claims.unfinished([tmp_path / "x.done"])
     next(generator)
     assert claims.claim_path(tmp_path / "x.done").exists()

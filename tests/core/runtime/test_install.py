@@ -1,4 +1,4 @@
-"""Only what is missing is installed; what is there is a constraint, and too old is said."""
+"""Only what is missing is installed; what is there is a constraint, and too old is an error."""
 
 import subprocess
 import sys

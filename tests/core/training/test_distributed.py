@@ -17,12 +17,12 @@ import os, sys
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from pipeline.core.training.recipe import make_loss, make_optimizer
+from pipeline.core.training.recipe import make_loss, make_optimizer, stepwise
 from pipeline.core.runtime.device import start_processes, world
 from pipeline.core.networks.patient import Columns
 from pipeline.core.config.run import Finetune
-from pipeline.core.training.recipe import stepwise
-from pipeline.core.training.loop import Phase, fit, keep
+from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.phase import Phase
 
 folder, micro, die = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)

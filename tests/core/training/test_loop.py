@@ -17,12 +17,7 @@ from pipeline.core.networks.patient import Columns
 from pipeline.core.runtime.command import Stop
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import loop as training
-from pipeline.core.training.batch_order import (
-    add_positives,
-    epoch_batches,
-    fold_seed,
-    remaining_keys,
-)
+from pipeline.core.training.batch_order import add_positives, fold_seed
 from pipeline.core.training.loop import fit, keep
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import triangular
@@ -98,34 +93,31 @@ def log_lines(folder) -> list[dict]:
 
 
 def test_an_epoch_takes_whole_batches_of_different_images(tmp_path):
-    one = phase(tmp_path)
-    batches = epoch_batches(one, 0)
+    order = phase(tmp_path).order
+    batches = order.epoch_batches(0)
     assert [len(batch) for batch in batches] == [32] * 6
     assert len(np.unique(np.concatenate(batches))) == 192
-    assert any((a != b).any() for a, b in zip(batches, epoch_batches(one, 1), strict=True))
-    assert all(
-        (a == b).all() for a, b in zip(batches, epoch_batches(phase(tmp_path), 0), strict=True)
-    )
+    next_epoch = order.epoch_batches(1)
+    assert any((a != b).any() for a, b in zip(batches, next_epoch, strict=True))
+    again = phase(tmp_path).order.epoch_batches(0)
+    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
 
 
 def test_keys_go_on_where_a_run_was_cut(tmp_path):
-    one = phase(tmp_path)
-    every = remaining_keys(one, 0, 0, 1)
+    order = phase(tmp_path).order
+    every = order.remaining_keys(0, 0, 1)
     for step in (1, 5, 6, 23):
-        left = remaining_keys(one, step, 0, 1)
+        left = order.remaining_keys(step, 0, 1)
         assert len(left) == 24 - step
-        assert all(
-            a[0] == b[0] and (a[1] == b[1]).all() for a, b in zip(every[step:], left, strict=True)
-        )
-    assert remaining_keys(one, 24, 0, 1) == []
+        for expected, key in zip(every[step:], left, strict=True):
+            assert expected[0] == key[0] and (expected[1] == key[1]).all()
+    assert order.remaining_keys(24, 0, 1) == []
 
 
 def test_processes_share_each_batch(tmp_path):
-    one = phase(tmp_path)
-    whole, shares = (
-        remaining_keys(one, 0, 0, 1),
-        [remaining_keys(one, 0, rank, 4) for rank in range(4)],
-    )
+    order = phase(tmp_path).order
+    whole = order.remaining_keys(0, 0, 1)
+    shares = [order.remaining_keys(0, rank, 4) for rank in range(4)]
     for step, (_, batch) in enumerate(whole):
         assert sorted(np.concatenate([share[step][1] for share in shares])) == sorted(batch)
 
@@ -291,7 +283,7 @@ def test_positives_that_cannot_be_had_are_a_users_mistake(tmp_path):
     with pytest.raises(
         UserError, match=r"positives=4: a batch of 32 has no room .* 10 labels; raise batch_size"
     ):
-        epoch_batches(phase(tmp_path, positives=4, targets=many), 0)
+        phase(tmp_path, positives=4, targets=many).order.epoch_batches(0)
 
 
 def test_too_little_memory_names_the_settings_that_need_less(tmp_path):
