@@ -31,9 +31,11 @@ rng = np.random.default_rng(0)
 x = rng.normal(size=(320, 6)).astype(np.float32)
 y = (x[:, :1] + rng.normal(size=(320, 1)) > 1.2).astype(np.float32)
 y[:7] = np.nan
-recipe = Finetune(lr=0.05, epochs=5, batch_size=32, milestones=(12, 30), margin=0.8, normalize="l2", gamma=0.01)
+recipe = Finetune(lr=0.05, epochs=5, batch_size=32, milestones=(12, 30), margin=0.8,
+                  normalize="l2", gamma=0.01)
 torch.manual_seed(0)
-network, loss = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1)), make_loss(recipe, 1)
+network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
+loss = make_loss(recipe, 1)
 steps = 0
 
 def rate(step):
@@ -43,11 +45,13 @@ def rate(step):
         os._exit(3)
     return stepwise(recipe.lr, 3.0, recipe.milestones)(step)
 
-phase = Phase(name="finetuned", folder=folder, key={"target": "two", "labels": ["y"]}, network=network, loss=loss,
-              optimizer=make_optimizer(recipe, network.parameters(), loss), data=Columns(x),
-              targets=torch.from_numpy(y),
-              rate=rate, restarts=frozenset(recipe.milestones), validate=lambda _: {"mean": 0.5},
-              epochs=recipe.epochs, batch_size=32, seed=4, micro=micro)
+phase = Phase(
+    name="finetuned", folder=folder, key={"target": "two", "labels": ["y"]},
+    network=network, loss=loss, optimizer=make_optimizer(recipe, network.parameters(), loss),
+    data=Columns(x), targets=torch.from_numpy(y), rate=rate,
+    restarts=frozenset(recipe.milestones), validate=lambda _: {"mean": 0.5},
+    epochs=recipe.epochs, batch_size=32, seed=4, micro=micro,
+)
 keep(phase, fit(phase))
 """
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.core.losses import AUCMargin, CrossEntropy
-from pipeline.core.losses.checks import NotFinite
+from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import read_tensors
 from pipeline.core.networks.patient import Columns
 from pipeline.core.runtime.command import Stop
@@ -244,6 +245,20 @@ def test_a_run_killed_before_its_weights_were_kept_keeps_them_when_run_again(tmp
     keep(made(), fit(made()))
     assert equal(expected, read_tensors(tmp_path / "finetuned.safetensors"))
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
+
+
+def test_batches_of_one_class_are_counted_and_warned_of_elsewhere_only(tmp_path, capsys):
+    few = torch.zeros(200, 1)
+    few[0] = 1
+    loss = AUCMargin()
+    rare = phase(tmp_path, loss=loss, targets=few, key={"target": "t", "labels": ["y"]}, epochs=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        keep(rare, fit(rare))
+    assert not caught
+    assert f"nothing: y {int(loss.one_class[0])} of 6" in capsys.readouterr().out
+    with pytest.warns(OneClassWarning):
+        AUCMargin()(torch.zeros(4), torch.ones(4))
 
 
 def test_a_log_line_that_a_full_disk_cut_is_dropped_by_the_next_run(tmp_path):
