@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import demo
 from pipeline.competitions import isic2024
 from pipeline.core.images.decode import decode
 from pipeline.core.raw.read import read_source
 from pipeline.core.runtime.errors import UserError
+from pipeline.demo import __main__ as demo
 from tests.cases.raw_downloads import contents, write
 
 

@@ -189,7 +189,7 @@ def test_external_sets_in_both_forms(tmp_path):
         (
             "train_csv",
             TABLES["train.csv"].replace(",,,,unknown", ",,,,,unknown"),
-            "no CSV file: .* line 3, saw 9",
+            "not a CSV file: .* line 3, saw 9",
         ),
         ("train_csv", "", "this is not a CSV file"),
         (
