@@ -27,9 +27,11 @@ from tests.cases.synthetic_images import (
 
 
 def test_other_sources_always_train_and_their_twins_are_dropped():
-    own, other = twelve(), images_of([f"e{i}" for i in range(4)], source="other", start=100)
+    own = twelve()
+    other = images_of([f"e{i}" for i in range(4)], source="other", start=100)
     test = images_of(["t0", "t1"], split="test", start=200)
-    other.loc[0, "phash"], other.loc[1, "phash"] = own["phash"][5], test["phash"][1]
+    other.loc[0, "phash"] = own["phash"][5]
+    other.loc[1, "phash"] = test["phash"][1]
     images = pd.concat([own, other, test], ignore_index=True)
     folds, dropped, _ = made(images, TASK, folds=3)
     assert [fold_map(folds)[f"e{i}"] for i in range(4)] == [-1] * 4

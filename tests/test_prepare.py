@@ -167,7 +167,8 @@ def stamps(folder: Path) -> dict[str, int]:
 def test_again_does_only_what_has_changed(made):
     (made.raw / "5.jpg").write_bytes(b"broken")
     made.prepare()
-    before, table = stamps(made.folder), (made.folder / "images.csv").read_bytes()
+    before = stamps(made.folder)
+    table = (made.folder / "images.csv").read_bytes()
     made.prepare()
     assert stamps(made.folder) == before and (made.folder / "images.csv").read_bytes() == table
     (made.raw / "5.jpg").write_bytes(bad_files.encoded(5))  # mended
@@ -267,7 +268,8 @@ def test_a_kill_loses_no_more_than_the_images_in_hand_and_two_at_once_share(tmp_
     wait_until(lambda: journalled(tmp_path) >= 20)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    done, before = journalled(tmp_path), stamps(tmp_path / "melanoma")
+    done = journalled(tmp_path)
+    before = stamps(tmp_path / "melanoma")
     assert 20 <= done <= count and not (tmp_path / "melanoma" / "images.csv").exists()
     both = [start(tmp_path), start(tmp_path)]
     output = [process.communicate(timeout=120)[0] for process in both]
@@ -340,7 +342,7 @@ def test_awkward_files(path):
         assert np.abs(pixels - by_pydicom(path)).max() <= 1
     elif right == "16 bit":
         values = by_pillow(path).astype(float)
-        full = 255 if values.max() <= 255 else 4095 if values.max() <= 4095 else 65535
+        full = next(top for top in (255, 4095, 65535) if values.max() <= top)
         assert np.abs(pixels - values * 255 / full).max() <= 0.5
     else:
         assert np.array_equal(pixels, by_pillow(path))

@@ -125,6 +125,7 @@ def read_records(raw: Path, path: Path) -> pd.DataFrame:
             labels.append(label[0])
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: {error}") from None
+    # Named by file and number, located by file and byte.
     ids = f"{path.stem}_" + pd.Series(range(len(starts)), dtype="str").str.zfill(5)
     files = f"{path.relative_to(raw).as_posix()}::" + pd.Series(starts, dtype="str")
     return rows(ids, files, "train", np.array(labels))
@@ -151,6 +152,7 @@ def read_half(raw: Path, part: str) -> pd.DataFrame:
         raise UserError(
             f"{truth} or {images.name}: this is not a whole .npy array ({error})"
         ) from None
+    # As many labels as images, each one of the author's five.
     if len(labels) != count:
         raise UserError(f"{truth}: {len(labels)} labels for {count} images in {images.name}")
     if not np.isin(labels, range(5)).all():

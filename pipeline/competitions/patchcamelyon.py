@@ -1,5 +1,5 @@
-"""PatchCamelyon (Veeling et al., 2018), with 1 % positives as in the paper's Table 5: is there tumour in
-this patch's centre?
+"""PatchCamelyon (Veeling et al., 2018), with 1 % positives as in the paper's Table 5: is there
+tumour in this patch's centre?
 
 Raw, at data/patchcamelyon/raw, each .h5.gz of the download unpacked with gunzip:
     camelyonpatch_level_2_split_{train,valid,test}_x.h5          "x": (N, 96, 96, 3) uint8

@@ -16,7 +16,8 @@ HEAD = (
 )
 VIEWS = {  # what follows Path in the tables
     "train/patient00001/study1/view1_frontal.jpg": "Female,68,Frontal,AP,1.0,,,,,,,,,0.0,,,,1.0",
-    "train/patient00002/study2/view1_frontal.jpg": "Unknown,0,Frontal,LL,,,-1.0,1.0,,-1.0,0.0,,-1.0,,1.0,,1.0,",
+    "train/patient00002/study2/view1_frontal.jpg": "Unknown,0,Frontal,LL,"
+    ",,-1.0,1.0,,-1.0,0.0,,-1.0,,1.0,,1.0,",
     "train/patient21600/study1/view1_lateral.jpg": "Male,70,Lateral,,,,,,,,,,,,,,,",
     "valid/patient64541/study1/view1_frontal.jpg": "Male,73,Frontal,PA,0.0,1.0,1.0,1.0"
     + 10 * ",0.0",
@@ -103,7 +104,9 @@ def batches() -> dict[str, dict[str, str]]:
     a folder train."""
     made = {folder: {} for folder in BATCHES}
     for path, text in images().items():
-        number = 0 if not path.startswith("train") else 1 if "patient0" in path else 2
+        number = 0
+        if path.startswith("train"):
+            number = 1 if "patient0" in path else 2
         made[BATCHES[number]][path.removeprefix("train/")] = text
     made[BATCHES[0]] |= tables("CheXpert-v1.0/")
     return made
@@ -143,10 +146,8 @@ def test_the_organisers_folder_name_for_validation_differs_from_the_tables(tmp_p
 
 def test_values(tmp_path):
     table = chexpert.read_raw(small(tmp_path)).set_index("image_id")
-    second, lateral = (
-        table.loc["train_patient00002_study2_view1_frontal"],
-        table.loc[IDS[list(VIEWS)[2]]],
-    )
+    second = table.loc["train_patient00002_study2_view1_frontal"]
+    lateral = table.loc[IDS[list(VIEWS)[2]]]
     assert second[list(chexpert.DISEASES)].fillna(9).tolist() == [-1, -1, 0, -1, 1]
     assert (
         second[["Sex", "Age"]].isna().all()
@@ -189,12 +190,12 @@ def test_the_sample_has_each_study_once_in_the_lists_order(tmp_path, name):
         (
             "small/train/patient00002",
             "small/train/../../x/train/patient00002",
-            "row 3, column Path: .* is no path inside",
+            "row 3, column Path: .* is not a path inside",
         ),
         (
             "CheXpert-v1.0-small/train/patient00002",
             "/etc/train/patient00002",
-            "row 3, column Path: .* is no path inside",
+            "row 3, column Path: .* is not a path inside",
         ),
         ("patient00002/", "p/", "row 3, column Path: .* is not <split>/patientN"),
         ("68,Frontal", "sixty,Frontal", "row 2, column Age: 'sixty' is not a number"),
@@ -208,7 +209,8 @@ def test_the_sample_has_each_study_once_in_the_lists_order(tmp_path, name):
 )
 def test_mistakes_are_named(tmp_path, old, new, message):
     if message == "row 3":  # the same image in training and validation
-        old, new = "train/patient00002/study2", "valid/patient64541/study1"
+        old = "train/patient00002/study2"
+        new = "valid/patient64541/study1"
         message = "valid/patient64541/study1/view1_frontal.jpg is in two of"
     with pytest.raises(UserError, match=message):
         chexpert.read_raw(small(tmp_path, lambda text: text.replace(old, new, 1)))
@@ -223,7 +225,8 @@ def test_no_tables_and_no_list(tmp_path):
 
 def test_uncertain_labels_are_smoothed_in_pretraining_and_hard_in_finetuning():
     for name in chexpert.DISEASES:
-        early, late = chexpert.task.uncertain_pretrain[name], chexpert.task.uncertain_finetune[name]
+        early = chexpert.task.uncertain_pretrain[name]
+        late = chexpert.task.uncertain_finetune[name]
         ones = name in ("Edema", "Atelectasis")
         assert (early.low, early.high) == ((0.55, 0.85) if ones else (0.0, 0.3))
         assert late.policy == ("ones" if ones else "zeros") and not late.smooth

@@ -18,7 +18,8 @@ TABLES = {
     "test.csv": f"{HEAD}\nISIC_0000009,IP_3,female,50.0,\nISIC_0000008,IP_4,male,20.0,torso\n",
     "sample_submission.csv": "image_name,target\nISIC_0000009,0\nISIC_0000008,0\n",
 }
-TRAIN, TEST = ("ISIC_0000001", "ISIC_0000002", "ISIC_0000003"), ("ISIC_0000009", "ISIC_0000008")
+TRAIN = ("ISIC_0000001", "ISIC_0000002", "ISIC_0000003")
+TEST = ("ISIC_0000009", "ISIC_0000008")
 
 
 def images(train: str, test: str, suffix: str) -> dict[str, str]:
@@ -102,8 +103,10 @@ def test_external_sets_in_both_forms(tmp_path):
     write(
         tmp_path / "external/ISIC 2019",
         {
-            "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV\nISIC_0000001,1.0,0.0\nISIC_5,0.0,1.0\n",
-            "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,lesion_id,sex\n"
+            "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV\n"
+            "ISIC_0000001,1.0,0.0\nISIC_5,0.0,1.0\n",
+            "ISIC_2019_Training_Metadata.csv": "image,"
+            "age_approx,anatom_site_general,lesion_id,sex\n"
             "ISIC_5,20.0,anterior torso,L1,male\nISIC_0000001,,,,\n",
             "ISIC_2019_Training_Input/ISIC_0000001.jpg": "isic_2019_ISIC_0000001",
             "ISIC_2019_Training_Input/ISIC_5.jpg": "isic_2019_ISIC_5",
@@ -186,7 +189,7 @@ def test_external_sets_in_both_forms(tmp_path):
         (
             "train_csv",
             TABLES["train.csv"].replace(",,,,unknown", ",,,,,unknown"),
-            "no CSV file: .* line 3, saw 9",
+            "not a CSV file: .* line 3, saw 9",
         ),
         ("train_csv", "", "this is not a CSV file"),
         (

@@ -72,6 +72,7 @@ def check_labels(where: object, images: pd.DataFrame, task: Task) -> None:
         if label not in images:
             present = ", ".join(images.columns)
             raise UserError(f"{where}: the label column {label!r} is missing; there are {present}")
+        # Test labels do not exist, or must not matter.
         value = images[label].where(images["split"] != "test")
         wrong = ~valid_labels(value, value.isna())
         if wrong.any():
@@ -168,6 +169,7 @@ def data_name(where: object) -> str:
 
 def check_rows(where: object, images: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Raise a UserError for a patient with two folds, or a train or valid patient with none."""
+    # A second row for a patient would let their images train and validate in one fold.
     twice = folds["patient_id"].duplicated().to_numpy()
     if twice.any():
         patient = folds["patient_id"][twice].iloc[0]

@@ -133,6 +133,7 @@ def hashes_of(images: pd.DataFrame) -> tuple[str, ...]:
     Hashes in another form than that of `images.phash` are left out: they are compared for equality
     only.
     """
+    # A foreign hash cannot be unpacked into the bits that the search compares.
     known = images["phash"].dropna().astype("str").drop_duplicates()
     return tuple(sorted(known[known.str.fullmatch(f"[0-9a-f]{{{DIGITS}}}")]))
 

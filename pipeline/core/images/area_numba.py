@@ -10,7 +10,9 @@ import numpy as np
 
 BLOCK = 256  # rows of uint8 whose sum fits 16 bits
 
-u16, u32, i64 = np.uint16, np.uint32, np.int64
+u16 = np.uint16
+u32 = np.uint32
+i64 = np.int64
 
 
 @numba.njit(nogil=True, cache=True)

@@ -51,8 +51,11 @@ PILLOW_NAMES = ("PNG", "GIF", "BMP", "PPM", "JPEG2000", "WEBP", "QOI", "TIFF", "
 GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
-# TIFF tags: width, height, bits a sample, samples a pixel.
-WIDTH, HEIGHT, BITS, SAMPLES = 256, 257, 258, 277
+# TIFF tags.
+WIDTH = 256
+HEIGHT = 257
+BITS = 258  # a sample
+SAMPLES = 277  # a pixel
 
 
 class DecodedImage(NamedTuple):

@@ -26,7 +26,9 @@ PROGRESSIVE = 0xC2
 SCANS = 100
 # Other markers.
 WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD9)}  # stuffing, TEM, restarts, start of image
-END_OF_IMAGE, START_OF_SCAN, APP1 = 0xD9, 0xDA, 0xE1
+END_OF_IMAGE = 0xD9
+START_OF_SCAN = 0xDA
+APP1 = 0xE1  # EXIF lies here
 
 ORIENTATION = 0x0112  # EXIF tag
 SIZES = {1: 1, 3: 2, 4: 4}  # bytes of TIFF's whole-number types BYTE, SHORT and LONG

@@ -56,6 +56,7 @@ class AUCMargin(nn.Module):
         super().__init__()
         if dual not in ("sgd", "closed_form"):
             raise ValueError(f"dual={dual!r} is neither 'sgd' nor 'closed_form'")
+        normalize = "l2*sqrt_b" if normalize == "l2·√B" else normalize  # as mathematics writes it
         if normalize not in NORMALIZERS:
             raise ValueError(f"normalize={normalize!r} is none of {', '.join(NORMALIZERS)}")
         if num_labels < 1:

@@ -122,6 +122,7 @@ def example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values
 
     Floats are left out.
     """
+    # Example > features > entries > key and value; keys that are not wanted are not unpacked.
     first, end = record(mapped(path), start)
     values: dict[str, Values] = {}
     for features in only(memoryview(mapped(path))[first:end], 1):
@@ -148,6 +149,7 @@ def feature_values(feature: memoryview) -> Iterator[Values]:
 
 def square(data: bytes) -> np.ndarray | bytes:
     """Raw gray pixels of a square image as (S, S) uint8; anything else (a JPEG) as it is."""
+    # A JPEG's length may be a square number too, so its first bytes decide.
     side = round(len(data) ** 0.5)
     encoded = data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG"
     if encoded or side * side != len(data):

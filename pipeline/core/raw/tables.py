@@ -206,6 +206,7 @@ def labels(where: object, table: pd.DataFrame, column: str, blank: bool = True) 
 def numbers(where: object, table: pd.DataFrame, column: str) -> pd.Series:
     """A numeric patient column as float64, NaN where blank, `nan` or `na`; UserError for anything
     else that is not a finite number."""
+    # Organisers write missing numbers in three ways.
     values = table[column]
     missing = values.str.lower().isin(("", "nan", "na"))
     parsed = pd.to_numeric(values.mask(missing), errors="coerce").astype("float64")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.labels import count_table, targets, truth
+from pipeline.core.artifacts.labels import count_table, targets, truth, valid_labels
 from pipeline.core.config.task import Task, Uncertain
 
 NAN = float("nan")
@@ -52,6 +52,17 @@ def test_smoothed_labels_spread_evenly_over_their_range():
     )
     counts = np.histogram(drawn, 10, (0, 0.3))[0]
     assert counts.min() > 330 and counts.max() < 470  # 400 expected, standard deviation 19
+
+
+def test_valid_labels_are_1_0_minus_1_and_the_blanks_that_may_be():
+    cells = pd.Series([1, "0", "-1.0", "", "", "2", "yes", NAN, 0.5])
+    blank = np.array([False] * 3 + [True] + [False] * 5)
+    assert valid_labels(cells, blank).tolist() == [True] * 4 + [False] * 5
+    assert valid_labels(np.array([-1.0, NAN, 3.0]), np.array([False, True, False])).tolist() == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_truth_leaves_uncertain_out():

@@ -71,7 +71,8 @@ def test_the_audit_is_json_and_prints_every_fold():
 @pytest.mark.parametrize("seed", range(5))
 def test_distance_is_the_kolmogorov_smirnov_statistic(seed):
     random = np.random.RandomState(seed)
-    first, second = np.sort(random.geometric(0.2, 60)), np.sort(random.geometric(0.3, 90))
+    first = np.sort(random.geometric(0.2, 60))
+    second = np.sort(random.geometric(0.3, 90))
     assert distance(first, second) == pytest.approx(ks_2samp(first, second).statistic)
 
 

@@ -138,7 +138,8 @@ def check_random_table(seed: int, folds: int) -> None:
     except UserError as error:
         assert "groups of patients" in str(error)
         return
-    fold, group = fold_map(table), naive_groups(images)
+    fold = fold_map(table)
+    group = naive_groups(images)
     assert set(fold) == set(group)
     assert sorted(set(fold.values()) - {-1}) == list(range(folds))
     own = set(images["patient_id"][(images["source"] == "own") & (images["split"] != "test")])
@@ -158,10 +159,8 @@ def check_random_table(seed: int, folds: int) -> None:
     )
     times = pd.Series(0, index=images["image_id"])
     for k in range(folds):
-        trains, validates = (
-            training_rows(images, table, dropped, k),
-            validation_rows(images, table, dropped, k, TASK),
-        )
+        trains = training_rows(images, table, dropped, k)
+        validates = validation_rows(images, table, dropped, k, TASK)
         times[validates["image_id"]] += 1
         assert not {id(group[p]) for p in trains["patient_id"]} & {
             id(group[p]) for p in validates["patient_id"]

@@ -41,10 +41,8 @@ def write_images(root, images: pd.DataFrame, number: pd.Series) -> None:
     folder = root / "made/images/32"
     folder.mkdir(parents=True)
     for image, patient in zip(images["image_id"], number):
-        own, other = (
-            np.random.RandomState(patient),
-            np.random.RandomState(zlib.crc32(image.encode())),
-        )
+        own = np.random.RandomState(patient)
+        other = np.random.RandomState(zlib.crc32(image.encode()))
         noise = own.randint(40, 216, (16, 16)) + other.randint(-10, 11, (16, 16))
         cv2.imwrite(str(folder / f"{image}.jpg"), cv2.resize(noise.astype(np.uint8), (32, 32)))
 

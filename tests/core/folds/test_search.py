@@ -82,7 +82,8 @@ def test_never_above_the_bound_and_never_worse_than_the_start(seed, patients, fo
     table = table_of(random_rows(seed, patients, rate))
     folds = min(folds, len(table))
     fold = split_groups(table, folds, seed)
-    x, weight = table.to_numpy(), whole_weights(scales(table, folds), folds)
+    x = table.to_numpy()
+    weight = whole_weights(scales(table, folds), folds)
     found = objective(x, weight, fold, folds)
     assert sorted(set(fold)) == list(range(folds))
     assert found <= (1 - 1 / folds) * (weight * x * x).sum() * (1 + 1e-12)
@@ -94,7 +95,8 @@ def test_never_above_the_bound_and_never_worse_than_the_start(seed, patients, fo
 @pytest.mark.parametrize("seed", range(6))
 def test_no_swap_or_move_is_left_that_lowers_the_sum(seed):
     table = table_of(random_rows(seed, 14))
-    x, weight = table.to_numpy(), whole_weights(scales(table, 3), 3)
+    x = table.to_numpy()
+    weight = whole_weights(scales(table, 3), 3)
     fold = iterative_stratification(table, 3, np.random.RandomState(seed))
     start = objective(x, weight, fold, 3)
     search.lower_sum(x, weight, fold, 3, np.random.RandomState(seed))
@@ -113,7 +115,9 @@ def test_no_swap_or_move_is_left_that_lowers_the_sum(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_worst_deviation_is_never_raised_by_the_last_phase(seed):
     table = table_of(random_rows(seed, 40))
-    x, scale, folds = table.to_numpy(), scales(table, 4), 4
+    x = table.to_numpy()
+    scale = scales(table, 4)
+    folds = 4
     fold = search.fill_empty(
         iterative_stratification(table, folds, np.random.RandomState(seed)), x, folds
     )
@@ -132,7 +136,8 @@ def test_best_split_of_a_tiny_table_is_found():
     rows = pd.DataFrame({"patient": np.repeat(np.arange(6), np.arange(1, 7))})
     rows["a"] = (rows["patient"] % 2 == 0).astype(float)
     table = table_of(rows, ("a",))
-    x, weight = table.to_numpy(), whole_weights(scales(table, 2), 2)
+    x = table.to_numpy()
+    weight = whole_weights(scales(table, 2), 2)
     best = min(
         objective(x, weight, np.array(fold), 2)
         for fold in product((0, 1), repeat=6)
@@ -181,17 +186,16 @@ def test_sums_are_exact_in_any_order():
     assert 2 * (weight * x).sum(axis=0) @ x.sum(axis=0) < 2.0**53
     gap = totals(x, np.arange(len(x)) % 5, 5)
     order = np.random.RandomState(0).permutation(x.shape[1])
-    forward, shuffled = (
-        (x * weight) @ (gap[0] - gap[1]),
-        (x * weight)[:, order] @ (gap[0] - gap[1])[order],
-    )
+    forward = (x * weight) @ (gap[0] - gap[1])
+    shuffled = (x * weight)[:, order] @ (gap[0] - gap[1])[order]
     assert np.array_equal(forward, shuffled)
 
 
 def test_sampled_search_ends_move_optimal(monkeypatch):
     monkeypatch.setattr(search, "SAMPLE", 10)
     table = table_of(random_rows(5, 120))
-    x, weight = table.to_numpy(), whole_weights(scales(table, 3), 3)
+    x = table.to_numpy()
+    weight = whole_weights(scales(table, 3), 3)
     fold = np.random.RandomState(0).randint(0, 3, len(table))
     search.lower_sum(x, weight, fold, 3, np.random.RandomState(0))
     end = objective(x, weight, fold, 3)
@@ -203,10 +207,8 @@ def test_sampled_search_ends_move_optimal(monkeypatch):
 
 def test_seeds_give_other_folds_and_the_same_seed_the_same():
     table = table_of(random_rows(1, 60))
-    first, again, other = (
-        split_groups(table, 5, 0),
-        split_groups(table, 5, 0),
-        split_groups(table, 5, 1),
-    )
+    first = split_groups(table, 5, 0)
+    again = split_groups(table, 5, 0)
+    other = split_groups(table, 5, 1)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

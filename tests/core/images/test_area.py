@@ -29,7 +29,8 @@ def weights(count: int, length: int, margin: int, scale: int, pixels: int) -> li
 
 def by_fractions(pixels: np.ndarray, down: tuple, across: tuple) -> np.ndarray:
     """The mean of each cell in exact arithmetic, rounded half up."""
-    rows, columns = weights(*down, pixels.shape[0]), weights(*across, pixels.shape[1])
+    rows = weights(*down, pixels.shape[0])
+    columns = weights(*across, pixels.shape[1])
     out = np.empty((len(rows), len(columns)), np.uint8)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):

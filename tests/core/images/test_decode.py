@@ -80,7 +80,8 @@ def test_pixels_are_those_of_an_independent_reader(kind):
 
 @pytest.mark.parametrize("kind", FILES)
 def test_gray_is_luma(kind):
-    gray, image = decode(FILES[kind], gray=True).pixels, Image.open(io.BytesIO(FILES[kind]))
+    gray = decode(FILES[kind], gray=True).pixels
+    image = Image.open(io.BytesIO(FILES[kind]))
     if image.format == "JPEG":
         image.draft("L", image.size)  # the stored luma itself
     colours = (

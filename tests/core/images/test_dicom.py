@@ -39,11 +39,9 @@ def made(values: np.ndarray, stored: int = 12, **tags) -> Dataset:
     dataset.Rows, dataset.Columns = values.shape[:2]
     dataset.SamplesPerPixel = 3 if values.ndim == 3 else 1
     dataset.PhotometricInterpretation = "RGB" if values.ndim == 3 else "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (
-        values.itemsize * 8,
-        stored,
-        stored - 1,
-    )
+    dataset.BitsAllocated = values.itemsize * 8
+    dataset.BitsStored = stored
+    dataset.HighBit = stored - 1
     dataset.PixelRepresentation = int(values.dtype.kind == "i")
     if values.ndim == 3:
         dataset.PlanarConfiguration = 0
@@ -181,7 +179,8 @@ def test_deflated_and_without_preamble():
 
 def test_several_frames_give_the_first():
     both = made(np.concatenate([RAMP, RAMP[::-1]]))
-    both.Rows, both.NumberOfFrames = 64, 2
+    both.Rows = 64
+    both.NumberOfFrames = 2
     assert np.array_equal(shown(both), shown(made(RAMP)))
 
 

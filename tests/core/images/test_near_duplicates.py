@@ -23,7 +23,8 @@ def bits(phash: str) -> np.ndarray:
 
 def scenes(count: int, side: int = 96) -> list[np.ndarray]:
     """Random gray images with structure at every scale, as images of real things have."""
-    rng, made = np.random.default_rng(count), []
+    rng = np.random.default_rng(count)
+    images = []
     for _ in range(count):
         scene = sum(
             cv2.resize(
@@ -34,8 +35,8 @@ def scenes(count: int, side: int = 96) -> list[np.ndarray]:
             / octave
             for octave in (4, 8, 16, 32, 64)
         )
-        made.append(np.clip(128 + 200 * scene, 0, 255).astype(np.uint8))
-    return made
+        images.append(np.clip(128 + 200 * scene, 0, 255).astype(np.uint8))
+    return images
 
 
 def copies_of(scene: np.ndarray, orientation: int) -> list[np.ndarray]:
@@ -72,7 +73,8 @@ def found_copies(originals: list[np.ndarray]) -> tuple[float, int]:
 def near_by_force(hashes: list[str]) -> set[tuple[int, int]]:
     """Every pair that is near in some turn."""
     grids = np.stack([bits(phash) for phash in hashes]).reshape(-1, 16, 16)
-    flat, found = grids.reshape(len(grids), -1).astype(int), set()
+    flat = grids.reshape(len(grids), -1).astype(int)
+    found = set()
     for turned in turns(grids):
         turned = turned.reshape(len(grids), -1).astype(int)
         distance = (turned[:, None, :] != flat[None, :, :]).sum(axis=2)

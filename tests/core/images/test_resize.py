@@ -34,7 +34,8 @@ def photograph(height: int, width: int, gray: bool = False, quality: int = 90) -
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-LARGE, SMALL = photograph(1203, 1801), photograph(130, 97)
+LARGE = photograph(1203, 1801)
+SMALL = photograph(130, 97)
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:

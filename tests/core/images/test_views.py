@@ -41,7 +41,8 @@ def test_without_flips_the_first_view_is_the_image_and_the_others_differ_a_littl
 
 
 def test_views_are_a_prefix_of_more_views():
-    few, many = view_matrices(4, 48, SKIN), view_matrices(30, 48, SKIN)
+    few = view_matrices(4, 48, SKIN)
+    many = view_matrices(30, 48, SKIN)
     assert all(np.array_equal(a, b) for a, b in zip(few, many, strict=False))
     assert len({m.tobytes() for m in many}) == 30
 
@@ -82,14 +83,16 @@ def test_warp_is_bilinear_in_the_mirrored_image(channels, view):
         [127 + 120 * np.sin(row / 5 + c) * np.cos(column / 7) for c in range(channels)], -1
     )
     image = image.round().astype(np.uint8)
-    matrix, out = affine(size, **view), np.empty_like(image)
+    matrix = affine(size, **view)
+    out = np.empty_like(image)
     warp(image, matrix, out)
     x, y = np.linalg.inv(matrix[:, :2]) @ (np.stack([column.ravel(), row.ravel()]) - matrix[:, 2:])
 
     def fold(i: np.ndarray) -> np.ndarray:
         return np.abs((i + size - 1) % (2 * size - 2) - (size - 1))  # 0 1 2 … size-1 … 2 1 0 1 2 …
 
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    left = np.floor(x).astype(int)
+    top = np.floor(y).astype(int)
     expected = sum(
         ((1 - abs(x - left - i)) * (1 - abs(y - top - j)))[:, None]
         * image[fold(top + j), fold(left + i)]
@@ -122,7 +125,8 @@ def test_photometric_views_repeat_too(images, channels):
     data = TrainingBatches(
         images, 32, channels, Augment(photometric=1.0, holes=2, hole_size=0.2), seed=1
     )
-    first, again = data[(0, np.array([1]))][0], data[(0, np.array([1]))][0]
+    first = data[(0, np.array([1]))][0]
+    again = data[(0, np.array([1]))][0]
     assert (first == again).all() and first.shape == (1, 32, 32, channels)
     assert (data[(1, np.array([1]))][0] != first).any()
 
