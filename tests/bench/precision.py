@@ -19,7 +19,7 @@ from pipeline.core.images.views import read_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views
-from pipeline.core.runs.job import Job, jobs
+from pipeline.core.runs.job import Job, jobs_of
 from pipeline.core.runtime.device import precision
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     )
     parser.add_argument("targets", nargs="+")
     for target in parser.parse_args().targets:
-        wanted = list(jobs([target], FINETUNED).values())
+        wanted = jobs_of([target])
         folds = [both(job) for job in wanted]
         faster = str(precision("auto"))[6:]
         print(f"{target}, {faster} beside float32, pooled over {len(folds)} folds")
