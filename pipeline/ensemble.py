@@ -44,7 +44,7 @@ from pipeline.core.artifacts.provenance import notice, provenance
 from pipeline.core.artifacts.tables import write_csv
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
-from pipeline.core.config.target import parse_target
+from pipeline.core.config.target_path import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
 from pipeline.core.ensemble.combination import combine

@@ -35,9 +35,9 @@ from pipeline.core.artifacts.files import read_json, write_json
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
 from pipeline.core.config.competition import Competition, load
-from pipeline.core.config.target import parse_target
+from pipeline.core.config.target_path import parse_target
 from pipeline.core.folds.audit import audit, audit_hashes, check_labels, refuse_leaks
-from pipeline.core.folds.balance import audit_text
+from pipeline.core.folds.audit_text import audit_text
 from pipeline.core.folds.groups import check_patients
 from pipeline.core.folds.image_split import leakage, leakage_text
 from pipeline.core.folds.make import split

@@ -33,7 +33,7 @@ from pipeline.core.artifacts.provenance import read_sidecar, table_hashes
 from pipeline.core.artifacts.tables import fold_numbers, listed
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
-from pipeline.core.config.target import parse_target
+from pipeline.core.config.target_path import parse_target
 from pipeline.core.folds.audit import checked_tables, require_no_leak
 from pipeline.core.folds.import_map import read_map
 from pipeline.core.folds.split import patient_keys, validation_rows

@@ -40,7 +40,7 @@ from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
 from pipeline.core.config.competition import Competition, load
-from pipeline.core.config.target import parse_target
+from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
 from pipeline.core.images.prepared import ImageTask, prepare_one, read_journal, stamp_of
 from pipeline.core.images.resize import METHOD

@@ -27,7 +27,7 @@ from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import submissions_folder
 from pipeline.core.artifacts.provenance import notice, write_sidecar
 from pipeline.core.config.competition import load
-from pipeline.core.config.target import parse_target
+from pipeline.core.config.target_path import parse_target
 from pipeline.core.report import (
     differences,
     folds,

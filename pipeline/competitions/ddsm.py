@@ -26,7 +26,7 @@ import pandas as pd
 
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
-from pipeline.core.raw import packed
+from pipeline.core.raw import tfrecords
 from pipeline.core.runtime.errors import UserError
 
 PARTS = ("test10", "cv10")
@@ -117,8 +117,8 @@ def read_records(raw: Path, path: Path) -> pd.DataFrame:
     starts = []
     labels = []
     try:
-        for start in packed.record_starts(path):
-            label = packed.example(path, start, ("label_normal",)).get("label_normal", [])
+        for start in tfrecords.record_starts(path):
+            label = tfrecords.example(path, start, ("label_normal",)).get("label_normal", [])
             if label not in ([0], [1]):
                 raise ValueError(f"the record at byte {start}: label_normal {label} is not 0 or 1")
             starts.append(start)
@@ -147,7 +147,7 @@ def read_half(raw: Path, part: str) -> pd.DataFrame:
     truth = need(raw, f"{part}_labels.npy")
     try:
         labels = np.load(truth, allow_pickle=False).reshape(-1)
-        count = len(packed.npy(images))
+        count = len(tfrecords.npy(images))
     except (ValueError, OSError, EOFError) as error:
         raise UserError(
             f"{truth} or {images.name}: this is not a whole .npy array ({error})"

@@ -25,7 +25,7 @@ from pathlib import Path
 from pipeline.core.artifacts.files import write_json
 from pipeline.core.artifacts.paths import models_folder, submissions_folder
 from pipeline.core.config.competition import Competition, load
-from pipeline.core.config.target import parse_target
+from pipeline.core.config.target_path import parse_target
 from pipeline.core.runtime.command import run_stage, seconds, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.notebook import (

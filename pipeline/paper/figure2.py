@@ -23,7 +23,7 @@ import torch
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.tables import read_images
 from pipeline.core.config.competition import load
-from pipeline.core.config.target import parse_target
+from pipeline.core.config.target_path import parse_target
 from pipeline.core.metrics import auc
 from pipeline.core.runs.predictions import read_predictions
 from pipeline.core.runtime.command import run_stage, stage_parser

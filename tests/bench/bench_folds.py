@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
-from pipeline.core.folds.balance import distance
-from pipeline.core.folds.search import group_table, iterative_stratification, split_groups
+from pipeline.core.folds.audit_text import distance
+from pipeline.core.folds.balanced_search import group_table, iterative_stratification, split_groups
 
 SHARED = Path(os.environ.get("SHARED_DATA", "../shared/data"))
 FOLDS, SEEDS = 5, 10

@@ -9,7 +9,7 @@ from pipeline.core.artifacts.files import read_json
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import as_json
-from pipeline.core.config.target import parse_target, runs_of
+from pipeline.core.config.target_path import parse_target, runs_of
 
 
 def needed_sizes(competition: Competition, targets: Iterable[str]) -> set[int]:

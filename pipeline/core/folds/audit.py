@@ -18,7 +18,7 @@ from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.task import Task
-from pipeline.core.folds.balance import describe, fold_rows, warnings, worst
+from pipeline.core.folds.audit_text import describe, fold_rows, warnings, worst
 from pipeline.core.folds.groups import check_patients, links, patient_groups
 from pipeline.core.folds.split import (
     fold_of,

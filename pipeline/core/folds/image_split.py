@@ -18,8 +18,8 @@ from tqdm import tqdm
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, image_path
 from pipeline.core.config.task import Task
+from pipeline.core.folds.balanced_search import group_table, iterative_stratification, split_groups
 from pipeline.core.folds.groups import links, patient_groups
-from pipeline.core.folds.search import group_table, iterative_stratification, split_groups
 from pipeline.core.folds.split import patient_keys, scored, taking_part
 from pipeline.core.metrics import auc
 

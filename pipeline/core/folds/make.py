@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.config.task import OFFICIAL, Task
+from pipeline.core.folds.balanced_search import group_table, split_groups
 from pipeline.core.folds.groups import links, patient_groups
 from pipeline.core.folds.import_map import imported_folds
-from pipeline.core.folds.search import group_table, split_groups
 from pipeline.core.folds.split import (
     TEST_TWIN,
     external_twins,

@@ -174,7 +174,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(path: Path, run: Run, labels: Sequence[str]) -> Network:
-    """The trained network of a weights file, on the CPU, in eval mode; UserError for damaged data."""
+    """The trained network of a weights file, on the CPU, in eval mode; UserError for damaged
+    data."""
     check_data(path)
     network = build(run, len(labels), weights="random")
     network.load_state_dict(read_tensors(path))

@@ -22,14 +22,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pipeline.core.raw import packed
+from pipeline.core.raw import tfrecords
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage
 
 HDF5 = (".hdf5", ".h5")
 NUMBERED = {
-    ".tfrecords": packed.tfrecord_image,
-    ".tfrecord": packed.tfrecord_image,
-    ".npy": packed.npy_image,
+    ".tfrecords": tfrecords.tfrecord_image,
+    ".tfrecord": tfrecords.tfrecord_image,
+    ".npy": tfrecords.npy_image,
 }
 OPEN_ARCHIVES = 8  # kept open by each worker
 

@@ -1,7 +1,7 @@
 """Section "Folds": how the folds were made, their balance, and which leaks were looked for."""
 
 from pipeline.core.artifacts.paths import data_folder
-from pipeline.core.folds.balance import balance_column, group_lines
+from pipeline.core.folds.audit_text import balance_column, group_lines
 from pipeline.core.report.html import bullets, paragraph, source, table
 from pipeline.core.report.inputs import Evidence
 

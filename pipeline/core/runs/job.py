@@ -11,7 +11,7 @@ from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.artifacts.tables import fold_numbers
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import Metadata, Run
-from pipeline.core.config.target import expand, parse_target
+from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.folds.audit import checked_tables
 from pipeline.core.folds.split import training_rows, validation_rows
 

@@ -28,7 +28,7 @@ from pipeline.core.artifacts.provenance import first_difference, notice, table_h
 from pipeline.core.artifacts.tables import fold_numbers, read_folds
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA, as_json
-from pipeline.core.config.target import Target
+from pipeline.core.config.target_path import Target
 from pipeline.core.runs.facts import predicted_with_other_weights, require_current
 from pipeline.core.runs.job import jobs_of
 from pipeline.core.runs.predictions import is_imported

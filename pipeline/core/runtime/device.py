@@ -1,5 +1,6 @@
 """What the machine offers: device, process group, loader processes, precision."""
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ def start_processes() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # torchrun ends the others when one dies; this bounds how long they wait on one that hangs.
     dist.init_process_group(backend, timeout=timedelta(minutes=10))
+    # gloo's threads must end before the interpreter does: on a loaded machine it aborted otherwise
+    # ("terminate called without an active exception", status -6, after all work was done).
+    atexit.register(dist.destroy_process_group)
 
 
 def is_main() -> bool:

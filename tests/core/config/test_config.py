@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.config import run
 from pipeline.core.config.competition import competition_names, load
 from pipeline.core.config.run import Finetune, Pretrain, Run, as_json, from_json
-from pipeline.core.config.target import expand, parse_target
+from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from pipeline.core.losses.normalize import NORMALIZERS

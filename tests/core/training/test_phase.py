@@ -11,6 +11,7 @@ import torch
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run, as_json
 from pipeline.core.config.task import Resize, Task
 from pipeline.core.losses import CrossEntropy
+from pipeline.core.runs.facts import facts_of
 from pipeline.core.training import phase as phases
 from pipeline.core.training.phase import image_phase
 from pipeline.core.training.recipe import constant
@@ -65,13 +66,9 @@ def test_what_the_stages_share_comes_from_the_job(tmp_path, monkeypatch, name, r
         positives=1,
     )
     assert (phase.name, phase.folder, phase.network) == (name, Path("folder"), network)
-    assert phase.key == {
-        "target": "comp/run/fold0",
-        "run": as_json(RUN),
-        "labels": ["y"],
-        "resize": as_json(TASK.resize),
-        "hashes": {"images.csv": "1"},
-    }
+    facts = facts_of(job, f"{name}.safetensors")
+    assert phase.key == {**facts, "run": as_json(RUN)}
+    assert phase.key["hashes"] == {"images.csv": "1"} and phase.key["labels"] == ["y"]
     assert (phase.epochs, phase.batch_size) == (asked.epochs, asked.batch_size)
     assert (phase.dtype, phase.micro, phase.ema, phase.workers) == (torch.float32, 2, 0.9, 3)
     assert (phase.seed, phase.restarts, phase.positives) == (7, {2}, 1)

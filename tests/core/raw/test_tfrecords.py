@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.raw import packed
+from pipeline.core.raw import tfrecords
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from tests.cases.tfrecords import example, tfrecord
@@ -21,14 +21,14 @@ def test_examples_are_read_back(tmp_path_factory, numbers, blob, compact):
     path = tmp_path_factory.mktemp("r") / "a.tfrecords"
     made = example({"label": numbers, "image": [blob], "other": [b"x"]}, compact)
     path.write_bytes(tfrecord(b"", made, made))
-    starts = list(packed.record_starts(path))
+    starts = list(tfrecords.record_starts(path))
     assert starts == [0, 16, 32 + len(made)]
     for start in starts[1:]:
-        assert packed.example(path, start, ("label", "image")) == {
+        assert tfrecords.example(path, start, ("label", "image")) == {
             "label": numbers,
             "image": [blob],
         }
-    assert packed.example(path, 0, ("label",)) == {}
+    assert tfrecords.example(path, 0, ("label",)) == {}
 
 
 def test_gray_pixels_come_as_a_square_and_jpegs_as_they_are(tmp_path):
@@ -37,7 +37,7 @@ def test_gray_pixels_come_as_a_square_and_jpegs_as_they_are(tmp_path):
     (tmp_path / "t.tfrecords").write_bytes(
         tfrecord(example({"image": [pixels.tobytes()]}), example({"image": [jpeg]}))
     )
-    first, second = packed.record_starts(tmp_path / "t.tfrecords")
+    first, second = tfrecords.record_starts(tmp_path / "t.tfrecords")
     assert np.array_equal(read_source(tmp_path, f"t.tfrecords::{first}"), pixels)
     assert read_source(tmp_path, f"t.tfrecords::{second}") == jpeg
 

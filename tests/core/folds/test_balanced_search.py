@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.folds import search
-from pipeline.core.folds.search import (
+from pipeline.core.folds import balanced_search
+from pipeline.core.folds.balanced_search import (
     group_table,
     iterative_stratification,
     scales,
@@ -99,7 +99,7 @@ def test_no_swap_or_move_is_left_that_lowers_the_sum(seed):
     weight = whole_weights(scales(table, 3), 3)
     fold = iterative_stratification(table, 3, np.random.RandomState(seed))
     start = objective(x, weight, fold, 3)
-    search.lower_sum(x, weight, fold, 3, np.random.RandomState(seed))
+    balanced_search.lower_sum(x, weight, fold, 3, np.random.RandomState(seed))
     end = objective(x, weight, fold, 3)
     assert end <= start
     for g, h in product(range(len(x)), range(len(x))):
@@ -118,15 +118,17 @@ def test_worst_deviation_is_never_raised_by_the_last_phase(seed):
     x = table.to_numpy()
     scale = scales(table, 4)
     folds = 4
-    fold = search.fill_empty(
+    fold = balanced_search.fill_empty(
         iterative_stratification(table, folds, np.random.RandomState(seed)), x, folds
     )
-    search.lower_sum(x, whole_weights(scale, folds), fold, folds, np.random.RandomState(seed))
-    before = search.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
-    search.lower_worst(x, scale, fold, folds, np.random.RandomState(seed))
-    after = search.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
+    balanced_search.lower_sum(
+        x, whole_weights(scale, folds), fold, folds, np.random.RandomState(seed)
+    )
+    before = balanced_search.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
+    balanced_search.lower_worst(x, scale, fold, folds, np.random.RandomState(seed))
+    after = balanced_search.excess(totals(x, fold, folds), x.sum(axis=0) / folds, scale)
     assert after.max() <= before.max()
-    assert (after**search.POWER).sum() <= (before**search.POWER).sum()
+    assert (after**balanced_search.POWER).sum() <= (before**balanced_search.POWER).sum()
     assert np.bincount(fold, minlength=folds).min() > 0
 
 
@@ -192,12 +194,12 @@ def test_sums_are_exact_in_any_order():
 
 
 def test_sampled_search_ends_move_optimal(monkeypatch):
-    monkeypatch.setattr(search, "SAMPLE", 10)
+    monkeypatch.setattr(balanced_search, "SAMPLE", 10)
     table = table_of(random_rows(5, 120))
     x = table.to_numpy()
     weight = whole_weights(scales(table, 3), 3)
     fold = np.random.RandomState(0).randint(0, 3, len(table))
-    search.lower_sum(x, weight, fold, 3, np.random.RandomState(0))
+    balanced_search.lower_sum(x, weight, fold, 3, np.random.RandomState(0))
     end = objective(x, weight, fold, 3)
     for g, k in product(range(len(x)), range(3)):
         moved = fold.copy()

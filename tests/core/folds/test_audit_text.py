@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from pipeline.core.folds.audit import audit
-from pipeline.core.folds.balance import audit_text, describe, distance
+from pipeline.core.folds.audit_text import audit_text, describe, distance
 from tests.cases.synthetic_images import TASK, audited, images_of, twelve
 
 
