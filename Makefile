@@ -187,8 +187,9 @@ test-slow: | $(INSTALLED) ## the tests that take minutes
 test-gpu: | $(INSTALLED) ## the tests that need a GPU
 	$(PYTHON) -m pytest -m gpu
 
-lint: | $(INSTALLED) ## ruff
+lint: | $(INSTALLED) ## ruff: the rules, and the form of every file
 	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
 
 bench: | $(INSTALLED) ## every benchmark, as ratios against what one would otherwise use
 	@for file in tests/bench/bench_*.py; do $(PYTHON) -m tests.bench.$$(basename $$file .py); done

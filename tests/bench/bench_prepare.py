@@ -148,7 +148,8 @@ def single_core(folder: Path, rounds: int) -> None:
             median(a / c for a, _, c, _ in rows),
         )
         print(
-            f"{name:26}{first * 1e3:9.1f}{second * 1e3:9.1f}{ratio:9.2f}{target:9.1f}{exact_ratio:9.2f}"
+            f"{name:26}{first * 1e3:9.1f}{second * 1e3:9.1f}{ratio:9.2f}{target:9.1f}"
+            f"{exact_ratio:9.2f}"
             f"{psnr(*arguments):9.1f}{hashed / second:9.1%}",
             flush=True,
         )
