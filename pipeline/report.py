@@ -32,15 +32,13 @@ from pipeline.core.report import (
     differences,
     folds,
     gallery,
-    histograms,
     members,
-    roc_curves,
     scores,
     sources,
     subgroups,
-    training,
     views,
 )
+from pipeline.core.report.figures import histograms, roc_curves, training
 from pipeline.core.report.html import page
 from pipeline.core.report.inputs import Evidence, read_evidence
 from pipeline.core.report.readers import against_readers

@@ -19,7 +19,7 @@ import torch
 
 from pipeline.core.config.competition import load
 from pipeline.core.config.target_path import parse_target
-from pipeline.core.report.training_curves import read_log
+from pipeline.core.report.figures.training_curves import read_log
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.device import precision
 from pipeline.finetune import finetune

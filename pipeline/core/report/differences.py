@@ -2,10 +2,10 @@
 
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.scores import difference_text, excludes_zero
+from pipeline.core.report.figures.svg import difference_bar, limits_of
 from pipeline.core.report.html import drawn, paragraph, scale, source, table
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.names import pair_title
-from pipeline.core.report.svg import difference_bar, limits_of
 
 
 def differences(evidence: Evidence) -> str:

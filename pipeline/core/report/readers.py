@@ -10,9 +10,9 @@ from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.tables import align
 from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.metrics import auc, auc_interval, readers_below_curve, roc_band, roc_points
+from pipeline.core.report.figures.roc_curves import corner_side, roc_plot
 from pipeline.core.report.html import figure, legend, panels, paragraph, source, table
 from pipeline.core.report.inputs import Evidence
-from pipeline.core.report.roc_curves import corner_side, roc_plot
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.truth import Truth, read_readers, read_truth, reader_files
 

@@ -8,10 +8,10 @@ import pandas as pd
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.ensemble.stages import ENSEMBLE, MEAN_LABEL
+from pipeline.core.report.figures.svg import interval_bar, limits_of
 from pipeline.core.report.html import Html, drawn, paragraph, scale, source, table
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.names import member_title, style_of
-from pipeline.core.report.svg import interval_bar, limits_of
 
 
 def summary(evidence: Evidence) -> str:

@@ -13,9 +13,9 @@ from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.ensemble.units import unit_of_image
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.metrics.roc import classes
+from pipeline.core.report.figures.svg import interval_bar, limits_of
 from pipeline.core.report.html import Html, drawn, panels, paragraph, scale, source, table
 from pipeline.core.report.inputs import Evidence
-from pipeline.core.report.svg import interval_bar, limits_of
 
 AGE_BANDS = (
     (0, 40, "under 40"),

@@ -15,9 +15,9 @@ from pipeline.core.ensemble.members import Rows
 from pipeline.core.ensemble.scores import difference_row, difference_text, score_rows
 from pipeline.core.ensemble.stages import MEAN_LABEL
 from pipeline.core.ensemble.units import to_units
+from pipeline.core.report.figures.svg import difference_bar, limits_of
 from pipeline.core.report.html import drawn, panels, paragraph, scale, source, table
 from pipeline.core.report.inputs import Evidence
-from pipeline.core.report.svg import difference_bar, limits_of
 from pipeline.core.runs.predictions import read_predictions
 from pipeline.core.runtime.errors import UserError
 

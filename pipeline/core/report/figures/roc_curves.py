@@ -9,10 +9,10 @@ from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.stages import STAGE_1
 from pipeline.core.metrics import auc, roc_band, roc_points
 from pipeline.core.metrics.roc import classes
+from pipeline.core.report.figures.svg import Plot, thinned
 from pipeline.core.report.html import figure, legend, panels, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.names import STAGE_2_STYLE, style_of
-from pipeline.core.report.svg import Plot, thinned
 
 SIDES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # of the upper left square that is drawn larger
 AIR = 1.5  # the square's side over the distance of the curve's best point from the corner

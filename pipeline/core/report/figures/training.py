@@ -7,10 +7,10 @@ import numpy as np
 
 from pipeline.core.artifacts.paths import fold_folder, models_folder
 from pipeline.core.config.run import METADATA
+from pipeline.core.report.figures.svg import Plot
+from pipeline.core.report.figures.training_curves import Curves, curves_of, read_log
 from pipeline.core.report.html import figure, legend, panels, paragraph, source
 from pipeline.core.report.inputs import Evidence
-from pipeline.core.report.svg import Plot
-from pipeline.core.report.training_curves import Curves, curves_of, read_log
 
 MARGIN = 0.03  # of a curve's range, kept free above and below
 MIN_RANGE = 0.02  # so that noise of a flat curve is not drawn as large

@@ -6,9 +6,9 @@ from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.stages import MEAN_LABEL, STAGE_1
 from pipeline.core.metrics import auc
 from pipeline.core.metrics.roc import classes
+from pipeline.core.report.figures.svg import Plot, nice_ticks, step_outline
 from pipeline.core.report.html import figure, legend, panels, paragraph, source
 from pipeline.core.report.inputs import Evidence
-from pipeline.core.report.svg import Plot, nice_ticks, step_outline
 
 BINS = (10, 40)  # fewest and most; the square root of the rarer class, doubled, between them
 ROOT_TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # of a square-root axis of shares

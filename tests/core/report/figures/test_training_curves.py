@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.core.report.training_curves import curves_of, read_log
+from pipeline.core.report.figures.training_curves import curves_of, read_log
 from pipeline.core.runtime.errors import UserError
 from tests.cases.reports import log_lines
 
