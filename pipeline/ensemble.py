@@ -413,7 +413,10 @@ def print_scores(competition: Competition, facts: dict) -> None:
     """Print the scores, the near-duplicates and the differences."""
     folder = models_folder(competition.name)
     table = pd.read_csv(folder / "scores.csv")
-    print(printed(table.drop(columns=[name for name in table if name.endswith("_sha256")])))
+    hidden = [name for name in table if name.endswith("_sha256") or name == "notice"]
+    print(printed(table.drop(columns=hidden)))
+    if notice(competition.name):
+        print(f"{notice(competition.name)}: these numbers say nothing of real images")
     for twin in facts["near_duplicates"]:
         print(
             f"near-duplicates on {twin['label']}: {twin['first']} and {twin['second']}, rho = "
