@@ -416,7 +416,7 @@ def print_scores(competition: Competition, facts: dict) -> None:
     hidden = [name for name in table if name.endswith("_sha256") or name == "notice"]
     print(printed(table.drop(columns=hidden)))
     if notice(competition.name):
-        print(f"{notice(competition.name)}: these numbers say nothing of real images")
+        print(f"{notice(competition.name)}: not a result")
     for twin in facts["near_duplicates"]:
         print(
             f"near-duplicates on {twin['label']}: {twin['first']} and {twin['second']}, rho = "
