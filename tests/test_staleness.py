@@ -55,7 +55,7 @@ def finished(tmp_path_factory) -> Path:
     folder.mkdir()
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
-    ignored = shutil.ignore_patterns("__pycache__", "results", "figures")
+    ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=ignored)
     project = Project(folder)
     demo = ["-m", "pipeline.demo", "--images", "240", "--side", "64", "--competition", "melanoma"]
