@@ -12,8 +12,7 @@ reads   data/<comp>/images.csv, folds.csv, folds_audit.json, images/<size>/
         predictions_views.npz, log.jsonl
 writes  submissions/<comp>/report.html
 
-The page opens from disk: no script, no font, no request. Intervals are 95 %, of 1,000 resamples of
-patients.
+The page opens from disk: no script, no font, no request. Intervals are 95 %, over patients.
 """
 
 import argparse

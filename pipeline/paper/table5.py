@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.tables import read_images
 from pipeline.core.config.competition import Competition, load
+from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runs.predictions import read_predictions
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -52,8 +53,8 @@ def row(competition: Competition, run: str, truth: pd.Series) -> str:
         )
     scores = scores[truth.index].to_numpy()
     labels = truth.to_numpy()
-    low, high = auc_interval(scores, labels)
-    return f"{auc(scores, labels):.4f} [{low:.4f}, {high:.4f}] ({folds} fold{'s' * (folds > 1)})"
+    area = with_interval(auc(scores, labels), *auc_interval(scores, labels))
+    return f"{area} ({folds} fold{'s' * (folds > 1)})"
 
 
 def truth_of(competition: Competition) -> pd.Series:

@@ -5,7 +5,7 @@
 Scores are normal with a patient effect (share `within` of their variance), mapped to the shape;
 labels are the `positives` rows of largest logistic propensity, which has a patient effect of
 standard deviation `leaning`. Two models share the part `agreement` of their noise. Columns, for the
-bootstrap (percentile, 1,000 replicates, metrics/bootstrap.py), clustered DeLong and the new:
+bootstrap (percentile, 1,000 replicates), clustered DeLong and the pipeline's own:
 coverage of the true AUC and mean width of the 95 % interval; rejections at 5 % under no difference;
 power where the second model's true AUC is `other`; coverage of that true difference.
 """
@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from pipeline.core.metrics import score_interval
-from pipeline.core.metrics.bootstrap import bootstrap_aucs, percentiles, two_sided
+from pipeline.core.metrics import auc_difference, mean_auc_interval
+from pipeline.core.metrics.bootstrap import percentiles
 from pipeline.core.metrics.delong import delong_interval, delong_test
+from tests.cases.bootstrap import bootstrap_aucs, two_sided
 
 METHODS = ("bootstrap", "DeLong", "new")
 WIDE = 1.5  # standard deviation of the positives in the shape "wide"
@@ -179,11 +180,8 @@ def by_delong(first, equal, other, labels, groups) -> list[tuple] | None:
 
 
 def by_score(first, equal, other, labels, groups) -> list[tuple]:
-    tests = [
-        score_interval.auc_difference(first, compared, labels, groups)[1:]
-        for compared in (equal, other)
-    ]
-    return [score_interval.mean_auc_interval(first, labels, groups), *tests]
+    tests = [auc_difference(first, compared, labels, groups)[1:] for compared in (equal, other)]
+    return [mean_auc_interval(first, labels, groups), *tests]
 
 
 def measured(case: Scenario, draws: int, bootstrap_draws: int, seed: int) -> tuple[dict, float]:
