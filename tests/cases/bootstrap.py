@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pipeline.core.metrics.bootstrap import CHUNK, draws, prepared
-from pipeline.core.metrics.roc import checked
+from pipeline.core.metrics.roc import checked_rows
 
 
 class PairCounter:
@@ -23,7 +23,7 @@ class PairCounter:
     """
 
     def __init__(self, scores, labels, codes: np.ndarray, groups: int) -> None:
-        scores, positive, negative = checked(scores, labels)
+        scores, positive, negative = checked_rows(scores, labels)
         # The rarer class gives the levels; where it is the negatives, 1 - AUC is counted.
         self.flipped = bool(np.count_nonzero(positive) > np.count_nonzero(negative))
         keys, others = (negative, positive) if self.flipped else (positive, negative)

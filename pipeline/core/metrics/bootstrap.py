@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pipeline.core.metrics.delong import group_codes
-from pipeline.core.metrics.roc import checked, paired_columns
+from pipeline.core.metrics.roc import checked_rows, paired_columns
 
 # Numbers held at once per array (32 MB): beyond the caches a larger chunk is no faster.
 CHUNK = 4_000_000
@@ -52,7 +52,7 @@ def prepared(scores, labels, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray
     columns, truth = paired_columns(scores, labels)
     # Before rows are left out, so that an error names the caller's row.
     for column, label in zip(columns.T, truth.T):
-        checked(column, label)
+        checked_rows(column, label)
     codes = group_codes(groups, len(columns))
     if truth.dtype.kind in "fO":
         known = ~np.isnan(truth.astype(np.float64)).all(axis=1)
@@ -83,7 +83,7 @@ def bootstrap_curves(
     A curve is read between its points by straight lines; where it is vertical, at the upper end.
     """
     columns, truth, codes, count = prepared(np.ravel(scores), labels, groups)
-    scores, positive, negative = checked(columns[:, 0], truth[:, 0])
+    scores, positive, negative = checked_rows(columns[:, 0], truth[:, 0])
     if not positive.any() or not negative.any():
         return np.empty((0, len(grid)))
 

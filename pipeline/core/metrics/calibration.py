@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.core.metrics.delong import group_codes
 from pipeline.core.metrics.operating_points import wilson_limits
-from pipeline.core.metrics.roc import checked
+from pipeline.core.metrics.roc import checked_rows
 
 METHODS = ("Platt", "isotonic")
 EDGE = 1e-6  # scores are kept this far from 0 and 1, whose logits are infinite
@@ -23,7 +23,7 @@ EDGE = 1e-6  # scores are kept this far from 0 and 1, whose logits are infinite
 def brier(probabilities, labels) -> float:
     """Mean squared distance of probabilities (n,) in [0, 1] from labels (n,) of 0 and 1; NaN labels
     are left out. Always saying the prevalence p scores p (1 - p)."""
-    probabilities, positive, negative = checked(probabilities, labels)
+    probabilities, positive, negative = checked_rows(probabilities, labels)
     known = positive | negative
     return float(((probabilities[known] - positive[known]) ** 2).mean())
 
@@ -33,7 +33,7 @@ def calibrated(scores, labels, folds, method: str = "Platt") -> np.ndarray:
 
     folds: (n,), no patient in two. NaN where the other folds lack a class, or there is one fold.
     """
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     folds = np.asarray(folds)
     result = np.full(len(scores), np.nan)
     for fold in np.unique(folds):
@@ -66,7 +66,7 @@ def reliability(
 
     Tied probabilities stay in one bin, so there may be fewer bins.
     """
-    probabilities, positive, negative = checked(probabilities, labels)
+    probabilities, positive, negative = checked_rows(probabilities, labels)
     known = positive | negative
     probabilities = probabilities[known].astype(np.float64)
     positive = positive[known]
@@ -111,7 +111,7 @@ def net_benefit(probabilities, labels, thresholds: Sequence[float]) -> np.ndarra
     Treating nobody has 0; treating all is `net_benefit` of probabilities of 1. thresholds: in
     [0, 1).
     """
-    probabilities, positive, negative = checked(probabilities, labels)
+    probabilities, positive, negative = checked_rows(probabilities, labels)
     rows = np.count_nonzero(positive | negative)
     benefits = []
     for threshold in thresholds:

@@ -30,7 +30,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from pipeline.core.metrics.delong import group_codes, placements
-from pipeline.core.metrics.roc import checked, midranks, paired_columns
+from pipeline.core.metrics.roc import checked_rows, midranks, paired_columns
 from pipeline.core.metrics.score_interval import (
     Column,
     checked_level,
@@ -95,8 +95,8 @@ def patient_parts(first: np.ndarray, second: np.ndarray, labels: np.ndarray, gro
     size = int(codes.max(initial=-1)) + 1
     parts = np.zeros(size)
     for one, other, label in zip(first.T, second.T, labels.T):
-        one, positive, negative = checked(one, label)
-        other = checked(other, label)[0]
+        one, positive, negative = checked_rows(one, label)
+        other = checked_rows(other, label)[0]
         known = positive | negative
         # Only ranks can be exchanged between models on different scales.
         a = midranks(one[known])
@@ -190,8 +190,8 @@ def saddlepoint(found: float, sizes: np.ndarray) -> float:
 def same_order(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> bool:
     """Whether each pair of columns ranks the labelled rows equally, ties included."""
     for one, other, label in zip(first.T, second.T, labels.T):
-        one, positive, negative = checked(one, label)
-        other = checked(other, label)[0]
+        one, positive, negative = checked_rows(one, label)
+        other = checked_rows(other, label)[0]
         known = positive | negative
         if not np.array_equal(midranks(one[known]), midranks(other[known])):
             return False

@@ -21,7 +21,7 @@ from scipy.special import stdtrit
 
 from pipeline.core.metrics.bootstrap import bootstrap_curves
 from pipeline.core.metrics.delong import group_codes
-from pipeline.core.metrics.roc import checked, roc_points
+from pipeline.core.metrics.roc import checked_rows, roc_points
 from pipeline.core.metrics.score_interval import FEW
 
 ROUNDING = 1e-12  # of rates that are compared
@@ -126,7 +126,7 @@ def roc_band(
 
 def effective_positives(scores, labels, groups) -> tuple[int, float]:
     """(positives, Kish's number of groups that have one); (0, 0) where too few to tell."""
-    _, positive, negative = checked(scores, labels)
+    _, positive, negative = checked_rows(scores, labels)
     codes = group_codes(groups, len(positive))
     sizes = []
     for rows in (positive, negative):
@@ -157,7 +157,7 @@ def wilson_limits(
 def confusion_counts(scores, labels, threshold: float) -> dict[str, int]:
     """Counts at a threshold: true_positive, false_positive, false_negative, true_negative; rows
     without a label are left out."""
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     called = scores >= threshold
     return {
         "true_positive": int(np.count_nonzero(positive & called)),

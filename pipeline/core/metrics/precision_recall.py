@@ -6,13 +6,13 @@ import math
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from pipeline.core.metrics.roc import checked
+from pipeline.core.metrics.roc import checked_rows
 
 
 def precision_recall_points(scores, labels) -> tuple[np.ndarray, np.ndarray]:
     """(recall, precision), from recall 0 to 1, a point per distinct score; precision is 1 at recall
     0. One class only: ValueError."""
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     known = positive | negative
     if not positive.any() or not negative.any():
         raise ValueError(
@@ -26,7 +26,7 @@ def precision_recall_points(scores, labels) -> tuple[np.ndarray, np.ndarray]:
 def average_precision(scores, labels) -> float:
     """Mean over the positives of the precision at their score, ties together; the prevalence for
     scores that say nothing; NaN with one class only."""
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     known = positive | negative
     if not positive.any() or not negative.any():
         return math.nan

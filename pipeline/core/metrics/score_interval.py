@@ -38,7 +38,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from pipeline.core.metrics.delong import group_codes, placements
-from pipeline.core.metrics.roc import checked, midranks, paired_columns
+from pipeline.core.metrics.roc import checked_rows, midranks, paired_columns
 
 FEW = 5  # positives, negatives, and patients with either, below which nothing is told
 PRIOR = 1.5  # c in (4): how many degrees of freedom equation (2) is worth
@@ -55,7 +55,7 @@ class Column:
     """
 
     def __init__(self, scores, labels, codes: np.ndarray, groups: int) -> None:
-        scores, positive, negative = checked(scores, labels)
+        scores, positive, negative = checked_rows(scores, labels)
         masks = positive, negative
         values = [scores[mask] for mask in masks]
         owners = [codes[mask] for mask in masks]

@@ -5,7 +5,7 @@ import numpy as np
 from pipeline.core.ensemble.scores import (
     difference_row,
     excludes_zero,
-    printed,
+    score_lines,
     score_rows,
     sentence,
 )
@@ -26,6 +26,6 @@ def test_too_few_to_tell_is_said():
     truth = np.where(np.cumsum(truth, axis=0) > 4, 0, truth)
     rows = score_rows(members[0], truth, np.arange(600), ["scar"])
     assert rows[0]["positives"] == 4 and np.isnan(rows[0]["low"]) and rows[0]["auc"] > 0
-    assert "too few" in printed(rows)
+    assert "too few" in score_lines(rows)
     row = difference_row("a", "b", members[0], -members[0], truth, np.arange(600))
     assert "too few to tell" in sentence(row) and not excludes_zero(row)
