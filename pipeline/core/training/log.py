@@ -85,6 +85,7 @@ class RunLog:
     level          of the window's steps: which labels' scores were all equal
     collapsed      windows in a row in which some label's scores were equal within every batch
     images, since  images trained on since the last window's end, and when that was
+    epoch_since    when the epoch began, or this process did
     """
 
     def __init__(self, path: Path, phase: str, loss: nn.Module) -> None:
@@ -98,6 +99,7 @@ class RunLog:
         self.collapsed = 0
         self.images = 0
         self.since = time.monotonic()
+        self.epoch_since = self.since
         self.events = event_writer(path.parent)
 
     def start_afresh(self) -> None:
@@ -260,9 +262,12 @@ class RunLog:
         return {name: value.float().cpu().tolist() for name, value in self.loss.last.items()}
 
     def epoch(self, step: int, epoch: int, aucs: dict[str, float]) -> None:
-        """One line per epoch with the validation AUCs."""
+        """One line per epoch with the validation AUCs, and its seconds with validation."""
         self.flush()
-        self.write({"step": step, "epoch": epoch, "valid_auc": aucs})
+        now = time.monotonic()
+        seconds = round(now - self.epoch_since, 1)
+        self.epoch_since = now
+        self.write({"step": step, "epoch": epoch, "valid_auc": aucs, "seconds": seconds})
         self.progress["valid"] = f"{aucs['mean']:.4f}"
 
 
