@@ -177,8 +177,8 @@ def lower_sum(
 ) -> None:
     """Exchange groups between one pair of folds after another, in place, until nothing lowers J.
 
-    Folds of more than SAMPLE groups are sampled; then the end is: no single move of any group, and
-    no swap found in PATIENCE rounds over all pairs.
+    Folds of more than PATIENTS_OF_A_SAMPLE groups are sampled; then the end is: no single move of
+    any group, and no swap found in PATIENCE rounds over all pairs.
     """
     sums = totals(x, fold, folds)
     pairs = list(combinations(range(folds), 2))
@@ -239,7 +239,7 @@ def apply_best_move(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: n
 
 
 def sample(fold: np.ndarray, k: int, random: np.random.RandomState) -> np.ndarray:
-    """The groups of fold k, or SAMPLE of them drawn at random, ascending."""
+    """The groups of fold k, or PATIENTS_OF_A_SAMPLE of them drawn at random, ascending."""
     members = np.flatnonzero(fold == k)
     if len(members) <= PATIENTS_OF_A_SAMPLE:
         return members
@@ -289,8 +289,8 @@ def lower_worst(
     """Apply exchanges that lower the sum of POWER-th powers of `excess`, in place, until no pair of
     folds has one.
 
-    None raises the worst excess of its two folds, nor J above the bound. The CANDIDATES with the
-    least J are tried.
+    None raises the worst excess of its two folds, nor J above the bound. The ASSIGNMENTS_TRIED with
+    the least J are tried.
     """
     sums = totals(x, fold, folds)
     weight = whole_weights(scale, folds)

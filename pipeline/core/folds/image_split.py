@@ -103,8 +103,8 @@ def prepared_paths(name: str, rows: pd.DataFrame) -> list[Path]:
 
 
 def likeness(paths: list[Path]) -> np.ndarray:
-    """(n, n) float64: exp(-d / WIDTH), d the mean squared difference of two standardised gray
-    thumbnails."""
+    """(n, n) float64: exp(-d / PIXEL_KERNEL_WIDTH), d the mean squared difference of two
+    standardised gray thumbnails."""
     thumbnails = []
     for path in tqdm(paths, "thumbnails", unit="image"):
         gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
