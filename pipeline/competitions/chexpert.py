@@ -35,8 +35,8 @@ from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task,
 from pipeline.core.runtime.errors import UserError
 
 DISEASES = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-# Where -1 counts as positive, as the authors' library and the 2019 leaders chose; the paper does not
-# say.
+# Where -1 counts as positive, as in the authors' library and the 2019 leaders' code; the paper does
+# not say.
 ONES = ("Edema", "Atelectasis")
 
 # Folders of a download that may hold a table, and the names that the tables go by.
