@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.core.ensemble.stages import MEAN_LABEL
+from pipeline.core.config.stages import MEAN_LABEL
 from pipeline.core.metrics.bootstrap import bootstrap_metric, percentiles
 from pipeline.core.metrics.exchange_test import auc_difference
 from pipeline.core.metrics.roc import auc, classes, mean_auc, partial_auc
