@@ -39,7 +39,8 @@ FINITE_ROWS = st.lists(
 def pairs_in_order(scores, labels) -> float:
     """The definition of AUC over all pairs, O(n^2)."""
     scores, labels = np.asarray(scores, float), np.asarray(labels)
-    one, other = scores[labels == 1][:, None], scores[labels == 0][None, :]
+    one = scores[labels == 1][:, None]
+    other = scores[labels == 0][None, :]
     return ((one > other).sum() + 0.5 * (one == other).sum()) / (one.size * other.size)
 
 
@@ -204,7 +205,8 @@ def test_readers_below_curve_is_the_organisers_rule(rows, points):
 def test_readers_are_read_at_the_step_on_the_left():
     """Curve (0,0) (0,.5) (.5,.5) (.5,1) (1,1): at x = 0.5 the step on the left has sensitivity 0.5,
     not 1."""
-    scores, labels = [4, 3, 2, 1], [1, 0, 1, 0]
+    scores = [4, 3, 2, 1]
+    labels = [1, 0, 1, 0]
     assert readers_below_curve(scores, labels, [(0.5, 0.5)]) == 1
     assert readers_below_curve(scores, labels, [(0.5, 0.6)]) == 0
     assert readers_below_curve(scores, labels, [(0.4, 1.0)]) == 1
@@ -230,7 +232,8 @@ def naive_delong(columns, labels):
     """DeLong's covariance from the full matrix of pairs."""
     kernels = []
     for scores in columns.T:
-        one, other = scores[labels == 1][:, None], scores[labels == 0][None, :]
+        one = scores[labels == 1][:, None]
+        other = scores[labels == 0][None, :]
         kernels.append((one > other) + 0.5 * (one == other))
     of_rows = np.cov([kernel.mean(axis=1) for kernel in kernels]) / kernels[0].shape[0]
     return of_rows + np.cov([kernel.mean(axis=0) for kernel in kernels]) / kernels[0].shape[1]
@@ -256,7 +259,8 @@ def test_delong_of_doubled_rows_is_that_of_the_rows():
     """Every patient photographed twice, alike: no more information, so the clustered variance must
     not shrink."""
     scores, labels, _ = sample(columns=2)
-    twice, names = np.repeat(scores, 2, axis=0), np.repeat(np.arange(len(labels)), 2)
+    twice = np.repeat(scores, 2, axis=0)
+    names = np.repeat(np.arange(len(labels)), 2)
     clustered = delong(twice, np.repeat(labels, 2), names)[1]
     assert clustered == pytest.approx(delong(scores, labels)[1], rel=1e-10)
     assert delong(twice, np.repeat(labels, 2))[1][0, 0] < 0.6 * clustered[0, 0]
@@ -267,7 +271,8 @@ def test_delong_interval_and_test():
     low, high = delong_interval(scores[:, 0], labels)
     assert 0 < low < auc(scores[:, 0], labels) < high < 1
     difference, low, high, p = delong_test(scores[:, 0], scores[:, 1], labels)
-    forward, backward = (difference, low, high, p), delong_test(scores[:, 1], scores[:, 0], labels)
+    forward = (difference, low, high, p)
+    backward = delong_test(scores[:, 1], scores[:, 0], labels)
     assert backward == pytest.approx((-difference, -high, -low, p))
     assert difference == pytest.approx(auc(scores[:, 0], labels) - auc(scores[:, 1], labels))
     assert (p < 0.05) == (forward[1] > 0 or forward[2] < 0)
@@ -276,7 +281,8 @@ def test_delong_interval_and_test():
 
 def naive_bootstrap(scores, labels, groups, replicates, seed):
     """Resample rows of drawn groups, score each with the definition; the same draws as ours."""
-    generator, count = np.random.default_rng(seed), groups.max() + 1
+    generator = np.random.default_rng(seed)
+    count = groups.max() + 1
     rows = [np.flatnonzero(groups == group) for group in range(count)]
     areas = []
     for _ in range(replicates):
@@ -369,8 +375,10 @@ def test_curves_of_resamples_are_scikit_learns():
     """Each replicate's curve equals scikit-learn's of the drawn rows."""
     scores, labels, groups = sample(rows=200, groups=40)
     groups, scores = np.unique(groups, return_inverse=True)[1], scores[:, 0].round(1)
-    generator, count = np.random.default_rng(0), groups.max() + 1
-    grid, curves = np.linspace(0.005, 0.995, 50), []
+    generator = np.random.default_rng(0)
+    count = groups.max() + 1
+    grid = np.linspace(0.005, 0.995, 50)
+    curves = []
     for _ in range(100):
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)[groups]
         x, y, _ = roc_curve(labels, scores, sample_weight=drawn, drop_intermediate=False)
