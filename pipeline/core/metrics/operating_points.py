@@ -121,6 +121,10 @@ def roc_band(
     ends = np.append(np.flatnonzero(np.diff(false_positive) > 0), len(false_positive) - 1)
     rates = np.interp(grid, false_positive[ends], true_positive[ends])
     low, high = wilson_limits(rates, curves.var(axis=0), rows, patients, level)
+    # A sensitivity of 1 has no variance of its own: it is known at least as well as the last below.
+    below = np.flatnonzero(rates < 1 - ROUNDING)
+    if len(below):
+        low[below[-1] + 1 :] = np.maximum(low[below[-1] + 1 :], low[below[-1]])
     return grid, low, high
 
 

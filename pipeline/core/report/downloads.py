@@ -27,7 +27,7 @@ def write_downloads(folder: Path, sections: Sequence[tuple[str, str, str]]) -> i
             files[free_name(files, f"{name} {caption}", ".csv")] = csv_of(rows)
         for svg in DRAWING.findall(html):
             described = re.search(r'aria-label="([^"]*)"', svg)
-            title = unescape(described.group(1)) if described else ""
+            title = unescape(described.group(1)).split(". ")[0] if described else ""
             files[free_name(files, f"{name} {title}", ".svg")] = standalone(svg)
     for old in (*folder.glob("*.csv"), *folder.glob("*.svg")):
         if old.name not in files:

@@ -120,7 +120,7 @@ def histogram(
     mean_positive = positives.mean()
     mean_negative = negatives.mean()
     described = (
-        f"Histogram of scores. {name}: AUC {area:.3f}; mean score of positives "
+        f"Histogram of scores, {name}. AUC {area:.3f}; mean score of positives "
         f"{mean_positive:.3g}, of negatives {mean_negative:.3g}"
     )
     y_ticks = [tick for tick in ROOT_TICKS if tick <= top]

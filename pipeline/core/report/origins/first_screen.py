@@ -38,7 +38,7 @@ def first_screen(evidence: Evidence, points: dict[str, OperatingPoint]) -> str:
         ("Data", data_text(evidence)),
         ("Kind", kind_text(evidence)),
         ("Made", made_text(evidence, runs)),
-        *(("Networks", f"{names}. {text}.") for names, text in recipe_lines(runs)),
+        *(("Recipe", f"{names}: {text}.") for names, text in recipe_lines(runs)),
         ("Chosen", chosen_text(evidence)),
     ]
     lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
@@ -55,13 +55,13 @@ def answer(evidence: Evidence, points: dict[str, OperatingPoint]) -> str:
             area = "–" if row is None or np.isnan(row["low"]) else f"{row['auc']:.3f}"
             positives = "" if row is None else f"{int(row['positives']):,}"
             rows.append([label, sensitivity_text(point), area, positives])
-        head = ["label", f"sensitivity at {ASKED:.0%} specificity", "AUC", "positives"]
+        head = ["label", f"sensitivity at {100 * ASKED:.0f} % specificity", "AUC", "positives"]
         return html_table(head, rows, f"Out of fold, on {what}; 95 % intervals over patients")
     if not points:
         return '<p class="answer">No label has both classes: nothing can be scored.</p>'
     point = next(iter(points.values()))
     return (
-        f'<p class="answer">At {point.specificity:.0%} specificity the sensitivity is '
+        f'<p class="answer">At {100 * point.specificity:.0f} % specificity the sensitivity is '
         f"<b>{escape(sensitivity_text(point))}</b>, out of fold, on {what}.</p>"
     )
 
@@ -157,8 +157,8 @@ def made_text(evidence: Evidence, runs: list[Trained]) -> str:
     ]
     if any(run.recipe for run in runs):
         when = f" until {made[:16].replace('T', ' ')} UTC" if made else ""
-        where = ", ".join(hardware) or "hardware not recorded"
-        parts.append(f"trained{when} on {where}, {duration_text(total)} in all")
+        where = f" on {', '.join(hardware)}" if hardware else ", on what is not recorded"
+        parts.append(f"trained{when}{where}; training time of all folds {duration_text(total)}")
     return "; ".join(parts) + "."
 
 

@@ -73,10 +73,10 @@ def recipe_lines(runs: list[Trained]) -> list[tuple[str, str]]:
 
 
 def network_text(run: Trained) -> str:
-    """`b5_384: tf_efficientnet_b5.ns_jft_in1k at 384 px`."""
+    """`b5_384 (tf_efficientnet_b5.ns_jft_in1k, 384 px)`."""
     if not run.recipe:
         return run.name
-    return f"{run.name}: {run.recipe['network']} at {run.recipe['size']} px"
+    return f"{run.name} ({run.recipe['network']}, {run.recipe['size']} px)"
 
 
 def recipe_text(run: Trained) -> str:

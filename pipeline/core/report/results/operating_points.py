@@ -65,7 +65,7 @@ def operating_points(
         "were read off these very out-of-fold scores; intervals, over patients, are of the rate "
         "that was not fixed, the threshold's own error included. PPV and NPV are what the rates "
         "mean where "
-        f"the prevalence is that of these data, and where it is {prevalence:.2%} "
+        f"the prevalence is that of these data, and where it is {percent(prevalence)} "
         "(--prevalence changes that)."
     )
     return (
@@ -78,6 +78,11 @@ def operating_points(
     )
 
 
+def percent(share: float) -> str:
+    """`62.1 %`, `95 %`, `0.5 %`: three digits at most."""
+    return f"{100 * share:.3g} %"
+
+
 def data_prevalence(truth: np.ndarray) -> float:
     """The share of positives among the labelled."""
     return float((truth == 1).sum() / (~np.isnan(truth)).sum())
@@ -87,15 +92,15 @@ def point_table(label: str, points: list[OperatingPoint], here: float, stated: f
     """Sensitivities at given specificities and the reverse."""
     rows = []
     for point in points:
-        sensitivity = f"{point.sensitivity:.1%}"
-        specificity = f"{point.specificity:.1%}"
+        sensitivity = percent(point.sensitivity)
+        specificity = percent(point.specificity)
         if point.fixed == "specificity":
             sensitivity = found_text(point)
         else:
             specificity = found_text(point)
         rows.append(
             [
-                f"{point.fixed} {point.at:.0%}",
+                f"{point.fixed} {percent(point.at)}",
                 sensitivity,
                 specificity,
                 f"{point.threshold:.4g}",
@@ -104,15 +109,16 @@ def point_table(label: str, points: list[OperatingPoint], here: float, stated: f
             ]
         )
     head = ["at", "sensitivity", "specificity", "threshold"]
-    head += [f"PPV, {here:.1%} positive", "NPV", f"PPV, {stated:.1%} positive", "NPV"]
+    for prevalence in (here, stated):
+        head += [f"PPV, {percent(prevalence)} positive", "NPV"]
     return html_table(head, rows, f"{label}: operating points of the final scores")
 
 
 def found_text(point: OperatingPoint) -> str:
-    """`62.1% [48.0, 74.9]` of the rate that was not fixed."""
+    """`62.1 % [48.0, 74.9]` of the rate that was not fixed."""
     if np.isnan(point.low):
         return TOO_FEW
-    return f"{point.found:.1%} [{100 * point.low:.1f}, {100 * point.high:.1f}]"
+    return f"{percent(point.found)} [{100 * point.low:.1f}, {100 * point.high:.1f}]"
 
 
 def predictive_texts(point: OperatingPoint, prevalence: float) -> list[str]:
@@ -120,7 +126,7 @@ def predictive_texts(point: OperatingPoint, prevalence: float) -> list[str]:
     if np.isnan(point.low):
         return ["–", "–"]
     values = predictive_values(point.sensitivity, point.specificity, prevalence)
-    return ["–" if np.isnan(value) else f"{value:.1%}" for value in values]
+    return ["–" if np.isnan(value) else percent(value) for value in values]
 
 
 def count_table(evidence: Evidence, points: dict[str, list[OperatingPoint]]) -> str:
@@ -130,5 +136,12 @@ def count_table(evidence: Evidence, points: dict[str, list[OperatingPoint]]) -> 
         k = evidence.labels.index(label)
         counts = confusion_counts(evidence.final[:, k], evidence.units.truth[:, k], point.threshold)
         rows.append([label, f"{point.threshold:.4g}", *(f"{n:,}" for n in counts.values())])
-    head = ["label", "threshold", "found", "false alarms", "missed", "rightly cleared"]
-    return html_table(head, rows, f"Confusion counts at {ASKED:.0%} specificity")
+    head = [
+        "label",
+        "threshold",
+        "true positives",
+        "false positives",
+        "false negatives",
+        "true negatives",
+    ]
+    return html_table(head, rows, f"Confusion counts at {percent(ASKED)} specificity")

@@ -76,9 +76,21 @@ def test_columns_with_one_value_are_left_out(images):
     assert values.nunique() == 13 and (values == "others").sum() == 60 - 40 - 11
 
 
-def test_bands_come_in_order_and_missing_last():
-    values = pd.Series(["missing", "70 and over", "under 40", "others", "40 to 54"])
-    assert display_order(values) == ["under 40", "40 to 54", "70 and over", "others", "missing"]
+def test_bands_of_numbers_come_in_order_of_the_numbers():
+    values = pd.Series([*np.arange(90) - 10.0, np.nan])
+    assert display_order(number_bands(values, "days")) == [
+        "under 19.7",
+        "19.7 to 49.3",
+        "49.3 and over",
+        "missing",
+    ]
+    ages = number_bands(pd.Series([70.0, 12, 41]), "age")
+    assert display_order(ages) == ["under 40", "40 to 54", "70 and over"]
+
+
+def test_names_come_in_order_and_missing_last():
+    values = pd.Series(["missing", "torso", "head", "others"])
+    assert display_order(values) == ["head", "torso", "others", "missing"]
 
 
 def test_aucs_equal_those_of_the_rows_picked_by_hand():
