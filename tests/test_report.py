@@ -149,7 +149,8 @@ def test_the_first_screen_answers(page):
         assert text in header, text
 
 
-def test_synthetic_data_stand_beside_no_paper(copy):
+@pytest.mark.usefixtures("copy")
+def test_synthetic_data_stand_beside_no_paper():
     (data_folder(NAME) / "raw").mkdir()
     (data_folder(NAME) / "raw" / ".made-by-demo.json").write_text("{}")
     html = stage.report(read_evidence(published(competition(unit="study"))))
