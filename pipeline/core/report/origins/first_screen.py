@@ -54,7 +54,8 @@ def answer(evidence: Evidence, points: dict[str, OperatingPoint]) -> str:
             row = final_row(evidence, label)
             area = "–" if row is None or np.isnan(row["low"]) else f"{row['auc']:.3f}"
             positives = "" if row is None else f"{int(row['positives']):,}"
-            rows.append([label, sensitivity_text(point), area, positives])
+            text = sensitivity_text(point).replace("95 % interval ", "")
+            rows.append([label, text, area, positives])
         head = ["label", f"sensitivity at {100 * ASKED:.0f} % specificity", "AUC", "positives"]
         return html_table(head, rows, f"Out of fold, on {what}; 95 % intervals over patients")
     if not points:
@@ -148,14 +149,14 @@ def kind_text(evidence: Evidence) -> str:
 def made_text(evidence: Evidence, runs: list[Trained]) -> str:
     """When, on what, for how long, by which commit."""
     hardware = sorted({name for run in runs for name in run.hardware})
-    seconds = [run.seconds for run in runs if run.recipe]
+    seconds = [run.seconds for run in runs if not run.imported]
     total = sum(seconds) if seconds and None not in seconds else None
     made = max((run.made for run in runs), default="")
     parts = [
         f"page {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {short_commit(commit())}",
         f"scores by commit {short_commit(str(evidence.facts['commit']))}",
     ]
-    if any(run.recipe for run in runs):
+    if seconds:
         when = f" until {made[:16].replace('T', ' ')} UTC" if made else ""
         where = f" on {', '.join(hardware)}" if hardware else ", on what is not recorded"
         parts.append(f"trained{when}{where}; training time of all folds {duration_text(total)}")

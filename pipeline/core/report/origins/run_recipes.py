@@ -14,6 +14,7 @@ from pipeline.core.runs.predictions import is_imported
 class Trained:
     """One run of the ensemble.
 
+    imported  its predictions are from elsewhere
     recipe    the values of `config.run.Run` that its weights record; {} for predictions from
               elsewhere and for the metadata network
     hardware  what trained its folds, made: the last fold's date, commits: of all folds; empty where
@@ -22,6 +23,7 @@ class Trained:
     """
 
     name: str
+    imported: bool
     recipe: dict
     hardware: tuple[str, ...]
     made: str
@@ -45,6 +47,7 @@ def trained_run(competition: str, run: str, folds: tuple[int, ...]) -> Trained:
     recipe = {} if imported or not headers or run == METADATA else headers[0]["run"]
     return Trained(
         name=run,
+        imported=imported,
         recipe=recipe,
         hardware=tuple(sorted({str(h["hardware"]) for h in headers if h.get("hardware")})),
         made=max((str(h["made"]) for h in headers if h.get("made")), default=""),
@@ -84,8 +87,10 @@ def recipe_text(run: Trained) -> str:
     recipe = run.recipe
     if run.name == METADATA:
         return "two layers on patient columns"
-    if not recipe:
+    if run.imported:
         return "predictions made elsewhere; their training is not known here"
+    if not recipe:
+        return "its weights are not here, so its recipe is not known"
     parts = [f"from {recipe['weights']} weights"]
     parts.append(pretrain_text(recipe["pretrain"]))
     parts.append(finetune_text(recipe["finetune"]))
