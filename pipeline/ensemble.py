@@ -41,7 +41,7 @@ from pipeline.core.artifacts.paths import (
     models_folder,
 )
 from pipeline.core.artifacts.provenance import notice, provenance
-from pipeline.core.artifacts.tables import write_csv
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, write_csv
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.target_path import parse_target
@@ -412,7 +412,7 @@ def unit_table(rows: Rows, units: Units, blended: Sequence[np.ndarray], task: Ta
 def print_scores(competition: Competition, facts: dict) -> None:
     """Print the scores, the near-duplicates and the differences."""
     folder = models_folder(competition.name)
-    table = pd.read_csv(folder / "scores.csv")
+    table = read_csv(folder / "scores.csv", ids=SCORE_NAMES)
     hidden = [name for name in table if name.endswith("_sha256") or name == "notice"]
     print(printed(table.drop(columns=hidden)))
     if notice(competition.name):

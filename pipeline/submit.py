@@ -28,7 +28,7 @@ from pipeline.core.artifacts.files import atomic, file_hash
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
-from pipeline.core.artifacts.tables import read_csv, read_images
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -167,7 +167,7 @@ def out_of_fold(competition: Competition) -> str:
     path = models_folder(competition.name) / "scores.csv"
     if not path.is_file():
         return "unknown"
-    table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
+    table = read_csv(path, (*SCORE_NAMES, "auc", "low", "high"), ids=SCORE_NAMES)
     rows = table[(table["member"] == "ensemble") & (table["label"] == "mean")]
     return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
 
@@ -203,7 +203,7 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
     if path is None:
         return competition.module.sample(raw_folder(competition.name))
     submission = competition.submission
-    table = pd.read_csv(path, dtype="str")
+    table = read_csv(path, ids=(submission.id_column, "Path"))
     if (
         submission.id_column not in table.columns
         and competition.task.unit == "study"

@@ -222,6 +222,15 @@ def categories(table: pd.DataFrame, column: str) -> pd.Series:
     return values.where(~values.isin(("", "nan", "NaN", "NA")), None)
 
 
+def optional_ids(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column of ids, None where blank (and only there: `NA` is an id); all None where the file
+    lacks the column."""
+    if column not in table.columns:
+        return pd.Series(None, index=table.index, dtype=object)
+    values = table[column].astype(object)
+    return values.where(values != "", None)
+
+
 def has_image(folder: Path, suffix: str) -> bool:
     """True when the folder holds a file of that suffix; stops at the first."""
     if not folder.is_dir():
