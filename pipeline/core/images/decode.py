@@ -24,6 +24,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.core.images import claims
 from pipeline.core.images.jpeg import (
     ORIENTATION,
     START,
@@ -50,12 +51,6 @@ BY_PILLOW = {
 PILLOW_NAMES = ("PNG", "GIF", "BMP", "PPM", "JPEG2000", "WEBP", "QOI", "TIFF", "JPEG")
 GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-
-# TIFF tags.
-WIDTH = 256
-HEIGHT = 257
-BITS = 258  # a sample
-SAMPLES = 277  # a pixel
 
 
 class DecodedImage(NamedTuple):
@@ -105,7 +100,7 @@ def decode(
 def decode_any_jpeg(data: bytes, gray: bool, choose: Callable[[Header, int], int]) -> DecodedImage:
     """A JPEG at the scale that `choose` allows, turned upright."""
     header = read_jpeg_header(data)
-    check_size(header.width, header.height)
+    claims.check_claim(header.width, header.height, len(data), claims.JPEG)
     if header.components == 4:
         # OpenCV takes every CMYK for Adobe's inverted one.
         return finished(*decode_pillow(data), gray)
@@ -138,6 +133,10 @@ def decode_other(data: bytes, gray: bool) -> DecodedImage:
         return finished(*decode_png(data), gray)
     if data[:4] in TIFF:
         return finished(*decode_tiff(data), gray)
+    if data[:4] == BY_PILLOW["WebP"]:
+        claims.check_webp_claim(data)
+    if data[:4] == BY_PILLOW["QOI"]:
+        claims.check_qoi_claim(data)
     if any(data.startswith(magic) for magic in BY_PILLOW.values()):
         return finished(*decode_pillow(data), gray)
     raise UnreadableImage(f"not an image of a kind that is read (begins with {data[:8]!r})")
@@ -156,9 +155,9 @@ def decode_png(data: bytes) -> tuple[np.ndarray, str]:
     one."""
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise UnreadableImage("truncated: the PNG ends within its header")
-    width, height, depth = struct.unpack_from(">IIB", data, 16)
+    claims.check_png_claim(data)
+    depth = data[24]
     colour_type = data[25]
-    check_size(width, height)
     orientation = check_png(data)
     if orientation is None:
         return decode_pillow(data)
@@ -215,10 +214,10 @@ def valid_orientation(tags: dict[int, int]) -> int:
 
 def decode_tiff(data: bytes) -> tuple[np.ndarray, str]:
     """TIFF: 16-bit colour by OpenCV (Pillow cuts it to 8 bits), the others by Pillow."""
-    tags = tiff_tags(data, (WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLES))
-    if tags.get(BITS) != 16 or tags.get(SAMPLES, 1) < 3:
+    claims.check_tiff_claim(data)
+    tags = tiff_tags(data, (claims.BITS, ORIENTATION, claims.SAMPLES))
+    if tags.get(claims.BITS) != 16 or tags.get(claims.SAMPLES, 1) < 3:
         return decode_pillow(data)
-    check_size(tags.get(WIDTH, 0), tags.get(HEIGHT, 0))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableImage("damaged: the TIFF decoder gives up")
