@@ -8,7 +8,7 @@ are alike.
 import struct
 
 from pipeline.core.images.jpeg import tiff_tags
-from pipeline.core.raw.unreadable import UnreadableImage, check_size
+from pipeline.core.raw.unreadable import UnreadableImage, check_sides
 
 # Bytes that a byte of deflated data gives at most: 258 for two bits.
 DEFLATE = 1032
@@ -33,7 +33,7 @@ MOST_TILES = 65535  # of a JPEG 2000 image, by its standard
 def check_claim(width: int, height: int, held: float, most: float) -> None:
     """Raise UnreadableImage for sides that are out of bounds, or more pixels than `held` bytes
     give, at `most` pixels a byte."""
-    check_size(width, height)
+    check_sides(width, height)
     if width * height > most * held:
         raise UnreadableImage(
             f"truncated: {held:,} bytes of image data cannot hold {width} x {height} pixels"
@@ -43,7 +43,7 @@ def check_claim(width: int, height: int, held: float, most: float) -> None:
 def check_png_claim(data: bytes) -> None:
     """A PNG of at least its header: the sum of its IDAT chunks against the sides."""
     width, height, depth, colour_type = struct.unpack_from(">IIBB", data, 16)
-    check_size(width, height)
+    check_sides(width, height)
     held = 0
     position = 8
     while position + 12 <= len(data):
@@ -60,7 +60,7 @@ def check_tiff_claim(data: bytes) -> None:
     tags = tiff_tags(data, (WIDTH, HEIGHT, BITS, COMPRESSION, SAMPLES))
     width = tags.get(WIDTH, 0)
     height = tags.get(HEIGHT, 0)
-    check_size(width, height)
+    check_sides(width, height)
     expands = TIFF_EXPANDS.get(tags.get(COMPRESSION, 1))
     if expands:
         bits = tags.get(BITS, 1) * tags.get(SAMPLES, 1)
@@ -82,7 +82,7 @@ def check_webp_claim(data: bytes) -> None:
         height = 1 + (bits >> 14 & 0x3FFF)
     else:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
-    check_size(width, height)
+    check_sides(width, height)
 
 
 def check_qoi_claim(data: bytes) -> None:

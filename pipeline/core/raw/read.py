@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from pipeline.core.raw import tfrecords
-from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_size
+from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_sides
 
 HDF5 = (".hdf5", ".h5")
 NUMBERED = {
@@ -39,7 +39,7 @@ EXPANDS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 LINKS = 16  # soft links that an HDF5 key may pass; more go in a circle
 
 
-def outside(locator: str) -> bool:
+def is_outside(locator: str) -> bool:
     """True when a locator's file is not below the raw folder.
 
     That is: absolute, with '..', a drive letter, a backslash or NUL.
@@ -56,7 +56,7 @@ def read_source(raw: Path, locator: str) -> bytes | np.ndarray:
 
     UnreadableImage gives the reason where there are none.
     """
-    if outside(locator):
+    if is_outside(locator):
         raise UnreadableImage("refused: its path leads out of the raw folder")
     file, inside, member = locator.partition("::")
     path = raw / file
@@ -141,8 +141,7 @@ def read_zip(path: Path, member: str) -> bytes:
     expands = EXPANDS.get(info.compress_type)
     if expands and info.file_size > expands * info.compress_size:
         raise UnreadableImage(
-            f"damaged: in {path.name}: {info.compress_size:,} bytes cannot hold "
-            f"{info.file_size:,}"
+            f"damaged: in {path.name}: {info.compress_size:,} bytes cannot hold {info.file_size:,}"
         )
 
     try:
@@ -234,7 +233,7 @@ def hdf5_value(dataset, index) -> bytes | np.ndarray:
     if size > MAX_BYTES:
         raise UnreadableImage(f"too large: {size:,} bytes")
     if len(shape) in (2, 3):
-        check_size(shape[1], shape[0])
+        check_sides(shape[1], shape[0])
     if dataset.dtype.hasobject and shape:
         raise UnreadableImage(f"not an image: {shape} strings")
 

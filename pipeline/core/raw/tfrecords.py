@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.raw.unreadable import check_size
+from pipeline.core.raw.unreadable import check_sides
 
 Values = list[bytes] | list[int]
 OPEN_FILES = 16  # kept mapped by each process
@@ -35,7 +35,7 @@ def mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def record(data: mmap.mmap, start: int) -> tuple[int, int]:
+def record_span(data: mmap.mmap, start: int) -> tuple[int, int]:
     """(first byte, end) of the data of the record that begins at byte `start`.
 
     ValueError when it leaves the file.
@@ -58,7 +58,7 @@ def record_starts(path: Path) -> Iterator[int]:
     start = 0
     while start < len(data):
         yield start
-        start = record(data, start)[1] + FOOTER
+        start = record_span(data, start)[1] + FOOTER
 
 
 def varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values
     Floats are left out.
     """
     # Example > features > entries > key and value; keys that are not wanted are not unpacked.
-    first, end = record(mapped(path), start)
+    first, end = record_span(mapped(path), start)
     values: dict[str, Values] = {}
     for features in only(memoryview(mapped(path))[first:end], 1):
         for entry in only(features, 1):
@@ -178,5 +178,5 @@ def npy_image(path: Path, row: int) -> np.ndarray:
     stack = npy(path)
     if stack.ndim not in (3, 4) or not 0 <= row < len(stack):
         raise ValueError(f"there is no row {row} of images in an array of shape {stack.shape}")
-    check_size(stack.shape[2], stack.shape[1])
+    check_sides(stack.shape[2], stack.shape[1])
     return np.array(stack[row])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline import submit
 from pipeline.core.artifacts import tables
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.folds import audit
 from pipeline.core.folds.groups import check_patients
 from pipeline.core.folds.import_map import read_map
@@ -33,7 +33,7 @@ def written(folder, column: str = "image_id", **columns):
 
 
 def test_every_reader_keeps_every_id(tmp_path):
-    melanoma = load("melanoma")
+    melanoma = load_competition("melanoma")
     read = {
         "artifact": tables.read_csv(written(tmp_path))["image_id"],
         "raw": read_table(tmp_path, written(tmp_path).name)["image_id"],
@@ -50,13 +50,13 @@ def test_every_reader_keeps_every_id(tmp_path):
 def test_the_tables_of_stages_keep_ids_and_names(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA", str(tmp_path))
     (tmp_path / "made").mkdir()
-    images = {name: WORDS for name in ("image_id", "patient_id", "unit_id", "lesion_id")}
+    images = dict.fromkeys(("image_id", "patient_id", "unit_id", "lesion_id"), WORDS)
     tables.write_csv(tmp_path / "made/images.csv", pd.DataFrame({**images, "split": "train"}))
     tables.write_csv(tmp_path / "made/folds.csv", pd.DataFrame({"patient_id": WORDS, "fold": 0}))
     for name in images:
         assert list(tables.read_images("made")[name]) == list(WORDS)
     assert list(tables.read_folds("made")["patient_id"]) == list(WORDS)
-    scores = pd.DataFrame({name: WORDS for name in tables.SCORE_NAMES})
+    scores = pd.DataFrame(dict.fromkeys(tables.SCORE_NAMES, WORDS))
     tables.write_csv(tmp_path / "scores.csv", scores.assign(auc=0.5))
     back = tables.read_csv(tmp_path / "scores.csv", ids=tables.SCORE_NAMES)
     assert all(list(back[name]) == list(WORDS) for name in tables.SCORE_NAMES)
