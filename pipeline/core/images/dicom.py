@@ -83,6 +83,8 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
         zlib.error,
     ) as error:
         text = " ".join(str(error).split())
+        if "'NoneType' object" in text:  # of GDCM, which gives nothing where it cannot decode
+            text = "the decoder gives up"
         kind = "damaged"
         if any(words in text for words in CUT_SHORT):
             kind = "truncated"

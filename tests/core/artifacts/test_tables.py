@@ -40,7 +40,9 @@ def test_every_reader_keeps_every_id(tmp_path):
         "optional": optional_ids(read_table(tmp_path, written(tmp_path).name), "image_id"),
         "map": read_map(written(tmp_path, fold=0))[2]["image_id"],
         "member": read_member(written(tmp_path), melanoma)[0]["image_id"],
-        "truth": truth.read_table(written(tmp_path, "image_name"), (), "image_name")["image_name"],
+        "truth": truth.read_truth_table(written(tmp_path, "image_name"), (), "image_name")[
+            "image_name"
+        ],
         "sample": submit.asked(melanoma, written(tmp_path, "image_name"))["image_name"],
     }
     for reader, ids in read.items():
