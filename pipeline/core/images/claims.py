@@ -22,7 +22,9 @@ WIDTH = 256
 HEIGHT = 257
 BITS = 258  # a sample
 COMPRESSION = 259
+PHOTOMETRIC = 262
 SAMPLES = 277  # a pixel
+PLANAR = 284
 TIFF_EXPANDS = {1: 1, 8: DEFLATE, 32773: 64, 32946: DEFLATE}
 
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
@@ -90,6 +92,13 @@ def check_qoi_claim(data: bytes) -> None:
     if len(data) >= 14:
         width, height = struct.unpack_from(">II", data, 4)
         check_claim(width, height, len(data), QOI)
+
+
+def check_jpeg2000_claim(data: bytes) -> None:
+    """A JPEG 2000, in its box or bare: its sides and tiles, since one colour takes no bytes."""
+    sides = codestream_sides(data)
+    if sides:
+        check_sides(*sides)
 
 
 def codestream_sides(data: bytes) -> tuple[int, int] | None:

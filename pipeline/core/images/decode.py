@@ -48,7 +48,16 @@ BY_PILLOW = {
     "WebP": b"RIFF",
     "QOI": b"qoif",
 }
+# Of these, the headers that Pillow believes before this module sees a size, or that have a bound.
+CLAIMS = {
+    "JPEG 2000": claims.check_jpeg2000_claim,
+    "JPEG 2000 codestream": claims.check_jpeg2000_claim,
+    "WebP": claims.check_webp_claim,
+    "QOI": claims.check_qoi_claim,
+}
 PILLOW_NAMES = ("PNG", "GIF", "BMP", "PPM", "JPEG2000", "WEBP", "QOI", "TIFF", "JPEG")
+SEPARATED = 5  # TIFF's photometric interpretation of CMYK
+PLANES = 2  # its planar configuration of one channel after the other
 GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -133,10 +142,9 @@ def decode_other(data: bytes, gray: bool) -> DecodedImage:
         return finished(*decode_png(data), gray)
     if data[:4] in TIFF:
         return finished(*decode_tiff(data), gray)
-    if data[:4] == BY_PILLOW["WebP"]:
-        claims.check_webp_claim(data)
-    if data[:4] == BY_PILLOW["QOI"]:
-        claims.check_qoi_claim(data)
+    for kind, check in CLAIMS.items():
+        if data.startswith(BY_PILLOW[kind]):
+            check(data)
     if any(data.startswith(magic) for magic in BY_PILLOW.values()):
         return finished(*decode_pillow(data), gray)
     raise UnreadableImage(f"not an image of a kind that is read (begins with {data[:8]!r})")
@@ -213,10 +221,17 @@ def valid_orientation(tags: dict[int, int]) -> int:
 
 
 def decode_tiff(data: bytes) -> tuple[np.ndarray, str]:
-    """TIFF: 16-bit colour by OpenCV (Pillow cuts it to 8 bits), the others by Pillow."""
+    """TIFF: 16-bit colour by OpenCV (Pillow cuts it to 8 bits), the others, CMYK among them, by
+    Pillow."""
     claims.check_tiff_claim(data)
-    tags = tiff_tags(data, (claims.BITS, ORIENTATION, claims.SAMPLES))
-    if tags.get(claims.BITS) != 16 or tags.get(claims.SAMPLES, 1) < 3:
+    wanted = (claims.BITS, ORIENTATION, claims.SAMPLES, claims.PHOTOMETRIC, claims.PLANAR)
+    tags = tiff_tags(data, wanted)
+    deep_colour = tags.get(claims.BITS) == 16 and tags.get(claims.SAMPLES, 1) >= 3
+    separated = tags.get(claims.PHOTOMETRIC) == SEPARATED
+    if deep_colour and separated and tags.get(claims.PLANAR) == PLANES:
+        # Pillow takes its samples for 8 bits.
+        raise UnreadableImage("unreadable: a CMYK TIFF of 16 bits in four planes")
+    if not deep_colour or separated:
         return decode_pillow(data)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -238,6 +253,8 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
                 image.load()
                 return pillow_pixels(ImageOps.exif_transpose(image)), note
     except UnidentifiedImageError:
+        if data[:4] in TIFF and tiff_tags(data, (claims.WIDTH,)):
+            raise UnreadableImage("unreadable: a TIFF of a kind that is not read") from None
         raise UnreadableImage(
             f"damaged: its header makes no sense (begins with {data[:8]!r})"
         ) from None
@@ -245,6 +262,8 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
         raise UnreadableImage(f"too large: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as error:
         kind = "truncated" if "truncated" in str(error).lower() else "damaged"
+        if "unknown raw mode" in str(error):
+            kind = "unreadable"
         raise UnreadableImage(f"{kind}: {' '.join(str(error).split())[:120]}") from None
 
 
