@@ -2,6 +2,7 @@
 `prepare` and the packages decode in."""
 
 import io
+import itertools
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ from pipeline.core.images.decode import decode
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
+from tests.cases.bad_files import CONTENT as BAD
 from tests.cases.bad_files import encoded, photograph, png_header, with_sides
 
 pydicom = pytest.importorskip("pydicom")
@@ -36,9 +38,12 @@ def saved(kind: str, mode: str = "RGB", **options) -> bytes:
 def tiff(side: int, **options) -> bytes:
     """A small TIFF that claims these sides."""
     data = saved("TIFF", **options)
-    for tag in (256, 257):
-        place = data.index(struct.pack("<HHI", tag, 4, 1)) + 8
-        data = data[:place] + struct.pack("<I", side) + data[place + 4 :]
+    # The sides are 16 or 32 bits, whichever the writer chose.
+    for tag, (kind, form) in itertools.product((256, 257), ((3, "<HH"), (4, "<I"))):
+        place = data.find(struct.pack("<HHI", tag, kind, 1)) + 8
+        if place >= 8:
+            value = struct.pack(form, *(side, 0)[: len(form) - 1])
+            data = data[:place] + value + data[place + 4 :]
     return data
 
 
@@ -107,7 +112,7 @@ CONTENT = {
     "jpeg, large": (lambda: with_sides(encoded(1), LARGE, LARGE), "truncated: .* cannot hold"),
     "png, huge": (lambda: png_of_one_byte(HUGE), "too large"),
     "png, large": (lambda: png_of_one_byte(LARGE), "truncated: .* cannot hold"),
-    "gif, huge": (lambda: b"GIF89a" + b"\xff" * 4 + bytes(3) + b";", "too large"),
+    "gif, huge": (lambda: BAD["gif bomb"][0](1), "too large"),
     "tiff, huge": (lambda: tiff(HUGE), "too large"),
     "tiff, large": (lambda: tiff(LARGE), "truncated: .* cannot hold"),
     "tiff, packed": (lambda: tiff(LARGE, compression="packbits"), "truncated: .* cannot hold"),
