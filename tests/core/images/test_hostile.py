@@ -24,6 +24,8 @@ from tests.cases.bad_files import CONTENT as BAD
 from tests.cases.bad_files import encoded, photograph, png_header, with_sides
 
 pydicom = pytest.importorskip("pydicom")
+from tests.cases.dicoms import RAMP, made, written  # noqa: E402
+
 MOST_MEMORY = 300 << 20  # bytes that a worker may need for any of these files
 HUGE = 60_000  # a side of more pixels than are opened
 LARGE = 11_000  # a side of as many as are
@@ -80,8 +82,6 @@ END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 
 def dicom(syntax: str, frame: bytes | None = None, **tags) -> bytes:
     """A DICOM of 64 x 64, with this compressed frame in it."""
-    from tests.core.images.test_dicom import RAMP, made, written
-
     dataset = made(RAMP)
     if frame is not None:
         dataset.PixelData = pydicom.encaps.encapsulate([frame])
