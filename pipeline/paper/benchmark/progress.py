@@ -58,15 +58,15 @@ class Checkpoints:
     def save(self, state: dict) -> None:
         """Keep the state of a training."""
         if self.folder is not None:
-            checkpoint.save(self.folder, self.name, {**state, "spent": self.spent()})
+            checkpoint.save_checkpoint(self.folder, self.name, {**state, "spent": self.spent()})
             self.saved = time.monotonic()
 
     def load(self) -> dict | None:
         """The newest state, None when there is none."""
         if self.folder is None:
             return None
-        checkpoint.sweep(self.folder, self.name)
-        state = checkpoint.load(self.folder, self.name)
+        checkpoint.remove_temporary(self.folder, self.name)
+        state = checkpoint.load_checkpoint(self.folder, self.name)
         if state is not None:
             self.seconds = state["spent"]["seconds"]
             self.cpu_seconds = state["spent"]["cpu_seconds"]
