@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
@@ -191,6 +192,29 @@ def test_keys_ignore_defaults_and_know_every_change():
 def test_values_that_make_no_sense_are_refused(changes):
     with pytest.raises(UserError):
         trial(**changes)
+
+
+def test_an_epoch_records_what_its_batches_did():
+    # One batch holds the whole training set, so the first step can be computed by hand.
+    asked = trial(epochs=1, batch_size=556, loss="ce", lr=0.5, seed=4)
+    kept: dict = {}
+    record = runs.run(asked, CPU, kept)
+    torch.manual_seed(4)
+    network = Tiny()
+    images = kept["train"]
+    scores = network(images.normalised(images.pixels))
+    chances = torch.sigmoid(scores.detach())
+    expected = (chances - images.labels).norm() / 556
+    torch.nn.functional.binary_cross_entropy(torch.sigmoid(scores), images.labels).backward()
+    squares = [(w.grad.square().sum(), w.detach().square().sum()) for w in network.parameters()]
+    gradient, weights = (sum(each).sqrt() for each in zip(*squares))
+    assert record["score_norm"] == pytest.approx([scores.norm().item()], rel=1e-3)
+    assert record["score_gradient"] == pytest.approx([expected.item()], rel=1e-3)
+    assert record["gradient"] == pytest.approx([gradient.item()], rel=1e-3)
+    assert record["relative_step"] == pytest.approx([0.5 * gradient / weights], rel=1e-3)
+    assert record["no_positive"] == [0.0]
+    ranks = roc_auc_score(images.labels, scores.detach())
+    assert record["batches_auc"] == pytest.approx([ranks], abs=1e-4)
 
 
 class Cut(BaseException):
