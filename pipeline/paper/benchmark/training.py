@@ -62,19 +62,19 @@ def take_epoch(training: Training, checkpoints: Checkpoints) -> None:
     labels = training.train.labels.cpu()
     left = batches(training.train, labels, training.trial, training.generator, training.step)
     for pixels, targets in left:
-        # Before a step and not after it, so that an epoch is scored in the process that ends it.
-        if time_left() < STOP_BEFORE:
-            checkpoints.save(training.state())
-            raise TimeLimitReached(
-                f"{checkpoints.name}: stopped in epoch {training.epoch + 1} of "
-                f"{training.trial.epochs}; the same command goes on from there"
-            )
-        if checkpoints.due():
-            checkpoints.save(training.state())
         step(training, pixels, targets)
         if training.trial.average:
             training.mean.update_parameters(training.network)
         training.step += 1
+        # After a step and never before an epoch's first, when its order is drawn already.
+        out_of_time = time_left() < STOP_BEFORE
+        if out_of_time or checkpoints.due():
+            checkpoints.save(training.state())
+        if out_of_time:
+            raise TimeLimitReached(
+                f"{checkpoints.name}: stopped in epoch {training.epoch + 1} of "
+                f"{training.trial.epochs}; the same command goes on from there"
+            )
 
 
 def start_epoch(training: Training) -> None:

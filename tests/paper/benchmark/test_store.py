@@ -196,7 +196,7 @@ def test_every_setting_of_the_diagnosis_is_a_trial_of_its_own_and_has_a_row():
         records += [record_of(replace(trial, seed=seed), 0.6) for seed in (0, 1)]
     records[0]["score_norm"] = [3.0, 4.0]
     page = "\n".join(diagnosis.section(records))
-    assert "| C2 (R), 1% | faithful | 2 of 2 | 2 | 0.6 | – | – | – | 4 |" in page
+    assert "| C2 (R), 1% | faithful | 2 of 2 | 2 | 0.6 | – | – | – | 4 | 0.2 |" in page
     assert "| C2 (R), 1% | CE, crop | 1 of 2 | 2 |" in page
     assert diagnosis.section([]) == []
 

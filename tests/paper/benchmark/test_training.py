@@ -222,7 +222,7 @@ class Cut(BaseException):
 
 
 def cut_after(monkeypatch, steps: int) -> None:
-    """Every process takes `steps` steps and dies; every step is preceded by a checkpoint."""
+    """A process takes `steps` steps, a checkpoint after each, and dies."""
     monkeypatch.setenv("CHECKPOINT_SECONDS", "0")
     whole = training.step
 
