@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.networks import imagenet
 from pipeline.core.networks.image import build, import_timm
 from pipeline.core.runtime.errors import UserError
-from tests.core.networks.test_image import RUN
 
 NETWORK = "tf_efficientnet_lite0.in1k"
-LITE0 = replace(RUN, network=NETWORK, size=64, weights="imagenet")
+LITE0 = Run(network=NETWORK, size=64, pretrain=Pretrain(lr=1e-3), finetune=Finetune())
 
 
 @pytest.fixture(autouse=True)
