@@ -93,11 +93,9 @@ def published(trial: Trial) -> str:
 
 def table1_command(trial: Trial, seeds: int) -> str:
     """The command that trained `trial`; values other than the defaults come from tuning."""
-    command = (
-        f"python -m pipeline.paper.table1 --dataset {trial.dataset} --network {trial.network} "
-        f"--imratio {trial.imratio:g} --losses {trial.loss} --epochs {trial.epochs} "
-        f"--seeds {seeds}"
-    )
+    data = f"--dataset {trial.dataset} --network {trial.network} --imratio {trial.imratio:g}"
+    runs = f"--losses {trial.loss} --epochs {trial.epochs} --seeds {seeds}"
+    command = f"python -m pipeline.paper.table1 {data} {runs}"
     if trial.augment != "none":
         command += f" --augment {trial.augment}"
 
@@ -172,10 +170,8 @@ def missing_rows(records: list[dict]) -> list[str]:
         for dataset, network in cells:
             if not all((imratio, dataset, network, loss) in complete for loss in LOSSES):
                 absent.append(f"{SHORT_NAMES[dataset]} ({SHORT_NAMES[network]})")
-        lines.append(
-            f"- imratio {imratio:.0%}, {EPOCHS} epochs, {SEEDS} seeds, not or not wholly run: "
-            f"{', '.join(absent) or 'none'}."
-        )
+        wanted = f"imratio {imratio:.0%}, {EPOCHS} epochs, {SEEDS} seeds"
+        lines.append(f"- {wanted}, not or not wholly run: {', '.join(absent) or 'none'}.")
     return lines
 
 
