@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def submission_path(competition: Competition) -> Path:
+    """Where the submission is written, under the organiser's name for it."""
     return submissions_folder(competition.name) / competition.submission.file
 
 

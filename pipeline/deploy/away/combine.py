@@ -27,7 +27,7 @@ def combine_runs(
     task: Task,
     unreadable: Collection[int] = (),
 ) -> pd.DataFrame:
-    """unit_id and the labels, one row for each unit of `rows`, never NaN.
+    """The scores of the units of `rows`: columns unit_id and the labels, a row a unit, never NaN.
 
     package    what package.json says
     quantiles  "members" of quantiles.json, where the blend's method needs it

@@ -73,11 +73,13 @@ def first_folder(is_wanted, tried=()):
 
 
 def is_package(folder):
+    """Is this the dataset with the networks and the code?"""
     contents = folder / "package.json"
     return contents.is_file() and json.loads(contents.read_text()).get("competition") == PACKAGE
 
 
 def is_competition(folder):
+    """Are these the competition's files?"""
     return (folder / SAMPLE).is_file() and not (folder / "package.json").exists()
 
 
@@ -201,6 +203,7 @@ def is_sound():
 
 
 def is_finite(text):
+    """Is a field a finite number?"""
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -74,7 +74,7 @@ class Progress:
 
 
 def read_package(folder: Path) -> dict:
-    """package.json."""
+    """What package.json says: the competition, the labels, the networks in order of value."""
     return json.loads((folder / "package.json").read_text(encoding="utf-8"))
 
 
@@ -251,6 +251,7 @@ def mean_seconds(before: float, done: int, seconds: float, count: int) -> float:
 
 
 def print_progress(done: int, count: int, scorers: list[Scorer], left: float) -> None:
+    """One line a chunk; a notebook's log has no place for a bar."""
     time_left = f", {left:.0f} s left" if left < float("inf") else ""
     print(f"{done:,} of {count:,} images by {len(scorers)} networks{time_left}", flush=True)
 
