@@ -12,7 +12,7 @@ from pipeline.core.ensemble.stages import MEAN_LABEL
 from pipeline.core.metrics.bootstrap import (
     auc_difference,
     bootstrap_aucs,
-    bootstrap_metric,
+    bootstrap_partial_aucs,
     percentiles,
 )
 from pipeline.core.metrics.roc import auc, classes, partial_auc
@@ -83,8 +83,7 @@ def partial_row(
     scores: np.ndarray, truth: np.ndarray, groups: np.ndarray, replicates: int, seed: int
 ) -> dict:
     """The partial AUC of one label with its interval; scores, truth, groups: (n,)."""
-    # drawing the rows is some hundred times slower than the counts of `bootstrap_aucs`
-    samples = bootstrap_metric(partial_auc, scores, truth, groups, replicates, seed)
+    samples = bootstrap_partial_aucs(scores, truth, groups, replicates, seed)
     low, high = percentiles(samples, LEVEL)
     return {"partial_auc": partial_auc(scores, truth), "partial_low": low, "partial_high": high}
 

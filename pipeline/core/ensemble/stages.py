@@ -9,7 +9,7 @@
     ensemble    blend                     the same, blended with the metadata network
     <member>    imported                  predictions taken from elsewhere (`pipeline.member`)
     ensemble    <a combination's name>    nested scores of each way to combine (`earned`)
-    ensemble    earned                    the combination that is submitted
+    ensemble    earned                    the combination that has earned its place, label by label
 
 The label "mean" is the mean of the AUCs over the labels. The metadata network's name, of member and
 stage alike, is `config.run.METADATA`.
@@ -22,6 +22,7 @@ STAGE_2 = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Fo
 BLEND = "blend"
 ENSEMBLE = "ensemble"
 EARNED = "earned"
+SECOND_LEVEL = "second level"
 IMPORTED = "imported"
 MEAN_LABEL = "mean"
 

@@ -200,6 +200,10 @@ def partial_auc(scores, labels, min_tpr: float = 0.8) -> float:
     return float(np.trapezoid(y, x))
 
 
+# The organisers' metrics, by their names in `config.task.Task.metric`.
+METRICS = {"auc": auc, "partial_auc": partial_auc}
+
+
 def auc_or_nan(scores: np.ndarray, labels: np.ndarray) -> float:
     """AUC of one label, soft labels counting as positive above 1/2; NaN with one class only.
 
