@@ -22,8 +22,8 @@ import pandas as pd
 from pipeline.core.ensemble.earned import (
     gain_of,
     last_earned,
-    measure,
     nested_choice,
+    score_candidates,
     with_recipe,
 )
 from pipeline.core.ensemble.importance import learning_curve, what_mattered
@@ -110,7 +110,7 @@ def main() -> None:
         show(name, raw, data)
         show(f"{name}, ranks within fold", ranks, data)
     candidates = with_recipe(recipe)
-    table, scores, fits = measure(data, candidates)
+    table, scores, fits = score_candidates(data, candidates)
     for name, values in scores.items():
         show(name, values, data)
 

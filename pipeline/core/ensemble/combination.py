@@ -20,7 +20,7 @@ from pipeline.core.ensemble.earned import (
     CANDIDATES,
     Candidate,
     last_earned,
-    measure,
+    score_candidates,
 )
 from pipeline.core.ensemble.fitted import FittedCandidate, FittedCombination, combined_scores
 from pipeline.core.ensemble.importance import learning_curve, what_mattered
@@ -79,7 +79,7 @@ def cannot_be_nested(task: Task, rows: Rows) -> str:
     return ""
 
 
-def combine(
+def combine_nested(
     task: Task,
     rows: Rows,
     members: Sequence[Member],
@@ -101,7 +101,7 @@ def combine(
         data = label_rows(task, rows, chosen, known[:, k], k)
 
         # Every candidate, nested, and the rule.
-        table, scores, fits = measure(data, candidates)
+        table, scores, fits = score_candidates(data, candidates)
         name = last_earned(scores, data.labels, data.patients, task.metric)
         for other, values in scores.items():
             out_of_fold[other][:, k] = values

@@ -1,7 +1,7 @@
 """Which way to combine members has earned its place: candidates from simple to involved, all scored
 nested.
 
-    table, scores, fits = measure(data)           the AUC of each candidate, its gain over the
+    table, scores, fits = score_candidates(data)           the AUC of each candidate, its gain over the
                                                   simplest with its interval, its nested scores
     name = last_earned(scores, labels, ...)       the rule
     honest = nested_choice(data)                  scores of "whatever the rule would have chosen",
@@ -75,7 +75,7 @@ def rank_mean(data: StackingRows, _training: np.ndarray) -> FittedCandidate:
 
 def half_metadata(data: StackingRows, training: np.ndarray) -> FittedCandidate:
     """Half the rank mean, half the model on patient columns."""
-    return shared(data, training, nested_on_patients(data, training), 0.5)
+    return with_patient_share(data, training, nested_on_patients(data, training), 0.5)
 
 
 def fitted_share(data: StackingRows, training: np.ndarray) -> FittedCandidate:
@@ -86,7 +86,7 @@ def fitted_share(data: StackingRows, training: np.ndarray) -> FittedCandidate:
     patients = apply_map(logits[known], quantile_map(logits[training]))
     truth = data.labels[known]
     areas = [METRICS[data.metric]((1 - one) * images + one * patients, truth) for one in SHARES]
-    return shared(data, training, logits, float(SHARES[int(np.argmax(areas))]))
+    return with_patient_share(data, training, logits, float(SHARES[int(np.argmax(areas))]))
 
 
 def hill_climbing(data: StackingRows, training: np.ndarray) -> FittedCandidate:
@@ -134,7 +134,7 @@ def equal_weights(data: StackingRows, total: float = 1.0) -> tuple[float, ...]:
     return (total / members,) * members
 
 
-def shared(
+def with_patient_share(
     data: StackingRows, training: np.ndarray, logits: np.ndarray, share: float
 ) -> FittedCandidate:
     """The rank mean, and a share of the model on patient columns, whose frozen map is that of its
@@ -174,7 +174,7 @@ def nested_scores(
     return result, fits
 
 
-def measure(
+def score_candidates(
     data: StackingRows, candidates: Mapping[str, Candidate] = CANDIDATES
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, dict[int, FittedCandidate]]]:
     """(a row for each candidate: its metric, gain over the first, low, high, p; {name: nested

@@ -13,9 +13,9 @@ from pipeline.core.ensemble.averages import quantile_map
 from pipeline.core.ensemble.earned import (
     CANDIDATES,
     last_earned,
-    measure,
     nested_choice,
     nested_scores,
+    score_candidates,
     with_recipe,
 )
 from pipeline.core.ensemble.fitted import (
@@ -478,7 +478,7 @@ def test_the_real_melanomas():
         584,
         2056,
     )
-    table, scores = measure(data)
+    table, scores, _ = score_candidates(data)
     areas = table.set_index("candidate")["auc"]
     assert areas["rank mean"] == pytest.approx(0.9031, abs=2e-4)
     assert areas["second level"] > 0.920
