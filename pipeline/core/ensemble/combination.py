@@ -22,7 +22,12 @@ from pipeline.core.ensemble.earned import (
     last_earned,
     score_candidates,
 )
-from pipeline.core.ensemble.fitted import FittedCandidate, FittedCombination, combined_scores
+from pipeline.core.ensemble.fitted import (
+    FittedCandidate,
+    FittedCombination,
+    combined_scores,
+    patient_table,
+)
 from pipeline.core.ensemble.importance import learning_curve, what_mattered
 from pipeline.core.ensemble.members import Member, Rows, frozen_maps
 from pipeline.core.ensemble.patient_context import Columns, category_levels
@@ -33,7 +38,6 @@ from pipeline.core.ensemble.second_level import (
 )
 from pipeline.core.ensemble.stages import SECOND_LEVEL
 from pipeline.core.ensemble.suspects import suspicious_columns
-from pipeline.core.folds.split import patient_keys
 
 FEWEST_FOLDS = 3  # to fit on some, within them nested, and to score another
 
@@ -159,11 +163,6 @@ def unique_names(members: Sequence[Member]) -> list[str]:
         f"{member.name} {member.stage}" if names.count(member.name) > 1 else member.name
         for member in members
     ]
-
-
-def patient_table(images: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `patient_id` as folds know it: an image without one is a patient of its own."""
-    return images.assign(patient_id=patient_keys(images).to_numpy()).reset_index(drop=True)
 
 
 def columns_of(task: Task, patients: pd.DataFrame) -> Columns:

@@ -1,8 +1,8 @@
 """Which way to combine members has earned its place: candidates from simple to involved, all scored
 nested.
 
-    table, scores, fits = score_candidates(data)           the AUC of each candidate, its gain over the
-                                                  simplest with its interval, its nested scores
+    table, scores, fits = score_candidates(data)  each one's AUC, its gain over the simplest with
+                                                  its interval; its nested scores
     name = last_earned(scores, labels, ...)       the rule
     honest = nested_choice(data)                  scores of "whatever the rule would have chosen",
                                                   for the metric

@@ -32,6 +32,7 @@ from pipeline.core.ensemble.learners import (
     learners_json,
 )
 from pipeline.core.ensemble.patient_context import Columns, Members, codes_of, context_columns
+from pipeline.core.folds.split import patient_keys
 from pipeline.core.runtime.errors import UserError
 
 COMBINATION = "combination.json"
@@ -133,6 +134,11 @@ def combined_scores(
             combination.fitted, table, scores[rows].T, quantiles[rows].T
         )
     return result
+
+
+def patient_table(images: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `patient_id` as folds know it: an image without one is a patient of its own."""
+    return images.assign(patient_id=patient_keys(images).to_numpy()).reset_index(drop=True)
 
 
 def whole_patients(patients: pd.Series, block: int) -> Iterator[np.ndarray]:

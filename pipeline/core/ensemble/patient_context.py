@@ -293,16 +293,31 @@ def place_groups(patients: pd.DataFrame, columns: Columns, patient: Groups) -> G
 def category_levels(patients: pd.DataFrame, columns: Columns) -> dict[str, list[str]]:
     """The categories of the rows, sorted, for every categorical column: to be frozen in fit."""
     return {
-        name: sorted(patients[name].dropna().astype(str).unique()) for name in columns.categorical
+        name: sorted(category_texts(patients[name]).dropna().unique())
+        for name in columns.categorical
     }
 
 
 def category_codes(values: pd.Series, levels: Sequence[str]) -> np.ndarray:
     """(n,) float64: the position of each category in `levels`; NaN where it is blank or not among
-    them.
-    """
-    codes = pd.Index(levels).get_indexer(values.astype("object").where(values.notna(), None))
+    them."""
+    codes = pd.Index(levels, dtype=object).get_indexer(category_texts(values))
     return np.where(codes < 0, np.nan, codes)
+
+
+def category_texts(values: pd.Series) -> pd.Series:
+    """Categories as text, blanks as None: 1, 1.0 and "1.0", as tables read in other ways have them,
+    are one category."""
+    texts = {value: category_text(value) for value in values.dropna().unique()}
+    return values.astype("object").map(texts).astype("object").where(values.notna(), None)
+
+
+def category_text(value: object) -> str:
+    """One category as text, numbers in their shortest form."""
+    try:
+        return f"{float(value):g}"
+    except ValueError:
+        return str(value)
 
 
 def codes_of(*keys: Sequence) -> np.ndarray:
