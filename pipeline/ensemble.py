@@ -39,14 +39,23 @@ from pipeline.core.artifacts.files import file_hash, write_json
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
+    data_folder,
     fold_folder,
     models_folder,
-    raw_folder,
 )
 from pipeline.core.artifacts.provenance import notice, provenance
 from pipeline.core.artifacts.tables import write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
+from pipeline.core.config.stages import (
+    BLEND,
+    EARNED,
+    ENSEMBLE,
+    IMPORTED,
+    STAGE_1,
+    STAGE_2,
+    is_stage_2,
+)
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
@@ -68,15 +77,6 @@ from pipeline.core.ensemble.selection import (
     rank_correlations,
     select_columns,
     without_duplicates,
-)
-from pipeline.core.ensemble.stages import (
-    BLEND,
-    EARNED,
-    ENSEMBLE,
-    IMPORTED,
-    STAGE_1,
-    STAGE_2,
-    is_stage_2,
 )
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.metrics.roc import classes
@@ -313,7 +313,7 @@ def nested_combinations(
     if reason:
         print(f"second level: not scored, {reason}")
         return None
-    return combine_nested(competition.task, rows, members, raw_folder(competition.name))
+    return combine_nested(competition.task, rows, members, data_folder(competition.name) / "raw")
 
 
 def require_all(competition: Competition, scores: np.ndarray) -> None:

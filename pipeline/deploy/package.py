@@ -30,8 +30,8 @@ from pipeline.core.artifacts.provenance import (
 from pipeline.core.artifacts.tables import read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.config.stages import EARNED
 from pipeline.core.ensemble.fitted import COMBINATION
-from pipeline.core.ensemble.stages import EARNED
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
@@ -203,8 +203,8 @@ def prior(competition: Competition) -> dict[str, float]:
 
 
 def modules(competition: str) -> dict[str, Path]:
-    """Path inside the package -> file: all of `pipeline` but LEFT_OUT, and of the competitions this
-    one and those whose names begin with an underscore."""
+    """Path inside the package -> file: all of `pipeline` but FOLDERS_LEFT_HOME, and of the
+    competitions this one and those whose names begin with an underscore."""
     root = Path(__file__).parents[1]
     paths = {}
     for path in sorted(root.rglob("*.py")):

@@ -98,7 +98,8 @@ def main() -> None:
     made.add_argument("--threads", type=int, default=1)
     asked = made.parse_args()
     started = time.perf_counter()
-    data, recipe = read(asked.size, not asked.no_passes), Recipe(threads=asked.threads)
+    data = read(asked.size, not asked.no_passes)
+    recipe = Recipe(threads=asked.threads)
     print(
         f"{len(data.labels)} rows, {int(data.labels.sum())} positive, "
         f"{len(np.unique(data.patients))} patients, "

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.labels import truth
+from pipeline.core.config.stages import SECOND_LEVEL
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.earned import (
     CANDIDATES,
@@ -36,7 +37,6 @@ from pipeline.core.ensemble.second_level import (
     out_of_fold_members,
     stacking_rows,
 )
-from pipeline.core.ensemble.stages import SECOND_LEVEL
 from pipeline.core.ensemble.suspects import suspicious_columns
 
 FEWEST_FOLDS = 3  # to fit on some, within them nested, and to score another

@@ -37,6 +37,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from pipeline.core.config.stages import SECOND_LEVEL
 from pipeline.core.ensemble.averages import apply_map, normalised_ranks, quantile_map
 from pipeline.core.ensemble.fitted import FittedCandidate, candidate_scores
 from pipeline.core.ensemble.second_level import (
@@ -48,7 +49,6 @@ from pipeline.core.ensemble.second_level import (
     nested_logits,
 )
 from pipeline.core.ensemble.selection import select
-from pipeline.core.ensemble.stages import SECOND_LEVEL
 from pipeline.core.metrics.bootstrap import metric_difference
 from pipeline.core.metrics.roc import METRICS
 
