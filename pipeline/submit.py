@@ -27,7 +27,7 @@ from pipeline.core.artifacts.files import atomic, file_hash, read_json
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
-from pipeline.core.artifacts.tables import read_csv, read_images
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.stages import EARNED, ENSEMBLE, MEAN_LABEL, SECOND_LEVEL
 from pipeline.core.runs.missing import submission_facts
@@ -184,7 +184,7 @@ def combination_text(facts: dict) -> str:
             largest = sorted(single, key=lambda row: -row["gain"])[:SHOWN]
             columns = ", ".join(f"{row['column']} {row['gain']:.0%}" for row in largest)
             kinds = ", ".join(
-                f"{row['column']} -{row['fall']:.4f}" for row in told["columns"] if row["kind"]
+                f"{row['column']} {-row['fall']:+.4f}" for row in told["columns"] if row["kind"]
             )
             text += f" (gain: {columns}; permuted: {kinds})"
         telling = [row["column"] for row in told["suspects"] if row["tells"]]
@@ -205,7 +205,7 @@ def auc_in_words(competition: Competition) -> str:
     path = models_folder(competition.name) / "scores.csv"
     if not path.is_file():
         return "unknown"
-    table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
+    table = read_csv(path, (*SCORE_NAMES, "auc", "low", "high"), ids=SCORE_NAMES)
     final = ensemble_facts_written(competition).get("final_stage", ENSEMBLE)
     rows = table[
         (table["member"] == ENSEMBLE) & (table["label"] == MEAN_LABEL) & (table["stage"] == final)
@@ -245,7 +245,7 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
         return competition.module.sample(raw_folder(competition.name))
     submission = competition.submission
     id_column = submission.id_column
-    table = pd.read_csv(path, dtype="str")
+    table = read_csv(path, ids=(id_column, "Path"))
 
     # CheXpert's list has the paths of images; a study is the folder of its images.
     has_paths = competition.task.unit == "study" and "Path" in table.columns

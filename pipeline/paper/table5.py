@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.tables import read_images
 from pipeline.core.config.competition import Competition, load_competition
+from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runs.predictions import read_predictions
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -56,8 +57,8 @@ def row(competition: Competition, run: str, truth: pd.Series) -> str:
     labels = truth.to_numpy()
 
     # Over images: DDSM+ names no patients, and PatchCamelyon its slides in an optional file only.
-    low, high = auc_interval(scores, labels)
-    return f"{auc(scores, labels):.4f} [{low:.4f}, {high:.4f}] ({folds} fold{'s' * (folds > 1)})"
+    area = with_interval(auc(scores, labels), *auc_interval(scores, labels))
+    return f"{area} ({folds} fold{'s' * (folds > 1)})"
 
 
 def truth_of(competition: Competition) -> pd.Series:

@@ -49,10 +49,15 @@ from pipeline.core.ensemble.second_level import (
     nested_logits,
 )
 from pipeline.core.ensemble.selection import select
-from pipeline.core.metrics.bootstrap import metric_difference
-from pipeline.core.metrics.roc import METRICS
+from pipeline.core.metrics.bootstrap import partial_auc_difference
+from pipeline.core.metrics.exchange_test import auc_difference
+from pipeline.core.metrics.roc import auc, partial_auc
 
 Candidate = Callable[[StackingRows, np.ndarray], FittedCandidate]
+
+# The organisers' metrics, by their names in `Task.metric`.
+METRICS = {"auc": auc, "partial_auc": partial_auc}
+DIFFERENCES = {"auc": auc_difference, "partial_auc": partial_auc_difference}
 
 SHARES = np.linspace(0, 1, 21)
 
@@ -200,7 +205,7 @@ def gain_of(
     metric: str = "auc",
 ) -> dict[str, float]:
     """The paired difference of two score columns (n,) over patients: gain, low, high, p."""
-    difference = metric_difference(first, second, labels, patients, metric)
+    difference = DIFFERENCES[metric](first, second, labels, patients)
     return dict(zip(("gain", "low", "high", "p"), difference))
 
 

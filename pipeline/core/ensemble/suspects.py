@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.metrics.bootstrap import auc_interval
 from pipeline.core.metrics.roc import auc
+from pipeline.core.metrics.score_interval import auc_interval
 
 MEASURED = ("width", "height")  # columns of images.csv that `prepare` measures
 NAMES_PATIENTS = 0.5  # a column whose values single out this share of the patients names them
@@ -48,6 +48,8 @@ def suspicious_columns(
             continue
         area = auc(values[known], labels[known])
         low, high = auc_interval(values[known], labels[known], patients[known], level)
+        if np.isnan(low):  # too few to tell
+            continue
         rows.append(
             {
                 "column": name,
