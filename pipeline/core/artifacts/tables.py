@@ -53,6 +53,7 @@ def as_written(table: pd.DataFrame) -> pd.DataFrame:
 
 def nine_digits(column: pd.Series) -> np.ndarray:
     """Numbers rounded to nine significant digits, float64 (n,)."""
+    # 0 and what is not finite have no logarithm: they stay as they are.
     values = column.to_numpy(np.float64)
     size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
     places = 10.0 ** (8 - np.floor(np.log10(size)))
