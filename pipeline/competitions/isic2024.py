@@ -162,7 +162,7 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
             **{name: source.numbers(where, table, name) for name in task.numeric},
             **{name: source.categories(table, name) for name in task.categorical},
             "target": source.labels(where, table, "target", blank=False) if train else float("nan"),
-            "lesion_id": source.categories(table, "lesion_id") if train else None,
+            "lesion_id": source.optional_ids(table, "lesion_id") if train else None,
         }
     )
 

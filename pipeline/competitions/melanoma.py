@@ -285,7 +285,7 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
             "sex": source.categories(table, "sex"),
             SITE: site,
             "target": source.labels(where, table, "target", blank=False),
-            "lesion_id": source.categories(table, "lesion_id"),
+            "lesion_id": source.optional_ids(table, "lesion_id"),
         }
     )
     return without_marked_images(where, table, rows)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.task import Task
 from pipeline.core.folds.split import patient_keys, scored
 from pipeline.core.runtime.errors import UserError
@@ -60,12 +61,7 @@ def imported_folds(
 
 def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
     """(id column, number column, table) with ids as strings and whole numbers from -1 on."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(IDS, "str"))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: this is not a CSV file: {error}") from None
+    table = read_csv(path, ids=IDS)
 
     # What a row is about, and which column has its number.
     column = next((name for name in IDS if name in table), None)

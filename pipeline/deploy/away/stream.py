@@ -19,7 +19,7 @@ import torch
 
 from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.config.run import METADATA, Resize, Run, from_json
-from pipeline.core.images.batches import loader
+from pipeline.core.images.area import warm_up
 from pipeline.core.images.resize import read_back, resized, to_jpeg
 from pipeline.core.images.views import view_matrices
 from pipeline.core.networks.image import Network, load_weights
@@ -29,6 +29,7 @@ from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.device import device, loader_processes, precision
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
 IMAGES_OF_FIRST_CHUNK = 64  # images in the first chunk, which is timed
 IMAGES_A_CHUNK = 1024  # images in the other chunks: 300 MB of JPEGs at four sizes
@@ -117,7 +118,7 @@ def load_scorer(path: Path, entry: dict) -> Scorer:
 # ---- Images ---------------------------------------------------------------------------------
 
 
-class RawImages(torch.utils.data.Dataset):
+class RawImages:
     """Images in their organiser's form; item i is {size: JPEG as `prepare` writes it}, or a string:
     why it cannot be read."""
 
@@ -139,6 +140,8 @@ class RawImages(torch.utils.data.Dataset):
             return {size: to_jpeg(pixels, self.resize) for size, pixels in by_size.items()}
         except UnreadableImage as error:
             return f"{file}: {error}"
+        except MemoryError:
+            return f"{file}: too large: memory ran out"
 
 
 def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawImages:
@@ -150,22 +153,31 @@ def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawIma
             "the networks of this package were trained on images resized in different ways"
         )
     sizes = sorted({scorer.run.size for scorer in scorers})
+    warm_up()
     return RawImages(raw, files, sizes, specifications.pop())
 
 
-def read_chunk(
-    images: torch.utils.data.Dataset, chunk: range, scores: Progress
-) -> list[dict[int, bytes] | None]:
-    """The JPEGs of a chunk, None where an image cannot be read (and why, into `scores`)."""
-    jpegs = []
-    items = loader(images, list(chunk), loader_processes(), pin=False)
-    for index, item in zip(chunk, items):
-        if isinstance(item, str):
-            scores.unreadable[index] = item
-            jpegs.append(None)
-        else:
-            jpegs.append(item)
+def read_chunk(images: RawImages, chunk: range, scores: Progress) -> list[dict[int, bytes] | None]:
+    """The JPEGs of a chunk, None where an image cannot be read (and why, into `scores`).
+
+    They are strangers' files, so they are decoded as `prepare` does it: in workers whose memory and
+    time are limited, one of which may die without the others.
+    """
+    jpegs: list[dict[int, bytes] | None] = [None] * len(chunk)
+    with worker_pool(max(1, min(loader_processes(), len(chunk))), item_of, images) as run:
+        for index, item in run(chunk):
+            if isinstance(item, WorkerDied):
+                item = f"{images.files[index]}: {item}"
+            if isinstance(item, str):
+                scores.unreadable[index] = item
+            else:
+                jpegs[index - chunk.start] = item
     return jpegs
+
+
+def item_of(index: int, images: RawImages) -> dict[int, bytes] | str:
+    """One image, for a worker."""
+    return images[index]
 
 
 # ---- The plan: networks, chunks and the time left -------------------------------------------
@@ -173,7 +185,7 @@ def read_chunk(
 
 def stream(
     scorers: list[Scorer],
-    images: torch.utils.data.Dataset,
+    images: RawImages,
     left: Callable[[], float],
     scores: Progress,
     partial: bool = False,
