@@ -32,14 +32,18 @@ NORMALIZERS = ("l2", "l2*sqrt_b", "sigmoid", "none")
 POSITIVES = (0, 13)  # in a batch; 0: as they come
 
 
-def losses(margin: float) -> dict[str, nn.Module]:
-    """Cross-entropy, and AUC-M under each normaliser with α at its start and at m."""
+def losses(margin: float, prior: float) -> dict[str, nn.Module]:
+    """Cross-entropy; AUC-M under each normaliser with α at its start and at m, p of the batch; and
+    the paper's with the true p."""
     named: dict[str, nn.Module] = {"CE": CrossEntropy()}
     for how in NORMALIZERS:
         for alpha in (0.0, margin):
             loss = AUCMargin(margin=margin, normalize=how)
             loss.alpha.data.fill_(alpha)
             named[f"AUC-M, {how}, α = {alpha:g}"] = loss
+    true = AUCMargin(margin=margin, normalize="l2", prior=prior)
+    true.alpha.data.fill_(margin)
+    named[f"AUC-M, l2, α = {margin:g}, p = {prior:g}"] = true
     return named
 
 
@@ -69,7 +73,7 @@ def measure(trial: Trial, count: int) -> tuple[dict[str, Tensor], float, float]:
     train = Images.of(benchmark.train_images[rows], targets, torch.device("cpu"))
     torch.manual_seed(trial.seed)
     network = NETWORKS[trial.network]()
-    named = losses(trial.margin)
+    named = losses(trial.margin, trial.imratio)
     found: dict[str, list[Tensor]] = {name: [] for name in named}
     positives = []
     generator = torch.Generator().manual_seed(trial.seed)

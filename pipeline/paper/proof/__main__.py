@@ -187,19 +187,20 @@ def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.
 
 def main(options: argparse.Namespace) -> None:
     results = []
-    absent = []
+    absent = {name: missing(name) or "not run" for name in SETS}
     for name in options.sets:
-        reason = missing(name)
-        runs = {} if reason else run_set(options, name)
+        runs = {} if missing(name) else run_set(options, name)
         if runs:
             results.append(page.summarise(name, runs))
-        else:
-            absent.append(f"- {name}: {reason or 'not run'}")
-    write_page(options, results, absent)
+            absent.pop(name)
+        # After each set: a run that is cut leaves what it has.
+        write_page(options, results, absent)
+    print(page.verdict(results))
+    print("wrote", options.out)
 
 
 def write_page(
-    options: argparse.Namespace, results: list[page.SetResult], absent: list[str]
+    options: argparse.Namespace, results: list[page.SetResult], absent: dict[str, str]
 ) -> None:
     """PROOF.md, or what --out names: the verdict, the tables, what is missing, the protocol."""
     first, second = options.epochs
@@ -211,19 +212,17 @@ def write_page(
         "",
         f"lite0 at {options.size} px from {start}, {first} + {second} epochs, batches of "
         f"{options.batch}; three rates each on inner validation. Intervals: bootstrap over "
-        "patients within folds and over seeds, paired. Made by `python -m pipeline.paper.proof`, whose "
-        "docstring is the protocol.",
+        "patients within folds and over seeds, paired. Made by `make proof`; the docstring of "
+        "`pipeline/paper/proof/__main__.py` is the protocol.",
         "",
         *(f"- {result.name}: {result.tested}" for result in results),
         *(page.tables(results) if results else []),
         "",
         "Missing:",
         "",
-        *(absent or ["- nothing"]),
+        *([f"- {name}: {reason}" for name, reason in absent.items()] or ["- nothing"]),
     ]
     write_text(options.out, "\n".join(lines) + "\n")
-    print(page.verdict(results))
-    print("wrote", options.out)
 
 
 def parser() -> argparse.ArgumentParser:
