@@ -73,7 +73,7 @@ endef
 need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2; exit 2; }
 
 .PHONY: help setup demo rehearse test test-slow test-gpu lint bench paper proof clean clean-folds needs-comp prepare folds pretrain \
-        finetune metadata predict ensemble submit report forget score check kaggle kaggle-submit kaggle-scores \
+        finetune metadata predict ensemble submit report status forget score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
 help: ## print this list
@@ -119,6 +119,9 @@ submit: | $(INSTALLED) ## the organiser's file, filled in and validated
 
 report: | $(INSTALLED) ## one self-contained HTML page
 	$(call make_up_to,report)
+
+status: needs-comp ## how far every fold of RUN is: done, running where, interrupted, missing (ARGS=--watch)
+	@$(PYTHON) -m pipeline.status $(addprefix $(COMP)/,$(RUN)) $(if $(RUN),,$(COMP)) $(ARGS)
 
 forget: needs-comp ## remove weights and predictions of RUN, FOLDS (STAGE=finetune keeps stage 1), listing them first
 	@$(PYTHON) -m pipeline.forget $(COMP) --run "$(RUN)" --folds "$(FOLDS)" $(if $(STAGE),--stage $(STAGE))
