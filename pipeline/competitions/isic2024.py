@@ -123,9 +123,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
     twice = table["image_id"].duplicated()
     if twice.any():
         name = table["image_id"][twice].iloc[0]
-        raise UserError(
-            f"{raw / 'test-metadata.csv'}: column isic_id: {name!r} is in train-metadata.csv too"
-        )
+        where = f"{raw / 'test-metadata.csv'}: column isic_id"
+        raise UserError(f"{where}: {name!r} is in train-metadata.csv too")
     return table
 
 

@@ -57,10 +57,8 @@ def read_truth(competition: Competition, path: Path) -> Truth:
     wrong = ~np.stack(valid, axis=1)
     for k in np.flatnonzero(wrong.any(axis=0)):
         row = int(np.argmax(wrong[:, k]))
-        raise UserError(
-            f"{path}: row {row + 2}, column {columns[k]}: {values[row, k]:g} is not 0, 1, -1 or "
-            "blank"
-        )
+        where = f"{path}: row {row + 2}, column {columns[k]}"
+        raise UserError(f"{where}: {values[row, k]:g} is not 0, 1, -1 or blank")
 
     # The labels to score against: what is uncertain is not scored.
     labels = task_truth(pd.DataFrame(values, columns=list(task.labels)), task.labels, task)
@@ -96,10 +94,8 @@ def numeric_columns(
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         cell = str(table[names[column]].iloc[row])
-        raise UserError(
-            f"{path}: row {table.index[row] + 2}, column {names[column]}: {cell!r} is not a finite "
-            "number"
-        )
+        where = f"{path}: row {table.index[row] + 2}, column {names[column]}"
+        raise UserError(f"{where}: {cell!r} is not a finite number")
     return values
 
 
