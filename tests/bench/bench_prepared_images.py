@@ -3,8 +3,8 @@
     python -m tests.bench.bench_prepared_images [--rounds 15]
 
 Reading: processor time of files of a prepared size, in memory, decoded as training does it, without
-the check and with it. Writing: one journal's images at four sizes, without a sync, with one sync of the file
-system (what `prepare` does) and with one of each file; SHARD of them, encoded beforehand.
+the check and with it. Writing: one journal's images (SHARD of them, encoded beforehand) at four
+sizes, without a sync, with one of the file system (what `prepare` does) and with one of each file.
 """
 
 import argparse
