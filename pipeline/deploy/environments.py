@@ -31,6 +31,7 @@ KAGGLE = (
     "numpy",
     "scipy",
     "scikit-learn",
+    "lightgbm",
     "safetensors",
     "tqdm",
     "numba",
@@ -48,8 +49,8 @@ WHEELS = {
     "safetensors": "safetensors",
     "timm": "timm",
     "iterstrat": "iterative-stratification",
+    "gdcm": "python-gdcm",
     "pylibjpeg": "pylibjpeg",
-    "libjpeg": "pylibjpeg-libjpeg",
     "openjpeg": "pylibjpeg-openjpeg",
 }
 # Of these an older version may lack the network; timm is pure Python, so a newer one can be put
