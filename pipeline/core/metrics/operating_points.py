@@ -109,8 +109,8 @@ def rate_limits(
 def roc_band(
     scores, labels, groups=None, level: float = 0.95, replicates: int = 1000, grid=None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(false positive rates, low, high): the same interval of the sensitivity at each of the false
-    positive rates `grid`, default 201 from 0 to 1, ascending; NaN where there are too few to tell."""
+    """(false positive rates, low, high): the same interval of the sensitivity at each of the
+    ascending false positive rates `grid`, default 201 from 0 to 1; NaN = too few to tell."""
     grid = np.linspace(0, 1, 201) if grid is None else np.asarray(grid, float)
     rows, patients = effective_positives(scores, labels, groups)
     if not rows:
