@@ -39,7 +39,7 @@ def first_screen(evidence: Evidence, points: dict[str, OperatingPoint]) -> str:
         ("Kind", kind_text(evidence)),
         ("Made", made_text(evidence, runs)),
         *(("Recipe", f"{names}: {text}.") for names, text in recipe_lines(runs)),
-        ("Chosen", chosen_text(evidence)),
+        ("Chosen", chosen_text(evidence, runs)),
     ]
     lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
     return answer(evidence, points) + boxes(evidence) + f'<dl class="facts">{lines}</dl>'
@@ -79,10 +79,11 @@ def boxes(evidence: Evidence) -> str:
     """The four figures that one would be asked for first, the AUC before all."""
     several = len(evidence.labels) > 1
     unit = unit_name(evidence)
+    folds = len(evidence.rows.folds)
     patients = f"{len(np.unique(evidence.patients)):,}"
     positives = int((evidence.units.truth == 1).sum())
     figures = [
-        (f"{len(evidence.units.keys):,}", f"{unit} scored, {len(evidence.rows.folds)} fold(s)"),
+        (f"{len(evidence.units.keys):,}", f"{unit} scored, {folds} fold{'s' * (folds > 1)}"),
         (patients, "patients, the unit of every interval"),
         (
             f"{positives:,}",
@@ -163,10 +164,14 @@ def made_text(evidence: Evidence, runs: list[Trained]) -> str:
     return "; ".join(parts) + "."
 
 
-def chosen_text(evidence: Evidence) -> str:
+def chosen_text(evidence: Evidence, runs: list[Trained]) -> str:
     """What was chosen, and on which rows."""
     facts = evidence.facts
-    parts = ["the last epoch of each fold, without a choice"]
+    parts = []
+    if any(not run.imported for run in runs):
+        parts.append("the last epoch of each fold, without a choice")
+    if any(run.imported for run in runs):
+        parts.append("what was chosen for the predictions from elsewhere is not known")
     if facts["weighting"] == EARNED:
         chosen = ", ".join(f"{label}: {name}" for label, name in facts["choice"].items())
         parts.append(f"the combination ({chosen}) by nested out-of-fold gains")

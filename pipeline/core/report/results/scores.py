@@ -10,12 +10,16 @@ from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.provenance import notice
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, MEAN_LABEL, STAGE_1
-from pipeline.core.ensemble.scores import difference_row, difference_text, with_interval
+from pipeline.core.ensemble.scores import (
+    difference_row,
+    difference_text,
+    excludes_zero,
+    with_interval,
+)
 from pipeline.core.report.figures.svg import interval_bar, limits_of
 from pipeline.core.report.html import Html, drawn, html_table, paragraph, scale, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.names import member_title, style_of
-from pipeline.core.report.results.differences import verdict
 
 
 def scores_section(evidence: Evidence) -> str:
@@ -80,7 +84,8 @@ def why_not_the_highest(evidence: Evidence, means: pd.DataFrame) -> str:
     pair = difference_row("", "", evidence.final, scores, evidence.units.truth, evidence.patients)
     if pair is None:
         return text
-    return f"{text} Final minus highest: {difference_text(pair)}, {verdict(pair)}."
+    noise = "more than noise" if excludes_zero(pair) else "within noise"
+    return f"{text} Final minus highest: {difference_text(pair)}, {noise}."
 
 
 def scores_of_row(evidence: Evidence, member: str, stage: str) -> np.ndarray | None:
