@@ -64,7 +64,7 @@ class Resize:
 
     fit: str = "square"
     channels: int = 3
-    exact: bool = False  # True takes a photograph of 24 million pixels four times as long
+    exact: bool = False
     quality: int = 95  # at 384 pixels 45 dB, 47 KB an image
     pad: int = 0
     largest: int = 768  # of the paper's melanoma networks
