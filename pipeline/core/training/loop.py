@@ -197,7 +197,7 @@ def restore(running: Running) -> None:
         checkpoint.remove_temporary(phase.folder, phase.name)
     state = checkpoint.load_checkpoint(phase.folder, phase.name)
     if state is None:
-        running.log.start_afresh()
+        running.log.file.drop_phase()
         return
 
     # A checkpoint of another recipe would be trained to its end by this one's rates.
