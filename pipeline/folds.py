@@ -1,4 +1,4 @@
-"""Folds: who validates whom, by patient.
+"""Folds: which patients train and which validate in each fold, none of them both.
 
     python -m pipeline.folds melanoma                     make folds (or, where folds.csv exists,
                                                           audit it)
