@@ -5,7 +5,7 @@
 reads   models/<comp>/scores.csv, ensemble.json; data/<comp>/folds_audit.json
 writes  nothing
 
-AUC is the mean over labels; in brackets its 95 % interval, by 1,000 resamples of patients.
+AUC is the mean over labels; in brackets its 95 % interval, over patients.
 """
 
 import argparse

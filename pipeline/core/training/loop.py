@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from pipeline.core.runtime.device import (
     agree,
     autocast,
     device,
+    hardware,
     is_main,
     out_of_memory_advice,
     world,
@@ -349,6 +351,8 @@ def keep(phase: Phase, network: nn.Module) -> None:
         "phase": phase.name,
         "epoch": phase.epochs,
         "validation_auc": aucs,
+        "made": datetime.now(UTC).isoformat(timespec="minutes"),
+        "hardware": hardware(),
         **provenance(phase.key["target"].split("/")[0]),
     }
     save_weights(path, network, header)
