@@ -310,7 +310,7 @@ def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> 
 def same_buffers(network: nn.Module) -> None:
     """Give every process the main one's running statistics of BatchNorm: those that are kept are
     validated."""
-    # Each process has seen its own share of the images; DDP keeps parameters equal, not buffers.
+    # DDP copies the main one's before each forward pass; the last pass has moved each on by itself.
     if world()[1] > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
