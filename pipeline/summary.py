@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.core.artifacts.files import read_json
 from pipeline.core.artifacts.paths import data_folder, models_folder, submissions_folder
-from pipeline.core.artifacts.tables import read_csv
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
@@ -40,8 +40,8 @@ def competition_summary(competition: Competition) -> str:
     # What `ensemble` wrote: nothing is computed here, so the table cannot differ from the report.
     folder = models_folder(competition.name)
     made_by = f"make ensemble COMP={competition.name}"
-    columns = ("member", "stage", "label", "auc", "low", "high")
-    scores = read_csv(folder / "scores.csv", columns, made_by)
+    columns = (*SCORE_NAMES, "auc", "low", "high")
+    scores = read_csv(folder / "scores.csv", columns, made_by, ids=SCORE_NAMES)
     facts = read_json(folder / "ensemble.json", made_by)
     means = scores[scores["label"] == MEAN_LABEL].set_index(["member", "stage"])
     blended = bool(facts["metadata"])

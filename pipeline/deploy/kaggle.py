@@ -1,7 +1,7 @@
 """Write a folder to upload to Kaggle: a dataset with networks and code, and notebooks that predict
 and train without the network.
 
-    python -m pipeline.deploy.kaggle melanoma --owner your-kaggle-name
+    python -m pipeline.deploy.kaggle melanoma --owner your-kaggle-name --licence apache-2.0
 
 reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights that they name;
         data/<comp>/images.csv
@@ -29,15 +29,16 @@ from pipeline.core.config.target_path import parse_target
 from pipeline.core.runtime.command import run_stage, seconds, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.notebook import (
-    LICENCE,
+    LICENCES,
     checked_title,
     dataset_metadata,
     kernel_metadata,
     notebook,
     reference,
+    require_licence,
 )
 from pipeline.deploy.package import megabytes, write_package
-from pipeline.deploy.wheels import add_wheels
+from pipeline.deploy.wheels import add_wheels, wheel_licences
 
 SCRIPTS = Path(__file__).parent / "away"  # the notebooks, as notebook_<kind>.py
 
@@ -80,6 +81,7 @@ def write_dataset(competition: Competition, folder: Path, arguments: argparse.Na
     title = title_of(competition, "package")
     # Refused before the weights are copied: an owner or title that Kaggle would refuse.
     reference(arguments.owner, checked_title(title, 6))
+    require_licence(arguments.licence)
 
     # Without an ensemble there is nothing to predict with; training needs the code alone.
     predicts = (models_folder(competition.name) / "ensemble.json").is_file()
@@ -89,7 +91,8 @@ def write_dataset(competition: Competition, folder: Path, arguments: argparse.Na
     # What Kaggle's image may lack, and what Kaggle asks to know of a dataset.
     add_wheels(folder, package, arguments.python)
     subtitle = f"Networks and code for {competition.name}"[:80]
-    metadata = dataset_metadata(arguments.owner, title, subtitle, arguments.licence)
+    licences = wheel_licences(package["wheels"].values())
+    metadata = dataset_metadata(arguments.owner, title, subtitle, arguments.licence, licences)
     write_json(folder / "dataset-metadata.json", metadata)
     return package
 
@@ -153,8 +156,11 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("competition", metavar="COMPETITION", help="melanoma, ...")
     add("--owner", required=True, metavar="NAME", help="your user name on Kaggle")
-    licence = f"of the dataset, as Kaggle names it (default {LICENCE})"
-    add("--licence", default=LICENCE, help=licence)
+    licence = (
+        f"of the dataset, as Kaggle names it: {', '.join(LICENCES)}; images that the networks "
+        "learnt from may allow only some of them"
+    )
+    add("--licence", required=True, metavar="LICENCE", help=licence)
     # Kaggle's competitions allow 9 to 12 hours; half an hour is for starting and writing.
     add("--time-limit", default="8.5h", help="for the whole notebook (default 8.5h)")
     other = "Kaggle's Python, where it is not yours: wheels of compiled packages are fetched for it"

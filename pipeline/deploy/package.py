@@ -1,6 +1,8 @@
 """The package of an ensemble: its networks, how they are averaged, and the code, in one folder.
 
     package.json                what there is and how it is put together
+    combination.json            the earned combination, where the submission is of one: trees as
+                                LightGBM's text, coefficients as numbers
     quantiles.json              frozen maps from score to quantile, for the blend that needs them
     <run>-fold<k>.safetensors   networks, each with its run, labels and resize specification in its
                                 header
@@ -20,10 +22,11 @@ from pipeline.core.artifacts.files import file_hash, read_json, write_json
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import FINETUNED, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import check_data, provenance, require_hashes, table_hashes
-from pipeline.core.artifacts.tables import read_csv, read_images
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json
-from pipeline.core.config.stages import MEAN_LABEL, STAGE_1
+from pipeline.core.config.stages import EARNED, MEAN_LABEL, STAGE_1
+from pipeline.core.ensemble.fitted import COMBINATION
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
@@ -53,8 +56,10 @@ def write_package(
     # Networks, and the maps that their blend may need.
     networks = copy_networks(competition, ensemble, unfinished)
     if networks:
-        quantiles = models_folder(competition.name) / "quantiles.json"
-        shutil.copyfile(quantiles, unfinished / "quantiles.json")
+        folder_here = models_folder(competition.name)
+        shutil.copyfile(folder_here / "quantiles.json", unfinished / "quantiles.json")
+        if is_earned(ensemble):
+            shutil.copyfile(folder_here / COMBINATION, unfinished / COMBINATION)
 
     # Code.
     if zipped:
@@ -75,6 +80,7 @@ def write_package(
         prior={} if code_only else prior(competition),
         resize=as_json(competition.task.resize),
         networks=networks,
+        combination=file_hash(unfinished / COMBINATION) if is_earned(ensemble) else "",
         ensemble="" if code_only else file_hash(models_folder(competition.name) / "ensemble.json"),
         wheels={},
     )
@@ -90,12 +96,7 @@ def read_ensemble(competition: Competition) -> dict:
     ensemble = read_json(path, f"make ensemble COMP={competition.name}")
     require_hashes(path, ensemble["hashes"], table_hashes(competition.name))
 
-    # What cannot travel: a second level, and members without weights.
-    if ensemble.get("weighting") == "earned":
-        raise UserError(
-            f"{path}: weights='earned' is fitted on whole patients and does not travel yet; use "
-            "'uniform' or 'selected' for a package"
-        )
+    # Members without weights cannot travel.
     for member in ensemble["members"]:
         if is_imported(competition.name, member):
             raise UserError(
@@ -110,7 +111,7 @@ def read_ensemble(competition: Competition) -> dict:
         raise UserError(f"{path}: {reason}; `make ensemble COMP={competition.name}` makes it anew")
 
     # Patient columns must be in the organiser's own test table, which is all there is there.
-    if METADATA in ensemble["members"]:
+    if METADATA in ensemble["members"] or is_earned(ensemble):
         for column in (*competition.task.numeric, *competition.task.categorical):
             if column in MEASURED_BY_PREPARE:
                 raise UserError(
@@ -173,8 +174,16 @@ def rank(network: dict) -> tuple:
     return is_metadata, network["turn"], -network["auc"], network["member"]
 
 
+def is_earned(ensemble: dict) -> bool:
+    """True where the submission is of the earned combination (`core.ensemble.earned`)."""
+    return ensemble.get("final_stage") == EARNED
+
+
 def has_weight(member: str, ensemble: dict) -> bool:
-    """False for a member of weight 0: a near-duplicate, or metadata that is not blended in."""
+    """False for a member of weight 0: a near-duplicate, or metadata that is not blended in. An
+    earned combination takes all its members."""
+    if is_earned(ensemble):
+        return True
     if member == METADATA:
         return ensemble["metadata"] > 0
     return any(ensemble["weights"][member].values())
@@ -183,7 +192,7 @@ def has_weight(member: str, ensemble: dict) -> bool:
 def out_of_fold_aucs(competition: Competition) -> dict[str, float]:
     """Member -> its mean out-of-fold AUC after stage 2, over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
-    table = read_csv(path, ("member", "stage", "label", "auc"))
+    table = read_csv(path, (*SCORE_NAMES, "auc"), ids=SCORE_NAMES)
     # A run that predicts some labels only has no row for their mean, hence the mean taken here.
     table = table[(table["stage"] != STAGE_1) & (table["label"] != MEAN_LABEL)]
     return table.groupby("member")["auc"].mean().fillna(0.0).to_dict()

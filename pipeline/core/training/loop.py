@@ -162,6 +162,7 @@ class Running:
             "scaler": self.scaler.state_dict(),
             "log": self.log.state(),
             "average": self.average.state_dict() if self.average else None,
+            "origin": phase.origin,
         }
 
 
@@ -218,6 +219,7 @@ def restore(running: Running) -> None:
     if running.average:
         running.average.load_state_dict(state["average"])
     running.log.resume(state["log"])
+    phase.origin = state.get("origin", {})
     running.step = state["step"]
 
 
@@ -348,6 +350,7 @@ def keep(phase: Phase, network: nn.Module) -> None:
     path = phase.folder / f"{phase.name}.safetensors"
     header = {
         **phase.key,
+        **phase.origin,
         "phase": phase.name,
         "epoch": phase.epochs,
         "validation_auc": aucs,

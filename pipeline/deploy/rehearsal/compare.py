@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, refuse_errors
@@ -21,7 +22,7 @@ def compare_with_home(away: Path, home: pd.DataFrame, want: Wanted) -> str:
     """
     # Complete and by id before any score is looked at.
     refuse_errors(away, check_file(away, want))
-    first = by_id(pd.read_csv(away, dtype={want.id_column: "str"}), want)
+    first = by_id(read_csv(away, ids=(want.id_column,)), want)
     second = by_id(home, want).loc[first.index]
 
     # Either is enough: equal scores, or, where bfloat16 has rounded them, an equal order.
