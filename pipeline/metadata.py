@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.labels import targets, truth
-from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, fold_folder, image_path
+from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, fold_folder
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
@@ -155,12 +156,12 @@ def image_probabilities(job: Job, rows: pd.DataFrame) -> np.ndarray:
     require_current(Job(competition, run, job.fold), path)
 
     # One view, the image itself, as in the validation AUC of the log.
-    paths = [image_path(competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(competition.name, run.size, rows["image_id"])
     channels = competition.task.resize.channels
     scores = score_views(
         load_weights(path, run, competition.labels(run)),
-        lambda index: read_prepared_image(paths[index], channels),
-        len(paths),
+        lambda index: read_prepared_image(images[index], channels),
+        len(images),
         view_matrices(1, run.size, run.augment),
         precision(run.precision),
         loader_processes(),

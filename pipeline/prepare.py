@@ -6,6 +6,8 @@
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
 Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says
+        data/<comp>/images/<size>.csv    image_id bytes crc32: what was written; checked by whoever
+                                         reads an image
         data/<comp>/images.csv           image_id file patient_id unit_id split source width
                                          height phash decoded, patient columns, labels; width
                                          and height are the original's, upright
@@ -16,10 +18,11 @@ Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the ta
         data/<comp>/prepare/             journals of finished images
 
 Killed or interrupted, it goes on where it was: at most the images in hand are done again. Several
-machines that share the folder may run it at once and share the work. Run again later, it redoes the
-images whose files have changed or whose prepared copies are missing, and leaves the rest. A
-worker holds one image at a time: 0.25 GB for photographs of 24 million pixels; for the largest
-that are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
+machines that share the folder may run it at once and share the work. Run again later, it reads all
+prepared images and holds them against what was written (size and CRC-32); those that are missing or
+damaged, which are named, and those whose files have changed are made again, the rest is left. A
+worker holds one image at a time: 0.25 GB for photographs of 24 million pixels; for the largest that
+are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
 """
 
 import argparse
@@ -34,9 +37,15 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, write_json
-from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_folder
-from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
+from pipeline.core.artifacts.files import file_hash, sync_filesystem, write_json
+from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, image_path, raw_folder
+from pipeline.core.artifacts.prepared_images import (
+    WRITTEN,
+    PreparedImage,
+    checksum_file,
+    needed_sizes,
+    prepared_sizes,
+)
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
 from pipeline.core.config.competition import Competition, load_competition
@@ -50,6 +59,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
+SHOWN = 5  # damaged images that are named
 # Images that one machine claims at a time: 26 s of one core at 51 ms each (24 million pixels, four
 # sizes). That is about the most that the last machine is waited for.
 SHARD = 512
@@ -137,24 +147,46 @@ def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
 
 
 def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
-    """(image_id, file, stamp) -> journal line, for every image that is finished: all its prepared
-    copies exist, or it is known to be unreadable."""
-    # Each folder is listed once: to ask for every file by itself would be 1.6 million questions
-    # for 400,000 images at four sizes.
-    prepared = []
+    """(image_id, file, stamp) -> journal line, for every image all of whose prepared copies are
+    what was written; the first of those that are not are printed."""
     for size in sizes:
-        copies = folder / "images" / str(size)
-        copies.mkdir(parents=True, exist_ok=True)
-        prepared.append({entry.name for entry in os.scandir(copies)})
+        (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
 
     # Whole journals and those that a killed machine left half written (.jsonl.part).
-    known = {}
+    lines = {}
     for journal in sorted(home.glob("*/*.jsonl*")):
         for line in read_journal(journal):
-            copy = f"{line['image_id']}.jpg"
-            if "reason" in line or all(copy in names for names in prepared):
-                known[key(line["image_id"], line["file"], line["stamp"])] = line
+            lines[key(line["image_id"], line["file"], line["stamp"])] = line
+
+    # An unreadable image has no copy that could have changed.
+    known = {}
+    faults = []
+    for name, line in tqdm(lines.items(), "checking", unit="image", disable=not lines):
+        fault = None if "reason" in line else copy_fault(folder.name, line, sizes)
+        if fault:
+            faults.append(fault)
+        else:
+            known[name] = line
+    for fault in faults[:SHOWN]:
+        print(f"made again: {fault}", flush=True)
+    if len(faults) > SHOWN:
+        print(f"made again: {len(faults) - SHOWN:,} more", flush=True)
     return known
+
+
+def copy_fault(competition: str, line: dict, sizes: tuple[int, ...]) -> str | None:
+    """What is wrong with the first of an image's prepared copies that is not as the journal's line
+    has it; None where all are."""
+    for size in sizes:
+        path = image_path(competition, size, line["image_id"])
+        written = line.get("written", {}).get(str(size))
+        if written is None:
+            return f"{path}: nothing says what was written"
+        try:
+            PreparedImage(path, *written).read()
+        except UserError as error:
+            return str(error).partition("; `make prepare")[0]
+    return None
 
 
 def key(image_id: str, file: str, stamp: list[int]) -> tuple:
@@ -196,12 +228,17 @@ def resize_all(
         tqdm(total=total, initial=done, unit="image", mininterval=0.5, desc=name) as bar,
     ):
         for shard in unfinished(list(shards)):
-            finish_shard(shard, shards[shard], known, run, bar)
+            finish_shard(shard, shards[shard], images, known, run, bar)
         bar.update(total - bar.n)  # what other machines have done
 
 
 def finish_shard(
-    shard: Path, tasks: list[ImageTask], known: dict[tuple, dict], run: Callable, bar: tqdm
+    shard: Path,
+    tasks: list[ImageTask],
+    images: Path,
+    known: dict[tuple, dict],
+    run: Callable,
+    bar: tqdm,
 ) -> None:
     """Complete one journal: what is known already, then what has to be made; renamed when whole."""
     # The lines of an earlier attempt and of earlier journals. Written anew, since a kill may have
@@ -225,6 +262,8 @@ def finish_shard(
                 raise TimeLimitReached(
                     f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} images"
                 )
+    # A whole journal vouches for its images: they are on the disk before it is.
+    sync_filesystem(images)
     part.replace(shard)
 
 
@@ -262,6 +301,7 @@ def write_tables(
     seen = [{name: line.get(name) for name in IMAGE_FACTS} for line in lines]
     facts = pd.DataFrame(seen, index=table.index)
     readable = ~table["image_id"].isin(unreadable["image_id"])
+    write_checksums(folder, [line for line in lines if "reason" not in line], specification)
     first = [name for name in IMAGE_COLUMNS if name in table.columns]
     images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[readable]
     write_csv(folder / "images.csv", images.astype({"width": "int64", "height": "int64"}))
@@ -278,6 +318,13 @@ def write_tables(
     listed = f", listed in {errors}" if len(unreadable) else ""
     path = folder / "images.csv"
     print(f"{path}: {readable.sum():,} images; {len(unreadable):,} unreadable{listed}")
+
+
+def write_checksums(folder: Path, lines: list[dict], specification: dict) -> None:
+    """images/<size>.csv of every size."""
+    for size in specification["sizes"]:
+        rows = [(line["image_id"], *line["written"][str(size)]) for line in lines]
+        write_csv(checksum_file(folder.name, size), pd.DataFrame(rows, columns=WRITTEN))
 
 
 def parser() -> argparse.ArgumentParser:
