@@ -17,8 +17,10 @@ def axis_end(curves_of_labels: Sequence[dict[str, list[dict]]]) -> float:
 
 
 def reliability_plot(label: str, curves: dict[str, list[dict]], top: float) -> str:
-    """SVG; curves: name -> rows of `metrics.calibration.reliability`; top: where both axes end, which
-    are alike, so that a probability is right on the diagonal."""
+    """SVG; curves: name -> rows of `metrics.calibration.reliability`.
+
+    top: where both axes end; they are alike, so that a probability is right on the diagonal.
+    """
     plot = Plot((0, top), (0, top), "mean score said", "share of positives seen")
     plot.line([0, top], [0, top], "c-soft thin dotted")
     for name, rows in curves.items():
