@@ -31,7 +31,7 @@ duplicate that its makers removed: it is dropped.
 import argparse
 from pathlib import Path
 
-from pipeline.core.artifacts.files import read_json, write_json
+from pipeline.core.artifacts.files import read_json, write_sealed
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
 from pipeline.core.config.competition import Competition, load
@@ -100,7 +100,7 @@ def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
         report = audit(path, images, folds, dropped, task, origin)
         refuse_leaks(path, report["leaks"])  # before anything is written
         write_csv(folder / "folds_dropped.csv", dropped)
-        write_json(folder / "folds_audit.json", {"made": origin})
+        write_sealed(folder / "folds_audit.json", {"made": origin})
         write_csv(path, folds)
 
     # The audit carries the hashes of the tables it is about; later stages trust it by these.
@@ -108,7 +108,7 @@ def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
     report["why"] = earlier_why(folder / "folds_audit.json", report["hashes"])
     if arguments.why:
         report["why"] = leakage(name, images, dropped, task)
-    write_json(folder / "folds_audit.json", report)
+    write_sealed(folder / "folds_audit.json", report)
     print(f"{path}: {audit_text(report)}")
     if report["why"]:
         print(f"what a split by image would have reported:\n{leakage_text(report['why'])}")

@@ -34,7 +34,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, write_json
+from pipeline.core.artifacts.files import file_hash, write_sealed
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_folder
 from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import provenance
@@ -234,7 +234,7 @@ def write_tables(
     first = [name for name in IMAGE_COLUMNS if name in table.columns]
     images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[good]
     write_csv(folder / "images.csv", images.astype({"width": "int64", "height": "int64"}))
-    write_json(
+    write_sealed(
         folder / "prepare.json",
         provenance(
             **specification,

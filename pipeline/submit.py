@@ -19,17 +19,17 @@ or a file of truths.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.artifacts.files import atomic, file_hash
+from pipeline.core.artifacts.files import atomic, file_hash, read_json
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
 from pipeline.core.artifacts.tables import read_csv, read_images
 from pipeline.core.config.competition import Competition, load
+from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -127,6 +127,7 @@ def test_scores(competition: Competition) -> pd.DataFrame:
     """The ensemble's test rows: unit_id and the labels."""
     path = models_folder(competition.name) / "ensemble.csv"
     made_by = f"make ensemble COMP={competition.name}"
+    read_average_facts(competition)
     table = read_csv(path, ("unit_id", "split", *competition.task.labels), made_by)
     return table[table["split"] == "test"]
 
@@ -155,9 +156,7 @@ def with_unreadable(
 
 def members(competition: Competition) -> str:
     """What the ensemble averages, as its sidecar has it."""
-    path = models_folder(competition.name) / "ensemble.json"
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    names = ", ".join(map(str, facts.get("members", ()))) or "unknown"
+    names = ", ".join(map(str, read_average_facts(competition)["members"]))
     warning = notice(competition.name)
     return f"{warning}: {names}" if warning else names
 
@@ -165,8 +164,6 @@ def members(competition: Competition) -> str:
 def out_of_fold(competition: Competition) -> str:
     """The mean out-of-fold AUC and its interval of what is submitted, as scores.csv has it."""
     path = models_folder(competition.name) / "scores.csv"
-    if not path.is_file():
-        return "unknown"
     table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
     rows = table[(table["member"] == "ensemble") & (table["label"] == "mean")]
     return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
@@ -245,6 +242,12 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file; `make submit COMP={competition.name}` makes it"
+        )
+    sidecar = path.with_suffix(".json")
+    if sidecar.is_file() and read_json(sidecar).get("digest") != file_hash(path):
+        raise UserError(
+            f"{path}: differs from what `make submit COMP={competition.name}` wrote (damaged, or "
+            "changed by hand); make it again"
         )
     if bool(arguments.kernel) != (arguments.kernel_version is not None):
         raise UserError("--kernel and --kernel-version go together")

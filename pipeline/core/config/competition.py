@@ -6,13 +6,13 @@ A target is the path of what a stage makes: `melanoma`, `melanoma/b5_384` or
 
 import difflib
 import importlib
-import os
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
 
 from pipeline.core.config.run import METADATA, Metadata, Run
 from pipeline.core.config.task import Blend, Submission, Task
+from pipeline.core.runtime.environment import smoke
 from pipeline.core.runtime.errors import UserError
 
 
@@ -121,8 +121,3 @@ def check(competition: Competition) -> None:
     for label in task.labels:
         if label not in competition.submission.columns:
             raise UserError(f"{file}: submission.columns lacks the label {label!r}")
-
-
-def smoke() -> bool:
-    """True when SMOKE=1: the same stages with tiny networks, sizes and epochs."""
-    return os.environ.get("SMOKE", "") not in ("", "0")

@@ -7,12 +7,10 @@ data/<competition>/folds_audit.json holds the audit for the report, with the has
 was made from; as long as they match, the search for twins is not repeated.
 """
 
-import json
-
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import file_hash
+from pipeline.core.artifacts.files import file_hash, read_json
 from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images
@@ -50,9 +48,9 @@ def checked_tables(competition: Competition) -> tuple[pd.DataFrame, pd.DataFrame
 def audited(name: str) -> bool:
     """True when folds_audit.json found no leak in the very tables of today."""
     path = data_folder(name) / "folds_audit.json"
-    if not path.is_file():
+    if not path.exists():
         return False
-    audit = json.loads(path.read_text(encoding="utf-8"))
+    audit = read_json(path, needed=("made",))
     return audit.get("hashes") == audit_hashes(name) and audit.get("leaks") == []
 
 

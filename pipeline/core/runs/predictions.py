@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import write_json, write_text
+from pipeline.core.artifacts.files import file_hash, write_sealed, write_text
 from pipeline.core.artifacts.paths import PREDICTIONS, models_folder
 from pipeline.core.artifacts.provenance import provenance, read_sidecar
 from pipeline.core.artifacts.tables import check_ids, csv_text, read_csv
@@ -38,7 +38,7 @@ def write_predictions(
     text = csv_text(table[[*FACTS, *labels]])
     digest = hashlib.sha256(text.encode()).hexdigest()
     facts = {**facts, "hashes": hashes, "labels": labels, "digest": digest}
-    write_json(path.with_suffix(".json"), provenance(**facts))
+    write_sealed(path.with_suffix(".json"), provenance(**facts))
     write_text(path, text)
 
 
@@ -48,7 +48,13 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
     check_ids(path, table)
     labels = [column for column in table.columns if column not in FACTS]
     check_scores(path, table, labels)
-    return table, read_sidecar(path, made_by)
+    sidecar = read_sidecar(path, made_by)
+    if sidecar.get("digest", file_hash(path)) != file_hash(path):
+        raise UserError(
+            f"{path}: differs from what was written (damaged, or changed by hand); delete it and "
+            "predict again"
+        )
+    return table, sidecar
 
 
 def is_imported(competition: str, name: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import root
+from pipeline.core.runtime.claims import turn_to_write
 
 COLUMNS = (
     "date",
@@ -97,9 +98,6 @@ def find(competition: str, sha256: str) -> dict[str, str] | None:
 
 def add(competition: str, file: Path, sha256: str, commit: str, members: str, auc: str) -> None:
     """Append the line of a new submission; the very same file again adds none."""
-    # `make submit` may run again on the same scores
-    if find(competition, sha256):
-        return
     values = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "competition": competition,
@@ -110,19 +108,23 @@ def add(competition: str, file: Path, sha256: str, commit: str, members: str, au
         "out-of-fold AUC": auc,
     }
     line = {column: cell_text(values.get(column, "")) for column in COLUMNS}
-    write_lines([*read_lines(), line])
+    with turn_to_write(book()):
+        # `make submit` may run again on the same scores
+        if not find(competition, sha256):
+            write_lines([*read_lines(), line])
 
 
 def note(competition: str, sha256: str, **values: str) -> bool:
     """Set cells (message, public, private) of every line about a file; True when something
     changed."""
     cells = {name: cell_text(value) for name, value in values.items()}
-    lines = read_lines()
     changed = False
-    for line in lines:
-        if is_about(line, competition, sha256):
-            changed |= any(line[name] != text for name, text in cells.items())
-            line.update(cells)
-    if changed:
-        write_lines(lines)
+    with turn_to_write(book()):
+        lines = read_lines()
+        for line in lines:
+            if is_about(line, competition, sha256):
+                changed |= any(line[name] != text for name, text in cells.items())
+                line.update(cells)
+        if changed:
+            write_lines(lines)
     return changed

@@ -7,7 +7,6 @@ every epoch one holds the validation AUCs. With several processes the buffer is 
 one, an even share of every batch.
 """
 
-import json
 import math
 import os
 import time
@@ -19,9 +18,11 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.training_log import log_text, read_log
 from pipeline.core.losses import AUCMargin
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.runtime.device import is_main
+from pipeline.core.runtime.environment import tensorboard
 from pipeline.core.runtime.errors import UserError
 
 WINDOW = 20  # steps between two transfers from the device, and between two window lines
@@ -35,7 +36,7 @@ DIVERGED = (
 def event_writer(folder: Path):
     """A TensorBoard writer when TENSORBOARD=1 asks for one, else None; UserError where the package
     is not installed."""
-    if os.environ.get("TENSORBOARD", "") in ("", "0") or not is_main():
+    if not tensorboard() or not is_main():
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -103,13 +104,8 @@ class RunLog:
     def start_afresh(self) -> None:
         """Drop the lines of an earlier attempt at this phase that left no checkpoint."""
         if is_main():
-            others = [line for line in self.lines() if json.loads(line)["phase"] != self.phase]
-            write_text(self.path, "".join(others))
-
-    def lines(self) -> list[str]:
-        """The file's whole lines; one that a crash or a full disk cut is left out."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            others = [line for line in read_log(self.path) if line["phase"] != self.phase]
+            write_text(self.path, "".join(map(log_text, others)))
 
     def state(self) -> dict:
         """What a checkpoint keeps: the buffer, and how long the file was. The file is on the disk
@@ -146,7 +142,7 @@ class RunLog:
         if is_main():
             try:
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"phase": self.phase, **line}) + "\n")
+                    file.write(log_text({"phase": self.phase, **line}))
             except OSError as error:
                 raise UserError(
                     f"{self.path}: could not be written ({error}); make room and run the same "

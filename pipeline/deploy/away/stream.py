@@ -104,12 +104,7 @@ def load_scorer(path: Path, entry: dict) -> Scorer:
     header = read_weights_header(path)
     run = from_json(Run, header["run"])
     labels = tuple(header["labels"])
-    try:
-        network = load_weights(path, run, labels)
-    except RuntimeError as error:
-        raise UserError(
-            f"{path}: not the weights of this timm's {run.network} ({str(error)[:200]})"
-        ) from None
+    network = load_weights(path, run, labels)
     resize = from_json(Resize, header["resize"])
     return Scorer(entry["member"], entry["fold"], run, labels, resize, network)
 
