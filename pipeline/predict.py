@@ -28,7 +28,7 @@ from pipeline.core.artifacts.paths import (
     STAGE_1_PREDICTIONS,
     image_path,
 )
-from pipeline.core.images.views import read_image, view_matrices
+from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
 from pipeline.core.runs.facts import facts_of, require_current
@@ -42,10 +42,10 @@ from pipeline.core.runtime.errors import UserError
 
 def main(arguments: argparse.Namespace) -> None:
     for job in fold_jobs(arguments.targets, PREDICTIONS):
-        predict(job)
+        predict_fold(job)
 
 
-def predict(job: Job) -> None:
+def predict_fold(job: Job) -> None:
     """Score one fold with its stage-1 and stage-2 weights; the artifact that says "done" is written
     last."""
     validated = job.validation()
@@ -84,7 +84,7 @@ def scores_of_views(job: Job, weights: str, rows: pd.DataFrame) -> np.ndarray:
     channels = job.competition.task.resize.channels
     scores = score_views(
         network,
-        lambda index: read_image(paths[index], channels),
+        lambda index: read_prepared_image(paths[index], channels),
         len(paths),
         view_matrices(run.views, run.size, run.augment),
         precision(run.precision),

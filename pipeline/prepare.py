@@ -39,7 +39,7 @@ from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_fol
 from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
 from pipeline.core.images.prepared import ImageTask, prepare_one, read_journal, stamp_of
@@ -52,17 +52,17 @@ from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
 SHARD = 512  # images that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
-FACTS = ["width", "height", "phash", "decoded"]
+IMAGE_FACTS = ["width", "height", "phash", "decoded"]
 
 
 def main(args: argparse.Namespace) -> None:
     for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
-        competition = load(name)
+        competition = load_competition(name)
         sizes = needed_sizes(competition, args.targets) | prepared_sizes(competition)
-        prepare(competition, tuple(sorted(sizes)), args.workers)
+        prepare_images(competition, tuple(sorted(sizes)), args.workers)
 
 
-def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> None:
+def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: int) -> None:
     """All images of a competition at these sizes, then its tables."""
     # What the download says, checked before hours are spent on images.
     raw = raw_folder(competition.name)
@@ -73,12 +73,12 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
         "sizes": list(sizes),
         "method": METHOD,
     }
-    home = folder / "prepare" / digest(specification)
+    home = folder / "prepare" / specification_digest(specification)
     forget_others(folder, home)
 
     # One journal a shard: a machine claims a shard, and what a killed one left is gone on with.
     tasks = list_tasks(raw, table)
-    journals = home / digest(tasks)
+    journals = home / specification_digest(tasks)
     shards = {
         journals / f"{i:06d}.jsonl": tasks[i : i + SHARD] for i in range(0, len(tasks), SHARD)
     }
@@ -94,8 +94,8 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
             shutil.rmtree(old, ignore_errors=True)
 
 
-def digest(value: object) -> str:
-    """Twelve hexadecimal digits that stand for a value."""
+def specification_digest(value: object) -> str:
+    """Twelve hexadecimal digits that name a value."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
@@ -228,7 +228,7 @@ def write_tables(
             f"{bad['file'].iloc[0]}: {bad['reason'].iloc[0]}"
         )
     facts = pd.DataFrame(
-        [{name: line.get(name) for name in FACTS} for line in lines], index=table.index
+        [{name: line.get(name) for name in IMAGE_FACTS} for line in lines], index=table.index
     )
     good = ~table["image_id"].isin(bad["image_id"])
     first = [name for name in IMAGE_COLUMNS if name in table.columns]

@@ -37,7 +37,11 @@ from pipeline.core.runtime.errors import UserError
 
 MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
 NO_ENSEMBLE = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}
-LEFT_OUT = ("paper", "demo", "deploy/rehearsal")  # folders of `pipeline` that do not travel
+FOLDERS_LEFT_HOME = (
+    "paper",
+    "demo",
+    "deploy/rehearsal",
+)  # folders of `pipeline` that do not travel
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
 
 
@@ -137,7 +141,7 @@ def require_current_package(folder: Path, competition: Competition, target: str)
 def copy_networks(competition: Competition, ensemble: dict, folder: Path) -> list[dict]:
     """Copy the weights and list them in order of value: every run's first fold, the best run first,
     then the second folds, and so on; the metadata networks are listed last and cost nothing."""
-    aucs = out_of_fold(competition) if ensemble["members"] else {}
+    aucs = out_of_fold_aucs(competition) if ensemble["members"] else {}
     networks = []
     for member in ensemble["members"]:
         if not has_weight(member, ensemble):
@@ -175,7 +179,7 @@ def has_weight(member: str, ensemble: dict) -> bool:
     return any(ensemble["weights"][member].values())
 
 
-def out_of_fold(competition: Competition) -> dict[str, float]:
+def out_of_fold_aucs(competition: Competition) -> dict[str, float]:
     """Member -> its mean out-of-fold AUC after stage 2, over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
     table = read_csv(path, ("member", "stage", "label", "auc"))
@@ -196,7 +200,7 @@ def modules(competition: str) -> dict[str, Path]:
     paths = {}
     for path in sorted(root.rglob("*.py")):
         inside = path.relative_to(root)
-        if inside.as_posix().startswith(tuple(f"{folder}/" for folder in LEFT_OUT)):
+        if inside.as_posix().startswith(tuple(f"{folder}/" for folder in FOLDERS_LEFT_HOME)):
             continue
         shared = inside.stem.startswith("_")
         if inside.parts[0] == "competitions" and inside.stem != competition and not shared:

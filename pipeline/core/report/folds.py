@@ -2,7 +2,7 @@
 
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.folds.audit_text import balance_column, group_lines
-from pipeline.core.report.html import bullets, paragraph, source, table
+from pipeline.core.report.html import bullets, html_table, paragraph, source
 from pipeline.core.report.inputs import Evidence
 
 
@@ -41,7 +41,7 @@ def balance_table(audit: dict) -> str:
     rows = [[name, *(column.get(name, "0") for column in columns)] for name in names]
     head = ["", *(f"fold {row['fold']}" for row in audit["folds"]), "all"]
     caption = "What each fold validates; in percent the deviation from the mean fold"
-    return table(head, rows, caption)
+    return html_table(head, rows, caption)
 
 
 def image_split_table(audit: dict) -> str:
@@ -65,4 +65,4 @@ def image_split_table(audit: dict) -> str:
         "Why by patient: the AUC of two cheap models under a split by image, and by groups of "
         "patients"
     )
-    return table(head, rows, caption)
+    return html_table(head, rows, caption)
