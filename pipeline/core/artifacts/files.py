@@ -136,6 +136,15 @@ def require_plain(path: Path) -> None:
         raise UserError(f"{path}: is {kind}, not a file; remove it and run the same command again")
 
 
+def read_text(path: Path) -> str:
+    """A file's text; UserError where it is no plain file or not UTF-8."""
+    require_plain(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8 text; mend it by hand") from None
+
+
 def read_json(path: Path, made_by: str = "", needed: Sequence[str] = ()) -> dict:
     """A JSON object without its checksum; UserError where it is missing, damaged or lacks a
     `needed` key."""

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.files import read_text, write_text
 from pipeline.core.artifacts.paths import root
 from pipeline.core.runtime.claims import turn_to_write
 
@@ -40,7 +40,7 @@ def book() -> Path:
 def split_book() -> tuple[str, list[str], str]:
     """The text above the table of submissions, its rows, and the text below; other tables are left
     alone."""
-    text = book().read_text(encoding="utf-8") if book().is_file() else HEAD
+    text = read_text(book()) if book().exists() else HEAD
     lines = text.splitlines()
 
     # the table starts at its heading and ends at the first line that is not of a table

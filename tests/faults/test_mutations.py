@@ -1,0 +1,89 @@
+"""Any artifact with any byte changed: the stage that reads it makes the same as before, or says in
+one line what is wrong; it never hangs, and never uses it without a word."""
+
+import random
+
+import pytest
+
+from tests.cases.faults import (
+    FOLD,
+    STAGES,
+    TALLY,
+    contents,
+    files_of,
+    harmed,
+    leftovers,
+    remove,
+    restore,
+)
+from tests.cases.forked import run_forked
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+DATA = "data/melanoma"
+MODELS = "models/melanoma"
+# An artifact, another to swap it with, the stage that reads it, and how many changes are tried.
+CASES = [
+    (f"{DATA}/images.csv", f"{DATA}/folds.csv", "folds", 20),
+    (f"{DATA}/images.csv", f"{DATA}/folds.csv", "ensemble", 20),
+    (f"{DATA}/folds.csv", f"{DATA}/images.csv", "ensemble", 30),
+    (f"{DATA}/folds_dropped.csv", f"{DATA}/folds.csv", "ensemble", 15),
+    (f"{DATA}/folds_audit.json", f"{DATA}/prepare.json", "ensemble", 15),
+    (f"{DATA}/folds_audit.json", f"{DATA}/prepare.json", "report", 15),
+    (f"{DATA}/prepare.json", f"{DATA}/folds_audit.json", "ensemble", 15),
+    (f"{DATA}/prepare.json", f"{DATA}/folds_audit.json", "report", 10),
+    (f"models/{FOLD}/pretrained.safetensors", f"{MODELS}/b3_256/fold1/pretrained.safetensors", "predict", 25),
+    (f"models/{FOLD}/finetuned.safetensors", f"{MODELS}/b3_256/fold1/finetuned.safetensors", "predict", 25),
+    (f"models/{FOLD}/pretrained.safetensors", f"models/{FOLD}/finetuned.safetensors", "finetune", 10),
+    (f"{MODELS}/metadata/fold0/finetuned.safetensors", f"{MODELS}/metadata/fold1/finetuned.safetensors", "metadata", 25),
+    (f"models/{FOLD}/predictions.csv", f"{MODELS}/b3_256/fold1/predictions.csv", "ensemble", 30),
+    (f"models/{FOLD}/predictions.json", f"{MODELS}/b3_256/fold1/predictions.json", "ensemble", 30),
+    (f"models/{FOLD}/predictions_pretrained.csv", f"models/{FOLD}/predictions.csv", "ensemble", 20),
+    (f"models/{FOLD}/predictions_pretrained.json", f"models/{FOLD}/predictions.json", "ensemble", 20),
+    (f"{MODELS}/metadata/fold0/predictions.csv", f"models/{FOLD}/predictions.csv", "ensemble", 20),
+    (f"models/{FOLD}/predictions_views.npz", f"{MODELS}/b3_256/fold1/predictions_views.npz", "report", 20),
+    (f"models/{FOLD}/log.jsonl", f"{MODELS}/b3_256/fold1/log.jsonl", "report", 20),
+    (f"{MODELS}/ensemble.csv", f"{MODELS}/scores.csv", "submit", 25),
+    (f"{MODELS}/ensemble.json", f"{DATA}/prepare.json", "submit", 25),
+    (f"{MODELS}/scores.csv", f"{MODELS}/ensemble.csv", "report", 20),
+    (f"{MODELS}/ensemble.json", f"{DATA}/prepare.json", "report", 25),
+    (f"{MODELS}/quantiles.json", f"{MODELS}/ensemble.json", "report", 10),
+    ("submissions/LOG.md", f"{MODELS}/ensemble.csv", "submit", 15),
+]
+
+
+@pytest.mark.parametrize("artifact, other, stage, count", CASES)
+def test_a_changed_artifact_is_harmless_or_told(home, artifact, other, stage, count):
+    arguments, made = STAGES[stage]
+    if stage == "metadata":
+        made = (f"{MODELS}/metadata/fold0/predictions.*",)
+    if artifact.startswith(DATA) and stage == "folds":
+        arguments = ("melanoma",)
+        made = (f"{DATA}/folds*",)
+    before = contents(home, ("data/melanoma/*.*", "models", "submissions"))
+    expected = contents(home, made)
+    chance = random.Random(f"{artifact} {stage}")
+    path = home / artifact
+    for _ in range(count):
+        remove(home, tuple(name for name in made if name != artifact))
+        what, data = harmed(before[artifact], before[other], chance)
+        path.write_bytes(data)
+        done = run_forked(home, stage, *arguments)
+        case = f"{artifact}, {what}, read by {stage}"
+        TALLY.note("an artifact changed", case, fault_of(home, done, made, expected))
+        restore(home, before)
+        for left in files_of(home, ("models/**/.*", "submissions/**/.*")):
+            left.unlink()
+    TALLY.require_none_wrong("an artifact changed")
+
+
+def fault_of(home, done, made, expected) -> str:
+    """What is wrong with how a stage ended on a changed artifact, "" where nothing is."""
+    if done.fault:
+        return f"{done.fault}: {done.printed[-600:]}"
+    found = contents(home, made)
+    if done.status == 0 and found != expected and not done.told:
+        differ = [name for name in expected if found.get(name) != expected[name]]
+        return f"other than before without a word: {differ} {done.printed[-300:]}"
+    left = leftovers(home / "models") + leftovers(home / "submissions")
+    return f"left {left}" if left else ""
