@@ -11,7 +11,10 @@ RUN = "melanoma/b3_256"
 FOLD = f"{RUN}/fold0"
 # A stage, its arguments, and the files that it makes (patterns below the home).
 STAGES = {
-    "prepare": ((RUN,), ("data/melanoma/images.csv", "data/melanoma/prepare*", "data/melanoma/images")),
+    "prepare": (
+        (RUN,),
+        ("data/melanoma/images.csv", "data/melanoma/prepare*", "data/melanoma/images"),
+    ),
     "folds": (("melanoma", "--folds", "2"), ("data/melanoma/folds*",)),
     "pretrain": ((FOLD,), (f"models/{FOLD}/pretrained*",)),
     "finetune": ((FOLD,), (f"models/{FOLD}/finetuned*",)),
@@ -19,7 +22,11 @@ STAGES = {
     "predict": ((FOLD,), (f"models/{FOLD}/predictions*",)),
     "ensemble": (
         (RUN,),
-        ("models/melanoma/ensemble.*", "models/melanoma/scores.csv", "models/melanoma/quantiles.json"),
+        (
+            "models/melanoma/ensemble.*",
+            "models/melanoma/scores.csv",
+            "models/melanoma/quantiles.json",
+        ),
     ),
     "submit": (("melanoma",), ("submissions/melanoma/submission.*",)),
     "report": (("melanoma",), ("submissions/melanoma/report.*",)),
@@ -106,7 +113,9 @@ def harmed(data: bytes, others: bytes, chance: random.Random) -> tuple[str, byte
     elif kind == "swap":
         changed = bytearray(others)
     elif kind == "text":
-        changed = bytearray(chance.choice((b"", b"{", b"{}", b"[]", b"null", b"\xff\xfe", b"a,b\n")))
+        changed = bytearray(
+            chance.choice((b"", b"{", b"{}", b"[]", b"null", b"\xff\xfe", b"a,b\n"))
+        )
     elif kind == "zeros":
         changed[place : place + 64] = bytes(min(64, len(data) - place))
     elif kind == "repeat":

@@ -133,12 +133,12 @@ import torch
 from pipeline.core.artifacts import tables
 from pipeline.core.artifacts.paths import fold_folder
 from pipeline.core.artifacts.provenance import table_hashes
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.networks.image import build, save_weights
 from pipeline.core.config.run import as_json
 
 name, *runs = sys.argv[1:]
-competition = load(name)
+competition = load_competition(name)
 hashes = table_hashes(name)
 for run in map(competition.run, runs):
     labels = list(competition.labels(run))

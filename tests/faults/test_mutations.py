@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 DATA = "data/melanoma"
 MODELS = "models/melanoma"
+FIRST = f"models/{FOLD}"
+SECOND = f"{MODELS}/b3_256/fold1"
 # An artifact, another to swap it with, the stage that reads it, and how many changes are tried.
 CASES = [
     (f"{DATA}/images.csv", f"{DATA}/folds.csv", "folds", 20),
@@ -32,17 +34,22 @@ CASES = [
     (f"{DATA}/folds_audit.json", f"{DATA}/prepare.json", "report", 15),
     (f"{DATA}/prepare.json", f"{DATA}/folds_audit.json", "ensemble", 15),
     (f"{DATA}/prepare.json", f"{DATA}/folds_audit.json", "report", 10),
-    (f"models/{FOLD}/pretrained.safetensors", f"{MODELS}/b3_256/fold1/pretrained.safetensors", "predict", 25),
-    (f"models/{FOLD}/finetuned.safetensors", f"{MODELS}/b3_256/fold1/finetuned.safetensors", "predict", 25),
-    (f"models/{FOLD}/pretrained.safetensors", f"models/{FOLD}/finetuned.safetensors", "finetune", 10),
-    (f"{MODELS}/metadata/fold0/finetuned.safetensors", f"{MODELS}/metadata/fold1/finetuned.safetensors", "metadata", 25),
-    (f"models/{FOLD}/predictions.csv", f"{MODELS}/b3_256/fold1/predictions.csv", "ensemble", 30),
-    (f"models/{FOLD}/predictions.json", f"{MODELS}/b3_256/fold1/predictions.json", "ensemble", 30),
-    (f"models/{FOLD}/predictions_pretrained.csv", f"models/{FOLD}/predictions.csv", "ensemble", 20),
-    (f"models/{FOLD}/predictions_pretrained.json", f"models/{FOLD}/predictions.json", "ensemble", 20),
-    (f"{MODELS}/metadata/fold0/predictions.csv", f"models/{FOLD}/predictions.csv", "ensemble", 20),
-    (f"models/{FOLD}/predictions_views.npz", f"{MODELS}/b3_256/fold1/predictions_views.npz", "report", 20),
-    (f"models/{FOLD}/log.jsonl", f"{MODELS}/b3_256/fold1/log.jsonl", "report", 20),
+    (f"{FIRST}/pretrained.safetensors", f"{SECOND}/pretrained.safetensors", "predict", 25),
+    (f"{FIRST}/finetuned.safetensors", f"{SECOND}/finetuned.safetensors", "predict", 25),
+    (f"{FIRST}/pretrained.safetensors", f"{FIRST}/finetuned.safetensors", "finetune", 10),
+    (
+        f"{MODELS}/metadata/fold0/finetuned.safetensors",
+        f"{MODELS}/metadata/fold1/finetuned.safetensors",
+        "metadata",
+        25,
+    ),
+    (f"{FIRST}/predictions.csv", f"{SECOND}/predictions.csv", "ensemble", 30),
+    (f"{FIRST}/predictions.json", f"{SECOND}/predictions.json", "ensemble", 30),
+    (f"{FIRST}/predictions_pretrained.csv", f"{FIRST}/predictions.csv", "ensemble", 20),
+    (f"{FIRST}/predictions_pretrained.json", f"{FIRST}/predictions.json", "ensemble", 20),
+    (f"{MODELS}/metadata/fold0/predictions.csv", f"{FIRST}/predictions.csv", "ensemble", 20),
+    (f"{FIRST}/predictions_views.npz", f"{SECOND}/predictions_views.npz", "report", 20),
+    (f"{FIRST}/log.jsonl", f"{SECOND}/log.jsonl", "report", 20),
     (f"{MODELS}/ensemble.csv", f"{MODELS}/scores.csv", "submit", 25),
     (f"{MODELS}/ensemble.json", f"{DATA}/prepare.json", "submit", 25),
     (f"{MODELS}/scores.csv", f"{MODELS}/ensemble.csv", "report", 20),

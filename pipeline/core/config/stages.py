@@ -1,4 +1,4 @@
-"""The names in the columns `member`, `stage` and `label` of scores.csv.
+"""The names in the columns `member`, `stage` and `label` of scores.csv, and in `published`.
 
     member      stage                     scores
     <run>       CE                        the run after stage 1
@@ -18,10 +18,18 @@ stage alike, is `config.run.METADATA`.
 # stage 1 is always trained with cross-entropy, as in the paper
 STAGE_1 = "CE"
 # Finetune.loss -> the stage's name; "CE, finetuned" so that it is never taken for stage 1
-STAGE_2 = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
+STAGE_2 = {
+    "aucm": "AUC-M",
+    "aucs": "AUC-S",
+    "pairwise": "Pairwise",
+    "ce": "CE, finetuned",
+    "focal": "Focal",
+}
 BLEND = "blend"
 ENSEMBLE = "ensemble"
 EARNED = "earned"
+# What is submitted, in the paper's numbers that a competition file quotes (`published`).
+FINAL = "final"
 IMPORTED = "imported"
 MEAN_LABEL = "mean"
 
