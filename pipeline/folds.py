@@ -29,9 +29,10 @@ duplicate that its makers removed: it is dropped.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from pipeline.core.artifacts.files import read_json, write_sealed
+from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
 from pipeline.core.config.competition import Competition, load_competition
@@ -88,6 +89,8 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
     check_patients(folder / "images.csv", images, task)
     check_scored_labels(folder / "images.csv", images, task)
 
+    say_when_changed(folder)
+
     # Folds are made once: those that exist are audited as they are.
     if path.exists() or arguments.audit:
         origin = require_same(name, arguments)
@@ -113,6 +116,21 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
     if report["why"]:
         print(f"what a split by image would have reported:\n{leakage_text(report['why'])}")
     refuse_leaks(path, report["leaks"])
+
+
+def say_when_changed(folder: Path) -> None:
+    """Print a warning where images.csv is not the one that `prepare` wrote; a user may edit it, and
+    a byte may rot."""
+    prepared = folder / "prepare.json"
+    if not prepared.exists():
+        return
+    written = read_json(prepared).get("images")
+    if written and written != file_hash(folder / "images.csv"):
+        print(
+            f"warning: {folder / 'images.csv'}: differs from what `prepare` wrote (changed by hand, "
+            "or damaged; `prepare` writes it again once it is deleted)",
+            file=sys.stderr,
+        )
 
 
 def earlier_why(path: Path, hashes: dict) -> list[dict]:

@@ -10,27 +10,21 @@ from tests.cases.forked import run_forked
 RUN = "melanoma/b3_256"
 FOLD = f"{RUN}/fold0"
 # A stage, its arguments, and the files that it makes (patterns below the home).
+PREPARED = ("data/melanoma/images.csv", "data/melanoma/prepare*", "data/melanoma/images")
+AVERAGE = ("ensemble.*", "scores.csv", "quantiles.json")
 STAGES = {
-    "prepare": (
-        (RUN,),
-        ("data/melanoma/images.csv", "data/melanoma/prepare*", "data/melanoma/images"),
-    ),
+    "prepare": ((RUN,), PREPARED),
     "folds": (("melanoma", "--folds", "2"), ("data/melanoma/folds*",)),
     "pretrain": ((FOLD,), (f"models/{FOLD}/pretrained*",)),
     "finetune": ((FOLD,), (f"models/{FOLD}/finetuned*",)),
     "metadata": (("melanoma/metadata/fold0",), ("models/melanoma/metadata/fold0/*",)),
     "predict": ((FOLD,), (f"models/{FOLD}/predictions*",)),
-    "ensemble": (
-        (RUN,),
-        (
-            "models/melanoma/ensemble.*",
-            "models/melanoma/scores.csv",
-            "models/melanoma/quantiles.json",
-        ),
-    ),
+    "ensemble": ((RUN,), tuple(f"models/melanoma/{name}" for name in AVERAGE)),
     "submit": (("melanoma",), ("submissions/melanoma/submission.*",)),
     "report": (("melanoma",), ("submissions/melanoma/report.*",)),
 }
+# What a broken program or an editor may leave in a file.
+TEXTS = (b"", b"{", b"{}", b"[]", b"null", b"\xff\xfe", b"a,b\n")
 
 
 def finish(home: Path) -> None:
@@ -113,9 +107,7 @@ def harmed(data: bytes, others: bytes, chance: random.Random) -> tuple[str, byte
     elif kind == "swap":
         changed = bytearray(others)
     elif kind == "text":
-        changed = bytearray(
-            chance.choice((b"", b"{", b"{}", b"[]", b"null", b"\xff\xfe", b"a,b\n"))
-        )
+        changed = bytearray(chance.choice(TEXTS))
     elif kind == "zeros":
         changed[place : place + 64] = bytes(min(64, len(data) - place))
     elif kind == "repeat":

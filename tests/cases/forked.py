@@ -84,7 +84,7 @@ def begin(
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # what ends a process is its traceback and status 1
         sys.excepthook(*sys.exc_info())
         status = 1
     finally:
