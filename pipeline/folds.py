@@ -127,8 +127,8 @@ def say_when_changed(folder: Path) -> None:
     written = read_json(prepared).get("images")
     if written and written != file_hash(folder / "images.csv"):
         print(
-            f"warning: {folder / 'images.csv'}: differs from what `prepare` wrote (changed by hand, "
-            "or damaged; `prepare` writes it again once it is deleted)",
+            f"warning: {folder / 'images.csv'}: differs from what `prepare` wrote (changed by "
+            "hand, or damaged; `prepare` writes it again once it is deleted)",
             file=sys.stderr,
         )
 

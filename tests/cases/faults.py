@@ -34,7 +34,7 @@ def finish(home: Path) -> None:
     for stage, (arguments, _) in STAGES.items():
         # All folds, not the one that faults are done to.
         whole = [text.replace("/fold0", "") for text in arguments]
-        done = run_forked(home, stage, *whole)
+        done = run_forked(home, stage, *whole, limit=1800.0)
         assert done.status == 0, f"{stage}: {done.printed}"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 ROOTS = ("DATA", "MODELS", "SUBMISSIONS")
-LIMIT = 120.0  # seconds after which a stage counts as hanging
+LIMIT = 300.0  # seconds after which a stage counts as hanging
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ def wait_for(home: Path, child: int, limit: float = LIMIT) -> Ended:
     return Ended(status, text)
 
 
-def run_forked(home: Path, stage: str, *arguments: str, **more: object) -> Ended:
-    """Run a stage to its end; the arguments are those of `begin`."""
-    return wait_for(home, begin(home, stage, *arguments, **more))
+def run_forked(
+    home: Path, stage: str, *arguments: str, limit: float = LIMIT, **more: object
+) -> Ended:
+    """Run a stage to its end; the other arguments are those of `begin`."""
+    return wait_for(home, begin(home, stage, *arguments, **more), limit)

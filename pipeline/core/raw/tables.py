@@ -27,6 +27,8 @@ from pipeline.core.runtime.errors import UserError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")  # of image files, in the order they are looked for
 SAFE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 SAFE_PATH = r"(?!.*(?:^|/)\.\.(?:/|$))(?!.*::)[^/\\:\x00][^\\:\x00]*"
+# Bytes; the largest so far, that of ISIC 2024, has 260 million.
+LARGEST_TABLE = 1 << 30
 NOT_A_NAME = "is not a plain name (letters, digits, _ - .)"
 
 
@@ -96,9 +98,12 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
     options = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
     try:
         if inside:
-            with zipfile.ZipFile(raw / archive) as opened, opened.open(member) as file:
-                table = pd.read_csv(file, **options)
+            with zipfile.ZipFile(raw / archive) as opened:
+                check_table_size(where, opened.getinfo(member).file_size)
+                with opened.open(member) as file:
+                    table = pd.read_csv(file, **options)
         else:
+            check_table_size(where, where.stat().st_size)
             table = pd.read_csv(where, **options)
             # Only on disk: a zip has checksums, and one cut short does not open.
             check_last_row(where, len(table.columns))
@@ -120,6 +125,13 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
     table.index = pd.RangeIndex(2, len(table) + 2)
     table = table.fillna("").apply(lambda cells: cells.str.strip())
     return table[(table != "").any(axis=1)]
+
+
+def check_table_size(where: object, size: int) -> None:
+    """Raise a UserError for a table of more bytes than any organiser's; zipped, it may be a few
+    kilobytes on the disk."""
+    if size > LARGEST_TABLE:
+        raise UserError(f"{where}: a table of {size:,} bytes; at most {LARGEST_TABLE:,} are read")
 
 
 def check_header(where: object, table: pd.DataFrame) -> None:
@@ -168,6 +180,18 @@ def refuse(
         f"{where}: row {values.index[first]}, column {column}: {values.iloc[first]!r} "
         f"{reason}{rest}"
     )
+
+
+def is_formula(cells: pd.Series) -> np.ndarray:
+    """True where a spreadsheet would run a text cell: it begins with = + - @, a tab or a carriage
+    return, and is no number.
+
+    >>> is_formula(pd.Series(["=cmd|' /C calc'!A0", "-1.5", "-x", "torso", None])).tolist()
+    [True, False, True, False, False]
+    """
+    text = cells.fillna("").astype("str")
+    begins = text.str.match(r"[=+\-@\t\r]").to_numpy(bool)
+    return begins & pd.to_numeric(text, errors="coerce").isna().to_numpy()
 
 
 def names(where: object, table: pd.DataFrame, column: str) -> pd.Series:
