@@ -4,18 +4,22 @@ A fork is a process like any other: it can be killed, limited and cut off, and w
 kept.
 """
 
+import fcntl
 import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.networks.image import import_timm
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 ROOTS = ("DATA", "MODELS", "SUBMISSIONS")
+import_timm()  # here once, not in every fork
 LIMIT = 300.0  # seconds after which a stage counts as hanging
 
 
@@ -47,10 +51,18 @@ class Ended:
         return any(word in self.printed for word in words)
 
 
+@dataclass(frozen=True)
+class Running:
+    """A stage under way: its process, which leads a group of its own, and what it prints."""
+
+    process: int
+    output: int
+
+
 def begin(
     home: Path, stage: str, *arguments: str, first: Callable[[], None] | None = None, **more: str
-) -> int:
-    """Start a stage on the roots under `home`, in a process group of its own; returns its id.
+) -> Running:
+    """Start a stage on the roots under `home`.
 
     first  what the new process does before the stage
     more   environment variables
@@ -58,20 +70,18 @@ def begin(
     module = importlib.import_module(f"pipeline.{stage}")
     sys.stdout.flush()
     sys.stderr.flush()
+    # A pipe, since limits on files are among the faults.
+    output, written = os.pipe()
+    fcntl.fcntl(written, fcntl.F_SETPIPE_SZ, 1 << 20)
     child = os.fork()
     if child:
-        return child
+        os.close(written)
+        return Running(child, output)
     status = 70
     try:
         os.setpgid(0, 0)
-        output = os.open(home / ".printed", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
-        sink = os.open(os.devnull, os.O_RDONLY)
-        for number, handle in ((0, sink), (1, output), (2, output)):
-            os.dup2(handle, number)
-        # What pytest captures is no file descriptor.
-        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        replace_streams(written)
+        for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ |= {name: str(home / name.lower()) for name in ROOTS}
@@ -93,27 +103,42 @@ def begin(
         os._exit(status)
 
 
-def wait_for(home: Path, child: int, limit: float = LIMIT) -> Ended:
-    """How a process of `begin` ends; one that takes longer than `limit` seconds is killed."""
+def replace_streams(output: int) -> None:
+    """Let this process read nothing and print into `output`; what pytest has put in the place of
+    the streams goes."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, handle in ((0, nothing), (1, output), (2, output)):
+        os.dup2(handle, number)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False, buffering=1)
+
+
+def wait_for(running: Running, limit: float = LIMIT) -> Ended:
+    """How a stage ends; one that takes longer than `limit` seconds is killed with its group."""
     end = time.monotonic() + limit
     status = None
     while status is None and time.monotonic() < end:
-        done, code = os.waitpid(child, os.WNOHANG)
+        done, code = os.waitpid(running.process, os.WNOHANG)
         if done:
             status = os.waitstatus_to_exitcode(code)
         else:
             time.sleep(0.002)
     if status is None:
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    printed = home / ".printed"
-    text = printed.read_text(errors="replace") if printed.exists() else ""
-    printed.unlink(missing_ok=True)
-    return Ended(status, text)
+        os.killpg(running.process, signal.SIGKILL)
+        os.waitpid(running.process, 0)
+
+    # Workers may have the other end of the pipe still: what is there now is all that is read.
+    os.set_blocking(running.output, False)
+    text = b""
+    with suppress(BlockingIOError):
+        while block := os.read(running.output, 1 << 16):
+            text += block
+    os.close(running.output)
+    return Ended(status, text.decode("utf-8", "replace"))
 
 
 def run_forked(
     home: Path, stage: str, *arguments: str, limit: float = LIMIT, **more: object
 ) -> Ended:
     """Run a stage to its end; the other arguments are those of `begin`."""
-    return wait_for(home, begin(home, stage, *arguments, **more), limit)
+    return wait_for(begin(home, stage, *arguments, **more), limit)
