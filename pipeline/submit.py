@@ -171,6 +171,8 @@ def members_in_words(competition: Competition) -> str:
 def auc_in_words(competition: Competition) -> str:
     """The mean out-of-fold AUC and its interval of what is submitted, as scores.csv has it."""
     path = models_folder(competition.name) / "scores.csv"
+    if not path.is_file():
+        return "unknown"
     table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
     # The last of the ensemble's rows is what is submitted: the average, its blend, or the
     # combination that has earned its place.
