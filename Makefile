@@ -144,10 +144,10 @@ kaggle-submit: needs-comp ## send the submission with Kaggle's client (MESSAGE="
 kaggle-scores: needs-comp ## write the scores Kaggle gave into submissions/LOG.md
 	@$(PYTHON) -m pipeline.submit $(COMP) --scores
 
-kaggle: needs-comp ## an offline Kaggle dataset and notebooks (OWNER=you, TRAIN=target, RESUME=1)
+kaggle: needs-comp ## an offline Kaggle dataset and notebooks (OWNER=you, LICENCE=, TRAIN=target, RESUME=1)
 	$(call need,OWNER,your-kaggle-name)
 	@$(PYTHON) -m pipeline.deploy.kaggle $(COMP) --owner "$(OWNER)" $(if $(TRAIN),--train $(TRAIN)) \
-	  $(if $(RESUME),--resume) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(LICENCE),--licence $(LICENCE)) \
+	  $(if $(RESUME),--resume) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) --licence "$(LICENCE)" \
 	  $(if $(KAGGLE_PYTHON),--python $(KAGGLE_PYTHON))
 
 kaggle-rehearse: needs-comp ## run that notebook here, cut off from the network, and compare with home
@@ -173,7 +173,7 @@ demo: | $(INSTALLED) ## install, make data, run every stage for melanoma and Che
 	@$(DEMO) $(PYTHON) -m pipeline.summary melanoma chexpert
 
 rehearse: | $(INSTALLED) ## both rehearsals on the demo's weights (after make demo)
-	@$(DEMO) $(MAKE) kaggle COMP=melanoma OWNER=demo
+	@$(DEMO) $(MAKE) kaggle COMP=melanoma OWNER=demo LICENCE=other
 	@$(DEMO) $(MAKE) kaggle-rehearse COMP=melanoma
 	@$(DEMO) $(MAKE) codalab COMP=chexpert
 	@$(DEMO) $(MAKE) codalab-rehearse COMP=chexpert

@@ -18,9 +18,9 @@ writes  models/<comp>/scores.csv       member | stage label auc low high n posit
         models/<comp>/ensemble.json    members, weights, near-duplicates, correlations, paired
                                        differences, what decided it; written last
 
-Intervals are 95 %, of 1,000 resamples of patients. Members that rank a label alike (|rho| > .999)
-are named and count once. The blend of images and metadata, and mean, rank or quantile, are `blend`
-in the competition's file.
+Intervals are 95 %, over patients; blank where there are too few to tell. Members that rank a label
+alike (|rho| > .999) are named and count once. The blend of images and metadata, and mean, rank or
+quantile, are `blend` in the competition's file.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from pipeline.core.artifacts.paths import (
     models_folder,
 )
 from pipeline.core.artifacts.provenance import notice, provenance
-from pipeline.core.artifacts.tables import write_csv
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import (
@@ -65,7 +65,13 @@ from pipeline.core.ensemble.members import (
     read_member,
     read_rows,
 )
-from pipeline.core.ensemble.scores import difference_row, score_lines, score_rows, sentence
+from pipeline.core.ensemble.scores import (
+    difference_row,
+    gain_text,
+    score_lines,
+    score_rows,
+    sentence,
+)
 from pipeline.core.ensemble.selection import (
     nearly_equal_members,
     nested_gain,
@@ -346,7 +352,7 @@ def score_table(
     """scores.csv: a row for each of the scored, and label, and the mean over labels."""
     patients = units.keys["patient_id"].to_numpy()
     table = []
-    for one in tqdm(scored, desc="scores, 1,000 resamples each", unit="member", leave=False):
+    for one in tqdm(scored, desc="scores", unit="member", leave=False):
         facts = {
             "views": one.views,
             "images_sha256": rows.hashes["images"],
@@ -395,7 +401,7 @@ def best_single(
     means = {}
     for one in finetuned:
         name = f"{one.member} {one.stage}"
-        rows = score_rows(by_name[name], units.truth, patients, task.labels, replicates=2)
+        rows = score_rows(by_name[name], units.truth, patients, task.labels)
         means.update((name, row["auc"]) for row in rows if row["label"] == "mean")
     return max(means, key=means.get, default="")
 
@@ -418,7 +424,7 @@ def unit_table(rows: Rows, units: Units, blended: Sequence[np.ndarray], task: Ta
 def print_scores(competition: Competition, facts: dict) -> None:
     """Print the scores, the near-duplicates and the differences."""
     folder = models_folder(competition.name)
-    table = pd.read_csv(folder / "scores.csv")
+    table = read_csv(folder / "scores.csv", ids=SCORE_NAMES)
     hidden = [name for name in table if name.endswith("_sha256") or name == "notice"]
     print(score_lines(table.drop(columns=hidden)))
     if notice(competition.name):
@@ -432,8 +438,7 @@ def print_scores(competition: Competition, facts: dict) -> None:
         print(f"{label}: {name} has earned its place")
     if "selection" in facts:
         print(
-            f"selected weights against uniform, nested: {facts['selection']['gain']:+.4f} "
-            f"[{facts['selection']['low']:+.4f}, {facts['selection']['high']:+.4f}]: "
+            f"selected weights against uniform, nested: {gain_text(facts['selection'])}: "
             f"{facts['weighting']} is used"
         )
     for row in facts["differences"]:

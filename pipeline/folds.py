@@ -37,7 +37,13 @@ from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
-from pipeline.core.folds.audit import audit, audit_hashes, check_scored_labels, refuse_leaks
+from pipeline.core.folds.audit import (
+    audit,
+    audit_hashes,
+    check_scored_labels,
+    refuse_leaks,
+    require_whole_patients,
+)
 from pipeline.core.folds.audit_text import audit_text
 from pipeline.core.folds.groups import check_patients
 from pipeline.core.folds.image_split import leakage, leakage_text
@@ -96,10 +102,12 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
         origin = require_same(name, arguments)
         folds = read_folds(name)
         dropped = read_dropped(name)
+        require_whole_patients(folder / "images.csv", images, folds)
         report = audit(path, images, folds, dropped, task, origin)
     else:
         seed = arguments.seed or 0
         folds, dropped, origin = split(folder, images, task, arguments.folds, seed, arguments.map)
+        require_whole_patients(folder / "images.csv", images, folds)
         report = audit(path, images, folds, dropped, task, origin)
         refuse_leaks(path, report["leaks"])  # before anything is written
         write_csv(folder / "folds_dropped.csv", dropped)

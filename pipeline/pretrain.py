@@ -19,6 +19,7 @@ from pipeline.core.artifacts.labels import count_table, targets
 from pipeline.core.artifacts.paths import PRETRAINED
 from pipeline.core.losses import CrossEntropy
 from pipeline.core.networks.image import build, parameter_count
+from pipeline.core.networks.imagenet import backbone_digest
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -48,12 +49,14 @@ def pretrain(job: Job) -> None:
     # The seed also decides the classifier's initial weights.
     torch.manual_seed(seed)
     network = build(run, len(job.labels))
+    digest = backbone_digest(network.backbone)
     dtype = precision(run.precision)
     if is_main():
         print(
             f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; "
-            f"{run.network} from {run.weights} weights, {parameter_count(network) / 1e6:.2f} M "
-            f"parameters, {str(dtype).removeprefix('torch.')}"
+            f"{run.network} from {run.weights} weights ({network.source}, {digest[:12]}), "
+            f"{parameter_count(network) / 1e6:.2f} M parameters, "
+            f"{str(dtype).removeprefix('torch.')}"
         )
         print(count_table(rows, job.labels, labels, task.uncertain_pretrain))
 
@@ -75,6 +78,7 @@ def pretrain(job: Job) -> None:
         optimizer=adam,
         rate=rate,
         seed=seed,
+        origin={"first_weights": {"source": network.source, "digest": digest}},
     )
     keep(phase, fit_epochs(phase))
 

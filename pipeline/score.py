@@ -18,7 +18,8 @@ writes  nothing; the last line printed is JSON: mean_auc, auc by label, interval
 Several files are averaged, uniformly: scores with --method mean, ranks with --method rank, the
 ranks within the column `fold` where all files have one. The JSON is then of the average, and the
 average is compared with the best single file and with what it is without each file. Intervals
-resample patients: the column patient_id of the truth, or patientNNNNN in the ids.
+are over patients (null: too few to tell): the column patient_id of the truth, or patientNNNNN in
+the ids.
 """
 
 import argparse
@@ -225,7 +226,7 @@ def result_line(
     facts = {
         "mean_auc": mean["auc"],
         "auc": {label: rows[label]["auc"] for label in labels},
-        "interval": [mean["low"], mean["high"]],
+        "interval": [None if np.isnan(end) else end for end in (mean["low"], mean["high"])],
     }
     if competition.task.metric == "partial_auc":
         facts["partial_auc"] = {label: rows[label]["partial_auc"] for label in labels}

@@ -27,7 +27,7 @@ from pipeline.core.artifacts.files import atomic, file_hash, read_json
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
-from pipeline.core.artifacts.tables import read_csv, read_images
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.missing import submission_facts
@@ -173,7 +173,7 @@ def auc_in_words(competition: Competition) -> str:
     path = models_folder(competition.name) / "scores.csv"
     if not path.is_file():
         return "unknown"
-    table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
+    table = read_csv(path, (*SCORE_NAMES, "auc", "low", "high"), ids=SCORE_NAMES)
     # The last of the ensemble's rows is what is submitted: the average, its blend, or the
     # combination that has earned its place.
     rows = table[(table["member"] == "ensemble") & (table["label"] == "mean")]
@@ -214,7 +214,7 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
         return competition.module.sample(raw_folder(competition.name))
     submission = competition.submission
     id_column = submission.id_column
-    table = pd.read_csv(path, dtype="str")
+    table = read_csv(path, ids=(id_column, "Path"))
 
     # CheXpert's list has the paths of images; a study is the folder of its images.
     has_paths = competition.task.unit == "study" and "Path" in table.columns

@@ -5,7 +5,7 @@
 reads   models/<comp>/scores.csv, ensemble.json; data/<comp>/folds_audit.json
 writes  nothing
 
-AUC is the mean over labels; in brackets its 95 % interval, by 1,000 resamples of patients.
+AUC is the mean over labels; in brackets its 95 % interval, over patients.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import pandas as pd
 
 from pipeline.core.artifacts.files import read_json
 from pipeline.core.artifacts.paths import data_folder, models_folder, submissions_folder
-from pipeline.core.artifacts.tables import read_csv
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
@@ -39,8 +39,8 @@ def competition_summary(competition: Competition) -> str:
     """The table of one competition as text."""
     folder = models_folder(competition.name)
     made_by = f"make ensemble COMP={competition.name}"
-    columns = ("member", "stage", "label", "auc", "low", "high")
-    scores = read_csv(folder / "scores.csv", columns, made_by)
+    columns = (*SCORE_NAMES, "auc", "low", "high")
+    scores = read_csv(folder / "scores.csv", columns, made_by, ids=SCORE_NAMES)
     facts = read_average_facts(competition)
     means = scores[scores["label"] == MEAN_LABEL].set_index(["member", "stage"])
     blended = bool(facts["metadata"])

@@ -15,9 +15,10 @@ import pytest
 from pipeline import report as stage
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, fold_folder, models_folder
-from pipeline.core.metrics import auc
-from pipeline.core.report import readers as against
+from pipeline.core.ensemble.scores import with_interval
+from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.report.inputs import read_evidence
+from pipeline.core.report.results import readers as against
 from pipeline.core.runtime.errors import UserError
 from pipeline.summary import NAME as NAME_WIDTH
 from pipeline.summary import competition_summary
@@ -267,7 +268,8 @@ def test_radiologists_are_drawn_and_counted(tmp_path):
     section = html[html.index('<section id="readers">') : html.index('<section id="histograms">')]
     scores = evidence.test.set_index("unit_id").loc[ids]
     for label in evidence.labels:
-        assert f"{auc(scores[label].to_numpy(), known[label].to_numpy()):.4f} [" in section
+        own = (scores[label].to_numpy(), known[label].to_numpy())
+        assert with_interval(auc(*own), *auc_interval(*own)) in section
     assert section.count('<circle class="dot c-other"') == 2 * 2 * 2  # labels, both panels, readers
     assert Checker(html).open == []
     known.assign(unit_id="x" + known["unit_id"]).to_csv(tmp_path / "other.csv", index=False)

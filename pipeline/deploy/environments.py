@@ -48,8 +48,8 @@ WHEELS = {
     "safetensors": "safetensors",
     "timm": "timm",
     "iterstrat": "iterative-stratification",
+    "gdcm": "python-gdcm",
     "pylibjpeg": "pylibjpeg",
-    "libjpeg": "pylibjpeg-libjpeg",
     "openjpeg": "pylibjpeg-openjpeg",
 }
 # Of these an older version may lack the network; timm is pure Python, so a newer one can be put

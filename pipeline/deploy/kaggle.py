@@ -1,7 +1,7 @@
 """Write a folder to upload to Kaggle: a dataset with networks and code, and notebooks that predict
 and train without the network.
 
-    python -m pipeline.deploy.kaggle melanoma --owner your-kaggle-name
+    python -m pipeline.deploy.kaggle melanoma --owner your-kaggle-name --licence apache-2.0
 
 reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights that they name;
         data/<comp>/images.csv
@@ -30,15 +30,16 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.environment import duration
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.notebook import (
-    LICENCE,
+    LICENCES,
     checked_title,
     dataset_metadata,
     kernel_metadata,
     notebook,
     reference,
+    require_licence,
 )
 from pipeline.deploy.package import megabytes, write_package
-from pipeline.deploy.wheels import add_wheels
+from pipeline.deploy.wheels import add_wheels, wheel_licences
 
 SCRIPTS = Path(__file__).parent / "away"  # the notebooks, as notebook_<kind>.py
 
@@ -79,6 +80,7 @@ def write_dataset(competition: Competition, folder: Path, arguments: argparse.Na
     title = title_of(competition, "package")
     # Refused before the weights are copied: an owner or title that Kaggle would refuse.
     reference(arguments.owner, checked_title(title, 6))
+    require_licence(arguments.licence)
 
     # Without an ensemble there is nothing to predict with; training needs the code alone.
     predicts = (models_folder(competition.name) / "ensemble.json").is_file()
@@ -86,7 +88,8 @@ def write_dataset(competition: Competition, folder: Path, arguments: argparse.Na
     package = write_package(competition, folder, zipped=True, code_only=code_only)
     add_wheels(folder, package, arguments.python)
     subtitle = f"Networks and code for {competition.name}"[:80]
-    metadata = dataset_metadata(arguments.owner, title, subtitle, arguments.licence)
+    licences = wheel_licences(package["wheels"].values())
+    metadata = dataset_metadata(arguments.owner, title, subtitle, arguments.licence, licences)
     write_json(folder / "dataset-metadata.json", metadata)
     return package
 
@@ -158,7 +161,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("competition", metavar="COMPETITION", help="melanoma, ...")
     options.add_argument("--owner", required=True, metavar="NAME", help="your user name on Kaggle")
     options.add_argument(
-        "--licence", default=LICENCE, help=f"of the dataset, as Kaggle names it (default {LICENCE})"
+        "--licence",
+        required=True,
+        metavar="LICENCE",
+        help=f"of the dataset, as Kaggle names it: {', '.join(LICENCES)}; images that the networks "
+        "learnt from may allow only some of them",
     )
     options.add_argument(
         "--time-limit", default="8.5h", help="for the whole notebook (default 8.5h)"

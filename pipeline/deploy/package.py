@@ -25,7 +25,7 @@ from pipeline.core.artifacts.provenance import (
     require_hashes,
     table_hashes,
 )
-from pipeline.core.artifacts.tables import read_csv, read_images
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json
 from pipeline.core.runs.average_files import read_average_facts
@@ -182,7 +182,7 @@ def has_weight(member: str, ensemble: dict) -> bool:
 def out_of_fold_aucs(competition: Competition) -> dict[str, float]:
     """Member -> its mean out-of-fold AUC after stage 2, over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
-    table = read_csv(path, ("member", "stage", "label", "auc"))
+    table = read_csv(path, (*SCORE_NAMES, "auc"), ids=SCORE_NAMES)
     table = table[(table["stage"] != "CE") & (table["label"] != "mean")]
     return table.groupby("member")["auc"].mean().fillna(0.0).to_dict()
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.core.artifacts.provenance import data_digest
 from tests.cases.forked import run_forked
 
 RUN = "melanoma/b3_256"
@@ -56,6 +57,16 @@ def files_of(home: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 def contents(home: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
     """The bytes of those files, by their path below the home."""
     return {str(path.relative_to(home)): path.read_bytes() for path in files_of(home, patterns)}
+
+
+def results(home: Path, patterns: tuple[str, ...]) -> dict[str, bytes | str]:
+    """What is compared of those files: their bytes; of weights, whose header says when they were
+    made, the digest of their tensors."""
+    found: dict[str, bytes | str] = contents(home, patterns)
+    for name in found:
+        if name.endswith(".safetensors"):
+            found[name] = data_digest(home / name)
+    return found
 
 
 def remove(home: Path, patterns: tuple[str, ...]) -> None:

@@ -17,10 +17,10 @@ from tests.cases.faults import (
     STAGES,
     TALLY,
     contents,
-    files_of,
     leftovers,
     remove,
     restore,
+    results,
 )
 from tests.cases.forked import Ended, run_forked
 
@@ -105,9 +105,9 @@ def no_room(home, kind: str, stage: str) -> None:
     """A limit on the size of files, as a quota or a full disk in the middle of a file."""
     arguments, made = STAGES[stage]
     before = contents(home, ("data/melanoma/*.*", "data/melanoma/prepare", "models", "submissions"))
-    expected = contents(home, made)
+    expected = results(home, made)
+    largest = max(map(len, contents(home, made).values()))
     chance = random.Random(stage)
-    largest = max(map(len, expected.values()))
     for _ in range(SIZES):
         remove(home, made)
         size = int(largest ** chance.uniform(0.3, 1.0))
@@ -134,7 +134,7 @@ def full_disk(home, kind: str, stage: str) -> None:
 def read_only_folder(home, kind: str, stage: str, root: str) -> None:
     """A stage that writes there says so in one line; for any other it is enough to read."""
     arguments, made = STAGES[stage]
-    expected = contents(home, made)
+    expected = results(home, made)
     remove(home, made)
     folder = home / ROOTS[root]
     done = run_forked(home, stage, *arguments, first=lambda: mounts.read_only(folder))
@@ -183,13 +183,12 @@ def no_folder(home, kind: str, stage: str) -> None:
             TALLY.note(kind, f"{stage}, {root}={value}", fault)
 
 
-def fault_of(home, done: Ended, made: tuple[str, ...], expected: dict[str, bytes]) -> str:
+def fault_of(home, done: Ended, made: tuple[str, ...], expected: dict) -> str:
     """What is wrong with how a stage ended, "" where nothing is: every file there is whole."""
     if done.fault:
         return f"{done.fault}: {done.printed[-400:]}"
-    for path in files_of(home, made):
-        name = str(path.relative_to(home))
-        if name in expected and path.suffix != ".jsonl" and path.read_bytes() != expected[name]:
+    for name, value in results(home, made).items():
+        if name in expected and value != expected[name]:
             return f"{name} is half-made or another"
     left = [name for name in leftovers(home) if ".part" not in name]
     return f"left {left}" if left else ""

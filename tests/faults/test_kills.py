@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.cases.faults import STAGES, TALLY, contents, leftovers, remove
+from tests.cases.faults import STAGES, TALLY, leftovers, remove, results
 from tests.cases.forked import begin, run_forked, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -38,7 +38,7 @@ def run_job(home, stage: str, number: signal.Signals) -> None:
     """End one stage KILLS times by one signal, each time from nothing."""
     arguments, made = STAGES[stage]
     compared = COMPARED.get(stage, made)
-    expected = contents(home, compared)
+    expected = results(home, compared)
     chance = random.Random(f"{stage} {number}")
     variables = {"CHECKPOINT_SECONDS": "0", "WORKERS": "1"}
 
@@ -75,9 +75,9 @@ def run_on(home, stage: str, arguments: tuple[str, ...], variables: dict[str, st
     return "" if made else f"{ended.status}: {ended.printed[-600:]}"
 
 
-def difference(home, compared: tuple[str, ...], expected: dict[str, bytes]) -> str:
+def difference(home, compared: tuple[str, ...], expected: dict) -> str:
     """Which files are not those of the uncut run, and what is left over; "" where all is well."""
-    found = contents(home, compared)
+    found = results(home, compared)
     names = {name for name in {*expected, *found} if found.get(name) != expected.get(name)}
     left = leftovers(home)
     return f"differ: {sorted(names)}; left: {left}" if names or left else ""

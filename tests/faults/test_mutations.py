@@ -15,6 +15,7 @@ from tests.cases.faults import (
     leftovers,
     remove,
     restore,
+    results,
 )
 from tests.cases.forked import run_forked
 
@@ -74,7 +75,7 @@ def change_and_run(home, artifact, other, stage, count) -> None:
         arguments = ("melanoma",)
         made = (f"{DATA}/folds*",)
     before = contents(home, ("data/melanoma/*.*", "models", "submissions"))
-    expected = contents(home, made)
+    expected = results(home, made)
     chance = random.Random(f"{artifact} {stage}")
     path = home / artifact
     for _ in range(count):
@@ -93,7 +94,7 @@ def fault_of(home, done, made, expected) -> str:
     """What is wrong with how a stage ended on a changed artifact, "" where nothing is."""
     if done.fault:
         return f"{done.fault}: {done.printed[-600:]}"
-    found = contents(home, made)
+    found = results(home, made)
     if done.status == 0 and found != expected and not done.told:
         differ = [name for name in expected if found.get(name) != expected[name]]
         return f"other than before without a word: {differ} {done.printed[-300:]}"

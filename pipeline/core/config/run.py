@@ -152,7 +152,8 @@ class Run:
     network        a timm model name
     size           side of the square input in pixels
     labels         which labels it predicts; () = all the task's
-    weights        "imagenet" (timm downloads them), a path to a .safetensors file, or "random"
+    weights        "imagenet" (PRETRAINED=, an installed package, or timm's download: see
+                   core/networks/imagenet.py), a path to a .safetensors file, or "random"
     views          test-time views per image
     precision      "auto" (bf16 where the machine computes in it), "fp32", "bf16" or "fp16" (with a
                    scaler)

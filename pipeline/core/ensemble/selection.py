@@ -9,8 +9,8 @@ gain, estimated on rows they were not fitted on, has an interval that excludes 0
 import numpy as np
 
 from pipeline.core.ensemble.averages import weighted_mean
-from pipeline.core.metrics.bootstrap import auc_difference, midranks
-from pipeline.core.metrics.roc import auc_of_classes, checked_rows, classes
+from pipeline.core.metrics.exchange_test import auc_difference
+from pipeline.core.metrics.roc import auc_of_classes, checked_rows, classes, midranks
 
 SAME_MEMBER_CORRELATION = 0.999  # rank correlation above which two members are one
 
@@ -190,9 +190,8 @@ def nested_gain(
 
     members: (M, n, K) units; truth: (n, K); candidates: (M, K) 1 and 0; folds: (n,) of at least two
     values, no patient in two; groups: (n,) patients. `accepted` only where the interval lies
-    above 0.
+    above 0; too few to tell (NaN) is not accepted.
     """
-    # both averages are scored on the same resamples of patients
     fitted = nested_weighted_scores(members, truth, candidates, folds, seed)
     uniform = weighted_mean(list(members), candidates)
     scored = np.flatnonzero(classes(truth))

@@ -221,10 +221,10 @@ def out_of_fold_by_logistic(fold: np.ndarray, given: np.ndarray, scores, seed: i
 def leakage_text(rows: list[dict]) -> str:
     """The rows as a printed table."""
     lines = [f"{'model':<16}{'label':<20}{'by image':>10}{'by group':>10}{'difference':>12}"]
-    lines += [
-        f"{row['model']:<16}{row['label']:<20}{row['by_image']:>10.4f}{row['by_group']:>10.4f}"
-        f"{row['difference']:>+12.4f} ± {row['standard_error']:.4f}  ({row['images']} images, "
-        f"{row['patients']} patients)"
-        for row in rows
-    ]
+    for row in rows:
+        name = f"{row['model']:<16}{row['label']:<20}"
+        aucs = f"{row['by_image']:>10.4f}{row['by_group']:>10.4f}"
+        difference = f"{row['difference']:>+12.4f} ± {row['standard_error']:.4f}"
+        size = f"({row['images']} images, {row['patients']} patients)"
+        lines.append(f"{name}{aucs}{difference}  {size}")
     return "\n".join(lines)

@@ -85,10 +85,8 @@ def searched_folds(
 ) -> pd.Series:
     """patient -> fold by `split_groups`; groups without a scored image get -1."""
     if folds < 2:
-        raise UserError(
-            f"--folds {folds}: one fold would validate everyone and leave no one to train on; "
-            "at least 2"
-        )
+        reason = "one fold would validate everyone and leave no one to train on"
+        raise UserError(f"--folds {folds}: {reason}; at least 2")
 
     # Only images that will be validated are shared out: the others weigh nothing in a score.
     groups = patient_groups(images, linked)
@@ -99,9 +97,10 @@ def searched_folds(
     # A patient's images form one group, and a group is never cut.
     count = len(np.unique(group))
     if count < folds:
+        groups_there = f"{count} groups of patients that have nothing in common"
         raise UserError(
-            f"{folder / 'images.csv'}: {folds} folds asked of {count} groups of patients that have "
-            "nothing in common; ask for fewer with --folds"
+            f"{folder / 'images.csv'}: {folds} folds asked of {groups_there}; "
+            "ask for fewer with --folds"
         )
 
     # The search over what each group brings to a fold.

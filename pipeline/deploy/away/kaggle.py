@@ -40,6 +40,7 @@ WRITES = 3  # as many times what the first writing took are kept in reserve besi
 
 
 def main(arguments: argparse.Namespace) -> None:
+    # The test set as it is mounted today: of ISIC 2024, 3 public rows or some 500,000 hidden ones.
     whole = time_left()
     raw = arguments.raw
     package = read_package(arguments.package)
@@ -50,11 +51,11 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{len(rows):,} test images, {len(sample):,} ids to score", flush=True)
     scores = Progress()
     quantiles = read_quantiles(arguments.package)
+    task = competition.task
 
+    # Replaces the whole file: whenever the session is cut, the last one that was written counts.
     def write(step: str) -> None:
-        units = combine_runs(
-            package, quantiles, rows, scores.tables, competition.task, scores.unreadable
-        )
+        units = combine_runs(package, quantiles, rows, scores.tables, task, scores.unreadable)
         write_csv(arguments.submission, complete(sample, units, package, competition))
         print(f"{arguments.submission}: {step}", flush=True)
 
@@ -87,14 +88,16 @@ def complete(
 ) -> pd.DataFrame:
     """The sample filled in; an id that is not among the units takes the mean of those that are, or
     the prior."""
-    asked = pd.Index(sample[competition.submission.id_column].astype("str").map(plain_id)).unique()
+    # By id, in the order of the sample.
+    ids = sample[competition.submission.id_column].astype("str").map(plain_id)
+    asked = pd.Index(ids).unique()
     scores = units.set_index(units["unit_id"].map(plain_id))[package["labels"]].reindex(asked)
+
+    # Never an error here: in the rerun nobody could read it, and the submission would be lost.
     strangers = scores.index[scores.isna().any(axis=1)]
     if len(strangers):
-        print(
-            f"{len(strangers)} ids of the sample have no image, first {strangers[0]!r}",
-            flush=True,
-        )
+        count = len(strangers)
+        print(f"{count} ids of the sample have no image, first {strangers[0]!r}", flush=True)
     scores = scores.fillna(scores.mean()).fillna(package["prior"])
     return fill(sample, scores.rename_axis("unit_id").reset_index(), competition.submission)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, refuse_errors
@@ -20,7 +21,7 @@ def compare_with_home(away: Path, home: pd.DataFrame, want: Wanted) -> str:
     scores are others.
     """
     refuse_errors(away, check_file(away, want))
-    first = by_id(pd.read_csv(away, dtype={want.id_column: "str"}), want)
+    first = by_id(read_csv(away, ids=(want.id_column,)), want)
     second = by_id(home, want).loc[first.index]
     furthest = float((first - second).abs().max().max()) if len(first) else 0.0
     correlations = [first[column].rank().corr(second[column].rank()) for column in want.scores]

@@ -21,13 +21,13 @@ import zipfile
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from pipeline.core.artifacts.paths import raw_folder, submissions_folder
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
         # The judgement.
         sample = competition.module.sample(raw_folder(competition.name))
         want = wanted(sample, competition.submission, competition.task)
-        scores = pd.read_csv(home, dtype={competition.submission.id_column: "str"})
+        scores = read_csv(home, ids=(competition.submission.id_column,))
         print(compare_with_home(root / "working" / home.name, scores, want))
 
 

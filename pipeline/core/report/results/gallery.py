@@ -14,7 +14,7 @@ from pipeline.core.config.task import Task
 from pipeline.core.metrics.roc import classes
 from pipeline.core.report.html import paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
-from pipeline.core.report.subgroups import is_age
+from pipeline.core.report.results.subgroups import is_age
 from pipeline.core.runtime.errors import UserError
 
 # pixels and JPEG quality: 5 to 8 kB an image
