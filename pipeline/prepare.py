@@ -34,7 +34,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, write_sealed
+from pipeline.core.artifacts.files import file_hash, require_plain, write_sealed
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_folder
 from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import provenance
@@ -42,7 +42,13 @@ from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
-from pipeline.core.images.prepared import ImageTask, prepare_one, read_journal, stamp_of
+from pipeline.core.images.prepared import (
+    ImageTask,
+    journal_text,
+    prepare_one,
+    read_journal,
+    stamp_of,
+)
 from pipeline.core.images.resize import METHOD
 from pipeline.core.raw.check import check_raw_table
 from pipeline.core.runtime.claims import unfinished
@@ -184,13 +190,14 @@ def finish_shard(
 ) -> None:
     """Complete one journal: what is known already, then what has to be made; renamed when whole."""
     part = shard.with_suffix(".jsonl.part")
+    require_plain(part)
     kept = {key(line["image_id"], line["file"], line["stamp"]): line for line in read_journal(part)}
     kept |= {key(*task): known[key(*task)] for task in tasks if key(*task) in known}
-    part.write_text("".join(json.dumps(line) + "\n" for line in kept.values()), encoding="utf-8")
+    part.write_text("".join(map(journal_text, kept.values())), encoding="utf-8")
     bar.update(len(kept))
     with part.open("a", encoding="utf-8", buffering=1) as journal:
         for task, result in run([task for task in tasks if key(*task) not in kept]):
-            journal.write(json.dumps(checked_line(task, result)) + "\n")
+            journal.write(journal_text(checked_line(task, result)))
             bar.update()
             if time_left() < STOP_BEFORE:
                 raise TimeLimitReached(

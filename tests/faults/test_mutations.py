@@ -27,6 +27,7 @@ FIRST = f"models/{FOLD}"
 SECOND = f"{MODELS}/b3_256/fold1"
 # An artifact, another to swap it with, the stage that reads it, and how many changes are tried.
 CASES = [
+    (f"{DATA}/prepare/*/*/000000.jsonl", f"{DATA}/images.csv", "prepare", 12),
     (f"{DATA}/images.csv", f"{DATA}/folds.csv", "folds", 20),
     (f"{DATA}/images.csv", f"{DATA}/folds.csv", "ensemble", 20),
     (f"{DATA}/folds.csv", f"{DATA}/images.csv", "ensemble", 30),
@@ -71,10 +72,13 @@ def change_and_run(home, artifact, other, stage, count) -> None:
     arguments, made = STAGES[stage]
     if stage == "metadata":
         made = (f"{MODELS}/metadata/fold0/predictions.*",)
+    if stage == "prepare":
+        artifact = str(next(home.glob(artifact)).relative_to(home))
+        made = (f"{DATA}/images.csv", f"{DATA}/prepare.json")
     if artifact.startswith(DATA) and stage == "folds":
         arguments = ("melanoma",)
         made = (f"{DATA}/folds*",)
-    before = contents(home, ("data/melanoma/*.*", "models", "submissions"))
+    before = contents(home, ("data/melanoma/*.*", f"{DATA}/prepare", "models", "submissions"))
     expected = results(home, made)
     chance = random.Random(f"{artifact} {stage}")
     path = home / artifact
