@@ -13,6 +13,8 @@ reads   data/<comp>/images.csv, folds.csv models/<comp>/<run>/fold<k>/prediction
 writes  models/<comp>/scores.csv       member | stage label auc low high n positives views, hashes
         models/<comp>/quantiles.json   frozen maps from score to out-of-fold quantile, for inference
                                        elsewhere
+        models/<comp>/combination.json each label's earned combination, fitted: what scores test
+                                       images here and elsewhere
         models/<comp>/ensemble.csv     unit_id | image_id split fold <labels>: out-of-fold and test
                                        units, blended
         models/<comp>/ensemble.json    members, weights, near-duplicates, correlations, paired
@@ -37,6 +39,7 @@ from pipeline.core.artifacts.files import file_hash, write_sealed
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
+    data_folder,
     fold_folder,
     models_folder,
 )
@@ -56,7 +59,8 @@ from pipeline.core.config.stages import (
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
-from pipeline.core.ensemble.combination import combine
+from pipeline.core.ensemble.combination import Combination, cannot_be_nested, combine_nested
+from pipeline.core.ensemble.fitted import COMBINATION, write_combinations
 from pipeline.core.ensemble.members import (
     Member,
     Rows,
@@ -92,7 +96,8 @@ from pipeline.core.runtime.errors import UserError
 # the paper's blend: scored for every run, also where the competition leaves metadata out of its
 # submission
 HALF = 0.5
-WRITTEN = ("scores.csv", "quantiles.json", "ensemble.csv")  # whose digests ensemble.json has
+# the files whose digests ensemble.json has
+WRITTEN = ("scores.csv", "quantiles.json", COMBINATION, "ensemble.csv")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -145,17 +150,20 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     require_all(competition, average[0])
 
     # The metadata network at its share, where there is one.
-    earned = combine(task, rows, after) if competition.blend.weights == "earned" else None
-    share = competition.blend.metadata if patients and not earned else 0.0
+    is_earned = competition.blend.weights == "earned"
+    share = competition.blend.metadata if patients and not is_earned else 0.0
     side = comparable(patients, method, rows) if patients else None
     final = average
     if share:
         final = [blend_metadata(*pair, share, method) for pair in zip(average, side)]
 
-    # Or whichever combination has earned its place, the second level among them (`combination`).
-    if earned:
-        final = [earned.final, earned.test]
-        choice |= {"weighting": "earned", "choice": earned.choice, "gains": earned.gains}
+    # Every way to combine, scored nested (`combination`), and submitted where weights are earned.
+    combined = nested_combinations(competition, rows, after)
+    if combined:
+        choice |= {"choice": combined.choice, "second_level": combined.told}
+    if is_earned:
+        final = [combined.final, combined.test]
+        choice["weighting"] = "earned"
 
     # All that is scored: members, each run blended with metadata, the average, its blend.
     scored = as_scored([*before, *members])
@@ -166,16 +174,17 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     scored.append(average_of(ENSEMBLE, ENSEMBLE, average[0], after))
     if share:
         scored.append(average_of(BLEND, ENSEMBLE, final[0], members))
-    if earned:
-        for name, scores in earned.out_of_fold.items():
+    if combined:
+        for name, scores in combined.out_of_fold.items():
             scored.append(average_of(name, ENSEMBLE, scores, after))
-        scored.append(average_of(EARNED, ENSEMBLE, earned.final, after))
+        scored.append(average_of(EARNED, ENSEMBLE, combined.final, after))
 
     # The artifacts. A submission made elsewhere needs quantiles.json of the out-of-fold scores.
     warning = notice(competition.name)
     maps = {member.name: member_maps(member, rows, task.labels) for member in members}
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task, warning))
     write_sealed(folder / "quantiles.json", {"hashes": rows.hashes, "members": maps})
+    write_combinations(folder / COMBINATION, combined.fitted if combined else {})
     write_csv(folder / "ensemble.csv", unit_table(rows, units, final, task))
     facts = provenance(
         competition.name,
@@ -184,7 +193,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         labels=list(task.labels),
         method=method,
         metadata=share,
-        final_stage=EARNED if earned else BLEND if share else ENSEMBLE,
+        final_stage=EARNED if is_earned else BLEND if share else ENSEMBLE,
         **choice,
         differences=score_differences(scored, rows, units, task),
         hashes=rows.hashes,
@@ -294,6 +303,23 @@ def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) 
     made_by = f"make metadata COMP={competition.name}"
     labels = competition.task.labels
     return read_member(competition.name, METADATA, METADATA, PREDICTIONS, rows, labels, made_by)
+
+
+def nested_combinations(
+    competition: Competition, rows: Rows, members: Sequence[Member]
+) -> Combination | None:
+    """Every way to combine these members, scored nested; None where the competition's file does not
+    ask for it, or where it asks for the scores only and folds are too few."""
+    blend = competition.blend
+    if blend.weights != "earned" and not blend.second_level:
+        return None
+    reason = cannot_be_nested(competition.task, rows)
+    if reason and blend.weights == "earned":
+        raise UserError(f"{competition.name}: weights='earned': {reason}")
+    if reason:
+        print(f"second level: not scored, {reason}")
+        return None
+    return combine_nested(competition.task, rows, members, data_folder(competition.name) / "raw")
 
 
 def require_all(competition: Competition, scores: np.ndarray) -> None:
@@ -435,7 +461,8 @@ def print_scores(competition: Competition, facts: dict) -> None:
             f"{twin['rho']:.5f}"
         )
     for label, name in facts.get("choice", {}).items():
-        print(f"{label}: {name} has earned its place")
+        used = "" if facts["weighting"] == "earned" else "; it is scored, not submitted"
+        print(f"{label}: {name} has earned its place{used}")
     if "selection" in facts:
         print(
             f"selected weights against uniform, nested: {gain_text(facts['selection'])}: "

@@ -29,6 +29,7 @@ from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load_competition
+from pipeline.core.config.stages import EARNED, ENSEMBLE, MEAN_LABEL, SECOND_LEVEL
 from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -37,6 +38,8 @@ from pipeline.core.submission import kaggle, lab_book
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, fill, refuse_errors, wanted
 from pipeline.core.submission.plausibility import Finding
+
+SHOWN = 5  # columns of the second level that the lab book names
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -90,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def submission_path(competition: Competition) -> Path:
+    """Where the submission is written, under the organiser's name for it."""
     return submissions_folder(competition.name) / competition.submission.file
 
 
@@ -163,9 +167,33 @@ def with_unreadable(
 
 def members_in_words(competition: Competition) -> str:
     """What the ensemble averages, as its sidecar has it."""
-    names = ", ".join(map(str, read_average_facts(competition)["members"]))
+    facts = read_average_facts(competition)
+    names = ", ".join(map(str, facts["members"]))
+    if facts.get("final_stage") == EARNED:
+        names = f"{names}; {combination_text(facts)}"
     warning = notice(competition.name)
     return f"{warning}: {names}" if warning else names
+
+
+def combination_text(facts: dict) -> str:
+    """Which combination was submitted, which of its columns mattered on held-out patients, and what
+    was found to leak; label by label."""
+    texts = []
+    for label, name in facts["choice"].items():
+        told = facts["second_level"][label]
+        text = name if len(facts["choice"]) == 1 else f"{label}: {name}"
+        if name == SECOND_LEVEL:
+            single = [row for row in told["columns"] if not row["kind"]]
+            largest = sorted(single, key=lambda row: -row["gain"])[:SHOWN]
+            columns = ", ".join(f"{row['column']} {row['gain']:.0%}" for row in largest)
+            whole_kinds = [row for row in told["columns"] if row["kind"]]
+            kinds = ", ".join(f"{row['column']} {-row['fall']:+.4f}" for row in whole_kinds)
+            text += f" (gain: {columns}; permuted: {kinds})"
+        telling = [row["column"] for row in told["suspects"] if row["tells"]]
+        if telling:
+            text += f", telling though they should not: {', '.join(telling)}"
+        texts.append(text)
+    return "; ".join(texts)
 
 
 def auc_in_words(competition: Competition) -> str:
@@ -174,12 +202,12 @@ def auc_in_words(competition: Competition) -> str:
     if not path.is_file():
         return "unknown"
     table = read_csv(path, (*SCORE_NAMES, "auc", "low", "high"), ids=SCORE_NAMES)
-    # The last of the ensemble's rows is what is submitted: the average, its blend, or the
-    # combination that has earned its place.
-    rows = table[(table["member"] == "ensemble") & (table["label"] == "mean")]
-    if rows.empty:
-        return "unknown"
-    return "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
+    final = read_average_facts(competition).get("final_stage", ENSEMBLE)
+
+    # The ensemble has rows for several stages; the one that is submitted is named in its sidecar.
+    means = table[(table["member"] == ENSEMBLE) & (table["label"] == MEAN_LABEL)]
+    rows = means[means["stage"] == final]
+    return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[0])
 
 
 def shares_of_positives(competition: Competition) -> pd.Series | None:
@@ -221,9 +249,8 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
     if id_column not in table.columns and has_paths:
         table[id_column] = table["Path"].str.rpartition("/")[0]
     if id_column not in table.columns:
-        raise UserError(
-            f"{path}: the column {id_column!r} is missing; there are {', '.join(table.columns)}"
-        )
+        present = ", ".join(table.columns)
+        raise UserError(f"{path}: the column {id_column!r} is missing; there are {present}")
 
     # The score columns are empty: only ids and names are compared.
     ids = table[[id_column]].drop_duplicates()
@@ -253,9 +280,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
     path = submission_path(competition)
     slug = kaggle_slug(competition)
     if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such file; `make submit COMP={competition.name}` makes it"
-        )
+        made_by = f"make submit COMP={competition.name}"
+        raise UserError(f"{path}: there is no such file; `{made_by}` makes it")
     sidecar = path.with_suffix(".json")
     if sidecar.is_file() and read_json(sidecar).get("digest") != file_hash(path):
         raise UserError(
@@ -276,9 +302,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         print(f"would run: {kaggle.shown(command)}")
         return
     if not kaggle.has_credentials():
-        raise UserError(
-            f"no Kaggle credentials: {kaggle.SETUP}; would have run: {kaggle.shown(command)}"
-        )
+        unsent = f"would have run: {kaggle.shown(command)}"
+        raise UserError(f"no Kaggle credentials: {kaggle.SETUP}; {unsent}")
 
     # The client may exit with 0 although Kaggle took nothing.
     said = kaggle.run_client(command).strip()
@@ -294,9 +319,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
 def kaggle_slug(competition: Competition) -> str:
     """The competition's name on Kaggle, or a UserError."""
     if not competition.task.slug:
-        raise UserError(
-            f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle"
-        )
+        file = f"pipeline/competitions/{competition.name}.py"
+        raise UserError(f"{file} gives no slug, so it is not on Kaggle")
     return competition.task.slug
 
 

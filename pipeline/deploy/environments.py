@@ -31,6 +31,7 @@ KAGGLE = (
     "numpy",
     "scipy",
     "scikit-learn",
+    "lightgbm",
     "safetensors",
     "tqdm",
     "numba",

@@ -1,6 +1,8 @@
 """The package of an ensemble: its networks, how they are averaged, and the code, in one folder.
 
     package.json                what there is and how it is put together
+    combination.json            the earned combination, where the submission is of one: trees as
+                                LightGBM's text, coefficients as numbers
     quantiles.json              frozen maps from score to quantile, for the blend that needs them
     <run>-fold<k>.safetensors   networks, each with its run, labels and resize specification in its
                                 header
@@ -28,6 +30,8 @@ from pipeline.core.artifacts.provenance import (
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.config.stages import EARNED
+from pipeline.core.ensemble.fitted import COMBINATION
 from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
@@ -59,8 +63,10 @@ def write_package(
     # Networks, and the maps that their blend may need.
     networks = copy_networks(competition, ensemble, unfinished)
     if networks:
-        quantiles = models_folder(competition.name) / "quantiles.json"
-        shutil.copyfile(quantiles, unfinished / "quantiles.json")
+        folder_here = models_folder(competition.name)
+        shutil.copyfile(folder_here / "quantiles.json", unfinished / "quantiles.json")
+        if is_earned(ensemble):
+            shutil.copyfile(folder_here / COMBINATION, unfinished / COMBINATION)
 
     # Code.
     if zipped:
@@ -81,6 +87,7 @@ def write_package(
         prior={} if code_only else prior(competition),
         resize=as_json(competition.task.resize),
         networks=networks,
+        combination=file_hash(unfinished / COMBINATION) if is_earned(ensemble) else "",
         ensemble="" if code_only else file_hash(models_folder(competition.name) / "ensemble.json"),
         wheels={},
     )
@@ -95,11 +102,6 @@ def read_ensemble(competition: Competition) -> dict:
     path = models_folder(competition.name) / "ensemble.json"
     ensemble = read_average_facts(competition)
     require_hashes(path, ensemble["hashes"], table_hashes(competition.name))
-    if ensemble.get("weighting") == "earned":
-        raise UserError(
-            f"{path}: weights='earned' is fitted on whole patients and does not travel yet; use "
-            "'uniform' or 'selected' for a package"
-        )
     for member in ensemble["members"]:
         if is_imported(competition.name, member):
             raise UserError(
@@ -112,7 +114,7 @@ def read_ensemble(competition: Competition) -> dict:
     reason = reason_of(ensemble.get("decided_by"), ensemble_facts(request))
     if reason:
         raise UserError(f"{path}: {reason}; `make ensemble COMP={competition.name}` makes it anew")
-    if METADATA in ensemble["members"]:
+    if METADATA in ensemble["members"] or is_earned(ensemble):
         for column in (*competition.task.numeric, *competition.task.categorical):
             if column in MEASURED_BY_PREPARE:
                 raise UserError(
@@ -172,8 +174,16 @@ def rank(network: dict) -> tuple:
     return is_metadata, network["turn"], -network["auc"], network["member"]
 
 
+def is_earned(ensemble: dict) -> bool:
+    """True where the submission is of the earned combination (`core.ensemble.earned`)."""
+    return ensemble.get("final_stage") == EARNED
+
+
 def has_weight(member: str, ensemble: dict) -> bool:
-    """False for a member of weight 0: a near-duplicate, or metadata that is not blended in."""
+    """False for a member of weight 0: a near-duplicate, or metadata that is not blended in. An
+    earned combination takes all its members."""
+    if is_earned(ensemble):
+        return True
     if member == METADATA:
         return ensemble["metadata"] > 0
     return any(ensemble["weights"][member].values())

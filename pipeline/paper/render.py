@@ -57,7 +57,7 @@ def groups(records: list[dict]) -> dict[Trial, list[dict]]:
 
 
 def changed_fields(trial: Trial, base: Trial) -> str:
-    """`margin=0.3, augment=crop`: the fields of `trial` that differ from `base`."""
+    """The fields of `trial` that differ from `base` as text: `margin=0.3, augment=crop`."""
     # The epochs have a column or a table of their own.
     theirs = asdict(base)
     changed = []
@@ -69,7 +69,7 @@ def changed_fields(trial: Trial, base: Trial) -> str:
 
 
 def value(records: list[dict]) -> str:
-    """`0.573 ± 0.010`, and how many of the runs diverged."""
+    """The mean AUC of runs as text, `0.573 ± 0.010`, and how many of them diverged."""
     # A run that diverged stays in the mean: left out, a loss that fails would look better.
     mean, std = mean_and_std(map(result, records))
     spread = f" ± {std:.3f}" if len(records) > 1 else ""

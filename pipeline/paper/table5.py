@@ -43,7 +43,7 @@ def mean_test_scores(competition: Competition, run: str) -> tuple[pd.Series, int
 
 
 def row(competition: Competition, run: str, truth: pd.Series) -> str:
-    """`0.8896 [0.8850, 0.8940] (1 fold)`, or what is missing."""
+    """A run's test AUC as text, `0.8896 [0.8850, 0.8940] (1 fold)`, or what is missing."""
     scores, folds = mean_test_scores(competition, run)
     if not folds:
         target = f"COMP={competition.name} RUN={run} FOLDS=0"

@@ -44,6 +44,22 @@ def csv_text(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
 
 
+def as_written(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its floats rounded to nine significant digits, as `csv_text` writes them: what
+    networks and learners see elsewhere is then what they learned from."""
+    floats = table.select_dtypes("float")
+    return table.assign(**{name: nine_digits(column) for name, column in floats.items()})
+
+
+def nine_digits(column: pd.Series) -> np.ndarray:
+    """Numbers rounded to nine significant digits, float64 (n,)."""
+    # 0 and what is not finite have no logarithm: they stay as they are.
+    values = column.to_numpy(np.float64)
+    size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
+    places = 10.0 ** (8 - np.floor(np.log10(size)))
+    return np.round(values * places) / places
+
+
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table atomically, as `csv_text` has it."""
     write_text(path, csv_text(table))

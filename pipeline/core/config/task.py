@@ -176,14 +176,16 @@ class Blend:
     method   "mean" of scores, "rank" within fold, or "quantile": ranks by maps frozen from the
              out-of-fold scores
     weights  "uniform"; "selected": Caruana's selection, used where the interval of its nested gain
-             excludes 0; "earned": means, blends, selection and a second level on patient columns,
-             all scored nested, the last whose gain over the one before holds (`method` and
-             `metadata` then decide nothing)
+             excludes 0; "earned": of means, blends, selection and a second level on patient
+             columns, all scored nested, the one that has earned its place by the rule of
+             `core.ensemble.earned` (`method` and `metadata` then decide nothing)
+    second_level  score these nested, side by side, also where they are not submitted
     """
 
     metadata: float = 0.5
     method: str = "mean"
     weights: str = "uniform"
+    second_level: bool = False
 
     def __post_init__(self) -> None:
         require_between(self, "metadata", 0, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.config.stages import MEAN_LABEL
-from pipeline.core.metrics.bootstrap import bootstrap_metric, percentiles
+from pipeline.core.metrics.bootstrap import bootstrap_partial_aucs, percentiles
 from pipeline.core.metrics.exchange_test import auc_difference
 from pipeline.core.metrics.roc import auc, classes, mean_auc, partial_auc
 from pipeline.core.metrics.score_interval import auc_interval, mean_auc_interval
@@ -81,7 +81,7 @@ def partial_row(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> di
     """
     low = high = float("nan")
     if not np.isnan(auc_interval(scores, truth, groups)).any():
-        samples = bootstrap_metric(partial_auc, scores, truth, groups, REPLICATES)
+        samples = bootstrap_partial_aucs(scores, truth, groups, REPLICATES)
         low, high = percentiles(samples, LEVEL)
     return {"partial_auc": partial_auc(scores, truth), "partial_low": low, "partial_high": high}
 

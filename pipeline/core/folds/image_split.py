@@ -60,7 +60,7 @@ def leakage(name: str, images: pd.DataFrame, dropped: pd.DataFrame, task: Task) 
 
 
 def some_groups(rows: pd.DataFrame, groups: pd.Series, most: int) -> pd.DataFrame:
-    """All rows, or those of whole groups drawn at random until there are `most`."""
+    """At most `most` rows where there are more: those of whole groups, drawn at random."""
     # Whole groups: a patient cut in half would be remembered less, and the difference be too small.
     group = groups.loc[patient_keys(rows)].to_numpy()
     order = np.random.RandomState(0).permutation(group.max() + 1)
@@ -87,7 +87,7 @@ def split_columns(rows: pd.DataFrame, task: Task) -> np.ndarray:
 
 
 def forest_scores(x: np.ndarray):
-    """A function (train, test, targets, seed) -> scores: one forest for all labels."""
+    """A random forest as a function (train, test, targets, seed) -> scores, for all labels."""
 
     def scores(train: np.ndarray, test: np.ndarray, targets: np.ndarray, seed: int) -> np.ndarray:
         # A regressor: the mean of 0 and 1 in a leaf is a score, and it takes many labels at once.
@@ -112,8 +112,10 @@ def prepared_paths(name: str, rows: pd.DataFrame) -> list[Path]:
 
 
 def likeness(paths: list[Path]) -> np.ndarray:
-    """(n, n) float64: exp(-d / PIXEL_KERNEL_WIDTH), d the mean squared difference of two
-    standardised gray thumbnails."""
+    """How alike images look, (n, n) float64 from 0 to 1.
+
+    exp(-d / PIXEL_KERNEL_WIDTH), d the mean squared difference of two standardised gray thumbnails.
+    """
     thumbnails = []
     for path in tqdm(paths, "thumbnails", unit="image"):
         gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -129,8 +131,8 @@ def likeness(paths: list[Path]) -> np.ndarray:
 
 
 def likeness_scores(alike: np.ndarray):
-    """A function (train, test, targets, seed) -> scores: mean targets of the training rows,
-    weighted by likeness."""
+    """A kernel average as a function (train, test, targets, seed) -> scores: the mean target of the
+    training rows, weighted by likeness."""
 
     def scores(train: np.ndarray, test: np.ndarray, targets: np.ndarray, _seed: int) -> np.ndarray:
         weight = alike[np.ix_(test, train)]
@@ -154,7 +156,7 @@ def split_rows(model: str, rows: pd.DataFrame, groups: pd.Series, task: Task, sc
     aucs = np.empty((REPEATS, 2, len(labels) + 1))
     for seed in tqdm(range(REPEATS), model, unit="split"):
         for kind, fold in enumerate(both_splits(rows, groups, task, seed)):
-            out = out_of_fold_by_logistic(fold, given, scores, seed)
+            out = out_of_fold_scores(fold, given, scores, seed)
             aucs[seed, kind] = label_aucs(out, given, labels)
 
     # The mean of a single label would be that label again.
@@ -207,8 +209,8 @@ def both_splits(
     return by_image, fold.loc[group].to_numpy()
 
 
-def out_of_fold_by_logistic(fold: np.ndarray, given: np.ndarray, scores, seed: int) -> np.ndarray:
-    """(rows, labels) scores of every row by the model that did not see its fold."""
+def out_of_fold_scores(fold: np.ndarray, given: np.ndarray, scores, seed: int) -> np.ndarray:
+    """The scores of every row by the model that did not see its fold, (rows, labels) float64."""
     out = np.empty(given.shape)
     targets = np.nan_to_num(given)
     for k in range(FOLDS):

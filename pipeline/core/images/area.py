@@ -68,7 +68,7 @@ def warm_up() -> None:
 def mean_numpy(
     flat: np.ndarray, out: np.ndarray, channels: int, rows: Cells, columns: Cells
 ) -> None:
-    """The same in numpy; about ten times slower."""
+    """`area_mean` in numpy, into `out`; about ten times slower."""
     total = rows.width * columns.width
     width = flat.shape[1] // channels
     before = np.zeros((width + 1, channels), np.int64)

@@ -55,7 +55,7 @@ def narrow(values: np.ndarray) -> np.ndarray:
 
 
 def looked_up(values: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """table[values], uint8."""
+    """Each value replaced by its entry in a table, uint8."""
     out = np.empty(values.shape, np.uint8)
     # Some rows at a time: numpy widens what it indexes by to eight bytes.
     for rows in blocks(values):

@@ -7,13 +7,20 @@ studies.
     exchange_test      auc_difference: paired, exact where the two models may be exchanged
     operating_points   point_at_specificity, point_at_sensitivity, roc_band, confusion_counts
     delong             delong, delong_interval, delong_test: by variance alone, for comparison
-    bootstrap          bootstrap_metric, bootstrap_curves: resamples of groups
+    bootstrap          bootstrap_metric, bootstrap_partial_aucs, bootstrap_curves,
+                       partial_auc_difference: resamples of groups
 
 Not here, since they import scikit-learn, a second that few callers need: `precision_recall`,
 `calibration`.
 """
 
-from pipeline.core.metrics.bootstrap import bootstrap_curves, bootstrap_metric, percentiles
+from pipeline.core.metrics.bootstrap import (
+    bootstrap_curves,
+    bootstrap_metric,
+    bootstrap_partial_aucs,
+    partial_auc_difference,
+    percentiles,
+)
 from pipeline.core.metrics.delong import delong, delong_interval, delong_test, group_codes
 from pipeline.core.metrics.exchange_test import auc_difference
 from pipeline.core.metrics.operating_points import (
@@ -42,6 +49,7 @@ __all__ = [
     "auc_interval",
     "bootstrap_curves",
     "bootstrap_metric",
+    "bootstrap_partial_aucs",
     "confusion_counts",
     "delong",
     "delong_interval",
@@ -51,6 +59,7 @@ __all__ = [
     "mean_auc_interval",
     "midranks",
     "partial_auc",
+    "partial_auc_difference",
     "percentiles",
     "point_at_sensitivity",
     "point_at_specificity",

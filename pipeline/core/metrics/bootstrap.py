@@ -1,5 +1,5 @@
-"""Resamples of whole groups (patients, studies), for what has no formula: any metric, and ROC
-curves.
+"""Resamples of whole groups (patients, studies), for what has no formula: any metric, partial
+AUCs, and ROC curves.
 
 A replicate draws as many groups as there are, with replacement. The same seed and the same groups
 give the same draws.
@@ -8,9 +8,10 @@ give the same draws.
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from pipeline.core.metrics.delong import group_codes
-from pipeline.core.metrics.roc import checked_rows, paired_columns
+from pipeline.core.metrics.roc import checked_rows, paired_columns, partial_auc
 
 # Numbers held at once per array (32 MB): beyond the caches a larger chunk is no faster.
 CHUNK = 4_000_000
@@ -46,6 +47,57 @@ def bootstrap_metric(
     return np.array(values)
 
 
+def bootstrap_partial_aucs(
+    scores,
+    labels,
+    groups=None,
+    replicates: int = 1000,
+    seed: int = 0,
+    min_tpr: float = 0.8,
+) -> np.ndarray:
+    """`roc.partial_auc` of every replicate (replicates,), on the resamples of `bootstrap_metric`:
+    the area under specificity over the positives missed first, up to 1 - min_tpr of them.
+
+    Levels are the distinct scores of positives. 401,000 rows with 393 positives take 1 s, where
+    `bootstrap_metric` takes 90.
+    """
+    columns, truth, codes, count = prepared(np.ravel(scores), labels, groups)
+    values, positive, negative = checked_rows(columns[:, 0], truth[:, 0])
+    if not positive.any() or not negative.any():
+        return np.full(replicates, np.nan)
+    levels, level = np.unique(values[positive], return_inverse=True)
+    at = counted(level, codes[positive], len(levels), count)
+
+    # Negatives strictly between two levels, and those tied with one; the highest lie above all.
+    others = values[negative]
+    own = codes[negative]
+    first = levels.searchsorted(others, "left")
+    is_tied = levels[np.minimum(first, len(levels) - 1)] == others
+    between = counted(first[~is_tied], own[~is_tied], len(levels) + 1, count)[:-1]
+    tied = counted(first[is_tied], own[is_tied], len(levels), count)
+    of_group = np.bincount(own, minlength=count)
+
+    parts = []
+    for block in draws(count, replicates, seed, max(1, CHUNK // max(count, len(levels)))):
+        # Positives of each level that are among those missed first.
+        here = at @ block
+        total = here.sum(axis=0)
+        missed = np.clip((1 - min_tpr) * total - (np.cumsum(here, axis=0) - here), 0, here)
+        # Negatives below them; along a tie the curve is a straight line.
+        below = np.cumsum(between @ block, axis=0)
+        ties = tied @ block
+        below += np.cumsum(ties, axis=0) - ties
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 = NaN without a class
+            below += ties * np.where(here > 0, missed / here, 0.0) / 2
+            parts.append((missed * below).sum(axis=0) / (total * (of_group @ block)))
+    return np.concatenate(parts)
+
+
+def counted(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> csr_array:
+    """(height, width): how often each pair of positions occurs."""
+    return csr_array((np.ones(len(rows)), (rows, columns)), shape=(height, width))
+
+
 def prepared(scores, labels, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """(scores (m, K), labels (m, K), group codes (m,), number of groups) of the rows with at least
     one label."""
@@ -72,6 +124,35 @@ def percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def partial_auc_difference(
+    first, second, labels, groups=None, level: float = 0.95, replicates: int = 1000, seed: int = 0
+) -> tuple[float, float, float, float]:
+    """(difference, low, high, p) of two partial AUCs of scores (n,) on the same rows: both are
+    scored on the same resamples of groups.
+
+    p is two-sided: twice the smaller share of replicates on one side of 0, counting the observed
+    one, hence >= 2 / (replicates + 1).
+    """
+    difference = partial_auc(first, labels) - partial_auc(second, labels)
+    of_first = bootstrap_partial_aucs(first, labels, groups, replicates, seed)
+    of_second = bootstrap_partial_aucs(second, labels, groups, replicates, seed)
+    differences = of_first - of_second
+    return difference, *percentiles(differences, level), two_sided(differences)
+
+
+def two_sided(differences: np.ndarray) -> float:
+    """Two-sided bootstrap p of the hypothesis that the difference is 0; NaN without replicates."""
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return float("nan")
+    # Two equal rankings differ by rounding only.
+    tolerance = 1e-12
+    at_most = np.count_nonzero(differences <= tolerance)
+    at_least = np.count_nonzero(differences >= -tolerance)
+    smaller = int(min(at_most, at_least))
+    return min(1.0, 2 * (1 + smaller) / (1 + len(differences)))
 
 
 def bootstrap_curves(

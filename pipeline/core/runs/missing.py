@@ -6,7 +6,6 @@ UserError (`runs.facts`). What takes seconds (ensemble, submission, report) is m
 reason is printed. Needs no torch, so that the answer takes less than a second.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     PRETRAINED,
     data_folder,
-    fold_folder,
     models_folder,
     submissions_folder,
 )
@@ -32,7 +30,7 @@ from pipeline.core.config.target_path import Target
 from pipeline.core.runs.average_files import changed_file
 from pipeline.core.runs.facts import predicted_with_other_weights, require_current
 from pipeline.core.runs.job import jobs_of
-from pipeline.core.runs.predictions import is_imported
+from pipeline.core.runs.predictions import is_imported, predictions_digest
 from pipeline.core.runtime.errors import UserError
 
 # A stage and what has to exist before it, in the order of work.
@@ -218,14 +216,6 @@ def ensemble_configuration(competition: Competition) -> dict:
     task = as_json(competition.task)
     names = ("labels", "unit", "aggregate", "view", "blank", "scored_source", "metric")
     return {"blend": as_json(competition.blend), **{name: task[name] for name in names}}
-
-
-def predictions_digest(competition: str, member: str, folds: list[int]) -> str | None:
-    """One digest for the prediction tables of a member's folds; None while one is missing."""
-    paths = [fold_folder(competition, member, fold) / PREDICTIONS for fold in folds]
-    if not all(path.is_file() for path in paths):
-        return None
-    return hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()
 
 
 def lacking_submit(request: Request) -> list[str]:

@@ -10,13 +10,14 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.files import file_hash, write_sealed, write_text
-from pipeline.core.artifacts.paths import PREDICTIONS, models_folder
+from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import provenance, read_sidecar
 from pipeline.core.artifacts.tables import check_id_column, csv_text, read_csv
 from pipeline.core.runtime.errors import UserError
@@ -55,6 +56,16 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
             "predict again"
         )
     return table, sidecar
+
+
+def predictions_digest(
+    competition: str, member: str, folds: Sequence[int], file: str = PREDICTIONS
+) -> str | None:
+    """One digest for the prediction tables of a member's folds; None while one is missing."""
+    paths = [fold_folder(competition, member, fold) / file for fold in folds]
+    if not all(path.is_file() for path in paths):
+        return None
+    return hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()
 
 
 def is_imported(competition: str, name: str) -> bool:

@@ -67,17 +67,24 @@ def try_claim(path: Path) -> bool:
     return True
 
 
+def owner_of(path: Path) -> dict | None:
+    """The machine, pid and start of a claim's owner; None for a claim that is being written or has
+    just gone, and for what is no claim."""
+    try:
+        owner = json.loads(path.read_text()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    known = isinstance(owner, dict) and {"machine", "pid", "started"} <= {*owner}
+    return owner if known else None
+
+
 def owner_is_gone(path: Path) -> bool:
     """True when the owner ran on this machine and its process is gone."""
-    try:
-        owner = json.loads(path.read_text()) if path.is_file() else {}
-    except (OSError, ValueError):
-        # Just made or just gone: look again later.
-        return False
-    if not isinstance(owner, dict) or owner.get("machine") != machine():
+    owner = owner_of(path)
+    if owner is None or owner["machine"] != machine():
         return False
     # A new process may have the old one's id, but not its start time.
-    return process_start(owner.get("pid")) != owner.get("started")
+    return process_start(owner["pid"]) != owner["started"]
 
 
 def take_over(path: Path, seen: tuple[int, int] | None) -> None:

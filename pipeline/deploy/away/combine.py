@@ -26,8 +26,9 @@ def combine_runs(
     tables: ScoreTables,
     task: Task,
     unreadable: Collection[int] = (),
+    earned: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """unit_id and the labels, one row for each unit of `rows`, never NaN.
+    """The scores of the units of `rows`: columns unit_id and the labels, a row a unit, never NaN.
 
     package    what package.json says
     quantiles  "members" of quantiles.json, where the blend's method needs it
@@ -35,6 +36,7 @@ def combine_runs(
     tables     what has been scored so far, by the metadata network too
     unreadable positions of images that cannot be read: a unit of nothing else takes the mean of the
                other units
+    earned     (n, K) scores of the earned combination, instead of the runs' mean
 
     An image not reached yet is left out where its study has others, else it takes the mean of those
     that are. A label that no network has scored takes the share of positives in training.
@@ -46,7 +48,9 @@ def combine_runs(
     for key, scores in tables.items():
         if key[0] != METADATA:
             scored &= scores.notna().all(axis=1).to_numpy()
-    images = mean_image_scores(package, quantiles, tables, scored)
+    images = earned
+    if images is None:
+        images = mean_image_scores(package, quantiles, tables, scored)
     images = without_gaps(images, [package["prior"][label] for label in labels])
 
     # The metadata network, which scores every row.

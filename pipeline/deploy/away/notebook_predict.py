@@ -67,17 +67,18 @@ def first_folder(is_wanted, tried=()):
     for folder in [*(INPUT / one for one in tried), *folders(INPUT, 5)]:
         if folder.is_dir() and is_wanted(folder):
             return folder
-    raise SystemExit(
-        f"{INPUT}: nothing in it is what was looked for; attach the competition and the dataset"
-    )
+    cure = "attach the competition and the dataset"
+    raise SystemExit(f"{INPUT}: nothing in it is what was looked for; {cure}")
 
 
 def is_package(folder):
+    """Is this the dataset with the networks and the code?"""
     contents = folder / "package.json"
     return contents.is_file() and json.loads(contents.read_text()).get("competition") == PACKAGE
 
 
 def is_competition(folder):
+    """Are these the competition's files?"""
     return (folder / SAMPLE).is_file() and not (folder / "package.json").exists()
 
 
@@ -201,6 +202,7 @@ def is_sound():
 
 
 def is_finite(text):
+    """Is a field a finite number?"""
     try:
         return math.isfinite(float(text))
     except ValueError:

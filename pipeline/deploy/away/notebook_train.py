@@ -70,15 +70,18 @@ def find_all(is_wanted, tried=()):
 
 
 def is_package(folder):
+    """Is this the dataset with the networks and the code?"""
     contents = folder / "package.json"
     return contents.is_file() and json.loads(contents.read_text()).get("competition") == PACKAGE
 
 
 def is_competition(folder):
+    """Are these the competition's files?"""
     return (folder / "sample_submission.csv").is_file() and not (folder / "package.json").exists()
 
 
 def is_earlier_output(folder):
+    """Are these the weights and checkpoints of an earlier session?"""
     return folder.name == "models" and (folder / NAME).is_dir()
 
 

@@ -18,6 +18,7 @@ import torch
 
 from pipeline.core.artifacts.files import file_hash, read_json
 from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.artifacts.tables import as_written
 from pipeline.core.config.run import METADATA, Resize, Run, from_json
 from pipeline.core.images.area import warm_up
 from pipeline.core.images.resize import read_back, resized, to_jpeg
@@ -74,7 +75,7 @@ class Progress:
 
 
 def read_package(folder: Path) -> dict:
-    """package.json."""
+    """What package.json says: the competition, the labels, the networks in order of value."""
     return read_json(folder / "package.json", needed=("networks",))
 
 
@@ -258,6 +259,7 @@ def mean_seconds(before: float, done: int, seconds: float, count: int) -> float:
 
 
 def print_progress(done: int, count: int, scorers: list[Scorer], left: float) -> None:
+    """One line a chunk; a notebook's log has no place for a bar."""
     time_left = f", {left:.0f} s left" if left < float("inf") else ""
     print(f"{done:,} of {count:,} images by {len(scorers)} networks{time_left}", flush=True)
 
@@ -351,8 +353,7 @@ def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Prog
     """Score the rows with each fold's metadata network; columns that are not there, and categories
     that training never saw, are missing values."""
     # As they went through images.csv at home.
-    numbers = rows.select_dtypes("float")
-    rows = rows.assign(**{name: nine_digits(column) for name, column in numbers.items()})
+    rows = as_written(rows)
     for entry in package["networks"]:
         if entry["member"] == METADATA:
             require_packed(folder / entry["file"], entry)
@@ -360,16 +361,6 @@ def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Prog
             values = score_patients(network, rows, header["encoder"])
             table = pd.DataFrame(values, columns=header["labels"])
             scores.tables[METADATA, entry["fold"]] = table
-
-
-def nine_digits(column: pd.Series) -> np.ndarray:
-    """Numbers rounded to nine significant digits, as images.csv holds them; networks learnt from
-    these."""
-    # 0 and what is not finite have no logarithm: they stay as they are.
-    values = column.to_numpy(np.float64)
-    size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
-    places = 10.0 ** (8 - np.floor(np.log10(size)))
-    return np.round(values * places) / places
 
 
 def print_unreadable(scores: Progress) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.artifacts.files import (
@@ -91,6 +91,7 @@ def test_json_is_read_as_it_was_written(tmp_path):
     assert read_json(tmp_path / "a.json") == {key: FACTS[key] for key in FACTS if key != "none"}
 
 
+@settings(deadline=None)
 @given(place=st.floats(0, 1), byte=st.integers(0, 255), cut=st.booleans())
 def test_no_changed_byte_is_read_without_a_word(tmp_path_factory, place, byte, cut):
     path = tmp_path_factory.mktemp("json") / "a.json"

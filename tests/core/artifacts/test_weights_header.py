@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
@@ -31,6 +31,7 @@ def read_all(path):
     return header, read_tensors(path)
 
 
+@settings(deadline=None)
 @given(place=st.floats(0, 1), byte=st.integers(0, 255), cut=st.booleans())
 def test_no_changed_byte_is_used(weights, tmp_path_factory, place, byte, cut):
     data = bytearray(weights.read_bytes())
