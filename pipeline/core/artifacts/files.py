@@ -5,11 +5,13 @@ A file is written under a temporary name and renamed when whole. A JSON object t
 behind carries a checksum of itself, by which reading it finds any changed byte.
 """
 
+import ctypes
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -71,6 +73,21 @@ def remove_abandoned(path: Path) -> None:
             # One without a file may have been made this moment, and not be locked yet.
             if any(folder.iterdir()):
                 shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def sync_filesystem(folder: Path) -> None:
+    """Have all that was written to a folder's file system on the disk when this returns: for many
+    files far cheaper than to sync each."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+        if libc is None or not hasattr(libc, "syncfs"):
+            os.sync()
+        elif libc.syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
         os.close(handle)
 
 

@@ -88,11 +88,11 @@ def workers() -> int | None:
     return whole_number("WORKERS")
 
 
-def checkpoint_seconds() -> float:
+def checkpoint_seconds(default: float = CHECKPOINT_SECONDS) -> float:
     """Seconds between checkpoints (0: after every step)."""
     text = text_of("CHECKPOINT_SECONDS")
     try:
-        seconds = float(text or CHECKPOINT_SECONDS)
+        seconds = float(text or default)
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
