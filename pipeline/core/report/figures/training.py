@@ -1,6 +1,7 @@
 """Section "Training": AUC over the steps of both stages, and α beside the gap of the class means,
 per run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ MIN_RANGE = 0.02  # so that noise of a flat curve is not drawn as large
 STEP_MARGIN = 1.02  # the step axis ends a little after the last step
 
 
-def training(evidence: Evidence) -> str:
+def training(evidence: Evidence, trained: Sequence[str]) -> str:
     """Per run: AUC over the steps of both stages, and α beside the gap of the class means."""
-    runs = list(evidence.after)
+    runs = list(trained)
     if evidence.metadata is not None:
         runs.append(METADATA)
     drawings = []

@@ -118,11 +118,11 @@ def mean_auc_of(scores: np.ndarray, truth: np.ndarray) -> float:
     return mean_auc(scores[:, scored], truth[:, scored]) if scored.any() else float("nan")
 
 
-def views(evidence: Evidence) -> str:
+def views(evidence: Evidence, trained: Sequence[str]) -> str:
     """What 2, 4, ... views gain over one, per run."""
     task = evidence.competition.task
     gains = {}
-    for run in tqdm(evidence.after, desc="gain of views", unit="run", leave=False):
+    for run in tqdm(trained, desc="gain of views", unit="run", leave=False):
         scores = read_views(evidence.name, run, evidence.rows, task.labels)
         gains[run] = view_gains(
             scores, evidence.rows, evidence.units.truth, evidence.patients, task
