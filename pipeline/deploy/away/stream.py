@@ -149,8 +149,6 @@ class RawImages:
             return {size: to_jpeg(pixels, self.resize) for size, pixels in by_size.items()}
         except UnreadableImage as error:
             return f"{file}: {error}"
-        except MemoryError:
-            return f"{file}: too large: memory ran out"
 
 
 def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawImages:
@@ -187,7 +185,10 @@ def read_chunk(images: RawImages, chunk: range, scores: Progress) -> list[dict[i
 
 def item_of(index: int, images: RawImages) -> dict[int, bytes] | str:
     """One image, for a worker."""
-    return images[index]
+    try:
+        return images[index]
+    except MemoryError:
+        return f"{images.files[index]}: too large: memory ran out"
 
 
 # ---- The plan: networks, chunks and the time left -------------------------------------------
