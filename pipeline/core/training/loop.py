@@ -9,7 +9,6 @@ made from.
 
 import contextlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -38,14 +37,11 @@ from pipeline.core.runtime.device import (
     out_of_memory_advice,
     world,
 )
+from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
 from pipeline.core.training.log import DIVERGED, RunLog
 from pipeline.core.training.phase import Phase
-
-# A kill loses at most this much work, at under 1 % of the time for writing: a B5 in stage 2 is 0.34
-# GB (weights, reference, mean: 28.3 M float32 each).
-CHECKPOINT_SECONDS = 600.0
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
@@ -196,8 +192,6 @@ def begin(phase: Phase) -> Running:
 def restore(running: Running) -> None:
     """Load the newest checkpoint there is."""
     phase = running.phase
-    if is_main():
-        checkpoint.remove_temporary(phase.folder, phase.name)
     state = checkpoint.load_checkpoint(phase.folder, phase.name)
     if state is None:
         running.log.file.drop_phase()
@@ -250,37 +244,37 @@ def take_steps(running: Running) -> None:
     batches = loader(phase.data, keys, phase.workers, device().type == "cuda")
     target = phase.key["target"]
     shown = dict(desc=target, disable=not is_main(), smoothing=0.1, dynamic_ncols=True)
-    bar = tqdm(total=total, initial=running.step, unit="step", **shown)
     saved = time.monotonic()
-    for inputs, indices in batches:
-        # One step, and after the last of an epoch a validation.
-        began = time.monotonic()
-        inputs = inputs.to(device(), non_blocking=True)
-        targets = phase.targets[indices].to(device())
-        with divergence_advice(running):
-            take_step(running, inputs, targets)
-            bar.update()
-            bar.set_postfix(running.log.progress, refresh=False)
-            end_of_epoch = running.step % each == 0
-            if end_of_epoch:
-                same_buffers(running.network)
-                aucs = phase.validate(running.network)
-                running.log.epoch(running.step, running.step // each, aucs)
-                phase.network.train()
+    # Closed also by an error, whose line would otherwise stand behind the bar.
+    with tqdm(total=total, initial=running.step, unit="step", **shown) as bar:
+        for inputs, indices in batches:
+            # One step, and after the last of an epoch a validation.
+            began = time.monotonic()
+            inputs = inputs.to(device(), non_blocking=True)
+            targets = phase.targets[indices].to(device())
+            with divergence_advice(running):
+                take_step(running, inputs, targets)
+                bar.update()
+                bar.set_postfix(running.log.progress, refresh=False)
+                end_of_epoch = running.step % each == 0
+                if end_of_epoch:
+                    same_buffers(running.network)
+                    aucs = phase.validate(running.network)
+                    running.log.epoch(running.step, running.step // each, aucs)
+                    phase.network.train()
 
-        # A checkpoint, or a stop: three times the slowest step so far (which may have had a
-        # validation), and five seconds to write.
-        running.slowest = max(running.slowest, time.monotonic() - began)
-        out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
-        if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
-            save_running(running)
-            saved = time.monotonic()
-        if out_of_time and running.step < total:
-            raise TimeLimitReached(
-                f"{target}: {phase.name} stopped at step {running.step} of {total}; the same "
-                "command goes on from there"
-            )
-    bar.close()
+            # A checkpoint, or a stop: three times the slowest step so far (which may have had a
+            # validation), and five seconds to write.
+            running.slowest = max(running.slowest, time.monotonic() - began)
+            out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
+            if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
+                save_running(running)
+                saved = time.monotonic()
+            if out_of_time and running.step < total:
+                raise TimeLimitReached(
+                    f"{target}: {phase.name} stopped at step {running.step} of {total}; the same "
+                    "command goes on from there"
+                )
 
 
 def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:
@@ -326,11 +320,6 @@ def divergence_advice(running: Running) -> Iterator[None]:
         yield
     except NotFinite as error:
         raise UserError(f"{running.log.path}: step {running.step}: {error}; {DIVERGED}") from None
-
-
-def checkpoint_seconds() -> float:
-    """Seconds between checkpoints; CHECKPOINT_SECONDS overrides (0: after every step)."""
-    return float(os.environ.get("CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
 
 
 def save_running(running: Running) -> None:

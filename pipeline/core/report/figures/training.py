@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.artifacts.paths import fold_folder, models_folder
+from pipeline.core.artifacts.training_log import read_log
 from pipeline.core.config.run import METADATA
 from pipeline.core.report.figures.svg import Plot
-from pipeline.core.report.figures.training_curves import Curves, curves_of, read_log
+from pipeline.core.report.figures.training_curves import Curves, curves_of
 from pipeline.core.report.html import figure, legend, paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 
