@@ -35,6 +35,11 @@ class Method:
     positives: int = 0
     adam: bool = False
 
+    def in_words(self) -> str:
+        """All that decides its training, as one text."""
+        own = f"restart={self.restart}, positives={self.positives}, adam={self.adam}"
+        return f"{self.loss()}, rates {self.rates}, {own}"
+
 
 STAGE_1_RATES = (3e-4, 1e-3, 3e-3)
 # The paper's settings but for the rate; and the best form of the lab book (RESULTS.md).
