@@ -11,7 +11,7 @@ from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from pipeline.core.networks.image import Network, build, restart_classifier
 from pipeline.core.pesg import PESG
-from pipeline.core.runtime.device import autocast, device, precision
+from pipeline.core.runtime.device import autocast, device, precision, reuse_memory
 from pipeline.paper.benchmark.inputs import epoch_rows, view
 
 NETWORK = "tf_efficientnet_lite0.in1k"
@@ -95,6 +95,7 @@ def train(
 ) -> None:
     """Stage 2 (or 1) in place: flips and shifts, and a tenth of the rate in the second half of
     `epochs`."""
+    reuse_memory()
     generator = torch.Generator().manual_seed(seed)
     if method.restart:
         restart_classifier(network, seed)
