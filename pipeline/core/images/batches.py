@@ -1,14 +1,16 @@
 """Torch datasets and loader: batches of random views for training, all views of an image for
 scoring."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
 from pipeline.core.images.views import all_views, augmented, read_prepared_image
+from pipeline.core.runtime.command import leave_signals_to_the_parent
+from pipeline.core.runtime.errors import UserError
 
 
 class TrainingBatches(torch.utils.data.Dataset):
@@ -16,9 +18,9 @@ class TrainingBatches(torch.utils.data.Dataset):
     and the indices (B,)."""
 
     def __init__(
-        self, paths: list[Path], size: int, channels: int, augment: Augment, seed: int
+        self, images: list[PreparedImage], size: int, channels: int, augment: Augment, seed: int
     ) -> None:
-        self.paths = paths
+        self.images = images
         self.size = size
         self.channels = channels
         self.augment = augment
@@ -30,7 +32,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         for out, index in zip(batch, indices, strict=True):
             # A stream of its own for each (seed, epoch, image): the same view in any process.
             rng = np.random.default_rng((self.seed, epoch, int(index)))
-            augmented(read_prepared_image(self.paths[index], self.channels), self.augment, rng, out)
+            image = read_prepared_image(self.images[index], self.channels)
+            augmented(image, self.augment, rng, out)
         return torch.from_numpy(batch), torch.from_numpy(np.asarray(indices))
 
 
@@ -50,11 +53,34 @@ class ViewBatches(torch.utils.data.Dataset):
         return torch.from_numpy(np.concatenate(views)), torch.from_numpy(np.asarray(indices))
 
 
+class Handed(torch.utils.data.Dataset):
+    """The items of a dataset; one that raises a UserError is that error, since torch would raise it
+    again with a worker's traceback as its text."""
+
+    def __init__(self, dataset: torch.utils.data.Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: object) -> object:
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return error
+
+
+def begin_worker(_number: int) -> None:
+    """What a loader process does first."""
+    leave_signals_to_the_parent()
+
+
 def loader(
     dataset: torch.utils.data.Dataset, keys: list, workers: int, pin: bool
-) -> torch.utils.data.DataLoader:
+) -> Iterator[object]:
     """The dataset's items for these keys, in order, prepared ahead by `workers` processes."""
-    ahead = {"prefetch_factor": 4} if workers else {}
-    return torch.utils.data.DataLoader(
-        dataset, sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, **ahead
+    ahead = {"prefetch_factor": 4, "worker_init_fn": begin_worker} if workers else {}
+    items = torch.utils.data.DataLoader(
+        Handed(dataset), sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, **ahead
     )
+    for item in items:
+        if isinstance(item, UserError):
+            raise item
+        yield item

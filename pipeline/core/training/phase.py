@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.core.artifacts.paths import image_path
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.config.run import Finetune, Pretrain, as_json
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.runs.facts import facts_of
@@ -99,10 +99,13 @@ def image_phase(
     targets  float32 (N, K), their labels in the rows' order, NaN = left out
     The other arguments are those of `Phase`.
     """
+    # Rows, images and targets are in one order; batches are indices into it.
     run = job.run
     resize = job.competition.task.resize
     dtype = precision(run.precision)
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(job.competition.name, run.size, rows["image_id"])
+
+    # The whole run goes into the key, since a checkpoint is continued by the very same run only.
     return Phase(
         name=name,
         folder=job.folder,
@@ -110,7 +113,7 @@ def image_phase(
         network=network,
         loss=loss,
         optimizer=optimizer,
-        data=TrainingBatches(paths, run.size, resize.channels, run.augment, seed),
+        data=TrainingBatches(images, run.size, resize.channels, run.augment, seed),
         targets=torch.from_numpy(targets),
         rate=rate,
         validate=image_validator(job, dtype),
