@@ -7,8 +7,10 @@
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
 Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says
         data/<comp>/images.csv           image_id file patient_id unit_id split source width
-                                         height phash decoded, patient columns, labels; width
-                                         and height are the original's, upright
+                                         height phash decoded brightness file_bytes, patient
+                                         columns, labels; width and height are the original's,
+                                         upright; brightness the mean gray value, 0 to 255;
+                                         file_bytes blank for rows of pixel arrays
         data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no image; not in
                                          images.csv
         data/<comp>/prepare.json         the resize specification, hashes, versions and commit that
@@ -38,7 +40,7 @@ from pipeline.core.artifacts.files import file_hash, write_json
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_folder
 from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import provenance
-from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
+from pipeline.core.artifacts.tables import IMAGE_COLUMNS, read_csv, write_csv
 from pipeline.core.config.competition import Competition, load
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
@@ -53,6 +55,9 @@ from pipeline.core.runtime.workers import WorkerDied, worker_pool
 SHARD = 512  # images that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
 FACTS = ["width", "height", "phash", "decoded"]
+# Of the file, for the search for shortcuts. An images.csv that was made without them keeps its
+# columns, since weights carry its hash.
+FILE_FACTS = ["brightness", "file_bytes"]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -74,6 +79,7 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
         "method": METHOD,
     }
     home = folder / "prepare" / digest(specification)
+    measured = measured_columns(folder)
     forget_others(folder, home)
 
     # One journal a shard: a machine claims a shard, and what a killed one left is gone on with.
@@ -88,7 +94,7 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
 
     # The tables, then the journals of an earlier state of the download go.
     results = {line["image_id"]: line for shard in shards for line in read_journal(shard)}
-    write_tables(folder, table, results, specification)
+    write_tables(folder, table, results, specification, measured)
     for old in home.iterdir():
         if old != journals:
             shutil.rmtree(old, ignore_errors=True)
@@ -97,6 +103,15 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
 def digest(value: object) -> str:
     """Twelve hexadecimal digits that stand for a value."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def measured_columns(folder: Path) -> list[str]:
+    """The columns that are measured: all, or those that the images.csv of before has."""
+    path = folder / "images.csv"
+    if not path.is_file():
+        return FACTS + FILE_FACTS
+    there = read_csv(path).columns
+    return FACTS + [name for name in FILE_FACTS if name in there]
 
 
 def forget_others(folder: Path, home: Path) -> None:
@@ -209,7 +224,11 @@ def checked_line(task: ImageTask, result: dict | WorkerDied) -> dict:
 
 
 def write_tables(
-    folder: Path, table: pd.DataFrame, results: dict[str, dict], specification: dict
+    folder: Path,
+    table: pd.DataFrame,
+    results: dict[str, dict],
+    specification: dict,
+    measured: list[str],
 ) -> None:
     """images.csv, prepare_errors.csv and prepare.json, the last one last."""
     lines = [results[image_id] for image_id in table["image_id"]]
@@ -228,8 +247,10 @@ def write_tables(
             f"{bad['file'].iloc[0]}: {bad['reason'].iloc[0]}"
         )
     facts = pd.DataFrame(
-        [{name: line.get(name) for name in FACTS} for line in lines], index=table.index
+        [{name: line.get(name) for name in measured} for line in lines], index=table.index
     )
+    # A journal that an older version began does not have all of them.
+    facts = facts.drop(columns=[name for name in measured if facts[name].isna().all()])
     good = ~table["image_id"].isin(bad["image_id"])
     first = [name for name in IMAGE_COLUMNS if name in table.columns]
     images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[good]

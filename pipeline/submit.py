@@ -158,6 +158,8 @@ def members(competition: Competition) -> str:
     path = models_folder(competition.name) / "ensemble.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     names = ", ".join(map(str, facts.get("members", ()))) or "unknown"
+    for run, said in facts.get("stages", {}).items():
+        names += f"; {run}: stage={said['asked']!r}, {' and '.join(said['members'])}"
     warning = notice(competition.name)
     return f"{warning}: {names}" if warning else names
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.core.artifacts.files import file_hash, read_json, write_json
 from pipeline.core.artifacts.labels import prevalence
-from pipeline.core.artifacts.paths import FINETUNED, fold_folder, models_folder
+from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import (
     check_data,
     provenance,
@@ -27,7 +27,8 @@ from pipeline.core.artifacts.provenance import (
 )
 from pipeline.core.artifacts.tables import read_csv, read_images
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.config.run import METADATA, as_json, stage_1_member
+from pipeline.core.ensemble.stages import MEAN_LABEL, STAGE_1
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
@@ -35,7 +36,14 @@ from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
 MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
-NO_ENSEMBLE = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}
+NO_ENSEMBLE = {
+    "members": [],
+    "runs": [],
+    "folds": [],
+    "method": "mean",
+    "metadata": 0.0,
+    "weights": {},
+}
 LEFT_OUT = ("paper", "demo", "deploy/rehearsal")  # folders of `pipeline` that do not travel
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
 
@@ -52,10 +60,10 @@ def write_package(
     unfinished.mkdir(parents=True)
 
     # Networks, and the maps that their blend may need.
-    networks = copy_networks(competition, ensemble, unfinished)
+    models = models_folder(competition.name)
+    networks = copy_networks(trained_networks(competition, ensemble), models, unfinished)
     if networks:
-        quantiles = models_folder(competition.name) / "quantiles.json"
-        shutil.copyfile(quantiles, unfinished / "quantiles.json")
+        shutil.copyfile(models / "quantiles.json", unfinished / "quantiles.json")
 
     # Code.
     if zipped:
@@ -119,8 +127,8 @@ def read_ensemble(competition: Competition) -> dict:
 
 
 def runs_averaged(ensemble: dict) -> list[str]:
-    """The runs that were averaged, by name."""
-    return [member for member in ensemble["predictions"] if member != METADATA]
+    """The runs that were averaged, by name, whichever of their stages are members."""
+    return list(ensemble["runs"])
 
 
 def require_current_package(folder: Path, competition: Competition, target: str) -> None:
@@ -133,32 +141,51 @@ def require_current_package(folder: Path, competition: Competition, target: str)
         raise UserError(f"{path}: made of another average than today's; `{made_by}` makes it anew")
 
 
-def copy_networks(competition: Competition, ensemble: dict, folder: Path) -> list[dict]:
-    """Copy the weights and list them in order of value: every run's first fold, the best run first,
-    then the second folds, and so on; the metadata networks are listed last and cost nothing."""
+def copy_networks(networks: list[dict], models: Path, folder: Path) -> list[dict]:
+    """Copy the weights of `trained_networks` below `models` into one folder; the list with the
+    copies' names."""
+    copied = []
+    for network in networks:
+        file = f"{network['member']}-fold{network['fold']}.safetensors"
+        shutil.copyfile(models / network["file"], folder / file)
+        copied.append({**network, "file": file})
+    return copied
+
+
+def trained_networks(competition: Competition, ensemble: dict) -> list[dict]:
+    """The networks of an ensemble in order of value, their weights checked: every member's first
+    fold, the best member first, then the second folds, and so on; the metadata networks are last
+    and cost nothing. `file` is relative to the competition's folder of models."""
+    models = models_folder(competition.name)
     aucs = out_of_fold(competition) if ensemble["members"] else {}
     networks = []
-    for member in ensemble["members"]:
-        if not has_weight(member, ensemble):
-            continue
+    for member, run, weights in weights_of_members(ensemble):
         for turn, fold in enumerate(ensemble["folds"]):
-            path = fold_folder(competition.name, member, fold) / FINETUNED
-            run = competition.metadata if member == METADATA else competition.run(member)
-            require_current(Job(competition, run, fold), path)
+            path = fold_folder(competition.name, run, fold) / weights
+            recipe = competition.metadata if run == METADATA else competition.run(run)
+            require_current(Job(competition, recipe, fold), path)
             check_data(path)
-            file = f"{member}-fold{fold}.safetensors"
-            shutil.copyfile(path, folder / file)
             networks.append(
                 {
                     "member": member,
                     "fold": fold,
-                    "file": file,
+                    "file": path.relative_to(models).as_posix(),
                     "sha256": file_hash(path),
                     "turn": turn,
                     "auc": aucs.get(member, 0.0),
                 }
             )
     return sorted(networks, key=rank)
+
+
+def weights_of_members(ensemble: dict) -> list[tuple[str, str, str]]:
+    """(member, its run, its weights' file) of every member that has a weight in the average."""
+    found = []
+    for run in ensemble["runs"]:
+        found += [(run, run, FINETUNED), (stage_1_member(run), run, PRETRAINED)]
+    found.append((METADATA, METADATA, FINETUNED))
+    averaged = [member for member in ensemble["members"] if has_weight(member, ensemble)]
+    return [one for one in found if one[0] in averaged]
 
 
 def rank(network: dict) -> tuple:
@@ -175,11 +202,13 @@ def has_weight(member: str, ensemble: dict) -> bool:
 
 
 def out_of_fold(competition: Competition) -> dict[str, float]:
-    """Member -> its mean out-of-fold AUC after stage 2, over the labels that it predicts."""
+    """Member -> its mean out-of-fold AUC over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
     table = read_csv(path, ("member", "stage", "label", "auc"))
-    table = table[(table["stage"] != "CE") & (table["label"] != "mean")]
-    return table.groupby("member")["auc"].mean().fillna(0.0).to_dict()
+    table = table[table["label"] != MEAN_LABEL]
+    earlier = table["stage"] == STAGE_1
+    member = table["member"].mask(earlier, table["member"].map(stage_1_member))
+    return table["auc"].groupby(member).mean().fillna(0.0).to_dict()
 
 
 def prior(competition: Competition) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
 
-from pipeline.core.config.run import METADATA, Metadata, Run
+from pipeline.core.config.run import AFTER_STAGE_1, METADATA, Metadata, Run
 from pipeline.core.config.task import Blend, Submission, Task
 from pipeline.core.runtime.errors import UserError
 
@@ -105,6 +105,8 @@ def check(competition: Competition) -> None:
             raise UserError(f"{file}: two runs are called {name!r}; give one a tag")
         if name == METADATA:
             raise UserError(f"{file}: a run may not be called {METADATA!r}")
+        if name.endswith(AFTER_STAGE_1):
+            raise UserError(f"{file}: run {name}: a run's name may not end with {AFTER_STAGE_1!r}")
     for run in (*competition.runs, *competition.trials):
         for label in run.labels:
             if label not in task.labels:

@@ -3,7 +3,7 @@
 A journal holds one JSON object a line, appended as each image ends, so that a killed run loses
 the images in hand and no more:
     image_id, file, stamp [bytes, mtime in ns of the file or its archive], and either
-    width, height, phash, decoded       or
+    width, height, phash, decoded, brightness, file_bytes       or
     reason                              why there is no image
 """
 
@@ -12,11 +12,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from pipeline.core.config.task import Resize
 from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.resize import resized, to_jpeg
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
+
+LUMA = (0.114, 0.587, 0.299)  # of blue, green, red
 
 ImageTask = tuple[str, str, list[int]]  # image_id, locator, stamp
 
@@ -33,7 +38,8 @@ def prepare_one(
 
     # Everything in memory first: an image that fails writes no size at all.
     try:
-        by_size, image = resized(read_source(raw, file), sizes, resize)
+        data = read_source(raw, file)
+        by_size, image = resized(data, sizes, resize)
         encoded = {size: to_jpeg(pixels, resize) for size, pixels in by_size.items()}
         phash = perceptual_hash(image.pixels)
     except UnreadableImage as unreadable:
@@ -51,7 +57,17 @@ def prepare_one(
         "height": image.height,
         "phash": phash,
         "decoded": image.note,
+        "brightness": brightness(image.pixels),
+        "file_bytes": len(data) if isinstance(data, bytes) else None,
     }
+
+
+def brightness(pixels: np.ndarray) -> float:
+    """The mean gray value, 0 to 255, of uint8 (h, w) or (h, w, 3) BGR pixels (luma of ITU-R
+    BT.601), to one decimal."""
+    means = cv2.mean(pixels)
+    gray = means[0] if pixels.ndim == 2 else float(np.dot(LUMA, means[:3]))
+    return round(gray, 1)
 
 
 def put(folder: Path, name: str, content: bytes) -> None:

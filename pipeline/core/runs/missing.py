@@ -18,6 +18,7 @@ from pipeline.core.artifacts.paths import (
     FINETUNED,
     PREDICTIONS,
     PRETRAINED,
+    STAGE_1_PREDICTIONS,
     data_folder,
     fold_folder,
     models_folder,
@@ -27,10 +28,14 @@ from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import first_difference, notice, table_hashes
 from pipeline.core.artifacts.tables import fold_numbers, read_folds
 from pipeline.core.config.competition import Competition, load
-from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.target_path import Target
-from pipeline.core.runs.facts import predicted_with_other_weights, require_current
-from pipeline.core.runs.job import jobs_of
+from pipeline.core.runs.facts import (
+    lacks_test_scores,
+    predicted_with_other_weights,
+    require_current,
+)
+from pipeline.core.runs.job import Job, jobs_of
 from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
@@ -158,11 +163,21 @@ def lacking_fold_artifacts(artifact: str, metadata: bool = False) -> Callable:
                 artifact == PREDICTIONS and predicted_with_other_weights(job, path)
             ):
                 missing.append(job.target)
-            else:
-                require_current(job, path)
+                continue
+            require_current(job, path)
+            if artifact == PREDICTIONS and lacks_stage_1_member(job):
+                missing.append(job.target)
         return missing
 
     return lacking
+
+
+def lacks_stage_1_member(job: Job) -> bool:
+    """True where stage 1 may be a member of the ensemble and its predictions are not complete."""
+    if job.run.name == METADATA or job.run.stage == "finetuned":
+        return False
+    path = job.folder / STAGE_1_PREDICTIONS
+    return not path.exists() or lacks_test_scores(job, path)
 
 
 def lacking_ensemble(request: Request) -> list[str]:
@@ -203,9 +218,17 @@ def ensemble_facts(request: Request) -> dict:
         digest = predictions_digest(competition.name, name, folds)
         if digest or name != METADATA:
             predictions[name] = digest
+
+    # Which stages are members, and what stage 1 scored where it may be one.
+    stages = {name: competition.run(name).stage for name in request.trained}
+    for name, stage in stages.items():
+        if stage != "finetuned":
+            digest = predictions_digest(competition.name, name, folds, STAGE_1_PREDICTIONS)
+            predictions[stage_1_member(name)] = digest
     return {
         "hashes": table_hashes(competition.name),
         "predictions": predictions,
+        "stages": stages,
         "folds": list(folds),
         "configuration": ensemble_configuration(competition),
         "notice": notice(competition.name),
@@ -219,9 +242,11 @@ def ensemble_configuration(competition: Competition) -> dict:
     return {"blend": as_json(competition.blend), **{name: task[name] for name in names}}
 
 
-def predictions_digest(competition: str, member: str, folds: list[int]) -> str | None:
-    """One digest for the prediction tables of a member's folds; None while one is missing."""
-    paths = [fold_folder(competition, member, fold) / PREDICTIONS for fold in folds]
+def predictions_digest(
+    competition: str, run: str, folds: list[int], file: str = PREDICTIONS
+) -> str | None:
+    """One digest for the prediction tables of a run's folds; None while one is missing."""
+    paths = [fold_folder(competition, run, fold) / file for fold in folds]
     if not all(path.is_file() for path in paths):
         return None
     return hashlib.sha256("".join(map(file_hash, paths)).encode()).hexdigest()
