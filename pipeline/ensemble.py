@@ -42,7 +42,7 @@ from pipeline.core.artifacts.paths import (
 )
 from pipeline.core.artifacts.provenance import notice, provenance
 from pipeline.core.artifacts.tables import write_csv
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.config.task import Task
@@ -58,7 +58,7 @@ from pipeline.core.ensemble.members import (
     read_member,
     read_rows,
 )
-from pipeline.core.ensemble.scores import difference_row, printed, score_rows, sentence
+from pipeline.core.ensemble.scores import difference_row, score_lines, score_rows, sentence
 from pipeline.core.ensemble.selection import (
     nearly_equal_members,
     nested_gain,
@@ -99,7 +99,11 @@ def main(arguments: argparse.Namespace) -> None:
         )
     for name in dict.fromkeys(target.competition for target in targets):
         runs = [target.run for target in targets if target.competition == name]
-        ensemble(load(name), () if "" in runs else tuple(dict.fromkeys(runs)), arguments.folds)
+        ensemble(
+            load_competition(name),
+            () if "" in runs else tuple(dict.fromkeys(runs)),
+            arguments.folds,
+        )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -196,7 +200,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         metadata=share,
         final_stage=final_stage,
         **choice,
-        differences=differences(scored, rows, units, task),
+        differences=score_differences(scored, rows, units, task),
         hashes=rows.hashes,
         predictions={member.name: member.digest for member in (*after, *members)},
         decided_by=ensemble_facts(request_for(competition, names, rows.folds)),
@@ -207,7 +211,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRow:
     """Out-of-fold image scores (n, K) that scores.csv has rows of: a member's, a blend's or the
     ensemble's."""
 
@@ -223,18 +227,18 @@ def blend_of(scores: np.ndarray, patients: np.ndarray, share: float, method: str
     return np.where(np.isnan(scores), np.nan, blend_metadata(scores, patients, share, method))
 
 
-def as_scored(members: Sequence[Member]) -> list[Scored]:
+def as_scored(members: Sequence[Member]) -> list[ScoredRow]:
     return [
-        Scored(member.name, member.stage, member.out_of_fold, member.views, member.digest)
+        ScoredRow(member.name, member.stage, member.out_of_fold, member.views, member.digest)
         for member in members
     ]
 
 
-def average_of(stage: str, name: str, scores: np.ndarray, members: Sequence[Member]) -> Scored:
+def average_of(stage: str, name: str, scores: np.ndarray, members: Sequence[Member]) -> ScoredRow:
     """An average of members; its views are those of the images' networks, its digest that of all
     their files."""
     digest = hashlib.sha256("".join(member.digest for member in members).encode()).hexdigest()
-    return Scored(
+    return ScoredRow(
         name,
         stage,
         scores,
@@ -364,7 +368,7 @@ def choose_weights(
 
 
 def score_table(
-    scored: Sequence[Scored], rows: Rows, units: Units, task: Task, warning: str
+    scored: Sequence[ScoredRow], rows: Rows, units: Units, task: Task, warning: str
 ) -> pd.DataFrame:
     """scores.csv: a row for each of the scored, and label, and the mean over labels."""
     patients = units.keys["patient_id"].to_numpy()
@@ -385,7 +389,9 @@ def score_table(
     return pd.DataFrame(table)
 
 
-def differences(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) -> list[dict]:
+def score_differences(
+    scored: Sequence[ScoredRow], rows: Rows, units: Units, task: Task
+) -> list[dict]:
     """Paired differences of mean AUC worth knowing: stage 2 to stage 1 of each run, the ensemble to
     the best single run (the best on these rows, which flatters it), the blend to the ensemble."""
     patients = units.keys["patient_id"].to_numpy()
@@ -405,7 +411,7 @@ def differences(scored: Sequence[Scored], rows: Rows, units: Units, task: Task) 
 
 
 def best_single(
-    finetuned: Sequence[Scored],
+    finetuned: Sequence[ScoredRow],
     by_name: dict[str, np.ndarray],
     units: Units,
     patients: np.ndarray,
@@ -447,7 +453,7 @@ def print_scores(competition: Competition, facts: dict) -> None:
     folder = models_folder(competition.name)
     table = pd.read_csv(folder / "scores.csv")
     hidden = [name for name in table if name.endswith("_sha256") or name == "notice"]
-    print(printed(table.drop(columns=hidden)))
+    print(score_lines(table.drop(columns=hidden)))
     if notice(competition.name):
         print(f"{notice(competition.name)}: not a result")
     for twin in facts["near_duplicates"]:

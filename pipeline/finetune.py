@@ -25,7 +25,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
-from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
 from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
 
@@ -75,7 +75,7 @@ def finetune(job: Job) -> None:
         restarts=frozenset(ends),
         positives=recipe.positives,
     )
-    keep(phase, fit(phase))
+    keep(phase, fit_epochs(phase))
 
 
 def begin_from_stage_1(job: Job) -> Network:

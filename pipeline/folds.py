@@ -34,9 +34,9 @@ from pathlib import Path
 from pipeline.core.artifacts.files import read_json, write_json
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
-from pipeline.core.folds.audit import audit, audit_hashes, check_labels, refuse_leaks
+from pipeline.core.folds.audit import audit, audit_hashes, check_scored_labels, refuse_leaks
 from pipeline.core.folds.audit_text import audit_text
 from pipeline.core.folds.groups import check_patients
 from pipeline.core.folds.image_split import leakage, leakage_text
@@ -73,10 +73,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     for name in dict.fromkeys(parse_target(text).competition for text in arguments.targets):
-        folds_of(load(name), arguments)
+        make_folds(load_competition(name), arguments)
 
 
-def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
+def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
     """Make, or keep, the folds of one competition; audit them; raise a UserError where anything
     leaks."""
     name = competition.name
@@ -85,7 +85,7 @@ def folds_of(competition: Competition, arguments: argparse.Namespace) -> None:
     path = folder / "folds.csv"
     images = read_images(name)
     check_patients(folder / "images.csv", images, task)
-    check_labels(folder / "images.csv", images, task)
+    check_scored_labels(folder / "images.csv", images, task)
 
     # Folds are made once: those that exist are audited as they are.
     if path.exists() or arguments.audit:

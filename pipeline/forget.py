@@ -21,7 +21,7 @@ from pipeline.core.runs.missing import Request, request_of
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 
-STAGES = ("pretrain", "finetune", "predict")
+FORGETTABLE_STAGES = ("pretrain", "finetune", "predict")
 # What each stage writes into a fold's folder. The log is of both stages: it goes with stage 1.
 FILES = {
     "pretrain": ("pretrained.*", "log.jsonl", "events.*"),
@@ -52,12 +52,14 @@ def main(options: argparse.Namespace) -> None:
 
 def files_to_remove(request: Request, runs: list[str], stage: str) -> list[Path]:
     """The files of these runs and folds that the stage and those after it have written."""
-    stages = STAGES[STAGES.index(stage) :]
+    stages = FORGETTABLE_STAGES[FORGETTABLE_STAGES.index(stage) :]
     files = []
     for run in runs:
         first = "pretrain" if run == METADATA else stage
         for folder in fold_folders(request, run):
-            for name in STAGES[STAGES.index(first) :] if run == METADATA else stages:
+            for name in (
+                FORGETTABLE_STAGES[FORGETTABLE_STAGES.index(first) :] if run == METADATA else stages
+            ):
                 for pattern in FILES[name]:
                     files += sorted(path for path in folder.glob(pattern) if path.is_file())
     return list(dict.fromkeys(files))
@@ -76,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("competition", metavar="COMPETITION")
     parser.add_argument("--run", default="", metavar='"RUN ..."', help="runs, or metadata")
     parser.add_argument("--folds", default="", metavar='"K ..."', help="these folds (default: all)")
-    parser.add_argument("--stage", choices=STAGES, default="pretrain", help="where to begin")
+    parser.add_argument(
+        "--stage", choices=FORGETTABLE_STAGES, default="pretrain", help="where to begin"
+    )
     return parser
 
 

@@ -30,8 +30,8 @@ from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import read_sidecar, table_hashes
-from pipeline.core.artifacts.tables import fold_numbers, listed
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.artifacts.tables import first_ids, fold_numbers
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.folds.audit import checked_tables, require_no_leak
@@ -65,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"{target}: a member needs a name and no fold: {target.competition}/their_b7"
         )
-    take(load(target.competition), target.run, arguments)
+    take(load_competition(target.competition), target.run, arguments)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -247,7 +247,7 @@ def read_table(path: Path, competition: Competition) -> tuple[pd.DataFrame, str]
         EOFError,
         OSError,
     ) as error:
-        raise UserError(f"{path}: this is no CSV file: {error}") from None
+        raise UserError(f"{path}: this is not a CSV file: {error}") from None
     column = next((name for name in names if name in table), None)
     if column is None:
         raise UserError(
@@ -261,13 +261,14 @@ def read_table(path: Path, competition: Competition) -> tuple[pd.DataFrame, str]
 
 
 def checked_scores(path: Path, table: pd.DataFrame, column: str, wanted: np.ndarray) -> np.ndarray:
-    """(n,) float64; a UserError names the first wanted row that is no number in [0, 1]."""
+    """(n,) float64; a UserError names the first wanted row that is not a number in [0, 1]."""
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
     wrong = wanted & ~((values >= 0) & (values <= 1))
     if wrong.any():
         row = int(wrong.argmax())
         raise UserError(
-            f"{path}: row {row + 2}, column {column}: {str(table[column].iloc[row])!r} is no score "
+            f"{path}: row {row + 2}, column {column}: {str(table[column].iloc[row])!r} "
+            f"is not a score "
             "in "
             "[0, 1]"
         )
@@ -283,7 +284,8 @@ def own_fold_of(path: Path, column: str, ids: pd.Series, fold: pd.Series) -> pd.
     if wrong.any():
         row = int(wrong.argmax())
         raise UserError(
-            f"{path}: row {ids.index[row] + 2}, column fold: {str(fold.iloc[row])!r} is no fold, "
+            f"{path}: row {ids.index[row] + 2}, column fold: {str(fold.iloc[row])!r} "
+            f"is not a fold, "
             "so "
             f"{ids.iloc[row]} was validated by none"
         )
@@ -307,7 +309,8 @@ def require_ids(path: Path, scores: Scores, ids: pd.Series, what: str) -> None:
     missing = pd.Index(ids).difference(pd.Index(scores.table["image_id"]), sort=False)
     if len(missing):
         raise UserError(
-            f"{path}: {len(missing)} of the {len(ids)} images {what} are missing: {listed(missing)}"
+            f"{path}: {len(missing)} of the {len(ids)} images {what} are missing: "
+            f"{first_ids(missing)}"
         )
 
 

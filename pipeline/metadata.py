@@ -23,13 +23,13 @@ from torch import nn
 
 from pipeline.core.artifacts.labels import targets, truth
 from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, fold_folder, image_path
-from pipeline.core.images.views import read_image, view_matrices
+from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.patient import (
     Blended,
-    Columns,
     PatientNetwork,
+    PatientRows,
     load_patient_network,
     score_patients,
 )
@@ -43,7 +43,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, loader_processes, precision
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
-from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
 from pipeline.core.training.validation import mean_first
@@ -51,12 +51,12 @@ from pipeline.core.training.validation import mean_first
 
 def main(arguments: argparse.Namespace) -> None:
     for job in fold_jobs(arguments.targets, PREDICTIONS, metadata=True):
-        train(job)
+        train_metadata(job)
         if is_main():
-            predict(job)
+            predict_metadata(job)
 
 
-def train(job: Job) -> None:
+def train_metadata(job: Job) -> None:
     """Train one fold and write its weights, unless they exist."""
     weights = job.folder / FINETUNED
     if weights.exists():
@@ -83,7 +83,7 @@ def train(job: Job) -> None:
     # On its own, or as one half of a blend whose other half, a network on images, is frozen.
     network = patients
     if config.through:
-        inputs = np.hstack([inputs, image_scores(job, rows)])
+        inputs = np.hstack([inputs, image_probabilities(job, rows)])
         network = Blended(patients)
     loss = make_loss(recipe, len(task.labels))
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
@@ -94,21 +94,21 @@ def train(job: Job) -> None:
         loss=loss,
         key={**facts_of(job, FINETUNED), "hidden": config.hidden, "encoder": encoder},
         optimizer=make_optimizer(recipe, patients.parameters(), loss),
-        data=Columns(inputs),
+        data=PatientRows(inputs),
         targets=torch.from_numpy(labels),
         rate=stepwise(recipe.lr, recipe.divide, ends),
         restarts=frozenset(ends),
-        validate=validator(job, patients, encoder),
+        validate=metadata_validator(job, patients, encoder),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         seed=seed,
         positives=recipe.positives,
     )
-    fit(phase)
+    fit_epochs(phase)
     keep(phase, patients)
 
 
-def validator(
+def metadata_validator(
     job: Job, patients: PatientNetwork, encoder: dict
 ) -> Callable[[nn.Module], dict[str, float]]:
     """A function that returns the AUC of every label on the fold's validation rows, mean first.
@@ -127,7 +127,7 @@ def validator(
     return validate
 
 
-def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
+def image_probabilities(job: Job, rows: pd.DataFrame) -> np.ndarray:
     """float32 (N, K) probabilities that the frozen image network of this fold gives the rows, one
     view each."""
     competition = job.competition
@@ -147,7 +147,7 @@ def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
     channels = competition.task.resize.channels
     scores = score_views(
         load_weights(path, run, competition.labels(run)),
-        lambda i: read_image(paths[i], channels),
+        lambda i: read_prepared_image(paths[i], channels),
         len(paths),
         view_matrices(1, run.size, run.augment),
         precision(run.precision),
@@ -157,7 +157,7 @@ def image_scores(job: Job, rows: pd.DataFrame) -> np.ndarray:
     return sigmoid(scores[:, 0]).astype(np.float32)
 
 
-def predict(job: Job) -> None:
+def predict_metadata(job: Job) -> None:
     """Score the fold's validation rows and the test rows."""
     network, header = load_patient_network(job.folder / FINETUNED)
     rows = pd.concat([job.validation(), job.test()])

@@ -29,7 +29,7 @@ from pipeline.core.artifacts.paths import (
     STAGE_1_PREDICTIONS,
     image_path,
 )
-from pipeline.core.images.views import read_image, view_matrices
+from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
 from pipeline.core.runs.facts import facts_of, require_current
@@ -96,7 +96,7 @@ def scores_of_views(job: Job, weights: str, rows: pd.DataFrame) -> np.ndarray:
     channels = job.competition.task.resize.channels
     scores = score_views(
         network,
-        lambda index: read_image(paths[index], channels),
+        lambda index: read_prepared_image(paths[index], channels),
         len(paths),
         view_matrices(run.views, run.size, run.augment),
         precision(run.precision),

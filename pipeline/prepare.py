@@ -41,7 +41,7 @@ from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_fol
 from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, read_csv, write_csv
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
 from pipeline.core.images.prepared import ImageTask, prepare_one, read_journal, stamp_of
@@ -54,7 +54,7 @@ from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
 SHARD = 512  # images that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
-FACTS = ["width", "height", "phash", "decoded"]
+IMAGE_FACTS = ["width", "height", "phash", "decoded"]
 # Of the file, for the search for shortcuts. An images.csv that was made without them keeps its
 # columns, since weights carry its hash.
 FILE_FACTS = ["brightness", "file_bytes"]
@@ -62,12 +62,12 @@ FILE_FACTS = ["brightness", "file_bytes"]
 
 def main(args: argparse.Namespace) -> None:
     for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
-        competition = load(name)
+        competition = load_competition(name)
         sizes = needed_sizes(competition, args.targets) | prepared_sizes(competition)
-        prepare(competition, tuple(sorted(sizes)), args.workers)
+        prepare_images(competition, tuple(sorted(sizes)), args.workers)
 
 
-def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> None:
+def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: int) -> None:
     """All images of a competition at these sizes, then its tables."""
     # What the download says, checked before hours are spent on images.
     raw = raw_folder(competition.name)
@@ -78,13 +78,13 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
         "sizes": list(sizes),
         "method": METHOD,
     }
-    home = folder / "prepare" / digest(specification)
+    home = folder / "prepare" / specification_digest(specification)
     measured = measured_columns(folder)
     forget_others(folder, home)
 
     # One journal a shard: a machine claims a shard, and what a killed one left is gone on with.
     tasks = list_tasks(raw, table)
-    journals = home / digest(tasks)
+    journals = home / specification_digest(tasks)
     shards = {
         journals / f"{i:06d}.jsonl": tasks[i : i + SHARD] for i in range(0, len(tasks), SHARD)
     }
@@ -100,8 +100,8 @@ def prepare(competition: Competition, sizes: tuple[int, ...], workers: int) -> N
             shutil.rmtree(old, ignore_errors=True)
 
 
-def digest(value: object) -> str:
-    """Twelve hexadecimal digits that stand for a value."""
+def specification_digest(value: object) -> str:
+    """Twelve hexadecimal digits that name a value."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
@@ -109,9 +109,9 @@ def measured_columns(folder: Path) -> list[str]:
     """The columns that are measured: all, or those that the images.csv of before has."""
     path = folder / "images.csv"
     if not path.is_file():
-        return FACTS + FILE_FACTS
+        return IMAGE_FACTS + FILE_FACTS
     there = read_csv(path).columns
-    return FACTS + [name for name in FILE_FACTS if name in there]
+    return IMAGE_FACTS + [name for name in FILE_FACTS if name in there]
 
 
 def forget_others(folder: Path, home: Path) -> None:

@@ -24,7 +24,7 @@ from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
-from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
 from pipeline.core.training.recipe import constant, triangular
 
@@ -76,7 +76,7 @@ def pretrain(job: Job) -> None:
         rate=rate,
         seed=seed,
     )
-    keep(phase, fit(phase))
+    keep(phase, fit_epochs(phase))
 
 
 if __name__ == "__main__":

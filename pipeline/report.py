@@ -26,7 +26,7 @@ import pandas as pd
 from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import submissions_folder
 from pipeline.core.artifacts.provenance import notice, write_sidecar
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.report import (
     differences,
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
             "cases"
         )
     for name in dict.fromkeys(parse_target(text).competition for text in arguments.targets):
-        evidence = read_evidence(load(name))
+        evidence = read_evidence(load_competition(name))
         path = submissions_folder(name) / "report.html"
         write_text(path, report(evidence, arguments.truth, arguments.readers))
         write_sidecar(path, name, **report_facts(evidence.competition))
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 def report(evidence: Evidence, truth: Path | None = None, readers: Path | None = None) -> str:
     """The page's HTML."""
     sections = [
-        ("summary", "Scores", scores.summary(evidence)),
+        ("summary", "Scores", scores.scores_section(evidence)),
         ("differences", "Which differences are real", differences.differences(evidence)),
         ("roc", "ROC curves", roc_curves.roc(evidence)),
         *(
@@ -84,7 +84,7 @@ def report(evidence: Evidence, truth: Path | None = None, readers: Path | None =
         ("histograms", "Scores of positives and negatives", histograms.histograms(evidence)),
         ("training", "Training", training.training(evidence)),
         ("views", "Test-time views", views.views(evidence)),
-        ("members", "Members of the ensemble", members.members(evidence)),
+        ("members", "Members of the ensemble", members.members_section(evidence)),
         ("subgroups", "Subgroups", subgroups.subgroups(evidence)),
         ("errors", "The most confident errors", gallery.gallery(evidence)),
         ("folds", "Folds", folds.folds(evidence)),

@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.artifacts.tables import align
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.ensemble.averages import on_scale, weighted_mean
-from pipeline.core.ensemble.scores import difference_row, printed, score_rows, sentence
+from pipeline.core.ensemble.scores import difference_row, score_lines, score_rows, sentence
 from pipeline.core.ensemble.selection import nearly_equal_members, without_duplicates
 from pipeline.core.ensemble.stages import MEAN_LABEL
 from pipeline.core.metrics import mean_auc, readers_below_curve
@@ -41,30 +41,30 @@ from pipeline.core.submission.truth import (
     Truth,
     numeric_columns,
     read_readers,
-    read_table,
     read_truth,
+    read_truth_table,
 )
 
 
 def main(arguments: argparse.Namespace) -> None:
-    competition = load(arguments.competition)
+    competition = load_competition(arguments.competition)
     labels = competition.task.labels
 
     # what to read from each file
     truth = read_truth(competition, arguments.truth)
     where = parse_pairs(arguments.where, "--where")
-    columns = score_columns(competition, parse_pairs(arguments.column, "--column"))
+    columns = columns_of_labels(competition, parse_pairs(arguments.column, "--column"))
     names = short_names(arguments.file)
-    tables = [read_scores(competition, path, truth, columns, where) for path in arguments.file]
+    tables = [read_scored_file(competition, path, truth, columns, where) for path in arguments.file]
     members = np.stack([scores for scores, _ in tables])
 
     # every file by itself
     rows = []
     for name, scores in zip(names, members):
-        rows += [{"file": name, **row} for row in rows_of(scores, truth, competition)]
+        rows += [{"file": name, **row} for row in file_score_rows(scores, truth, competition)]
     if len(members) == 1:
-        print(printed(rows))
-        print(json.dumps(result(members[0], truth, competition, arguments.readers)))
+        print(score_lines(rows))
+        print(json.dumps(result_line(members[0], truth, competition, arguments.readers)))
         return
 
     # their average; quantiles need the out-of-fold scores of each fold, so ranks serve instead
@@ -75,12 +75,12 @@ def main(arguments: argparse.Namespace) -> None:
         weights = without_duplicates(members)
     average = weighted_mean(scaled, weights, method)
     title = f"{method} of {len(members)}"
-    rows += [{"file": title, **row} for row in rows_of(average, truth, competition)]
+    rows += [{"file": title, **row} for row in file_score_rows(average, truth, competition)]
 
-    print(printed(rows))
+    print(score_lines(rows))
     print_duplicates(names, members, labels)
-    compare(names, scaled, weights, truth, method)
-    print(json.dumps(result(average, truth, competition, arguments.readers)))
+    compare_entries(names, scaled, weights, truth, method)
+    print(json.dumps(result_line(average, truth, competition, arguments.readers)))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,7 +120,7 @@ def parse_pairs(texts: Sequence[str], option: str) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def score_columns(competition: Competition, renamed: dict[str, str]) -> list[str]:
+def columns_of_labels(competition: Competition, renamed: dict[str, str]) -> list[str]:
     """The files' column of each label: as --column says, else as in the submission, else the
     label."""
     labels = competition.task.labels
@@ -137,7 +137,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def read_scores(
+def read_scored_file(
     competition: Competition,
     path: Path,
     truth: Truth,
@@ -147,7 +147,7 @@ def read_scores(
     """(scores (n, K), fold of each row (n,) or None) aligned to the truth's ids; every id must be
     there exactly once."""
     identity = competition.submission.id_column
-    table = read_table(path, (*columns, *where), identity)
+    table = read_truth_table(path, (*columns, *where), identity)
     for column, value in where.items():
         table = table[table[column].astype(str) == value]
     if table.empty:
@@ -168,7 +168,7 @@ def scale_members(
     return np.stack([on_scale(scores, method, fold) for scores, fold in zip(members, folds)])
 
 
-def rows_of(scores: np.ndarray, truth: Truth, competition: Competition) -> list[dict]:
+def file_score_rows(scores: np.ndarray, truth: Truth, competition: Competition) -> list[dict]:
     """Score rows of one file, by the competition's metric; scores: (n, K)."""
     task = competition.task
     return score_rows(scores, truth.labels, truth.groups, task.labels, task.metric)
@@ -185,7 +185,7 @@ def print_duplicates(names: Sequence[str], members: np.ndarray, labels: Sequence
         print(f"near-duplicates: {names[first]} and {names[second]} on {shares}")
 
 
-def compare(
+def compare_entries(
     names: Sequence[str], scaled: np.ndarray, weights: np.ndarray, truth: Truth, method: str
 ) -> None:
     """Print the average against the best single file, and against what it is without each file.
@@ -215,12 +215,12 @@ def print_difference(
     print("  " + sentence(row))
 
 
-def result(
+def result_line(
     scores: np.ndarray, truth: Truth, competition: Competition, readers: Path | None
 ) -> dict:
     """What the last line holds, under the organiser's names; readers: their folder, or None."""
     labels = competition.task.labels
-    rows = {row["label"]: row for row in rows_of(scores, truth, competition)}
+    rows = {row["label"]: row for row in file_score_rows(scores, truth, competition)}
     mean = rows[MEAN_LABEL]
     facts = {
         "mean_auc": mean["auc"],

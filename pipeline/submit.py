@@ -29,7 +29,7 @@ from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
 from pipeline.core.artifacts.tables import read_csv, read_images
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -40,9 +40,9 @@ from pipeline.core.submission.plausibility import Finding
 
 
 def main(arguments: argparse.Namespace) -> None:
-    competition = load(arguments.competition)
+    competition = load_competition(arguments.competition)
     if arguments.check:
-        check(competition, arguments.check, arguments.sample)
+        print_file_check(competition, arguments.check, arguments.sample)
     elif arguments.send:
         send(competition, arguments)
     elif arguments.scores:
@@ -99,7 +99,7 @@ def make(competition: Competition) -> None:
     path = submission_path(competition)
     sample = competition.module.sample(raw_folder(competition.name))
     scores = with_unreadable(
-        competition, test_scores(competition), sample[competition.submission.id_column]
+        competition, ensemble_test_rows(competition), sample[competition.submission.id_column]
     )
     table = fill(sample, scores, competition.submission)
     want = wanted(sample, competition.submission, competition.task)
@@ -111,11 +111,11 @@ def make(competition: Competition) -> None:
         path,
         file_hash(path),
         commit(),
-        members(competition),
-        out_of_fold(competition),
+        members_in_words(competition),
+        auc_in_words(competition),
     )
     print(
-        f"{path}: {len(table)} rows, sha256 {file_hash(path)[: lab_book.SHORT]}, entered in "
+        f"{path}: {len(table)} rows, sha256 {file_hash(path)[: lab_book.HASH_LETTERS]}, entered in "
         f"{lab_book.book()}"
     )
     write_sidecar(path, competition.name, **submission_facts(competition))
@@ -123,7 +123,7 @@ def make(competition: Competition) -> None:
         print(f"{notice(competition.name)}: {path} is not for submission")
 
 
-def test_scores(competition: Competition) -> pd.DataFrame:
+def ensemble_test_rows(competition: Competition) -> pd.DataFrame:
     """The ensemble's test rows: unit_id and the labels."""
     path = models_folder(competition.name) / "ensemble.csv"
     made_by = f"make ensemble COMP={competition.name}"
@@ -153,7 +153,7 @@ def with_unreadable(
     )
 
 
-def members(competition: Competition) -> str:
+def members_in_words(competition: Competition) -> str:
     """What the ensemble averages, as its sidecar has it."""
     path = models_folder(competition.name) / "ensemble.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -164,7 +164,7 @@ def members(competition: Competition) -> str:
     return f"{warning}: {names}" if warning else names
 
 
-def out_of_fold(competition: Competition) -> str:
+def auc_in_words(competition: Competition) -> str:
     """The mean out-of-fold AUC and its interval of what is submitted, as scores.csv has it."""
     path = models_folder(competition.name) / "scores.csv"
     if not path.is_file():
@@ -182,7 +182,7 @@ def shares_of_positives(competition: Competition) -> pd.Series | None:
     return shares.rename(competition.submission.columns)
 
 
-def check(competition: Competition, path: Path, sample_path: Path | None) -> None:
+def print_file_check(competition: Competition, path: Path, sample_path: Path | None) -> None:
     """Print what is wrong with a file; UserError where something is an error."""
     want = wanted(asked(competition, sample_path), competition.submission, competition.task)
     shares = shares_of_positives(competition)
@@ -227,7 +227,9 @@ def home_scores(competition: Competition, want: Wanted) -> pd.DataFrame | None:
     if not (models_folder(competition.name) / "ensemble.csv").is_file():
         return None
     scores = (
-        test_scores(competition).set_index("unit_id").rename(columns=competition.submission.columns)
+        ensemble_test_rows(competition)
+        .set_index("unit_id")
+        .rename(columns=competition.submission.columns)
     )
     return scores.loc[scores.index.isin(want.ids), list(want.scores)]
 
@@ -250,9 +252,9 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         )
     if bool(arguments.kernel) != (arguments.kernel_version is not None):
         raise UserError("--kernel and --kernel-version go together")
-    check(competition, path, None)
+    print_file_check(competition, path, None)
     sha256 = file_hash(path)
-    message = f"{arguments.message} [{sha256[: lab_book.SHORT]}]".strip()
+    message = f"{arguments.message} [{sha256[: lab_book.HASH_LETTERS]}]".strip()
     command = kaggle.submit_command(slug, path, message, arguments.kernel, arguments.kernel_version)
     if arguments.dry_run:
         print(f"would run: {kaggle.shown(command)}")
@@ -261,7 +263,7 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         raise UserError(
             f"no Kaggle credentials: {kaggle.SETUP}; would have run: {kaggle.shown(command)}"
         )
-    said = kaggle.run(command).strip()
+    said = kaggle.run_client(command).strip()
     if not said or "Could not" in said:
         raise UserError(f"Kaggle did not take {path}: {said or 'the client printed nothing'}")
     print(said)
@@ -290,7 +292,9 @@ def fill_in_scores(competition: Competition) -> None:
     if not kaggle.has_credentials():
         raise UserError(f"no Kaggle credentials: {kaggle.SETUP}; would have asked for the scores")
     known = {
-        line["sha256"] for line in lab_book.read_lines() if line["competition"] == competition.name
+        line["sha256"]
+        for line in lab_book.read_lab_book()
+        if line["competition"] == competition.name
     }
     changed = 0
     for entry in kaggle.submissions(slug):

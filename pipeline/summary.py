@@ -18,7 +18,7 @@ import pandas as pd
 from pipeline.core.artifacts.files import read_json
 from pipeline.core.artifacts.paths import data_folder, models_folder, submissions_folder
 from pipeline.core.artifacts.tables import read_csv
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA, stage_1_member
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.ensemble.scores import with_interval
@@ -32,10 +32,10 @@ CELL = 24
 
 def main(arguments: argparse.Namespace) -> None:
     for name in dict.fromkeys(parse_target(text).competition for text in arguments.targets):
-        print("\n" + summary(load(name)), flush=True)
+        print("\n" + competition_summary(load_competition(name)), flush=True)
 
 
-def summary(competition: Competition) -> str:
+def competition_summary(competition: Competition) -> str:
     """The table of one competition as text."""
     folder = models_folder(competition.name)
     made_by = f"make ensemble COMP={competition.name}"
@@ -50,7 +50,7 @@ def summary(competition: Competition) -> str:
     titles = [STAGE_1, " / ".join(stage_2)]
     if blended:
         titles.append(blend_title(facts["metadata"]))
-    lines = [heading(competition, scores, facts), line("", *titles)]
+    lines = [heading(competition, scores, facts), summary_line("", *titles)]
 
     # a line for each run, one for the metadata network, one for the ensemble
     for run in facts["runs"]:
@@ -58,14 +58,14 @@ def summary(competition: Competition) -> str:
         if blended:
             member = run if run in facts["weights"] else stage_1_member(run)
             cells.append(auc_cell(means, member, [BLEND]))
-        lines.append(line(run, *cells))
+        lines.append(summary_line(run, *cells))
     if (METADATA, METADATA) in means.index:
         name = METADATA if blended else f"{METADATA}, not blended"
-        lines.append(line(name, "", auc_cell(means, METADATA, [METADATA])))
+        lines.append(summary_line(name, "", auc_cell(means, METADATA, [METADATA])))
     cells = ["", auc_cell(means, ENSEMBLE, [ENSEMBLE])]
     if blended:
         cells.append(auc_cell(means, ENSEMBLE, [BLEND]))
-    lines.append(line(f"ensemble of {len(facts['weights'])}", *cells))
+    lines.append(summary_line(f"ensemble of {len(facts['weights'])}", *cells))
     return "\n".join([*lines, "", *files_to_look_at(competition)])
 
 
@@ -90,7 +90,7 @@ def blend_title(share: float) -> str:
     return f"{1 - share:g} : {share:g} metadata"
 
 
-def line(name: str, *cells: str) -> str:
+def summary_line(name: str, *cells: str) -> str:
     """One line of the table."""
     return f"  {name:<{NAME}}" + "".join(f"{text:<{CELL}}" for text in cells).rstrip()
 
@@ -117,16 +117,16 @@ def files_to_look_at(competition: Competition) -> list[str]:
         ("report", submissions_folder(name) / "report.html", "open it in a browser"),
         ("scores", models_folder(name) / "scores.csv", ""),
         ("images", data_folder(name) / "images.csv", ""),
-        ("folds", audit, leaks(audit) if audit.is_file() else ""),
+        ("folds", audit, leaks_in_words(audit) if audit.is_file() else ""),
     ]
     lines = []
     for title, path, note in files:
         if path.is_file():
-            lines.append(line(title, str(path)) + (f"  ({note})" if note else ""))
+            lines.append(summary_line(title, str(path)) + (f"  ({note})" if note else ""))
     return lines
 
 
-def leaks(audit: Path) -> str:
+def leaks_in_words(audit: Path) -> str:
     """How many leaks folds_audit.json names, in words."""
     count = len(json.loads(audit.read_text(encoding="utf-8")).get("leaks", []))
     return f"{count} leaks between folds"

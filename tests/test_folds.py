@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.config.task import OFFICIAL
-from pipeline.core.folds.audit import checked_tables, leaks, require_no_leak
+from pipeline.core.folds.audit import checked_tables, find_leaks, require_no_leak
 from pipeline.core.folds.groups import check_patients
-from pipeline.core.folds.split import training_rows, validation_rows
+from pipeline.core.folds.split import training_images, validation_rows
 from pipeline.core.runtime.errors import UserError
 from tests.cases.synthetic_images import (
     TASK,
@@ -43,7 +43,7 @@ def test_other_sources_always_train_and_their_twins_are_dropped():
     for k in range(3):
         trains, validates = (
             rows(images, folds, dropped, k, *extra)
-            for rows, extra in ((training_rows, ()), (validation_rows, (TASK,)))
+            for rows, extra in ((training_images, ()), (validation_rows, (TASK,)))
         )
         assert {"othertrain102", "othertrain103"} <= set(trains["image_id"])
         assert not {"othertrain100", "othertrain101", "owntest200"} & {
@@ -63,9 +63,9 @@ def test_an_external_patient_joined_to_a_scored_one_does_not_train_in_its_fold()
     folds, dropped, _ = made(images, TASK, folds=3)
     k = fold_map(folds)["p00"]
     assert fold_map(folds)["e"] == k and dropped.empty
-    assert not (training_rows(images, folds, dropped, k)["source"] == "other").any()
+    assert not (training_images(images, folds, dropped, k)["source"] == "other").any()
     assert not (validation_rows(images, folds, dropped, k, TASK)["source"] == "other").any()
-    assert (training_rows(images, folds, dropped, (k + 1) % 3)["source"] == "other").sum() == 2
+    assert (training_images(images, folds, dropped, (k + 1) % 3)["source"] == "other").sum() == 2
 
 
 def test_a_twin_left_in_training_is_a_leak_that_names_the_pair():
@@ -99,8 +99,8 @@ def test_official_validation_set_is_fold_0_and_what_reaches_into_it_is_dropped()
     assert set(folds["fold"]) == {0, -1}
     assert set(dropped["image_id"]) == {"owntrain0", "owntrain1", "owntrain8", "owntrain9"}
     assert set(validation_rows(images, folds, dropped, 0, TASK)["split"]) == {"valid"}
-    assert len(training_rows(images, folds, dropped, 0)) == 20
-    assert leaks("folds.csv", images, folds, dropped, TASK) == []
+    assert len(training_images(images, folds, dropped, 0)) == 20
+    assert find_leaks("folds.csv", images, folds, dropped, TASK) == []
 
 
 def test_official_folds_without_a_validation_set_are_an_error():
@@ -200,7 +200,7 @@ def test_folds_are_frozen_and_audited(tmp_path, monkeypatch):
     assert audited["made"] == {"by": "search", "folds": 5, "seed": 0}
     assert sum(row["images"] for row in audited["folds"]) == 90
     monkeypatch.setenv("DATA", str(tmp_path))
-    assert len(checked_tables(load("melanoma"))[0]) == 90
+    assert len(checked_tables(load_competition("melanoma"))[0]) == 90
 
 
 def test_an_edited_folds_csv_stops_later_stages(tmp_path, monkeypatch):
@@ -214,13 +214,13 @@ def test_an_edited_folds_csv_stops_later_stages(tmp_path, monkeypatch):
     folds.to_csv(path, index=False)
     monkeypatch.setenv("DATA", str(tmp_path))
     with pytest.raises(UserError, match=f"{images['image_id'][0]} .*{images['image_id'][4]}"):
-        checked_tables(load("melanoma"))
+        checked_tables(load_competition("melanoma"))
     told = run(tmp_path, images, "--audit")
     assert (
         told.returncode == 2 and "leaks: 1" in told.stdout and images["image_id"][4] in told.stderr
     )
     with pytest.raises(UserError, match="leak"):
-        checked_tables(load("melanoma"))
+        checked_tables(load_competition("melanoma"))
 
 
 def test_new_patients_after_the_freeze_are_an_error(tmp_path):

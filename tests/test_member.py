@@ -169,7 +169,9 @@ def test_unknown_ids_may_be_ignored(case):
 
 @pytest.mark.parametrize("value", [np.nan, 1.5, -0.1, "high", np.inf])
 def test_scores_are_numbers_from_0_to_1(case, value):
-    case.refused("row 9, column scar: .* is no score in", changed(case.out_of_fold, 7, scar=value))
+    case.refused(
+        "row 9, column scar: .* is not a score in", changed(case.out_of_fold, 7, scar=value)
+    )
     case.refused("test.csv: row 2, column scar", None, changed(case.test, 0, scar=value))
 
 
@@ -228,7 +230,7 @@ def test_an_image_of_two_networks_or_of_none_is_refused(case):
         "is scored by the networks of folds",
         pd.concat([table, table.assign(fold=(table["fold"] + 1) % 3)]),
     )
-    case.refused("row 3, column fold: '-1' is no fold", changed(table, 1, fold=-1))
+    case.refused("row 3, column fold: '-1' is not a fold", changed(table, 1, fold=-1))
 
 
 def test_without_folds_they_must_be_given_or_vouched_for(case):

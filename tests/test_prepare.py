@@ -65,7 +65,7 @@ def made(tmp_path, monkeypatch):
     runs = tuple(SimpleNamespace(size=size) for size in SIZES)
     submission = Submission(file="s.csv", id_column="id", columns={"target": "target"})
     given.competition = Competition("made", TASK, runs, None, Blend(), submission, module)
-    given.prepare = lambda: stage.prepare(given.competition, SIZES, 2)
+    given.prepare = lambda: stage.prepare_images(given.competition, SIZES, 2)
     return given
 
 
@@ -188,7 +188,7 @@ def test_again_does_only_what_has_changed(made):
 def test_another_specification_prepares_all_again(made):
     made.prepare()
     first = images(made.folder)
-    stage.prepare(made.competition, (16,), 2)
+    stage.prepare_images(made.competition, (16,), 2)
     assert images(made.folder).equals(first)  # sizes change no row
     task = Task(
         title="made", labels=("target",), numeric=("age",), resize=Resize(fit="long", channels=1)
@@ -197,7 +197,7 @@ def test_another_specification_prepares_all_again(made):
         "made", task, (), None, Blend(), made.competition.submission, made.competition.module
     )
     before = stamps(made.folder)
-    stage.prepare(changed, (16,), 2)
+    stage.prepare_images(changed, (16,), 2)
     assert all(
         after != before[path] for path, after in stamps(made.folder).items() if "/16/" in path
     )

@@ -20,7 +20,7 @@ from pipeline.core.report import readers as against
 from pipeline.core.report.inputs import read_evidence
 from pipeline.core.runtime.errors import UserError
 from pipeline.summary import NAME as NAME_WIDTH
-from pipeline.summary import summary
+from pipeline.summary import competition_summary
 from tests.cases.reports import NAME, competition, write_all
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -285,7 +285,7 @@ def test_truth_of_the_other_download_is_aligned_by_what_follows_its_folder():
     evidence = SimpleNamespace(test=test, name=NAME, labels=("nevus",))
 
     def scores(*ids):
-        return against.test_scores(evidence, "truth.csv", SimpleNamespace(ids=pd.Series(ids)))[
+        return against.scores_of_truth(evidence, "truth.csv", SimpleNamespace(ids=pd.Series(ids)))[
             :, 0
         ].tolist()
 
@@ -301,7 +301,7 @@ def test_truth_of_the_other_download_is_aligned_by_what_follows_its_folder():
 
 @pytest.mark.usefixtures("roots")
 def test_summary_fits_a_terminal_and_says_what_scores_csv_says():
-    text = summary(competition(unit="study"))
+    text = competition_summary(competition(unit="study"))
     table = pd.read_csv(models_folder(NAME) / "scores.csv").set_index(["member", "stage", "label"])
     lines = {line[2 : NAME_WIDTH + 2].strip(): line for line in text.splitlines()}
     for member, stage_name, line in (

@@ -89,17 +89,17 @@ def test_the_submission_is_the_sample_filled_in(house):
     ensemble = pd.read_csv(house / "models/findings/ensemble.csv").set_index("unit_id")
     assert table.columns.tolist() == ["id", "A", "B"] and table["id"].tolist() == IDS[::-1]
     np.testing.assert_allclose(table["B"], ensemble.loc[IDS[::-1], "b"], rtol=1e-8)
-    (line,) = labbook.read_lines()
+    (line,) = labbook.read_lab_book()
     assert line["members"] == "b5_384/fold0, metadata/fold0" and len(line["sha256"]) == 12
 
 
 def test_the_same_file_is_entered_once_and_another_again(house):
     run()
     run()
-    assert len(labbook.read_lines()) == 1
+    assert len(labbook.read_lab_book()) == 1
     write_ensemble(house / "models/findings", seed=1)
     run()
-    assert len(labbook.read_lines()) == 2
+    assert len(labbook.read_lab_book()) == 2
 
 
 def test_a_picture_that_prepare_could_not_read_gets_the_mean(house, capsys):
@@ -151,13 +151,13 @@ def test_the_lab_book_keeps_its_text_and_its_cells():
     labbook.book().parent.mkdir(parents=True)
     labbook.book().write_text("# Ours\n\nSome text.\n")
     run()
-    hash12 = labbook.read_lines()[0]["sha256"]
+    hash12 = labbook.read_lab_book()[0]["sha256"]
     assert labbook.note("findings", hash12, message="a | b\nand more", public="0.95")
     text = labbook.book().read_text()
     assert text.startswith("# Ours\n\nSome text.\n\n| date |")
     assert (
-        labbook.read_lines()[0]["message"] == "a \\| b and more"
-        and labbook.read_lines()[0]["public"] == "0.95"
+        labbook.read_lab_book()[0]["message"] == "a \\| b and more"
+        and labbook.read_lab_book()[0]["public"] == "0.95"
     )
     assert not labbook.note("findings", hash12, public="0.95")
 
@@ -199,7 +199,7 @@ def client(house, monkeypatch):
 def test_send_and_scores(house, client, capsys):
     run()
     run("--send", "--message", "first try")
-    hash12 = labbook.read_lines()[0]["sha256"]
+    hash12 = labbook.read_lab_book()[0]["sha256"]
     call = json.loads((client / "calls").read_text())
     assert call == [
         "competitions",
@@ -210,7 +210,7 @@ def test_send_and_scores(house, client, capsys):
         "-m",
         f"first try [{hash12}]",
     ]
-    assert labbook.read_lines()[0]["public"] == "pending"
+    assert labbook.read_lab_book()[0]["public"] == "pending"
     (client / "submissions").write_text(
         "Warning: Looks like you're using an outdated API Version\n"
         "ref,fileName,date,description,status,publicScore,privateScore\n"
@@ -219,7 +219,7 @@ def test_send_and_scores(house, client, capsys):
         "8,submission.csv,2026-11-21,older,SubmissionStatus.COMPLETE,0.5,0.5\n"
     )
     run("--scores")
-    (line,) = labbook.read_lines()
+    (line,) = labbook.read_lab_book()
     assert (line["message"], line["public"], line["private"]) == ("first try", "0.9685", "0.9438")
     everything = capsys.readouterr().out + labbook.book().read_text()
     assert "KGAT_secret" not in everything and "token ***" in everything
@@ -231,7 +231,7 @@ def test_a_refused_submission_is_an_error(client):
     (client / "submit").write_text("Could not submit to competition")
     with pytest.raises(UserError, match="Kaggle did not take"):
         run("--send", "--message", "m")
-    assert labbook.read_lines()[0]["public"] == ""
+    assert labbook.read_lab_book()[0]["public"] == ""
 
 
 def test_the_installed_client_understands_our_arguments(monkeypatch, tmp_path):
@@ -287,5 +287,7 @@ def test_other_tables_in_the_lab_book_are_left_alone(tmp_path, monkeypatch):
         labbook.add("melanoma", tmp_path / "s.csv", f"{number}" * 64, "c" * 40, "b5_384", "0.9")
     text = labbook.book().read_text()
     assert (
-        text.startswith(above) and text.rstrip().endswith(below) and len(labbook.read_lines()) == 2
+        text.startswith(above)
+        and text.rstrip().endswith(below)
+        and len(labbook.read_lab_book()) == 2
     )

@@ -131,9 +131,9 @@ published = (
 def read_raw(raw: Path) -> pd.DataFrame:
     """One row a view: patient, study (the organiser's name of it), view, age, sex and the five
     labels."""
-    train = find(raw, ("train.csv",))
-    valid = find(raw, VALID_TABLES)
-    test = find(raw, TEST_TABLES)
+    train = first_existing_table(raw, ("train.csv",))
+    valid = first_existing_table(raw, VALID_TABLES)
+    test = first_existing_table(raw, TEST_TABLES)
     if train is None and valid is None:
         raise UserError(
             f"{raw}: no train.csv in it, nor in CheXpert-v1.0 or CheXpert-v1.0-small below it"
@@ -151,7 +151,7 @@ def read_raw(raw: Path) -> pd.DataFrame:
 def sample(raw: Path) -> pd.DataFrame:
     """The organiser's file to fill in: one row a study of the test list, in the order of first
     appearance, scores 0."""
-    locator = find(raw, TEST_TABLES)
+    locator = first_existing_table(raw, TEST_TABLES)
     if locator is None:
         wanted = f"put there a CSV with a Path column, named {TEST_TABLES[0]}"
         raise UserError(f"{raw}: no list of what to predict; {wanted}")
@@ -160,7 +160,7 @@ def sample(raw: Path) -> pd.DataFrame:
     return pd.DataFrame({"Study": studies, **dict.fromkeys(DISEASES, 0.0)})
 
 
-def find(raw: Path, names: tuple[str, ...]) -> str | None:
+def first_existing_table(raw: Path, names: tuple[str, ...]) -> str | None:
     """The locator of the first of these tables, in `raw` or a folder of it, unpacked or not."""
     with os.scandir(raw) as entries:
         below = sorted(
@@ -194,7 +194,7 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
             "unit_id": paths.str.rpartition("/")[0],
             "split": split,
             "source": "chexpert",
-            **patient_columns(where, table, parts),
+            **study_columns(where, table, parts),
         }
     )
     for name in task.labels:
@@ -202,7 +202,7 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
     return rows
 
 
-def patient_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> dict[str, pd.Series]:
+def study_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> dict[str, pd.Series]:
     """Age (0 is missing), Sex (Unknown is missing), Frontal/Lateral and AP/PA."""
     age = pd.Series(float("nan"), index=table.index)
     if "Age" in table.columns:

@@ -47,7 +47,7 @@ aucm = Finetune(
 augment = Augment(flip=True)
 
 
-def run(loss: str, **changes: object) -> Run:
+def loss_run(loss: str, **changes: object) -> Run:
     """DenseNet121 at 224 px, the second stage with one of the four losses."""
     finetune = Finetune(**{**vars(aucm), "loss": loss, **changes})
     return Run(
@@ -61,7 +61,7 @@ def run(loss: str, **changes: object) -> Run:
     )
 
 
-runs = (run("aucm"), run("aucs", margin=1.0), run("ce"), run("focal"))
+runs = (loss_run("aucm"), loss_run("aucs", margin=1.0), loss_run("ce"), loss_run("focal"))
 metadata = None
 blend = Blend(metadata=0.0, method="mean")
 submission = Submission(
@@ -88,7 +88,7 @@ def sample(raw: Path) -> pd.DataFrame:
     return pd.DataFrame({"image_id": ids, "abnormal": 0.0})
 
 
-def rows(ids: pd.Series, files: pd.Series, split: str, labels: np.ndarray) -> pd.DataFrame:
+def tile_rows(ids: pd.Series, files: pd.Series, split: str, labels: np.ndarray) -> pd.DataFrame:
     """Tiles as rows of the raw table, each a patient and a unit of its own."""
     return pd.DataFrame(
         {
@@ -128,7 +128,7 @@ def read_records(raw: Path, path: Path) -> pd.DataFrame:
     # Named by file and number, located by file and byte.
     ids = f"{path.stem}_" + pd.Series(range(len(starts)), dtype="str").str.zfill(5)
     files = f"{path.relative_to(raw).as_posix()}::" + pd.Series(starts, dtype="str")
-    return rows(ids, files, "train", np.array(labels))
+    return tile_rows(ids, files, "train", np.array(labels))
 
 
 def need(raw: Path, name: str) -> Path:
@@ -160,4 +160,4 @@ def read_half(raw: Path, part: str) -> pd.DataFrame:
         raise UserError(f"{truth}: row {row}: {labels[row]} is not 0, 1, 2, 3 or 4")
     numbers = pd.Series(range(count), dtype="str")
     ids = f"{part}_" + numbers.str.zfill(5)
-    return rows(ids, f"{images.relative_to(raw).as_posix()}::" + numbers, "test", labels > 0)
+    return tile_rows(ids, f"{images.relative_to(raw).as_posix()}::" + numbers, "test", labels > 0)

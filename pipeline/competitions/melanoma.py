@@ -160,7 +160,7 @@ def read_train(raw: Path) -> pd.DataFrame:
     table = source.read_table(raw, locator, (*NEEDED, "target"))
     rows = common(raw, raw / locator, table, "train")
     rows["target"] = source.labels(raw / locator, table, "target", blank=False)
-    rows = left_out(raw / locator, table, rows)
+    rows = without_marked_images(raw / locator, table, rows)
     rows["lesion_id"] = rows["image_id"].map(lesions(raw))
     rows["duplicate_of"] = rows["image_id"].map(duplicates(raw, rows["image_id"]))
     return rows
@@ -194,7 +194,7 @@ def common(raw: Path, where: Path, table: pd.DataFrame, split: str) -> pd.DataFr
     )
 
 
-def left_out(where: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def without_marked_images(where: Path, table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows without those that the community's shard map marks as duplicates (`tfrecord` -1);
     their number is printed on stderr."""
     if "tfrecord" not in table.columns:
@@ -275,7 +275,7 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
             "lesion_id": source.categories(table, "lesion_id"),
         }
     )
-    return left_out(where, table, rows)
+    return without_marked_images(where, table, rows)
 
 
 def external_table(raw: Path, folder: str) -> tuple[str, pd.DataFrame]:

@@ -30,7 +30,7 @@ from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.runtime.errors import UserError
 
 STEM = "camelyonpatch_level_2_split"
-SPLITS = {"train": "train", "valid": "train", "test": "test"}  # of the files -> of the paper
+SPLIT_OF_FILE = {"train": "train", "valid": "train", "test": "test"}  # of the files -> of the paper
 IMRATIO = 0.01  # positives, of the training set
 SEED = 0
 
@@ -55,7 +55,7 @@ aucm = Finetune(
 augment = Augment(flip=True)
 
 
-def run(loss: str, **changes: object) -> Run:
+def loss_run(loss: str, **changes: object) -> Run:
     """DenseNet121 at 96 px, the second stage with one of the four losses."""
     finetune = Finetune(**{**vars(aucm), "loss": loss, **changes})
     return Run(
@@ -69,7 +69,7 @@ def run(loss: str, **changes: object) -> Run:
     )
 
 
-runs = (run("aucm"), run("aucs", margin=1.0), run("ce"), run("focal"))
+runs = (loss_run("aucm"), loss_run("aucs", margin=1.0), loss_run("ce"), loss_run("focal"))
 metadata = None
 blend = Blend(metadata=0.0, method="mean")
 submission = Submission(
@@ -86,8 +86,8 @@ published = (
 def read_raw(raw: Path) -> pd.DataFrame:
     """One row a patch: all negatives and 1 % positives of the training and validation files; the
     whole test file."""
-    parts = {part: read_part(raw, part) for part in SPLITS}
-    train = thinned(pd.concat([parts["train"], parts["valid"]]))
+    parts = {part: read_part(raw, part) for part in SPLIT_OF_FILE}
+    train = with_fewer_positives(pd.concat([parts["train"], parts["valid"]]))
     return pd.concat([train, parts["test"]], ignore_index=True)
 
 
@@ -112,7 +112,7 @@ def read_part(raw: Path, part: str) -> pd.DataFrame:
             "file": f"{images}::x/" + rows,
             "patient_id": slides(raw, part, ids),
             "unit_id": ids,
-            "split": SPLITS[part],
+            "split": SPLIT_OF_FILE[part],
             "source": "patchcamelyon",
             "tumor": labels,
         }
@@ -153,7 +153,7 @@ def slides(raw: Path, part: str, ids: pd.Series) -> pd.Series:
     return pd.Series([row["wsi"] for row in rows], index=ids.index)
 
 
-def thinned(table: pd.DataFrame) -> pd.DataFrame:
+def with_fewer_positives(table: pd.DataFrame) -> pd.DataFrame:
     """All negatives, and positives drawn at random until they are IMRATIO of the table."""
     positive = np.flatnonzero(table["tumor"] == 1)
     negatives = len(table) - len(positive)

@@ -125,7 +125,8 @@ class PESG(torch.optim.Optimizer):
         gradients = [parameter.grad for parameter in parameters]
         lr = group["lr"]
         gamma = group["gamma"]
-        means, references = [], []
+        means = []
+        references = []
         if gamma:
             means, references = self.references(parameters, group)
         if group["momentum"]:
@@ -322,7 +323,8 @@ def chunks(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
             other = parameter.device != first.device or parameter.dtype != first.dtype
             if full or other:
                 yield chunk
-                chunk, size = [], 0
+                chunk = []
+                size = 0
         chunk.append(parameter)
         size += parameter.nbytes
     if chunk:

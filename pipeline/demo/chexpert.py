@@ -10,13 +10,13 @@ import pandas as pd
 from pipeline.demo.files import draw_all, save_again, truncate, write_chest
 from pipeline.demo.patients import chest_rows
 
-FOLDER = "CheXpert-v1.0-small"
+DOWNLOAD_FOLDER = "CheXpert-v1.0-small"
 
 
 def write(raw: Path, images: int, seed: int, side: int) -> None:
     """Write the download with `images` training views and a quarter as many for validation and for
     test; `side` is their short side in pixels."""
-    home = raw / FOLDER
+    home = raw / DOWNLOAD_FOLDER
     rng = np.random.default_rng((seed, 12))
 
     # Patients and images, both numbered through the three tables.
@@ -34,7 +34,7 @@ def write(raw: Path, images: int, seed: int, side: int) -> None:
     tables["train"] = spoil(home, tables["train"], first_patient)
     for split, rows in tables.items():
         rows = rows.drop(columns=["number", "severity", "view"])
-        rows["Path"] = f"{FOLDER}/" + rows["Path"]
+        rows["Path"] = f"{DOWNLOAD_FOLDER}/" + rows["Path"]
         if split == "test":
             rows[["Path"]].to_csv(home / "test_image_paths.csv", index=False)
         else:

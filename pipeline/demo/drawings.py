@@ -24,7 +24,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) 
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates (y, x), broadcastable to (H, W), -1 to 1 along the short side, 0 in the
     centre."""
     short = min(height, width)
@@ -71,7 +71,7 @@ def lesion(
     Severity makes the border ragged and sharp, the shape lopsided, the colours several (black, red,
     blue-white) and the spot larger and darker, each with a noise of its own.
     """
-    y, x = grid(height, width)
+    y, x = coordinates(height, width)
     features = np.clip(severity + rng.normal(0, 0.35, 5), -0.3, 1.8).tolist()
     size, ragged, lopsided, dark, colours = features
     skin = np.float32(style["skin"]) + 5 * smooth_noise(rng, height, width, 10)[:, :, None]
@@ -154,7 +154,7 @@ def chest(
     effusion, each about 0 where absent and 1 where present; `view`: "AP" (a larger heart, poorer
     contrast), "PA" or "Lateral".
     """
-    y, x = grid(height, width)
+    y, x = coordinates(height, width)
     y = y / style["build"][0]
     x = x / style["build"][1]
     findings = np.clip(severity + rng.normal(0, 0.15, 5), 0, 1.6).tolist()

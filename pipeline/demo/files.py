@@ -19,8 +19,8 @@ from pipeline.demo.drawings import chest, chest_style, lesion, skin_style
 
 # Height and width over the short side, one of them for each patient.
 SHAPES = ((1.0, 1.0), (1.0, 4 / 3), (1.0, 3 / 2))
-QUALITY = 92  # of the JPEGs
-BATCH = 32  # images that a process draws at a time
+DEMO_JPEG_QUALITY = 92  # of the JPEGs
+DRAWN_AT_A_TIME = 32  # images that a process draws at a time
 ONE_PROCESS_BELOW = 2000  # images; for fewer, starting processes costs more than it saves
 
 
@@ -32,7 +32,7 @@ def draw_all(draw: Callable, jobs: Iterable[tuple], desc: str) -> list:
     if processes == 1:
         return list(bar(map(draw, jobs)))
     with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return list(bar(pool.map(draw, jobs, chunksize=BATCH)))
+        return list(bar(pool.map(draw, jobs, chunksize=DRAWN_AT_A_TIME)))
 
 
 def jpeg(image: np.ndarray, quality: int) -> bytes:
@@ -63,7 +63,7 @@ def skin_jpeg(job: tuple) -> bytes:
     shape = SHAPES[of_patient.integers(len(SHAPES))]
     height, width = (round(side * part) for part in shape)
     of_image = np.random.default_rng((seed, 2, number))
-    return jpeg(lesion(of_image, style, severity, height, width), QUALITY)
+    return jpeg(lesion(of_image, style, severity, height, width), DEMO_JPEG_QUALITY)
 
 
 def write_skin(job: tuple) -> None:
@@ -82,7 +82,7 @@ def write_chest(job: tuple) -> None:
     style = chest_style(np.random.default_rng((seed, 3, patient)))
     of_image = np.random.default_rng((seed, 4, number))
     image = chest(of_image, style, severity, view, side, round(side * 11 / 9))
-    Path(path).write_bytes(jpeg(image, QUALITY))
+    Path(path).write_bytes(jpeg(image, DEMO_JPEG_QUALITY))
 
 
 # ---- What is wrong with real downloads ------------------------------------------------------

@@ -106,7 +106,7 @@ def expit(odds: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-odds))
 
 
-def missing(rng: np.random.Generator, count: int, share: float) -> np.ndarray:
+def missing_mask(rng: np.random.Generator, count: int, share: float) -> np.ndarray:
     """Bool, true for about that share."""
     return rng.random(count) < share
 
@@ -127,8 +127,10 @@ def skin_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0)
     risk = rng.normal(0, 2.0, patients)[owner]
     odds = 1.2 * (age - 50) / 16 + 0.6 * male + 1.0 * (site == "head/neck") + risk
     target = happens(rng, odds, rate).astype(int)
-    unknown = missing(rng, patients, 0.02)[owner]  # age and sex come from one form: both or neither
-    site_missing = missing(rng, count, 0.03)
+    unknown = missing_mask(rng, patients, 0.02)[
+        owner
+    ]  # age and sex come from one form: both or neither
+    site_missing = missing_mask(rng, count, 0.03)
     benign = np.where(rng.random(count) < 0.8, "unknown", "nevus")
     return pd.DataFrame(
         {
@@ -219,7 +221,7 @@ def written_labels(rng: np.random.Generator, sick: np.ndarray, split: str) -> np
         # A report seldom says what is absent: 70 % of the negatives stay blank.
         negative = np.where(train & (rng.random(count) < 0.7), np.nan, 0.0)
         certain = np.where(sick[:, k], 1.0, negative)
-        doubtful = train & missing(rng, count, UNCERTAIN[k])
+        doubtful = train & missing_mask(rng, count, UNCERTAIN[k])
         written[:, FINDINGS.index(name)] = np.where(doubtful, -1.0, certain)
     written[~sick.any(axis=1), FINDINGS.index("No Finding")] = 1.0
     written[sick[:, 1:4].any(axis=1), FINDINGS.index("Lung Opacity")] = 1.0
@@ -296,10 +298,10 @@ def tile_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0)
     measured["tbp_lv_norm_color"] = rng.gamma(2, 1, count) + target
     measured["tbp_lv_location"] = PLACES[place, 0]
     measured["tbp_lv_location_simple"] = PLACES[place, 1]
-    age_missing = missing(rng, patients, 0.02)[owner]
-    sex_missing = missing(rng, patients, 0.03)[owner]
+    age_missing = missing_mask(rng, patients, 0.02)[owner]
+    sex_missing = missing_mask(rng, patients, 0.03)[owner]
     light = np.where(rng.random(patients)[owner] < 0.7, "3D: XP", "3D: white")
-    lesion_missing = missing(rng, count, 0.95) & (target == 0)
+    lesion_missing = missing_mask(rng, count, 0.95) & (target == 0)
     diagnosis = np.where(target, "Malignant", "Benign")
     unknown = ("iddx_2", "iddx_3", "iddx_4", "iddx_5", "mel_mitotic_index", "mel_thick_mm")
     return pd.DataFrame(

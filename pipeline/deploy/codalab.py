@@ -18,7 +18,7 @@ from importlib.metadata import version
 
 from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import submissions_folder
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.environments import CODALAB_IMAGE, CODALAB_INSTALLS
@@ -71,7 +71,7 @@ ones and the whole chain runs again.
 
 
 def main(arguments: argparse.Namespace) -> None:
-    competition = load(arguments.competition)
+    competition = load_competition(arguments.competition)
     if competition.task.unit != "study":
         raise UserError(
             f"pipeline/competitions/{competition.name}.py scores images; a CodaLab bundle writes "

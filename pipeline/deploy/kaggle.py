@@ -24,13 +24,13 @@ from pathlib import Path
 
 from pipeline.core.artifacts.files import write_json
 from pipeline.core.artifacts.paths import models_folder, submissions_folder
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.runtime.command import run_stage, seconds, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.notebook import (
     LICENCE,
-    checked,
+    checked_title,
     dataset_metadata,
     kernel_metadata,
     notebook,
@@ -43,7 +43,7 @@ SCRIPTS = Path(__file__).parent / "away"  # the notebooks, as notebook_<kind>.py
 
 
 def main(arguments: argparse.Namespace) -> None:
-    competition = load(arguments.competition)
+    competition = load_competition(arguments.competition)
     if not competition.task.slug:
         raise UserError(
             f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle"
@@ -77,7 +77,7 @@ def write_dataset(competition: Competition, folder: Path, arguments: argparse.Na
     """Write the dataset and return what its package.json says."""
     title = title_of(competition, "package")
     # Refused before the weights are copied: an owner or title that Kaggle would refuse.
-    reference(arguments.owner, checked(title, 6))
+    reference(arguments.owner, checked_title(title, 6))
 
     # Without an ensemble there is nothing to predict with; training needs the code alone.
     predicts = (models_folder(competition.name) / "ensemble.json").is_file()

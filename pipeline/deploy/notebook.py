@@ -22,7 +22,7 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def checked(title: str, shortest: int) -> str:
+def checked_title(title: str, shortest: int) -> str:
     """The title, or a UserError where it or its slug is too short or too long for Kaggle."""
     for text in (title, slug(title)):
         if not shortest <= len(text) <= 50:
@@ -36,7 +36,7 @@ def reference(owner: str, title: str) -> str:
     """owner/slug, or a UserError where the owner cannot be a user name."""
     if not OWNER.fullmatch(owner):
         raise UserError(
-            f"OWNER={owner!r} is no Kaggle user name (lower case letters, digits, - and _)"
+            f"OWNER={owner!r} is not a Kaggle user name (lower case letters, digits, - and _)"
         )
     return f"{owner}/{slug(title)}"
 
@@ -47,7 +47,7 @@ def dataset_metadata(owner: str, title: str, subtitle: str, licence: str = LICEN
     if not 20 <= len(subtitle) <= 80:
         raise UserError(f"{subtitle!r}: Kaggle takes subtitles of 20 to 80 characters")
     return {
-        "title": checked(title, 6),
+        "title": checked_title(title, 6),
         "id": reference(owner, title),
         "subtitle": subtitle,
         "licenses": [{"name": licence}],
@@ -65,7 +65,7 @@ def kernel_metadata(
     """kernel-metadata.json of a private notebook with a GPU; without the internet, which the client
     turns on unasked. Training may have it, to fetch ImageNet weights: it submits nothing."""
     return {
-        "id": reference(owner, checked(title, 5)),
+        "id": reference(owner, checked_title(title, 5)),
         "title": title,
         "code_file": "notebook.ipynb",
         "language": "python",

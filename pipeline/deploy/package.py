@@ -44,7 +44,8 @@ NO_ENSEMBLE = {
     "metadata": 0.0,
     "weights": {},
 }
-LEFT_OUT = ("paper", "demo", "deploy/rehearsal")  # folders of `pipeline` that do not travel
+# folders of `pipeline` that do not travel
+FOLDERS_LEFT_HOME = ("paper", "demo", "deploy/rehearsal")
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
 
 
@@ -157,7 +158,7 @@ def trained_networks(competition: Competition, ensemble: dict) -> list[dict]:
     fold, the best member first, then the second folds, and so on; the metadata networks are last
     and cost nothing. `file` is relative to the competition's folder of models."""
     models = models_folder(competition.name)
-    aucs = out_of_fold(competition) if ensemble["members"] else {}
+    aucs = out_of_fold_aucs(competition) if ensemble["members"] else {}
     networks = []
     for member, run, weights in weights_of_members(ensemble):
         for turn, fold in enumerate(ensemble["folds"]):
@@ -201,7 +202,7 @@ def has_weight(member: str, ensemble: dict) -> bool:
     return any(ensemble["weights"][member].values())
 
 
-def out_of_fold(competition: Competition) -> dict[str, float]:
+def out_of_fold_aucs(competition: Competition) -> dict[str, float]:
     """Member -> its mean out-of-fold AUC over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
     table = read_csv(path, ("member", "stage", "label", "auc"))
@@ -218,13 +219,13 @@ def prior(competition: Competition) -> dict[str, float]:
 
 
 def modules(competition: str) -> dict[str, Path]:
-    """Path inside the package -> file: all of `pipeline` but LEFT_OUT, and of the competitions this
+    """Path inside the package -> file: all of `pipeline` but FOLDERS_LEFT_HOME, and of the competitions this
     one and those whose names begin with an underscore."""
     root = Path(__file__).parents[1]
     paths = {}
     for path in sorted(root.rglob("*.py")):
         inside = path.relative_to(root)
-        if inside.as_posix().startswith(tuple(f"{folder}/" for folder in LEFT_OUT)):
+        if inside.as_posix().startswith(tuple(f"{folder}/" for folder in FOLDERS_LEFT_HOME)):
             continue
         shared = inside.stem.startswith("_")
         if inside.parts[0] == "competitions" and inside.stem != competition and not shared:

@@ -55,7 +55,7 @@ def repack(name: str, folder: Path) -> Path | None:
     with zipfile.ZipFile(path, "w") as archive:
         for file in files:
             content = dist.locate_file(file).read_bytes()
-            record.append(f"{file},sha256={digest(content)},{len(content)}")
+            record.append(f"{file},sha256={wheel_digest(content)},{len(content)}")
             add_to_zip(archive, str(file), content)
         record.append(f"{info}/RECORD,,")
         add_to_zip(archive, f"{info}/RECORD", "\n".join(record) + "\n")
@@ -78,7 +78,7 @@ def is_content(file: str) -> bool:
     return not (".dist-info/" in file and file.rsplit("/", 1)[1] in WRITTEN_BY_PIP)
 
 
-def digest(content: bytes) -> str:
+def wheel_digest(content: bytes) -> str:
     """The sha256 as a wheel's RECORD writes it: URL-safe base 64 without padding."""
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 

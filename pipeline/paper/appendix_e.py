@@ -81,10 +81,10 @@ def slope(case: Case) -> float:
     return float(slopes(torch.tensor([WEIGHT * case.x]), case.y, case.a, case.b, case.margin))
 
 
-def draw() -> None:
+def draw_displacements() -> None:
     """Where a step moves the score of a positive (E.1, E.2) and of a negative (E.3, E.4), by its
     present score."""
-    figure, axes = plots.panels(1, 2)
+    figure, axes = plots.axes_grid(1, 2)
     scores = torch.linspace(-1.5, 2.0, 41)
     # Ever thinner lines, so that what lies beneath shows.
     lines = [
@@ -120,7 +120,7 @@ def main(_: argparse.Namespace) -> None:
             f"{case.section:22}{case.x:6.2f}{case.y:3d}{value:9.3f}{case.paper:8.3f}"
             f"{before:10.3f}{after:14.4f}"
         )
-    draw()
+    draw_displacements()
 
 
 if __name__ == "__main__":

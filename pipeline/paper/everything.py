@@ -23,19 +23,19 @@ from pipeline.paper.published import TABLE_5
 
 RATIOS = ("0.01", "0.1")
 # The rows of a table that say most for their cost; they come first.
-FIRST = [
+IMPORTANT_ROWS = [
     ("cifar10", "resnet20"),
     ("cifar10", "densenet121"),
     ("cats_dogs", "resnet20"),
     ("stl10", "resnet20"),
 ]
 # What must lie under $DATA/<name> for a benchmark, or for a competition of Table 5.
-NEEDED = {**dict.fromkeys(READERS, "raw"), **dict.fromkeys(TABLE_5, "images.csv")}
+NEEDED_FILES = {**dict.fromkeys(READERS, "raw"), **dict.fromkeys(TABLE_5, "images.csv")}
 
 
-def present() -> tuple[list[str], list[str]]:
+def available_data() -> tuple[list[str], list[str]]:
     """(benchmarks whose raw folder is there, competitions of Table 5 whose images.csv is)."""
-    names = [name for name, needed in NEEDED.items() if (data_folder(name) / needed).exists()]
+    names = [name for name, needed in NEEDED_FILES.items() if (data_folder(name) / needed).exists()]
     datasets = [name for name in names if name in READERS]
     competitions = [name for name in names if name in TABLE_5]
     return datasets, competitions
@@ -54,7 +54,7 @@ def steps(
     todo = [["appendix_e"], ["table6"], ["figure1"], ["synthetic"]]
     # Tables 1 and 8.
     for imratio in RATIOS:
-        for dataset, network in rows_of(datasets, options.networks):
+        for dataset, network in table_rows(datasets, options.networks):
             row = ["--dataset", dataset, "--network", network, "--imratio", imratio]
             todo.append(["table1", *row, *tune, *sweep])
     # What shares runs with them.
@@ -76,10 +76,13 @@ def steps(
     return todo
 
 
-def rows_of(datasets: list[str], networks: list[str]) -> list[tuple[str, str]]:
+def table_rows(datasets: list[str], networks: list[str]) -> list[tuple[str, str]]:
     """(data set, network) of each row of a table, FIRST first."""
     every = [(dataset, network) for network in networks for dataset in datasets]
-    return sorted(every, key=lambda row: FIRST.index(row) if row in FIRST else len(FIRST))
+    return sorted(
+        every,
+        key=lambda row: IMPORTANT_ROWS.index(row) if row in IMPORTANT_ROWS else len(IMPORTANT_ROWS),
+    )
 
 
 def call(program: str, *arguments: str) -> int:
@@ -92,8 +95,8 @@ def call(program: str, *arguments: str) -> int:
 
 
 def main(options: argparse.Namespace) -> None:
-    datasets, competitions = present()
-    for name, needed in NEEDED.items():
+    datasets, competitions = available_data()
+    for name, needed in NEEDED_FILES.items():
         if name not in (*datasets, *competitions):
             print(f"{name}: left out, there is no {data_folder(name) / needed}")
     todo = steps(options, datasets, competitions)

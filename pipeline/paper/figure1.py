@@ -30,13 +30,13 @@ from pipeline.core.pesg import PESG
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 
-STEPS = 100  # of the figure
+DRAWN_STEPS = 100  # of the figure
 LONG = 1000  # steps after which the losses rank alike
 RATE = 0.01
-MARGIN = 1.0
+DRAWN_MARGIN = 1.0
 DRAWS = 20
 Points = tuple[np.ndarray, np.ndarray]
-LOSSES = {"AUC square": AUCSquare, "AUC margin": lambda: AUCMargin(margin=MARGIN)}
+DRAWN_LOSSES = {"AUC square": AUCSquare, "AUC margin": lambda: AUCMargin(margin=DRAWN_MARGIN)}
 
 
 def cloud(generator: np.random.Generator, count: int) -> Points:
@@ -112,7 +112,7 @@ def boundary(network: nn.Module, points: Points) -> float:
     return float(values[points[1] == 1].mean() + values[points[1] == 0].mean()) / 2
 
 
-def draw(
+def draw_decision(
     axis: plots.Axes, network: nn.Module, points: Points, marked: np.ndarray, first: tuple | None
 ) -> None:
     """Points, those in `marked` (n, 2) circled, the decision boundary, and that of `first` =
@@ -163,13 +163,13 @@ def fresh_auc(network: nn.Module, fresh: Points) -> float:
     return float(auc(scores(network, fresh[0]), fresh[1]))
 
 
-def table(steps: int) -> dict[tuple[str, str], np.ndarray]:
+def auc_table(steps: int) -> dict[tuple[str, str], np.ndarray]:
     """(loss, column) -> the AUC on fresh points of every draw (DRAWS,)."""
     aucs: dict[tuple[str, str], list[float]] = {}
     for seed in range(DRAWS):
         columns, _, fresh = draw_of(seed)
         first = pretrained(columns["first points"], seed)
-        for name, make in LOSSES.items():
+        for name, make in DRAWN_LOSSES.items():
             for column, points in columns.items():
                 network = first
                 if column != "first points":
@@ -190,23 +190,23 @@ def print_table(aucs: dict[tuple[str, str], np.ndarray], steps: int) -> None:
 
 def main(_: argparse.Namespace) -> None:
     """Print both tables and draw the first draw."""
-    aucs = table(STEPS)
-    print_table(aucs, STEPS)
-    print_table(table(LONG), LONG)
+    aucs = auc_table(DRAWN_STEPS)
+    print_table(aucs, DRAWN_STEPS)
+    print_table(auc_table(LONG), LONG)
 
     columns, wrong, fresh = draw_of(0)
     start = columns["first points"]
     first = pretrained(start, 0)
-    figure, axes = plots.panels(2, 3, width=2.9, height=2.75)
-    for (name, make), row in zip(LOSSES.items(), axes):
+    figure, axes = plots.axes_grid(2, 3, width=2.9, height=2.75)
+    for (name, make), row in zip(DRAWN_LOSSES.items(), axes):
         for axis, (column, points) in zip(row, columns.items()):
             network = first
             dashed = None
             if points is not start:
-                network = retrained(first, make, points, STEPS)
+                network = retrained(first, make, points, DRAWN_STEPS)
                 dashed = (first, boundary(first, start))
             marked = wrong[0] if "noisy" in column else np.empty((0, 2))
-            draw(axis, network, points, marked, dashed)
+            draw_decision(axis, network, points, marked, dashed)
             plots.label(
                 axis,
                 f"{name}, {column}\nfresh points: AUC {fresh_auc(network, fresh):.3f} "

@@ -22,7 +22,7 @@ import torch
 
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.tables import read_images
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.metrics import auc
 from pipeline.core.runs.predictions import read_predictions
@@ -47,7 +47,7 @@ def run_panel(text: str) -> Panel:
     """A pipeline run's out-of-fold scores of its competition's first label; rows whose label is
     uncertain or blank are left out."""
     target = parse_target(text)
-    label = load(target.competition).task.labels[0]
+    label = load_competition(target.competition).task.labels[0]
     paths = sorted(models_folder(target.competition).glob(f"{target.run}/fold*/predictions.csv"))
     if not target.run or not paths:
         raise UserError(
@@ -76,7 +76,7 @@ def benchmark_panels(trial: Trial, device: torch.device) -> list[Panel]:
     return panels
 
 
-def draw(axis: plots.Axes, panel: Panel) -> None:
+def draw_histograms(axis: plots.Axes, panel: Panel) -> None:
     """Both classes' histograms, each of area 1, between the 0.1 and 99.9 % points of all scores."""
     title, scores, labels = panel
     edges = np.linspace(*np.quantile(scores, [0.001, 0.999]), 41)
@@ -97,11 +97,11 @@ def main(options: argparse.Namespace) -> None:
             trial = replace(trial, augment=options.augment)
             panels += benchmark_panels(trial, torch_device(options.device))
     columns = 2 if len(panels) > 1 else 1
-    figure, axes = plots.panels(-(-len(panels) // columns), columns)
+    figure, axes = plots.axes_grid(-(-len(panels) // columns), columns)
     if not options.runs:
         figure.suptitle(plots.scale_of(options), fontsize=10)
     for axis, panel in zip(axes.flat, panels):
-        draw(axis, panel)
+        draw_histograms(axis, panel)
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     print("wrote", plots.save(figure, "figure2"))

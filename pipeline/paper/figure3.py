@@ -22,9 +22,14 @@ from pipeline.paper.benchmark.store import mean_and_std, result, sweep_options, 
 from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES, NETWORK_NAMES
 from pipeline.paper.table1 import base_trial
 
-NORMALIZERS = {"none": "no BSN", "l2": "BSN (L2)", "l2*sqrt_b": "L2 · √B", "sigmoid": "sigmoid"}
+NORMALIZER_NAMES = {
+    "none": "no BSN",
+    "l2": "BSN (L2)",
+    "l2*sqrt_b": "L2 · √B",
+    "sigmoid": "sigmoid",
+}
 SHADES = {"none": "#bbbbbb", "l2": "#0072b2", "l2*sqrt_b": "#56b4e9", "sigmoid": "#009e73"}
-LOSSES = ("aucs", "aucm")  # those that normalise scores
+NORMALIZED_LOSSES = ("aucs", "aucm")  # those that normalise scores
 
 
 def bars(
@@ -45,7 +50,7 @@ def bars(
             means,
             width * 0.92,
             color=SHADES[normalizer],
-            label=NORMALIZERS[normalizer],
+            label=NORMALIZER_NAMES[normalizer],
             yerr=None if np.isnan(spreads).all() else spreads,
             error_kw=dict(elinewidth=0.8, capsize=2),
         )
@@ -56,7 +61,7 @@ def bars(
 
 
 def main(options: argparse.Namespace) -> None:
-    figure, axes = plots.panels(len(options.losses), len(options.imratios), width=3.6)
+    figure, axes = plots.axes_grid(len(options.losses), len(options.imratios), width=3.6)
     for loss, row in zip(options.losses, axes):
         for imratio, axis in zip(options.imratios, row):
             records = {}
@@ -78,8 +83,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--datasets", nargs="+", choices=READERS, default=list(READERS))
     options.add_argument("--network", choices=NETWORKS, default="densenet121")
     options.add_argument("--imratios", nargs="+", type=float, default=[0.01, 0.1])
-    options.add_argument("--losses", nargs="+", choices=LOSSES, default=["aucm"])
-    options.add_argument("--normalizers", nargs="+", choices=NORMALIZERS, default=["none", "l2"])
+    options.add_argument("--losses", nargs="+", choices=NORMALIZED_LOSSES, default=["aucm"])
+    options.add_argument(
+        "--normalizers", nargs="+", choices=NORMALIZER_NAMES, default=["none", "l2"]
+    )
     sweep_options(options, "figure3.jsonl")
     return options
 

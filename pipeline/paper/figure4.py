@@ -24,9 +24,9 @@ from pipeline.paper.benchmark.trial import AUGMENTS, Trial
 from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES
 from pipeline.paper.table1 import base_trial
 
-MARGIN = 0.3
+CURVE_MARGIN = 0.3
 CONSTRAINT_MARGIN = 0.1
-STYLES = {"α ≥ 0": "-", "α free": ":"}  # the two often coincide
+LINE_STYLES = {"α ≥ 0": "-", "α free": ":"}  # the two often coincide
 
 
 def curves(
@@ -37,7 +37,7 @@ def curves(
     for name, (trial, colour) in variants.items():
         records = sweep_seeds(trial, options)
         histories = [record["test_auc"] for record in records]
-        plots.curve(axis, histories, colour, name, style=STYLES.get(name, "-"))
+        plots.curve(axis, histories, colour, name, style=LINE_STYLES.get(name, "-"))
         print(
             f"{name}, noisy {trial.noisy:.0%}, easy {trial.easy:.0%}: test AUC "
             f"{last_epochs(records)}"
@@ -49,7 +49,7 @@ def curves(
 
 def compared(trial: Trial) -> dict[str, tuple[Trial, str]]:
     """AUC-M with §5.2's margin and AUC-S, both on the trial's data."""
-    margin = replace(trial, loss="aucm", margin=MARGIN)
+    margin = replace(trial, loss="aucm", margin=CURVE_MARGIN)
     square = replace(trial, loss="aucs", margin=1.0)
     return {
         LOSS_NAMES["aucm"]: (margin, plots.COLOURS["aucm"]),
@@ -69,13 +69,13 @@ def constraint(
     plots.label(top, "40 % easy, 1 % noisy, m = 0.1", "epoch", "test AUC")
     for (name, (_, colour)), records in zip(variants.items(), curves(top, variants, options)):
         alphas = [record["alpha"] for record in records]
-        plots.curve(bottom, alphas, colour, name, style=STYLES[name])
+        plots.curve(bottom, alphas, colour, name, style=LINE_STYLES[name])
     bottom.axhline(0, color="black", linewidth=0.6)
     plots.label(bottom, "40 % easy, 1 % noisy, m = 0.1", "epoch", "α at the end of the epoch")
 
 
 def main(options: argparse.Namespace) -> None:
-    figure, axes = plots.panels(1, 2 if options.without_constraint else 4)
+    figure, axes = plots.axes_grid(1, 2 if options.without_constraint else 4)
     figure.suptitle(plots.scale_of(options), fontsize=10)
     trial = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
     trial = replace(trial, augment=options.augment)

@@ -31,7 +31,7 @@ from pipeline.paper.benchmark.store import (
     sweep_options,
 )
 from pipeline.paper.benchmark.trial import Trial
-from pipeline.paper.published import SHORT
+from pipeline.paper.published import SHORT_NAMES
 from pipeline.paper.table1 import base_trial
 
 # What the field would try first. With 13 and 64 positives of 128 the L2-normed means can differ by
@@ -149,7 +149,11 @@ def section(records: list[dict]) -> list[str]:
         "|---" * (4 + len(kinds)) + "|",
     ]
     for (dataset, network, imratio, epochs, name), by_kind in rows.items():
-        cells = [f"{SHORT[dataset]} ({SHORT[network]}), {imratio:.0%}", str(epochs), name]
+        cells = [
+            f"{SHORT_NAMES[dataset]} ({SHORT_NAMES[network]}), {imratio:.0%}",
+            str(epochs),
+            name,
+        ]
         of_row = []
         for kind in kinds:
             of_kind = list(by_kind.get(kind, {}).values())

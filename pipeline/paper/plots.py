@@ -15,12 +15,12 @@ from PIL import Image
 from pipeline.core.artifacts.files import atomic
 from pipeline.paper.published import NETWORK_NAMES
 
-FOLDER = Path(__file__).parent / "figures"
+FIGURES_FOLDER = Path(__file__).parent / "figures"
 COLOURS = {"ce": "#7f7f7f", "focal": "#009e73", "aucs": "#d55e00", "aucm": "#0072b2"}
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
 
 
-def panels(
+def axes_grid(
     rows: int, columns: int, width: float = 3.4, height: float = 2.9
 ) -> tuple[Figure, np.ndarray]:
     """A figure of rows x columns axes (width and height of each in inches) without top and right
@@ -68,7 +68,7 @@ def curve(
         axis.fill_between(epochs, mean - spread, mean + spread, **band)
 
 
-def save(figure: Figure, name: str, folder: Path = FOLDER) -> Path:
+def save(figure: Figure, name: str, folder: Path = FIGURES_FOLDER) -> Path:
     """Write `<folder>/<name>.png`, which holds the command that drew it, and return its path."""
     path = folder / f"{name}.png"
     with atomic(path) as temporary:

@@ -8,7 +8,7 @@ DATASET_NAMES = {
     "cifar100": "CIFAR-100",
 }
 NETWORK_NAMES = {"densenet121": "DenseNet121", "resnet20": "ResNet20"}
-SHORT = {
+SHORT_NAMES = {
     "cats_dogs": "C2",
     "cifar10": "C10",
     "stl10": "S10",

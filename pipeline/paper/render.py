@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import data_folder
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.metrics import auc
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import levers, plots, table5, table6
@@ -30,7 +30,7 @@ from pipeline.paper.benchmark.store import (
     stored,
 )
 from pipeline.paper.benchmark.trial import LOSSES, Trial
-from pipeline.paper.published import EPOCHS, LOSS_NAMES, SEEDS, SHORT, TABLE_1_AND_8, TABLE_5
+from pipeline.paper.published import EPOCHS, LOSS_NAMES, SEEDS, SHORT_NAMES, TABLE_1_AND_8, TABLE_5
 from pipeline.paper.table1 import base_trial
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def groups(records: list[dict]) -> dict[Trial, list[dict]]:
     return {trial: [of[seed] for seed in sorted(of)] for trial, of in by_trial.items()}
 
 
-def differences(trial: Trial, base: Trial) -> str:
+def changed_fields(trial: Trial, base: Trial) -> str:
     """`margin=0.3, augment=crop`: the fields of `trial` that differ from `base`."""
     theirs = asdict(base)
     changed = []
@@ -129,12 +129,12 @@ def table1_row(trial: Trial, records: list[dict]) -> str:
     own defaults."""
     base = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
     return table_row(
-        f"{SHORT[trial.dataset]} ({SHORT[trial.network]})",
+        f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]})",
         LOSS_NAMES[trial.loss],
         published(trial),
         f"**{value(records)}**",
         len(records),
-        differences(trial, replace(base, margin=1.0)) or "–",
+        changed_fields(trial, replace(base, margin=1.0)) or "–",
         machine_of(records),
         table1_command(trial, len(records)),
     )
@@ -157,7 +157,7 @@ def missing_rows(records: list[dict]) -> list[str]:
         absent = []
         for dataset, network in cells:
             if not all((imratio, dataset, network, loss) in complete for loss in LOSSES):
-                absent.append(f"{SHORT[dataset]} ({SHORT[network]})")
+                absent.append(f"{SHORT_NAMES[dataset]} ({SHORT_NAMES[network]})")
         lines.append(
             f"- imratio {imratio:.0%}, {EPOCHS} epochs, {SEEDS} seeds, not or not wholly run: "
             f"{', '.join(absent) or 'none'}."
@@ -188,10 +188,10 @@ def other_row(trial: Trial, records: list[dict]) -> str:
     base = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
     alphas = [record["alpha"][-1] for record in records if record.get("alpha")]
     return table_row(
-        f"{SHORT[trial.dataset]} ({SHORT[trial.network]}), {trial.imratio:.0%}",
+        f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]}), {trial.imratio:.0%}",
         LOSS_NAMES[trial.loss],
         trial.epochs,
-        differences(trial, base) or "–",
+        changed_fields(trial, base) or "–",
         f"**{value(records)}**",
         len(records),
         f"{mean_and_std(alphas)[0]:.3f}" if alphas else "–",
@@ -211,7 +211,7 @@ def table5_section() -> list[str]:
         "|---|---|---|---|",
     ]
     for name, printed in TABLE_5.items():
-        competition = load(name)
+        competition = load_competition(name)
         has_data = (data_folder(name) / "images.csv").is_file()
         for run in sorted(competition.runs, key=lambda run: LOSSES.index(run.finetune.loss)):
             loss = run.finetune.loss

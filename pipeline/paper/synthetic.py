@@ -26,13 +26,18 @@ from pipeline.paper import plots
 from pipeline.paper.benchmark.store import mean_and_std
 from pipeline.paper.benchmark.training import decay
 
-STEPS = 2000
+TRAINING_STEPS = 2000
 DECAYS = (1000, 1500)  # steps after which the rate is divided by ten
 EVERY = 100  # steps between two measurements
 BATCH = 128
-SIZES = {"train": (9_900, 100), "test": (10_000, 10_000)}  # negatives, positives
-SHOWN = (2, 5, 10, 20)  # measurements that are printed: after 200, 500, 1,000 and 2,000 steps
-LOSSES: dict[str, dict | None] = {
+CLASS_COUNTS = {"train": (9_900, 100), "test": (10_000, 10_000)}  # negatives, positives
+MEASUREMENTS_SHOWN = (
+    2,
+    5,
+    10,
+    20,
+)  # measurements that are printed: after 200, 500, 1,000 and 2,000 steps
+COLUMN_LOSSES: dict[str, dict | None] = {
     "cross-entropy, SGD": None,
     "BSN (l2)": dict(normalize="l2"),
     "BSN (l2), closed form": dict(normalize="l2", dual="closed_form"),
@@ -43,7 +48,7 @@ LOSSES: dict[str, dict | None] = {
     "none": dict(normalize="none"),
     "none, closed form": dict(normalize="none", dual="closed_form"),
 }
-COLOURS = {
+COLUMN_COLOURS = {
     "cross-entropy": "#7f7f7f",
     "BSN": "#0072b2",
     "l2": "#d55e00",
@@ -65,14 +70,16 @@ def points(
     return torch.from_numpy(centres[cluster] + noise).float(), torch.from_numpy(labels)
 
 
-def train(settings: dict | None, seed: int, margin: float, rate: float = 0.1) -> list[float]:
+def train_synthetic(
+    settings: dict | None, seed: int, margin: float, rate: float = 0.1
+) -> list[float]:
     """The AUC on fresh points every 100 steps. `settings` are AUCMargin's, None is cross-entropy
     with SGD."""
     # One generator draws the centres and both sets, so a seed is a whole data set.
     generator = np.random.default_rng(seed)
     centres = generator.normal(0, 1, (12, 16))
-    inputs, labels = points(centres, *SIZES["train"], generator)
-    test_inputs, test_labels = points(centres, *SIZES["test"], generator)
+    inputs, labels = points(centres, *CLASS_COUNTS["train"], generator)
+    test_inputs, test_labels = points(centres, *CLASS_COUNTS["test"], generator)
 
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(16, 64), nn.ELU(), nn.Linear(64, 1))
@@ -84,7 +91,7 @@ def train(settings: dict | None, seed: int, margin: float, rate: float = 0.1) ->
         optimizer = PESG(network.parameters(), loss=criterion, lr=rate, gamma=1 / 500)
 
     history = []
-    for step in range(1, STEPS + 1):
+    for step in range(1, TRAINING_STEPS + 1):
         rows = torch.randint(len(labels), (BATCH,))
         optimizer.zero_grad()
         criterion(network(inputs[rows])[:, 0], labels[rows]).backward()
@@ -99,15 +106,18 @@ def train(settings: dict | None, seed: int, margin: float, rate: float = 0.1) ->
 
 
 def main(options: argparse.Namespace) -> None:
-    figure, axes = plots.panels(1, 1, width=6.2, height=3.6)
-    print(f"{'':24}" + "".join(f"{EVERY * place:>8} steps" for place in SHOWN))
-    for name in options.only or LOSSES:
+    figure, axes = plots.axes_grid(1, 1, width=6.2, height=3.6)
+    print(f"{'':24}" + "".join(f"{EVERY * place:>8} steps" for place in MEASUREMENTS_SHOWN))
+    for name in options.only or COLUMN_LOSSES:
         seeds = tqdm(range(options.seeds), desc=name, leave=False)
-        histories = [train(LOSSES[name], seed, options.margin, options.rate) for seed in seeds]
+        histories = [
+            train_synthetic(COLUMN_LOSSES[name], seed, options.margin, options.rate)
+            for seed in seeds
+        ]
         print_row(name, histories)
-        colour = next(colour for start, colour in COLOURS.items() if name.startswith(start))
+        colour = next(colour for start, colour in COLUMN_COLOURS.items() if name.startswith(start))
         style = "--" if "closed" in name else "-"
-        steps = np.arange(1, STEPS // EVERY + 1) * EVERY
+        steps = np.arange(1, TRAINING_STEPS // EVERY + 1) * EVERY
         axes[0, 0].plot(steps, np.mean(histories, 0), style, color=colour, label=name)
     title = (
         f"synthetic data, 1 % positive, margin {options.margin:g}, rate {options.rate:g}, "
@@ -121,7 +131,7 @@ def main(options: argparse.Namespace) -> None:
 def print_row(name: str, histories: list[list[float]]) -> None:
     """One line of the table: mean and standard deviation over seeds at the steps that are shown."""
     cells = []
-    for place in SHOWN:
+    for place in MEASUREMENTS_SHOWN:
         mean, deviation = mean_and_std(history[place - 1] for history in histories)
         cells.append(f"  {mean:.3f} ± {deviation:.3f}")
     print(f"{name:24}" + "".join(cells), flush=True)
@@ -133,7 +143,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--margin", type=float, default=0.8)
     options.add_argument("--rate", type=float, default=0.1, help="of SGD and of PESG (0.1)")
     options.add_argument(
-        "--only", nargs="+", choices=LOSSES, default=[], metavar="NAME", help="only these lines"
+        "--only",
+        nargs="+",
+        choices=COLUMN_LOSSES,
+        default=[],
+        metavar="NAME",
+        help="only these lines",
     )
     options.add_argument("--name", default="synthetic", help="of the image file (synthetic)")
     return options

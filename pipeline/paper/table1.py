@@ -57,7 +57,7 @@ def base_trial(dataset: str, network: str, imratio: float, loss: str, epochs: in
     )
 
 
-def grid(trial: Trial) -> list[Trial]:
+def hyperparameter_grid(trial: Trial) -> list[Trial]:
     """The points of its loss's grid, to be trained on a 9:1 split; none where there is nothing to
     choose."""
     points = [replace(trial, held_out=0.1, **values) for values in GRIDS[trial.loss]]
@@ -66,10 +66,13 @@ def grid(trial: Trial) -> list[Trial]:
 
 def tuned(trials: list[Trial], options: argparse.Namespace) -> list[Trial]:
     """Each trial with the point of its grid that has the best last validation AUC."""
-    points = [point for trial in trials for point in grid(trial)]
+    points = [point for trial in trials for point in hyperparameter_grid(trial)]
     records = sweep(points, options.out, options.device, options.jobs)
     aucs = dict(zip(points, map(result, records)))
-    best = [max(grid(trial) or [trial], key=lambda point: aucs.get(point, 0.0)) for trial in trials]
+    best = [
+        max(hyperparameter_grid(trial) or [trial], key=lambda point: aucs.get(point, 0.0))
+        for trial in trials
+    ]
     return [replace(trial, held_out=0.0) for trial in best]
 
 

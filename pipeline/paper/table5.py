@@ -18,7 +18,7 @@ import pandas as pd
 
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.tables import read_images
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runs.predictions import read_predictions
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -65,7 +65,7 @@ def truth_of(competition: Competition) -> pd.Series:
 
 def main(options: argparse.Namespace) -> None:
     for name in options.competitions:
-        competition = load(name)
+        competition = load_competition(name)
         truth = truth_of(competition)
         print(f"{competition.task.title}: {len(truth):,} test images, {truth.mean():.1%} positive")
         for run in competition.runs:

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import FINETUNED, image_path
-from pipeline.core.images.views import read_image, view_matrices
+from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views
@@ -34,7 +34,7 @@ def both(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     scores = [
         score_views(
             network,
-            lambda index: read_image(paths[index], channels),
+            lambda index: read_prepared_image(paths[index], channels),
             len(paths),
             view_matrices(1, run.size, run.augment),
             dtype,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.report.figures.training_curves import read_log
 from pipeline.core.runs.job import Job
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     target = parse_target(args.target)
-    competition = load(target.competition)
+    competition = load_competition(target.competition)
     if precision("auto") == torch.float32:
         raise SystemExit(
             "this machine has no faster precision than float32: there is nothing to compare"

@@ -155,7 +155,7 @@ def write_all(case: Competition, rows: int = 300, seed: int = 0) -> pd.DataFrame
     labels = case.task.labels
     images = write_images(labels, case.task.unit, rows, seed)
     options = argparse.Namespace(folds=None, seed=None, map=None, audit=False, why=False)
-    folds_stage.folds_of(case, options)
+    folds_stage.make_folds(case, options)
     for number, run in enumerate(("one", "two", "metadata")):
         write_run(images, run, labels, 1.5 + number / 2, seed + number)
     ensemble_stage.ensemble(case, (), None)

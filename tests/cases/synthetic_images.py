@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline import folds as stage
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.config.task import Task
 from pipeline.core.folds.audit import audit
 from pipeline.core.folds.make import split
@@ -65,7 +65,7 @@ def audited(images: pd.DataFrame, task: Task = TASK, **options: object) -> tuple
 
 def load_like(name: str, count: int) -> pd.DataFrame:
     """images.csv with the label columns of a real competition; a patient has three images."""
-    task, random = load(name).task, np.random.RandomState(0)
+    task, random = load_competition(name).task, np.random.RandomState(0)
     patients = [f"p{i // 3:02d}" for i in range(count)]
     images = images_of(patients, source=task.scored_source or "own").drop(columns="melanoma")
     return images.assign(**{label: random.randint(0, 2, count) for label in task.labels})

@@ -220,10 +220,10 @@ def test_cut_through_a_checkpoint_on_disk_with_momentum_and_weights_in_channels_
     whole, first, second = made(), made(), made()
     go(*whole, range(10))
     go(*first, range(5))
-    checkpoint.save(
+    checkpoint.save_checkpoint(
         tmp_path, "finetuned", {"net": first[0].state_dict(), "pesg": first[2].state_dict()}
     )
-    saved = checkpoint.load(tmp_path, "finetuned")
+    saved = checkpoint.load_checkpoint(tmp_path, "finetuned")
     second[0].load_state_dict(saved["net"])
     second[2].load_state_dict(saved["pesg"])
     go(*second, range(5, 10))

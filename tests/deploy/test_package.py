@@ -13,7 +13,7 @@ import pipeline.competitions
 from pipeline.core.artifacts.files import write_json
 from pipeline.core.artifacts.paths import FINETUNED
 from pipeline.core.artifacts.provenance import data_digest, table_hashes
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.runs.facts import facts_of
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, request_for
@@ -39,7 +39,7 @@ MEMBERS = ("x", "y", "twin", "metadata")
 
 def write_weights(name: str, fold: int) -> None:
     """A weights file that records what today's configuration decides."""
-    competition = load("findings")
+    competition = load_competition("findings")
     run = competition.metadata if name == "metadata" else competition.run(name)
     job = Job(competition, run, fold)
     path = job.folder / FINETUNED
@@ -88,7 +88,9 @@ def house(tmp_path, monkeypatch):
             "weights": weights,
             "hashes": hashes,
             "predictions": dict.fromkeys(MEMBERS),
-            "decided_by": ensemble_facts(request_for(load("findings"), MEMBERS, (0, 1))),
+            "decided_by": ensemble_facts(
+                request_for(load_competition("findings"), MEMBERS, (0, 1))
+            ),
         },
     )
     (models / "quantiles.json").write_text("{}")
@@ -106,7 +108,7 @@ def house(tmp_path, monkeypatch):
 
 
 def test_networks_are_listed_in_order_of_value_and_those_of_no_weight_stay(house):
-    package = write_package(load("findings"), house / "out", zipped=True)
+    package = write_package(load_competition("findings"), house / "out", zipped=True)
     assert [one["file"] for one in package["networks"]] == [
         "y-fold0.safetensors",
         "x-fold0.safetensors",
@@ -148,7 +150,7 @@ def test_the_code_that_travels_imports_nothing_that_stays():
 
 def test_the_same_package_twice_is_the_same_bytes(house):
     for name in ("one", "two"):
-        write_package(load("findings"), house / name, zipped=True)
+        write_package(load_competition("findings"), house / name, zipped=True)
     for path in (house / "one").iterdir():
         assert path.read_bytes() == (house / "two" / path.name).read_bytes(), path.name
 
@@ -157,7 +159,7 @@ def test_weights_of_other_tables_do_not_travel(house):
     path = house / "data/findings/images.csv"
     path.write_text(path.read_text() + "u,p,test,,\n")
     with pytest.raises(UserError, match=r"made from another images\.csv"):
-        write_package(load("findings"), house / "out", zipped=True)
+        write_package(load_competition("findings"), house / "out", zipped=True)
     assert not (house / "out").exists()
 
 
@@ -165,7 +167,7 @@ def test_patient_columns_that_only_prepare_knows_are_refused(house):
     sys.modules.pop("pipeline.competitions.findings")
     (house / "findings.py").write_text(COMPETITION.format(column="width"))
     with pytest.raises(UserError, match="'width' is measured by `prepare`"):
-        write_package(load("findings"), house / "out", zipped=True)
+        write_package(load_competition("findings"), house / "out", zipped=True)
 
 
 def test_the_kaggle_folder(house):

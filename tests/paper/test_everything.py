@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 
 from pipeline.paper.benchmark.networks import NETWORKS
-from pipeline.paper.everything import parser, present, steps
+from pipeline.paper.everything import available_data, parser, steps
 from pipeline.paper.published import TABLE_1_AND_8
 
 
@@ -35,12 +35,12 @@ def test_all_data_and_no_argument_are_all_cells_of_tables_1_and_8():
 
 def test_only_what_is_there_is_run(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA", str(tmp_path))
-    assert present() == ([], [])
+    assert available_data() == ([], [])
     alone = [step[0] for step in steps(parser().parse_args([]), [], [])]
     assert alone == ["appendix_e", "table6", "figure1", "synthetic"]
     (tmp_path / "stl10" / "raw").mkdir(parents=True)
     (tmp_path / "ddsm").mkdir()
     (tmp_path / "ddsm" / "images.csv").touch()
-    assert present() == (["stl10"], ["ddsm"])
-    programs = [step[0] for step in steps(parser().parse_args([]), *present())]
+    assert available_data() == (["stl10"], ["ddsm"])
+    programs = [step[0] for step in steps(parser().parse_args([]), *available_data())]
     assert programs == [*alone, *["table1"] * 2 * len(NETWORKS), "figure3", "table5"]

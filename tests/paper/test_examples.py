@@ -46,7 +46,7 @@ def test_the_toys_easy_points_are_easy_and_the_noisy_ones_wrong():
 
 
 def test_panels_save_as_png(tmp_path):
-    figure, axes = plots.panels(1, 2)
+    figure, axes = plots.axes_grid(1, 2)
     plots.curve(axes[0, 0], [[0.5, 0.6], [0.7, 0.8]], "black", "x")
     path = plots.save(figure, "a", tmp_path)
     assert path.read_bytes()[:4] == b"\x89PNG"

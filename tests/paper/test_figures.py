@@ -110,15 +110,17 @@ def test_figure2_shows_out_of_fold_rows_only(predicted):
 
 
 def test_synthetic_data_can_be_learnt_better_than_chance(monkeypatch):
-    monkeypatch.setattr(synthetic, "STEPS", 500)
-    history = synthetic.train(dict(normalize="none", dual="closed_form"), seed=0, margin=0.8)
-    assert len(history) == synthetic.STEPS // synthetic.EVERY
+    monkeypatch.setattr(synthetic, "TRAINING_STEPS", 500)
+    history = synthetic.train_synthetic(
+        dict(normalize="none", dual="closed_form"), seed=0, margin=0.8
+    )
+    assert len(history) == synthetic.TRAINING_STEPS // synthetic.EVERY
     assert history[-1] > 0.65
 
 
 def test_histograms_of_a_panel():
-    _, axes = plots.panels(1, 1)
+    _, axes = plots.axes_grid(1, 1)
     labels = np.repeat([0, 1], 50)
     scores = labels + torch.rand(100).numpy() / 10
-    figure2.draw(axes[0, 0], ("x", scores, labels))
+    figure2.draw_histograms(axes[0, 0], ("x", scores, labels))
     assert "AUC 1.000" in axes[0, 0].get_title()

@@ -41,7 +41,7 @@ def read_csv(path: Path, needed: tuple[str, ...] = (), made_by: str = "") -> pd.
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(ID_COLUMNS, "str"))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: this is no CSV file: {error}") from None
+        raise UserError(f"{path}: this is not a CSV file: {error}") from None
     for column in needed:
         if column not in table.columns:
             raise UserError(
@@ -54,7 +54,7 @@ def read_images(competition: str) -> pd.DataFrame:
     """images.csv, one row an image, checked: ids present and unique, splits known."""
     path = data_folder(competition) / "images.csv"
     table = read_csv(path, ("image_id", "patient_id", "split"), f"make prepare COMP={competition}")
-    check_ids(path, table)
+    check_id_column(path, table)
     for row, split in enumerate(table["split"]):
         if split not in SPLITS:
             raise UserError(
@@ -63,7 +63,7 @@ def read_images(competition: str) -> pd.DataFrame:
     return table
 
 
-def check_ids(path: Path, table: pd.DataFrame, column: str = "image_id") -> None:
+def check_id_column(path: Path, table: pd.DataFrame, column: str = "image_id") -> None:
     """Raise a UserError that names the first blank or repeated id; rows count as an editor shows
     them, header = 1."""
     ids = table[column]
@@ -71,16 +71,14 @@ def check_ids(path: Path, table: pd.DataFrame, column: str = "image_id") -> None
         raise UserError(f"{path}: row {ids.isna().to_numpy().argmax() + 2}, column {column}: blank")
     if ids.duplicated().any():
         row = ids.duplicated().to_numpy().argmax()
-        raise UserError(
-            f"{path}: row {row + 2}, column {column}: {ids.iloc[row]!r} stands there twice"
-        )
+        raise UserError(f"{path}: row {row + 2}, column {column}: {ids.iloc[row]!r} is there twice")
 
 
 def read_folds(competition: str) -> pd.DataFrame:
     """folds.csv: patient_id, fold; a patient has one row, so a patient cannot be in two folds."""
     path = data_folder(competition) / "folds.csv"
     table = read_csv(path, ("patient_id", "fold"), f"make folds COMP={competition}")
-    check_ids(path, table, "patient_id")
+    check_id_column(path, table, "patient_id")
     if not pd.api.types.is_integer_dtype(table["fold"]):
         raise UserError(f"{path}: column fold: not all are whole numbers")
     return table
@@ -102,24 +100,23 @@ def align(
     found = pd.Index(table[column])
     if found.has_duplicates:
         raise UserError(
-            f"{where}: column {column}: {listed(found[found.duplicated()])} more than once"
+            f"{where}: column {column}: {first_ids(found[found.duplicated()])} more than once"
         )
-    missing, extra = (
-        pd.Index(ids).difference(found, sort=False),
-        found.difference(pd.Index(ids), sort=False),
-    )
+    missing = pd.Index(ids).difference(found, sort=False)
     if len(missing):
         raise UserError(
-            f"{where}: {len(missing)} of the {len(ids)} rows {what} are missing: {listed(missing)}"
+            f"{where}: {len(missing)} of the {len(ids)} rows {what} are missing: "
+            f"{first_ids(missing)}"
         )
+    extra = found.difference(pd.Index(ids), sort=False)
     if len(extra):
         raise UserError(
-            f"{where}: {len(extra)} rows are not among the {len(ids)} {what}: {listed(extra)}"
+            f"{where}: {len(extra)} rows are not among the {len(ids)} {what}: {first_ids(extra)}"
         )
     return found.get_indexer(pd.Index(ids))
 
 
-def listed(ids: Sequence) -> str:
+def first_ids(ids: Sequence) -> str:
     """The first ids, and how many more."""
     shown = ", ".join(map(str, ids[:IDS_SHOWN]))
     return shown + (f" and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else "")

@@ -54,7 +54,7 @@ def competition_names() -> list[str]:
     )
 
 
-def load(name: str) -> Competition:
+def load_competition(name: str) -> Competition:
     """Import and check a competition file; SMOKE=1 gives its tiny form."""
     names = competition_names()
     if name not in names:
@@ -76,7 +76,7 @@ def load(name: str) -> Competition:
     competition = Competition(
         name, module.task, runs, metadata, module.blend, module.submission, module, trials
     )
-    check(competition)
+    check_competition(competition)
     return competition
 
 
@@ -95,7 +95,7 @@ def import_competition(name: str) -> ModuleType:
         ) from None
 
 
-def check(competition: Competition) -> None:
+def check_competition(competition: Competition) -> None:
     """Raise a UserError where the parts of a competition contradict each other."""
     file = f"pipeline/competitions/{competition.name}.py"
     task = competition.task

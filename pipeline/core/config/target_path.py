@@ -7,7 +7,7 @@ A coarser target means all below it.
 import re
 from dataclasses import dataclass
 
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA, Metadata, Run
 from pipeline.core.runtime.errors import UserError
 
@@ -30,7 +30,7 @@ def parse_target(text: str) -> Target:
     match = re.fullmatch(r"([a-z][a-z0-9_]*)(?:/([A-Za-z0-9_.\-]+))?(?:/fold(\d+))?/?", text)
     if not match:
         raise UserError(
-            f"{text!r} is no target: write melanoma, melanoma/b5_384 or melanoma/b5_384/fold0"
+            f"{text!r} is not a target: write melanoma, melanoma/b5_384 or melanoma/b5_384/fold0"
         )
     return Target(match[1], match[2] or "", None if match[3] is None else int(match[3]))
 
@@ -45,7 +45,8 @@ def expand(
     """
     jobs = []
     for target in map(parse_target, texts):
-        competition, known = load(target.competition), folds[target.competition]
+        competition = load_competition(target.competition)
+        known = folds[target.competition]
         if target.fold is not None and target.fold not in known:
             raise UserError(f"{target}: folds.csv has the folds {', '.join(map(str, known))}")
         for member in (

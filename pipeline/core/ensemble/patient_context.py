@@ -330,7 +330,7 @@ def divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:
 
 def check(patients: pd.DataFrame, members: Members, columns: Columns) -> None:
     """Raise a UserError that names the first column that is missing, or the row, column and value
-    that is no score.
+    that is not a score.
     """
     for name in ("patient_id", *columns.numeric, *columns.categorical):
         if name not in patients:
@@ -359,5 +359,5 @@ def check_scores(name: str, values: np.ndarray) -> None:
     if not good.all():
         row = int(np.argmin(good))
         raise UserError(
-            f"second level: row {row}, column {name}: {values[row]} is no score in [0, 1]"
+            f"second level: row {row}, column {name}: {values[row]} is not a score in [0, 1]"
         )

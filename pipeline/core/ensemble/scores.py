@@ -154,7 +154,7 @@ def sentence(row: dict) -> str:
     return f"{row['first']} - {row['second']}: {figures}: {verdict}"
 
 
-def printed(rows: Sequence[dict]) -> str:
+def score_lines(rows: Sequence[dict]) -> str:
     """Score rows as a table for the terminal."""
     table = pd.DataFrame(rows)
     # one label is its own mean

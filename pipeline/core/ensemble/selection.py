@@ -10,11 +10,11 @@ import numpy as np
 
 from pipeline.core.ensemble.averages import weighted_mean
 from pipeline.core.metrics.bootstrap import auc_difference, midranks
-from pipeline.core.metrics.roc import auc_of_classes, checked, classes
+from pipeline.core.metrics.roc import auc_of_classes, checked_rows, classes
 
-NEAR = 0.999  # rank correlation above which two members are one
+SAME_MEMBER_CORRELATION = 0.999  # rank correlation above which two members are one
 
-STEPS = 50  # additions of one climb
+CLIMB_STEPS = 50  # additions of one climb
 BAGS = 20  # climbs whose weights are averaged
 PART = 0.5  # share of the members that one climb may choose from
 
@@ -35,7 +35,7 @@ def rank_correlations(members: np.ndarray) -> np.ndarray:
 
 
 def nearly_equal_members(
-    members: np.ndarray, limit: float = NEAR
+    members: np.ndarray, limit: float = SAME_MEMBER_CORRELATION
 ) -> list[tuple[int, int, int, float]]:
     """(label, first, second, rho) of every pair of members with |rho| > limit; a rho near -1 is an
     inverted member. members: (M, n, K)."""
@@ -48,7 +48,7 @@ def nearly_equal_members(
     ]
 
 
-def without_duplicates(members: np.ndarray, limit: float = NEAR) -> np.ndarray:
+def without_duplicates(members: np.ndarray, limit: float = SAME_MEMBER_CORRELATION) -> np.ndarray:
     """Weights (M, K) of 1 and 0: of the members that rank a label alike only the first counts."""
     weights = (~np.isnan(members).any(axis=1)).astype(float)
     for label, first, second, rho in nearly_equal_members(members, limit):
@@ -67,7 +67,7 @@ class Climber:
     """
 
     def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
-        _, positive, negative = checked(scores[0], labels)
+        _, positive, negative = checked_rows(scores[0], labels)
         self.positives = np.ascontiguousarray(scores[:, positive])
         self.negatives = np.ascontiguousarray(scores[:, negative])
         self.singles = np.array(
@@ -121,7 +121,11 @@ class Climber:
 
 
 def select(
-    scores: np.ndarray, labels: np.ndarray, steps: int = STEPS, bags: int = BAGS, seed: int = 0
+    scores: np.ndarray,
+    labels: np.ndarray,
+    steps: int = CLIMB_STEPS,
+    bags: int = BAGS,
+    seed: int = 0,
 ) -> np.ndarray:
     """Weights (M,), summing to 1: the mean over `bags` climbs, each among a random half of the
     members.
@@ -161,7 +165,7 @@ def select_columns(
     return weights
 
 
-def nested_scores(
+def nested_weighted_scores(
     members: np.ndarray, truth: np.ndarray, candidates: np.ndarray, folds: np.ndarray, seed: int = 0
 ) -> np.ndarray:
     """(n, K): each fold's rows averaged with weights fitted on the other folds' rows."""
@@ -189,7 +193,7 @@ def nested_gain(
     above 0.
     """
     # both averages are scored on the same resamples of patients
-    fitted = nested_scores(members, truth, candidates, folds, seed)
+    fitted = nested_weighted_scores(members, truth, candidates, folds, seed)
     uniform = weighted_mean(list(members), candidates)
     scored = np.flatnonzero(classes(truth))
     gain, low, high, p = auc_difference(

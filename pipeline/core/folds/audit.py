@@ -30,7 +30,7 @@ from pipeline.core.folds.split import (
 )
 from pipeline.core.runtime.errors import UserError
 
-SHOWN = 5  # pairs that an error or the printed audit names; the JSON has all
+PAIRS_SHOWN = 5  # pairs that an error or the printed audit names; the JSON has all
 
 
 def checked_tables(competition: Competition) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -40,14 +40,14 @@ def checked_tables(competition: Competition) -> tuple[pd.DataFrame, pd.DataFrame
     images = read_images(competition.name)
     folds = read_folds(competition.name)
     dropped = read_dropped(competition.name)
-    check_labels(folder / "images.csv", images, competition.task)
+    check_scored_labels(folder / "images.csv", images, competition.task)
     # The search for twins takes a minute at 223,414 images: not twice for the same tables.
-    if not audited(competition.name):
+    if not audit_is_current(competition.name):
         require_no_leak(folder / "folds.csv", images, folds, dropped, competition.task)
     return images, folds, dropped
 
 
-def audited(name: str) -> bool:
+def audit_is_current(name: str) -> bool:
     """True when folds_audit.json found no leak in the very tables of today."""
     path = data_folder(name) / "folds_audit.json"
     if not path.is_file():
@@ -65,7 +65,7 @@ def audit_hashes(name: str) -> dict[str, str]:
     return hashes
 
 
-def check_labels(where: object, images: pd.DataFrame, task: Task) -> None:
+def check_scored_labels(where: object, images: pd.DataFrame, task: Task) -> None:
     """Raise a UserError that names the first label of a train or valid image that is not 1, 0, -1
     or blank."""
     for label in task.labels:
@@ -87,13 +87,13 @@ def require_no_leak(
 ) -> None:
     """Raise a UserError naming the first pairs of images of which one trains where the other is
     validated."""
-    refuse_leaks(where, leaks(where, images, folds, dropped, task))
+    refuse_leaks(where, find_leaks(where, images, folds, dropped, task))
 
 
 def refuse_leaks(where: object, leaking: list[dict]) -> None:
     """Raise a UserError that names the leaking pairs, if there are any."""
     if leaking:
-        named = "; ".join(map(leak_text, leaking[:SHOWN]))
+        named = "; ".join(map(leak_text, leaking[:PAIRS_SHOWN]))
         raise UserError(f"{where}: {len(leaking)} leak(s): {named}")
 
 
@@ -113,7 +113,7 @@ def place_text(fold: int | None) -> str:
     return f"fold {fold}" if fold >= 0 else "always trains"
 
 
-def leaks(
+def find_leaks(
     where: object,
     images: pd.DataFrame,
     folds: pd.DataFrame,
@@ -201,7 +201,7 @@ def audit(
     (reason -> images), "leaks", "warnings".
     """
     linked = links(images, task, taking_part(images, dropped, test=True))
-    leaking = leaks(where, images, folds, dropped, task, linked)
+    leaking = find_leaks(where, images, folds, dropped, task, linked)
 
     # The balance is that of the images which take part and may be validated.
     part = taking_part(images, dropped)
@@ -241,11 +241,11 @@ def test_facts(images: pd.DataFrame, dropped: pd.DataFrame, linked: pd.DataFrame
     ids = images["image_id"].to_numpy()
     across = linked[test[linked["first"]] != test[linked["second"]]]
     shared = sorted(shared_with_test(images[taking_part(images, dropped, test=True)]))
-    first_pairs = across.head(SHOWN).itertuples(index=False)
+    first_pairs = across.head(PAIRS_SHOWN).itertuples(index=False)
     return {
         "images": int(test.sum()),
         "patients_in_training": len(shared),
-        "first_patients": shared[:SHOWN],
+        "first_patients": shared[:PAIRS_SHOWN],
         "linked_to_training": len(across),
         "first_linked": [[ids[i], ids[j], reason] for i, j, reason in first_pairs],
     }

@@ -47,11 +47,11 @@ def describe(rows: pd.DataFrame, task: Task) -> dict:
             label: int(keys[value == 1].nunique()) for label, value in values.items()
         },
         "sources": rows["source"].value_counts().sort_index().to_dict() if "source" in rows else {},
-        "metadata": metadata(rows, task),
+        "metadata": metadata_lines(rows, task),
     }
 
 
-def metadata(rows: pd.DataFrame, task: Task) -> dict:
+def metadata_lines(rows: pd.DataFrame, task: Task) -> dict:
     """column -> {"mean", "missing"} for numbers, {category: share, "missing": share} for
     categories."""
     summary = {}
@@ -147,13 +147,13 @@ def warnings(images: pd.DataFrame, rows: list[dict], total: dict, task: Task) ->
 
 def audit_text(audit: dict) -> str:
     """The audit as it is printed."""
-    lines = [header(audit), balance_text(audit), *group_lines(audit, examples=True)]
+    lines = [audit_header(audit), balance_text(audit), *group_lines(audit, examples=True)]
     lines += [f"warning: {text}" for text in audit["warnings"]]
     lines.append(f"leaks: {len(audit['leaks'])}")
     return "\n".join(lines)
 
 
-def header(audit: dict) -> str:
+def audit_header(audit: dict) -> str:
     """How many folds there are, and how they were made."""
     origin = ", ".join(f"{key} {value}" for key, value in audit["made"].items())
     return f"{len(audit['folds'])} fold(s), {origin}"

@@ -29,11 +29,11 @@ from iterstrat.ml_stratifiers import IterativeStratification
 # at most so many counts of images per patient are balanced; SIIM has 84 different ones
 SIZE_STEPS = 128
 # groups of a fold that one matrix of swaps looks at: 18 MB; SIIM's folds (411 patients) fit whole
-SAMPLE = 1500
+PATIENTS_OF_A_SAMPLE = 1500
 STRICTER = 2  # of images, the one total that all others pull at
 LOOSER = 3  # of sizes and categories: of the one there are 84 in SIIM, of the other 10
 PATIENCE = 3  # rounds over all pairs of folds without a gain before a sampled search ends
-CANDIDATES = 5_000
+ASSIGNMENTS_TRIED = 5_000
 POWER = 8  # the worst deviation rules, those behind it still count
 # in that power, relative; an eighth of it off the worst. 0 would exchange rounding errors for ever
 GAIN = 1e-3
@@ -76,12 +76,12 @@ def group_table(
 
     # Totals per group; a column of zeros says nothing.
     table = pd.DataFrame(columns).astype(float).groupby(group).sum()
-    table = table.join(patient_table(rows, group, patient, labels))
+    table = table.join(patient_counts(rows, group, patient, labels))
     varies = table.sum() > 0
     return table.loc[:, varies]
 
 
-def patient_table(
+def patient_counts(
     rows: pd.DataFrame, group: np.ndarray, patient: np.ndarray, labels: tuple[str, ...]
 ) -> pd.DataFrame:
     """The columns of group_table that count patients rather than images."""
@@ -182,7 +182,7 @@ def lower_sum(
     """
     sums = totals(x, fold, folds)
     pairs = list(combinations(range(folds), 2))
-    rounds = 1 if np.bincount(fold).max() <= SAMPLE else PATIENCE
+    rounds = 1 if np.bincount(fold).max() <= PATIENTS_OF_A_SAMPLE else PATIENCE
     turn = 0
     idle = 0  # turns without a gain
     while idle < rounds * len(pairs):
@@ -241,9 +241,9 @@ def apply_best_move(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: n
 def sample(fold: np.ndarray, k: int, random: np.random.RandomState) -> np.ndarray:
     """The groups of fold k, or SAMPLE of them drawn at random, ascending."""
     members = np.flatnonzero(fold == k)
-    if len(members) <= SAMPLE:
+    if len(members) <= PATIENTS_OF_A_SAMPLE:
         return members
-    return np.sort(random.choice(members, SAMPLE, replace=False))
+    return np.sort(random.choice(members, PATIENTS_OF_A_SAMPLE, replace=False))
 
 
 def rows(x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -326,7 +326,7 @@ def best_levelling(
     before = excess(sums[[a, b]], share, scale)
     leaving = np.append(sample(fold, a, random), -1)
     entering = np.append(sample(fold, b, random), -1)
-    sampled = max(len(leaving), len(entering)) > SAMPLE
+    sampled = max(len(leaving), len(entering)) > PATIENTS_OF_A_SAMPLE
     if before.max() <= (ENOUGH if sampled else 0):
         return None
 
@@ -337,11 +337,11 @@ def best_levelling(
         change[-1, :] = np.inf
     if len(leaving) == 2:
         change[:, -1] = np.inf
-    place = min(CANDIDATES, change.size) - 1
+    place = min(ASSIGNMENTS_TRIED, change.size) - 1
     last = np.partition(change.ravel(), place)[place]
     i, j = np.nonzero(change <= min(last, room))
-    g = leaving[i[: 2 * CANDIDATES]]
-    h = entering[j[: 2 * CANDIDATES]]
+    g = leaving[i[: 2 * ASSIGNMENTS_TRIED]]
+    h = entering[j[: 2 * ASSIGNMENTS_TRIED]]
 
     # The best of them by the powers of the excess; none may raise the worst.
     step = rows(x, g) - rows(x, h)

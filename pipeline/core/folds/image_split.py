@@ -28,7 +28,7 @@ REPEATS = 5
 COLUMN_ROWS = 40_000
 PIXEL_ROWS = 4_000  # the likeness of all pairs of 4,000 thumbnails is a matrix of 128 MB
 THUMBNAIL = 16  # side in pixels
-WIDTH = 0.1  # mean squared difference of standardised pixels
+PIXEL_KERNEL_WIDTH = 0.1  # mean squared difference of standardised pixels
 TREES = 50
 FEWEST = 10  # positives that a label needs to be scored
 
@@ -47,13 +47,13 @@ def leakage(name: str, images: pd.DataFrame, dropped: pd.DataFrame, task: Task) 
     # The patient columns, where the competition has any.
     if task.numeric or task.categorical:
         part = some_groups(rows, groups, COLUMN_ROWS)
-        scores = forest_scores(columns_of(part, task))
-        table += compare("patient columns", part, groups, task, scores)
+        scores = forest_scores(split_columns(part, task))
+        table += split_rows("patient columns", part, groups, task, scores)
 
     # The pixels, where they are prepared.
     part = some_groups(rows, groups, PIXEL_ROWS)
     if paths := prepared_paths(name, part):
-        table += compare("pixels", part, groups, task, likeness_scores(likeness(paths)))
+        table += split_rows("pixels", part, groups, task, likeness_scores(likeness(paths)))
     return table
 
 
@@ -66,7 +66,7 @@ def some_groups(rows: pd.DataFrame, groups: pd.Series, most: int) -> pd.DataFram
     return rows[np.isin(group, drawn)].reset_index(drop=True)
 
 
-def columns_of(rows: pd.DataFrame, task: Task) -> np.ndarray:
+def split_columns(rows: pd.DataFrame, task: Task) -> np.ndarray:
     """(rows, columns) float: numbers (-1 where missing), categories as 0 and 1, images of the
     patient."""
     columns = []
@@ -115,7 +115,9 @@ def likeness(paths: list[Path]) -> np.ndarray:
     # Standardised, so that exposure does not count; |a - b|^2 = |a|^2 + |b|^2 - 2 a.b.
     x = (x - x.mean(axis=1, keepdims=True)) / np.maximum(x.std(axis=1, keepdims=True), 1e-6)
     square = (x * x).sum(axis=1)
-    return np.exp(-np.maximum(square[:, None] + square - 2 * x @ x.T, 0) / (WIDTH * x.shape[1]))
+    return np.exp(
+        -np.maximum(square[:, None] + square - 2 * x @ x.T, 0) / (PIXEL_KERNEL_WIDTH * x.shape[1])
+    )
 
 
 def likeness_scores(alike: np.ndarray):
@@ -129,7 +131,7 @@ def likeness_scores(alike: np.ndarray):
     return scores
 
 
-def compare(model: str, rows: pd.DataFrame, groups: pd.Series, task: Task, scores) -> list[dict]:
+def split_rows(model: str, rows: pd.DataFrame, groups: pd.Series, task: Task, scores) -> list[dict]:
     """One row per label with enough positives, and one for their mean.
 
     scores: a function (train, test, targets, seed) -> (test, labels) float.
@@ -143,7 +145,9 @@ def compare(model: str, rows: pd.DataFrame, groups: pd.Series, task: Task, score
     aucs = np.empty((REPEATS, 2, len(labels) + 1))
     for seed in tqdm(range(REPEATS), model, unit="split"):
         for kind, fold in enumerate(both_splits(rows, groups, task, seed)):
-            aucs[seed, kind] = label_aucs(out_of_fold(fold, given, scores, seed), given, labels)
+            aucs[seed, kind] = label_aucs(
+                out_of_fold_by_logistic(fold, given, scores, seed), given, labels
+            )
 
     # The mean of a single label would be that label again.
     names = [task.labels[number] for number in labels]
@@ -151,7 +155,7 @@ def compare(model: str, rows: pd.DataFrame, groups: pd.Series, task: Task, score
         names.append("mean")
     facts = {"images": len(rows), "patients": int(patient_keys(rows).nunique()), "splits": REPEATS}
     return [
-        {"model": model, "label": name, **line(aucs[:, :, number]), **facts}
+        {"model": model, "label": name, **label_figures(aucs[:, :, number]), **facts}
         for number, name in enumerate(names)
     ]
 
@@ -165,7 +169,7 @@ def label_aucs(out: np.ndarray, given: np.ndarray, labels: list[int]) -> list[fl
     return [*aucs, float(np.mean(aucs))]
 
 
-def line(pairs: np.ndarray) -> dict:
+def label_figures(pairs: np.ndarray) -> dict:
     """The figures of one label from (repeats, 2) AUCs."""
     difference = pairs[:, 0] - pairs[:, 1]
     return {
@@ -194,7 +198,7 @@ def both_splits(
     return by_image, fold.loc[group].to_numpy()
 
 
-def out_of_fold(fold: np.ndarray, given: np.ndarray, scores, seed: int) -> np.ndarray:
+def out_of_fold_by_logistic(fold: np.ndarray, given: np.ndarray, scores, seed: int) -> np.ndarray:
     """(rows, labels) scores of every row by the model that did not see its fold."""
     out = np.empty(given.shape)
     targets = np.nan_to_num(given)

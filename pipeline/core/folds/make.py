@@ -37,7 +37,7 @@ def split(
     """
     # Twins outside the scored images go first: they have no say in the folds.
     linked = links(images, task)
-    dropped = left_out(images, linked, task)
+    dropped = dropped_images(images, linked, task)
 
     # The fold of every patient, by one of the three ways.
     wanted = task.folds if folds is None else folds
@@ -58,7 +58,7 @@ def split(
     return fold_table(images, fold, dropped), dropped, origin
 
 
-def left_out(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataFrame:
+def dropped_images(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Rows of folds_dropped.csv for twins of scored and test images, and for test patients where
     the task says so."""
     dropped = external_twins(images, linked, task)

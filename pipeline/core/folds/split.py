@@ -61,7 +61,7 @@ def taking_part(images: pd.DataFrame, dropped: pd.DataFrame, test: bool = False)
     return here & ~images["image_id"].isin(dropped["image_id"]).to_numpy()
 
 
-def training_rows(
+def training_images(
     images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int
 ) -> pd.DataFrame:
     """The images that train when `fold` validates: all that take part and whose patient is not in

@@ -8,7 +8,7 @@ channel runs along each output row, and cells are differences of it.
 import numba
 import numpy as np
 
-BLOCK = 256  # rows of uint8 whose sum fits 16 bits
+ROWS_A_SUM = 256  # rows of uint8 whose sum fits 16 bits
 
 u16 = np.uint16
 u32 = np.uint32
@@ -74,8 +74,8 @@ def sum_rows(acc, sums, flat, first, first_part, last, last_part, whole):
     bottom = flat[min(last, len(flat) - 1)]
     weigh_two(acc, flat[first], u32(whole - first_part), bottom, u32(last_part))
     # The whole rows between them.
-    for r in range(first + 1, last, BLOCK):
-        block = flat[r : min(last, r + BLOCK)]
+    for r in range(first + 1, last, ROWS_A_SUM):
+        block = flat[r : min(last, r + ROWS_A_SUM)]
         if len(block) < 4:
             add_few(acc, block, u32(whole))
         else:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.core.config.run import Augment
-from pipeline.core.images.views import all_views, augmented, read_image
+from pipeline.core.images.views import all_views, augmented, read_prepared_image
 
 
 class TrainingBatches(torch.utils.data.Dataset):
@@ -30,7 +30,7 @@ class TrainingBatches(torch.utils.data.Dataset):
         for out, index in zip(batch, indices, strict=True):
             # A stream of its own for each (seed, epoch, image): the same view in any process.
             rng = np.random.default_rng((self.seed, epoch, int(index)))
-            augmented(read_image(self.paths[index], self.channels), self.augment, rng, out)
+            augmented(read_prepared_image(self.paths[index], self.channels), self.augment, rng, out)
         return torch.from_numpy(batch), torch.from_numpy(np.asarray(indices))
 
 

@@ -33,7 +33,7 @@ from pipeline.core.images.jpeg import (
     tiff_tags,
 )
 from pipeline.core.images.pixels import eight_bit, upright
-from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_size
+from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_sides
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_CHECKED = (b"IHDR", b"PLTE", b"IDAT")  # the chunks that make the image
@@ -52,8 +52,8 @@ GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 # TIFF tags.
-WIDTH = 256
-HEIGHT = 257
+PROBE_WIDTH = 256
+PROBE_HEIGHT = 257
 BITS = 258  # a sample
 SAMPLES = 277  # a pixel
 
@@ -105,7 +105,7 @@ def decode(
 def decode_any_jpeg(data: bytes, gray: bool, choose: Callable[[Header, int], int]) -> DecodedImage:
     """A JPEG at the scale that `choose` allows, turned upright."""
     header = read_jpeg_header(data)
-    check_size(header.width, header.height)
+    check_sides(header.width, header.height)
     if header.components == 4:
         # OpenCV takes every CMYK for Adobe's inverted one.
         return finished(*decode_pillow(data), gray)
@@ -158,7 +158,7 @@ def decode_png(data: bytes) -> tuple[np.ndarray, str]:
         raise UnreadableImage("truncated: the PNG ends within its header")
     width, height, depth = struct.unpack_from(">IIB", data, 16)
     colour_type = data[25]
-    check_size(width, height)
+    check_sides(width, height)
     orientation = check_png(data)
     if orientation is None:
         return decode_pillow(data)
@@ -215,10 +215,10 @@ def valid_orientation(tags: dict[int, int]) -> int:
 
 def decode_tiff(data: bytes) -> tuple[np.ndarray, str]:
     """TIFF: 16-bit colour by OpenCV (Pillow cuts it to 8 bits), the others by Pillow."""
-    tags = tiff_tags(data, (WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLES))
+    tags = tiff_tags(data, (PROBE_WIDTH, PROBE_HEIGHT, BITS, ORIENTATION, SAMPLES))
     if tags.get(BITS) != 16 or tags.get(SAMPLES, 1) < 3:
         return decode_pillow(data)
-    check_size(tags.get(WIDTH, 0), tags.get(HEIGHT, 0))
+    check_sides(tags.get(PROBE_WIDTH, 0), tags.get(PROBE_HEIGHT, 0))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableImage("damaged: the TIFF decoder gives up")
@@ -234,7 +234,7 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=PILLOW_NAMES) as image:
-                check_size(*image.size)
+                check_sides(*image.size)
                 note = image.format.lower() + (" 16 bit" if image.mode in WIDE_MODES else "")
                 image.load()
                 return pillow_pixels(ImageOps.exif_transpose(image)), note

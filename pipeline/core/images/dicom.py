@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 
 from pipeline.core.images.pixels import blocks, looked_up, narrow, stretch
-from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_size
+from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_sides
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -80,7 +80,7 @@ def check_dicom(dataset) -> None:
     for name in ("Rows", "Columns"):
         if not isinstance(dataset.get(name), int):
             raise UnreadableImage(f"no pixels: the DICOM does not say its {name}")
-    check_size(dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1))
+    check_sides(dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1))
 
 
 def displayed(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:

@@ -31,7 +31,7 @@ START_OF_SCAN = 0xDA
 APP1 = 0xE1  # EXIF lies here
 
 ORIENTATION = 0x0112  # EXIF tag
-SIZES = {1: 1, 3: 2, 4: 4}  # bytes of TIFF's whole-number types BYTE, SHORT and LONG
+TIFF_TYPE_BYTES = {1: 1, 3: 2, 4: 4}  # bytes of TIFF's whole-number types BYTE, SHORT and LONG
 FORMATS = {1: "B", 3: "H", 4: "I"}
 
 REDUCED = {
@@ -86,7 +86,7 @@ def read_jpeg_header(data: bytes) -> Header:
         elif marker == APP1 and data[body : body + 6] == b"Exif\0\0":
             orientation = exif_orientation(data[body + 6 : end]) or orientation
         elif marker == START_OF_SCAN:
-            return checked(data, frame, orientation, body)
+            return checked_header(data, frame, orientation, body)
         position = end
 
 
@@ -104,7 +104,7 @@ def read_frame(data: bytes, body: int, marker: int) -> tuple[int, int, int, int]
     return marker, height, width, components
 
 
-def checked(data: bytes, frame: tuple | None, orientation: int, scan: int) -> Header:
+def checked_header(data: bytes, frame: tuple | None, orientation: int, scan: int) -> Header:
     """The header, when the file can hold a whole image."""
     if frame is None:
         raise UnreadableImage("damaged: the JPEG has no frame header")
@@ -137,12 +137,12 @@ def tiff_tags(data: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
     values = {}
     for entry in range(directory + 2, min(directory + 2 + 12 * count, len(data) - 11), 12):
         tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
-        if tag not in wanted or kind not in SIZES or number < 1:
+        if tag not in wanted or kind not in TIFF_TYPE_BYTES or number < 1:
             continue
         place = entry + 8
-        if number * SIZES[kind] > 4:
+        if number * TIFF_TYPE_BYTES[kind] > 4:
             (place,) = struct.unpack_from(order + "I", data, place)
-        if place + SIZES[kind] <= len(data):
+        if place + TIFF_TYPE_BYTES[kind] <= len(data):
             (values[tag],) = struct.unpack_from(order + FORMATS[kind], data, place)
     return values
 

@@ -16,12 +16,12 @@ from pipeline.core.images.phash import KEPT
 
 # bits: copies at JPEG quality 50 or half the size differ in up to 19, X-rays of two patients in 48
 # or more
-NEAR = 24
+NEAR_BITS = 24
 BANDS = 16
-WIDTH = 16  # bits of a band
+BAND_BITS = 16  # bits of a band
 
 
-def near_duplicates(hashes: Sequence[str], near: int = NEAR) -> list[tuple[int, int]]:
+def near_duplicates(hashes: Sequence[str], near: int = NEAR_BITS) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of positions whose hashes (64 hexadecimal digits) are near.
 
     Of equal hashes, however many, each later one is paired with the first only. near: at most 31.
@@ -54,7 +54,7 @@ def near_pairs(unique: np.ndarray, near: int) -> list[tuple[int, int]]:
     for band in range(BANDS):
         # Buckets: the hashes in the order of this band's key, and where each key's begin.
         order = np.argsort(keys[band], kind="stable")
-        starts = np.searchsorted(keys[band], np.arange((1 << WIDTH) + 1), sorter=order)
+        starts = np.searchsorted(keys[band], np.arange((1 << BAND_BITS) + 1), sorter=order)
         for turned_keys, turned in views:
             # Sorted, since neighbours then ask for the same buckets: half the time.
             asking = np.argsort(turned_keys[band], kind="stable")

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.core.images.area import area_mean, cells
 
-SIDE = 32  # of the small gray image, in pixels
+HASHED_SIDE = 32  # of the small gray image, in pixels
 KEPT = 16  # frequencies a side
 ROWS = 256  # of a large image that are looked at
 DIGITS = KEPT * KEPT // 4  # hexadecimal, of a hash
@@ -23,8 +23,8 @@ DIGITS = KEPT * KEPT // 4  # hexadecimal, of a hash
 def cosines() -> np.ndarray:
     """(KEPT, SIDE) float32 rows of the cosine transform, unscaled: only signs are used."""
     u = np.arange(KEPT)[:, None]
-    x = np.arange(SIDE)[None, :]
-    return np.cos(np.pi * u * (2 * x + 1) / (2 * SIDE)).astype(np.float32)
+    x = np.arange(HASHED_SIDE)[None, :]
+    return np.cos(np.pi * u * (2 * x + 1) / (2 * HASHED_SIDE)).astype(np.float32)
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
@@ -34,7 +34,7 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     decode.
     """
     rows = pixels[:: max(1, len(pixels) // ROWS)]
-    small = area_mean(rows, cells(SIDE, rows.shape[0]), cells(SIDE, rows.shape[1]))
+    small = area_mean(rows, cells(HASHED_SIDE, rows.shape[0]), cells(HASHED_SIDE, rows.shape[1]))
     gray = small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
     bits = cosines() @ gray.astype(np.float32) @ cosines().T > 0
     bits[0, 0] = False

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.core.raw.unreadable import UnreadableImage, check_size
+from pipeline.core.raw.unreadable import UnreadableImage, check_sides
 
-BLOCK = 1 << 20  # samples that are computed on at a time
+SAMPLES_A_BLOCK = 1 << 20  # samples that are computed on at a time
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def eight_bit(values: np.ndarray, kind: str) -> np.ndarray:
         values = values[:, :, 2::-1]
     elif values.ndim != 2:
         raise UnreadableImage(f"not an image: {kind} of shape {values.shape}")
-    check_size(values.shape[1], values.shape[0])
+    check_sides(values.shape[1], values.shape[0])
 
     # Depth.
     if values.dtype == np.uint8:
@@ -64,7 +64,7 @@ def looked_up(values: np.ndarray, table: np.ndarray) -> np.ndarray:
 def blocks(values: np.ndarray) -> list[slice]:
     """Slices of rows of about a million samples each, which bound the memory of what is computed
     in between."""
-    step = max(1, BLOCK * len(values) // max(1, values.size))
+    step = max(1, SAMPLES_A_BLOCK * len(values) // max(1, values.size))
     return [slice(start, start + step) for start in range(0, len(values), step)]
 
 

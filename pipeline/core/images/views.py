@@ -21,7 +21,7 @@ from pipeline.core.runtime.errors import UserError
 cv2.setNumThreads(0)  # its own threads gain nothing on one image and fight the loader's workers
 
 
-def read_image(path: Path, channels: int) -> np.ndarray:
+def read_prepared_image(path: Path, channels: int) -> np.ndarray:
     """A prepared image as uint8 (H, W, channels), RGB order. UserError when it is missing or not
     an image."""
     try:
@@ -85,7 +85,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
 
     # It is slow wherever it has to look outside, so the mirror images are put there first; a view
     # from far away would need a border of many images, and goes without.
-    edge = outside(size, matrix)
+    edge = pixels_outside(size, matrix)
     if 0 < edge <= size:
         source = cv2.copyMakeBorder(source, edge, edge, edge, edge, cv2.BORDER_REFLECT_101)
         matrix = np.column_stack([matrix[:, :2], matrix @ (-edge, -edge, 1)])
@@ -99,7 +99,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
         out[:] = warped[:, :, None]
 
 
-def outside(size: int, matrix: np.ndarray) -> int:
+def pixels_outside(size: int, matrix: np.ndarray) -> int:
     """Pixels by which a view of a size x size image reaches beyond its edges, with 2 to spare; 0 if
     it does not."""
     last = size - 1

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pipeline.core.metrics.delong import group_codes
-from pipeline.core.metrics.roc import auc, auc_of_classes, checked
+from pipeline.core.metrics.roc import auc, auc_of_classes, checked_rows
 
 # Numbers held at once per array (32 MB): beyond the caches a larger chunk is no faster.
 CHUNK = 4_000_000
@@ -43,7 +43,7 @@ class PairCounter:
     """
 
     def __init__(self, scores, labels, codes: np.ndarray, groups: int) -> None:
-        scores, positive, negative = checked(scores, labels)
+        scores, positive, negative = checked_rows(scores, labels)
         # The rarer class gives the levels; where it is the negatives, 1 - AUC is counted.
         self.flipped = bool(np.count_nonzero(positive) > np.count_nonzero(negative))
         keys, others = (negative, positive) if self.flipped else (positive, negative)
@@ -136,7 +136,7 @@ def prepared(scores, labels, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray
     columns, truth = as_columns(np.asarray(scores), np.asarray(labels))
     # Before rows are left out, so that an error names the caller's row.
     for column, label in zip(columns.T, truth.T):
-        checked(column, label)
+        checked_rows(column, label)
     codes = group_codes(groups, len(columns))
     if truth.dtype.kind in "fO":
         known = ~np.isnan(truth.astype(np.float64)).all(axis=1)
@@ -244,7 +244,7 @@ def permutation_test(
     """
     ranks = []
     for scores in (first, second):
-        scores, positive, negative = checked(scores, labels)
+        scores, positive, negative = checked_rows(scores, labels)
         known = positive | negative
         ranks.append(midranks(scores[known]))
     positive = positive[known]
@@ -294,7 +294,7 @@ def roc_band(
     """
     grid = np.linspace(0, 1, 201) if grid is None else np.asarray(grid, float)
     columns, truth, codes, count = prepared(np.ravel(scores), labels, groups)
-    scores, positive, negative = checked(columns[:, 0], truth[:, 0])
+    scores, positive, negative = checked_rows(columns[:, 0], truth[:, 0])
     if not positive.any() or not negative.any():
         return grid, np.full(len(grid), np.nan), np.full(len(grid), np.nan)
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from pipeline.core.metrics.roc import checked
+from pipeline.core.metrics.roc import checked_rows
 
 
 def group_codes(groups, rows: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def delong(scores, labels, groups=None) -> tuple[np.ndarray, np.ndarray]:
     aucs = np.array([part[0] for part in parts])
 
     # How many rows of each class, and in how many groups: G10 with positives, G01 with negatives.
-    _, positive, negative = checked(columns[:, 0], labels)
+    _, positive, negative = checked_rows(columns[:, 0], labels)
     P = np.count_nonzero(positive)
     N = np.count_nonzero(negative)
     G10 = np.unique(codes[positive]).size
@@ -89,7 +89,7 @@ def delong(scores, labels, groups=None) -> tuple[np.ndarray, np.ndarray]:
 def class_parts(scores, labels, codes: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """(AUC, sums per group of the positives' placements less the AUC, the same of the negatives'):
     the terms that are squared."""
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     if not positive.any() or not negative.any():
         return float("nan"), np.full(1, np.nan), np.full(1, np.nan)
     of_positives = placements(scores[positive], scores[negative])

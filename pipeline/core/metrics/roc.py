@@ -9,7 +9,7 @@ equals 0.0. With one class only, an AUC is undefined: NaN.
 import numpy as np
 
 
-def checked(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def checked_rows(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(scores, positive, negative): scores as a flat array, and the boolean masks of the two
     classes; NaN labels are in neither."""
     scores = np.asarray(scores)
@@ -29,13 +29,13 @@ def checked(scores, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         negative = labels == 0
         # The usual case, no other label, is known by two counts.
         if np.count_nonzero(positive) + np.count_nonzero(negative) != len(labels):
-            check_labels(labels, positive | negative)
+            check_binary(labels, positive | negative)
     if scores.dtype.kind == "f" and np.isnan(scores).any():
-        check_scores(scores, positive | negative)
+        check_not_nan(scores, positive | negative)
     return scores, positive, negative
 
 
-def check_labels(labels: np.ndarray, known: np.ndarray) -> None:
+def check_binary(labels: np.ndarray, known: np.ndarray) -> None:
     """Raise for the first label that is neither 0, 1 nor NaN."""
     wrong = ~known
     if labels.dtype.kind == "f":
@@ -45,7 +45,7 @@ def check_labels(labels: np.ndarray, known: np.ndarray) -> None:
         raise ValueError(f"row {row}: the label {labels[row]} is not 0, 1 or NaN")
 
 
-def check_scores(scores: np.ndarray, known: np.ndarray) -> None:
+def check_not_nan(scores: np.ndarray, known: np.ndarray) -> None:
     """Raise for the first labelled row whose score is NaN."""
     wrong = known & np.isnan(scores)
     if wrong.any():
@@ -61,7 +61,7 @@ def auc(scores, labels) -> float:
     scores, labels: (n,). Equal to the O(n^2) definition to the last bit, since pairs are counted in
     integers. NaN with one class only.
     """
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     # take(flatnonzero) is 6 times faster than a boolean index where the classes are mixed evenly.
     of_positives = scores.take(np.flatnonzero(positive))
     of_negatives = scores.take(np.flatnonzero(negative))
@@ -106,7 +106,7 @@ def roc_points(
     With drop_collinear the points inside a straight piece are left out, as scikit-learn's roc_curve
     does and the organiser's readers' rule therefore assumes. One class only: ValueError.
     """
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     known = positive | negative
     scores = scores[known].astype(np.float64)
     positive = positive[known]
@@ -161,7 +161,7 @@ def readers_below_curve(scores, labels, points) -> int:
 def reader_point(calls, labels) -> tuple[float, float]:
     """(specificity, sensitivity) of a reader's 0/1 calls (n,) against 0/1 labels (n,); NaN labels
     are left out."""
-    calls, positive, negative = checked(calls, labels)
+    calls, positive, negative = checked_rows(calls, labels)
     wrong = ~np.isin(calls, (0, 1)) & (positive | negative)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -183,7 +183,7 @@ def partial_auc(scores, labels, min_tpr: float = 0.8) -> float:
     """
     if not 0 <= min_tpr < 1:
         raise ValueError(f"min_tpr={min_tpr} is not in [0, 1)")
-    scores, positive, negative = checked(scores, labels)
+    scores, positive, negative = checked_rows(scores, labels)
     if not positive.any() or not negative.any():
         return float("nan")
     known_labels = np.where(positive, 1.0, np.where(negative, 0.0, np.nan))

@@ -38,7 +38,7 @@ import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
 from pipeline.core.metrics.delong import group_codes, placements
-from pipeline.core.metrics.roc import checked
+from pipeline.core.metrics.roc import checked_rows
 
 FEW = 5  # positives, negatives, and patients with either, below which nothing is told
 PRIOR = 1.5  # c in (4): how many degrees of freedom equation (2) is worth
@@ -55,7 +55,7 @@ class Column:
     """
 
     def __init__(self, scores, labels, codes: np.ndarray, groups: int) -> None:
-        scores, positive, negative = checked(scores, labels)
+        scores, positive, negative = checked_rows(scores, labels)
         masks = positive, negative
         values = [scores[mask] for mask in masks]
         owners = [codes[mask] for mask in masks]
@@ -397,8 +397,8 @@ def separate_variance(columns: list[Column]) -> float:
 def same_order(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> bool:
     """Whether each pair of columns ranks the labelled rows equally, ties included."""
     for one, other, label in zip(first.T, second.T, labels.T):
-        one, positive, negative = checked(one, label)
-        other = checked(other, label)[0]
+        one, positive, negative = checked_rows(one, label)
+        other = checked_rows(other, label)[0]
         known = positive | negative
         if not np.array_equal(middle_ranks(one[known]), middle_ranks(other[known])):
             return False

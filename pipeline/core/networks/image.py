@@ -92,7 +92,7 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
     if run.checkpointing:
         backbone.set_grad_checkpointing(True)
     network = Network(backbone, labels, run.dropout).to(memory_format=torch.channels_last)
-    check_size(network, run)
+    check_image_size(network, run)
     return network
 
 
@@ -125,7 +125,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         )
 
 
-def check_size(network: Network, run: Run) -> None:
+def check_image_size(network: Network, run: Run) -> None:
     """Pass one image through, so that a size the network does not take is an error before any
     training."""
     training = network.training

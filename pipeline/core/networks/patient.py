@@ -48,7 +48,7 @@ class Blended(nn.Module):
         return torch.logit(0.5 * p + 0.5 * q, eps=1e-6)
 
 
-class Columns(torch.utils.data.Dataset):
+class PatientRows(torch.utils.data.Dataset):
     """Rows of a float32 matrix; the item (epoch, indices) is the rows and the indices."""
 
     def __init__(self, matrix: np.ndarray) -> None:

@@ -25,14 +25,14 @@ def fit_encoder(rows: pd.DataFrame, task: Task) -> dict:
     for name in task.numeric:
         values = rows[name].astype(float)
         mean = float(values.mean()) if values.notna().any() else 0.0
-        numeric[name] = [mean, spread(values)]
+        numeric[name] = [mean, deviation_or_one(values)]
     categorical = {}
     for name in task.categorical:
         categorical[name] = sorted(rows[name].dropna().astype(str).unique())
     return {"numeric": numeric, "categorical": categorical}
 
 
-def spread(values: pd.Series) -> float:
+def deviation_or_one(values: pd.Series) -> float:
     """The standard deviation, or 1 for a constant column, whose rounding errors would else be blown
     up to noise."""
     deviation = float(values.std(ddof=0))

@@ -5,11 +5,11 @@ import pandas as pd
 from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, SPLITS
 from pipeline.core.config.task import Task
-from pipeline.core.raw.read import outside
+from pipeline.core.raw.read import is_outside
 from pipeline.core.raw.tables import NOT_A_NAME, SAFE_NAME, refuse
 from pipeline.core.runtime.errors import UserError
 
-LONGEST = 200  # bytes of an image_id: file systems take names of 255
+MAX_ID_BYTES = 200  # bytes of an image_id: file systems take names of 255
 
 
 def check_raw_table(competition: str, table: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def check_raw_table(competition: str, table: pd.DataFrame, task: Task) -> pd.Dat
     table = table.set_axis(range(len(table)))
 
     # Then the cells, column by column.
-    check_ids(where, table)
+    check_image_ids(where, table)
     check_files(where, table)
     split = table["split"]
     refuse(where, "split", split, ~split.isin(SPLITS), f"is none of {', '.join(SPLITS)}")
@@ -53,13 +53,13 @@ def check_filled(where: str, table: pd.DataFrame, column: str) -> None:
         raise UserError(f"{where}: row {int(empty.argmax())}, column {column}: blank")
 
 
-def check_ids(where: str, table: pd.DataFrame) -> None:
+def check_image_ids(where: str, table: pd.DataFrame) -> None:
     """image_id: filled, unique, a plain file name."""
     check_filled(where, table, "image_id")
     ids = table["image_id"].astype("str")
-    too_long = f"is longer than {LONGEST} characters"
+    too_long = f"is longer than {MAX_ID_BYTES} characters"
     refuse(where, "image_id", ids, ~ids.str.fullmatch(SAFE_NAME), NOT_A_NAME)
-    refuse(where, "image_id", ids, ids.str.len() > LONGEST, too_long)
+    refuse(where, "image_id", ids, ids.str.len() > MAX_ID_BYTES, too_long)
     refuse(where, "image_id", ids, ids.duplicated(), "occurs twice")
 
 
@@ -67,7 +67,7 @@ def check_files(where: str, table: pd.DataFrame) -> None:
     """file: filled, below the raw folder."""
     check_filled(where, table, "file")
     files = table["file"].astype("str")
-    refuse(where, "file", files, files.map(outside), "is not a path inside the raw folder")
+    refuse(where, "file", files, files.map(is_outside), "is not a path inside the raw folder")
 
 
 def check_label(where: str, table: pd.DataFrame, name: str, task: Task) -> None:

@@ -34,7 +34,7 @@ NUMBERED = {
 OPEN_ARCHIVES = 8  # kept open by each worker
 
 
-def outside(locator: str) -> bool:
+def is_outside(locator: str) -> bool:
     """True when a locator's file is not below the raw folder.
 
     That is: absolute, with '..', a drive letter, a backslash or NUL.
@@ -51,7 +51,7 @@ def read_source(raw: Path, locator: str) -> bytes | np.ndarray:
 
     UnreadableImage gives the reason where there are none.
     """
-    if outside(locator):
+    if is_outside(locator):
         raise UnreadableImage("refused: its path leads out of the raw folder")
     file, inside, member = locator.partition("::")
     path = raw / file

@@ -33,7 +33,7 @@ def mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def record(data: mmap.mmap, start: int) -> tuple[int, int]:
+def record_span(data: mmap.mmap, start: int) -> tuple[int, int]:
     """(first byte, end) of the data of the record that begins at byte `start`.
 
     ValueError when it leaves the file.
@@ -56,7 +56,7 @@ def record_starts(path: Path) -> Iterator[int]:
     start = 0
     while start < len(data):
         yield start
-        start = record(data, start)[1] + FOOTER
+        start = record_span(data, start)[1] + FOOTER
 
 
 def varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -123,7 +123,7 @@ def example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values
     Floats are left out.
     """
     # Example > features > entries > key and value; keys that are not wanted are not unpacked.
-    first, end = record(mapped(path), start)
+    first, end = record_span(mapped(path), start)
     values: dict[str, Values] = {}
     for features in only(memoryview(mapped(path))[first:end], 1):
         for entry in only(features, 1):

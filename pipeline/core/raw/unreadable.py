@@ -16,7 +16,7 @@ class UnreadableImage(Exception):
     """This file gives no image; the message is the reason, in a few words."""
 
 
-def check_size(width: int, height: int, frames: int = 1) -> None:
+def check_sides(width: int, height: int, frames: int = 1) -> None:
     """Raise UnreadableImage when an image of these sides is empty or too large for memory."""
     if width < 1 or height < 1 or frames < 1:
         raise UnreadableImage(f"no pixels: {width} x {height}")

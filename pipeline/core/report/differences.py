@@ -3,7 +3,7 @@
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.scores import difference_text, excludes_zero
 from pipeline.core.report.figures.svg import difference_bar, limits_of
-from pipeline.core.report.html import drawn, paragraph, scale, source, table
+from pipeline.core.report.html import drawn, html_table, paragraph, scale, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.names import pair_title
 
@@ -40,6 +40,6 @@ def differences(evidence: Evidence) -> str:
     head = ["difference", "AUC [95 % interval]", scale(limits), "p", "verdict"]
     return (
         paragraph(text)
-        + table(head, rows, "Paired differences of the mean AUC")
+        + html_table(head, rows, "Paired differences of the mean AUC")
         + source(f"{models_folder(evidence.name)}/ensemble.json", evidence.made_by)
     )

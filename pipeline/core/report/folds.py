@@ -3,7 +3,7 @@
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.folds.audit_text import balance_column, group_lines
 from pipeline.core.folds.shortcuts import shortcut_lines, shortcut_table
-from pipeline.core.report.html import bullets, paragraph, source, table
+from pipeline.core.report.html import bullets, html_table, paragraph, source
 from pipeline.core.report.inputs import Evidence
 
 
@@ -44,7 +44,7 @@ def balance_table(audit: dict) -> str:
     rows = [[name, *(column.get(name, "0") for column in columns)] for name in names]
     head = ["", *(f"fold {row['fold']}" for row in audit["folds"]), "all"]
     caption = "What each fold validates; in percent the deviation from the mean fold"
-    return table(head, rows, caption)
+    return html_table(head, rows, caption)
 
 
 def shortcuts_table(audit: dict) -> str:
@@ -58,7 +58,7 @@ def shortcuts_table(audit: dict) -> str:
         f"fold by patient, 95 % interval, {found['images']:,} images); a warning where the "
         f"interval lies above {found['limit']:g}"
     )
-    return table(head, rows, caption)
+    return html_table(head, rows, caption)
 
 
 def image_split_table(audit: dict) -> str:
@@ -82,4 +82,4 @@ def image_split_table(audit: dict) -> str:
         "Why by patient: the AUC of two cheap models under a split by image, and by groups of "
         "patients"
     )
-    return table(head, rows, caption)
+    return html_table(head, rows, caption)

@@ -12,14 +12,14 @@ import pandas as pd
 from pipeline.core.artifacts.paths import data_folder, image_path, models_folder
 from pipeline.core.config.task import Task
 from pipeline.core.metrics.roc import classes
-from pipeline.core.report.html import panels, paragraph, source
+from pipeline.core.report.html import paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.subgroups import is_age
 from pipeline.core.runtime.errors import UserError
 
 # pixels and JPEG quality: 5 to 8 kB an image
-SIDE = 192
-QUALITY = 80
+THUMBNAIL_SIDE = 192
+JPEG_QUALITY = 80
 
 # images of each kind of error, where the task has one label or several
 ONE_LABEL = 8
@@ -62,7 +62,7 @@ def gallery(evidence: Evidence) -> str:
     )
     return (
         paragraph(text)
-        + (panels(parts, pairs=True) if len(parts) > 2 else "".join(parts))
+        + (side_by_side(parts, pairs=True) if len(parts) > 2 else "".join(parts))
         + source(
             f"{data_folder(evidence.name)}/images/{size}/, "
             f"{models_folder(evidence.name)}/ensemble.csv",
@@ -82,7 +82,7 @@ def gallery_size(name: str) -> int:
         raise UserError(
             f"{folder}: no prepared images in it; `make prepare COMP={name}` makes them"
         )
-    return min((size for size in sizes if size >= SIDE), default=max(sizes))
+    return min((size for size in sizes if size >= THUMBNAIL_SIDE), default=max(sizes))
 
 
 def case(evidence: Evidence, unit: int, size: int, score: float, below: float, title: str) -> str:
@@ -96,7 +96,7 @@ def case(evidence: Evidence, unit: int, size: int, score: float, below: float, t
     key = evidence.units.keys.iloc[unit]
     images = evidence.rows.validated
     image = images[images["image_id"] == key["image_id"]].iloc[0]
-    facts = ", ".join(facts_of(image, evidence.competition.task))
+    facts = ", ".join(image_facts(image, evidence.competition.task))
     data = jpeg_base64(image_path(evidence.name, size, key["image_id"]))
     alt = f"{title}: {key['image_id']}, score {score:.3f}" + (f", {facts}" if facts else "")
     return (
@@ -107,7 +107,7 @@ def case(evidence: Evidence, unit: int, size: int, score: float, below: float, t
     )
 
 
-def facts_of(image: pd.Series, task: Task) -> list[str]:
+def image_facts(image: pd.Series, task: Task) -> list[str]:
     """The patient columns that are known, as text; image: a row of images.csv."""
     # the columns that subgroups are made of
     facts = []
@@ -133,10 +133,10 @@ def jpeg_base64(path: Path) -> str:
             "deleted"
         )
     # never enlarged: the browser does that as well
-    shrink = SIDE / max(image.shape[:2])
+    shrink = THUMBNAIL_SIDE / max(image.shape[:2])
     if shrink < 1:
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    written, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    written, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not written:
         raise UserError(f"{path}: cannot be written as JPEG")
     return base64.b64encode(encoded.tobytes()).decode("ascii")

@@ -1,7 +1,7 @@
 """The page as HTML: no script, no font, no request; light, dark, print; a phone or a desk.
 
-Text is escaped by whoever makes it into HTML here (`table`, `figure`, `paragraph`); strings called
-`html` or `svg` are taken as they are.
+Text is escaped by whoever makes it into HTML here (`html_table`, `figure`, `paragraph`); strings
+called `html` or `svg` are taken as they are.
 """
 
 from collections.abc import Sequence
@@ -203,7 +203,7 @@ class Html(str):
     """A table's cell that is HTML already."""
 
 
-def table(
+def html_table(
     head: Sequence[str],
     rows: Sequence[Sequence[object]],
     caption: str = "",
@@ -266,7 +266,7 @@ def figure(svg: str, name: str, text: str = "") -> str:
     return f"<figure>{svg}<figcaption><b>{escape(name)}</b> {escape(text)}</figcaption></figure>"
 
 
-def panels(figures: Sequence[str], pairs: bool = False) -> str:
+def side_by_side(figures: Sequence[str], pairs: bool = False) -> str:
     """Figures side by side, as many as fit; pairs: two at most, so that what belongs together stays
     together."""
     return f'<div class="panels{" pairs" if pairs else ""}">{"".join(figures)}</div>'

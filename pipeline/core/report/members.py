@@ -5,8 +5,8 @@ import numpy as np
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.member_stages import stage_lines
 from pipeline.core.ensemble.scores import DIFFERENCE, with_interval
-from pipeline.core.ensemble.selection import NEAR
-from pipeline.core.report.html import bullets, paragraph, shaded, source, table
+from pipeline.core.ensemble.selection import SAME_MEMBER_CORRELATION
+from pipeline.core.report.html import bullets, html_table, paragraph, shaded, source
 from pipeline.core.report.inputs import Evidence
 
 # Blend.method in words
@@ -17,7 +17,7 @@ METHODS = {
 }
 
 
-def members(evidence: Evidence) -> str:
+def members_section(evidence: Evidence) -> str:
     """How alike the members rank, and what the ensemble made of it."""
     facts = evidence.facts
     lines = [
@@ -51,7 +51,7 @@ def correlation_table(evidence: Evidence) -> str:
         rows.append([name, *map(shaded, mean[place]), weights_text(facts["weights"][name])])
     over = "" if len(evidence.labels) == 1 else ", mean over labels"
     caption = f"Rank correlation of out-of-fold scores{over}, and weight"
-    return table(["member", *names, "weight"], rows, caption)
+    return html_table(["member", *names, "weight"], rows, caption)
 
 
 def weights_text(weights: dict[str, float]) -> str:
@@ -90,6 +90,6 @@ def near_duplicate_lines(facts: dict) -> list[str]:
             f"(ρ = {pair['rho']:.5f}); they count once."
         )
     if not lines and len(facts["weights"]) > 1:
-        limit = f"{NEAR:g}".removeprefix("0")
+        limit = f"{SAME_MEMBER_CORRELATION:g}".removeprefix("0")
         lines.append(f"No two runs rank any label alike (ρ > {limit}).")
     return lines

@@ -3,13 +3,13 @@
 from pipeline.core.config.run import METADATA
 from pipeline.core.ensemble.stages import BLEND, ENSEMBLE, STAGE_1
 
-STYLES = {STAGE_1: "c-ce", BLEND: "c-final", ENSEMBLE: "c-final", METADATA: "c-other"}
+ROW_STYLES = {STAGE_1: "c-ce", BLEND: "c-final", ENSEMBLE: "c-final", METADATA: "c-other"}
 STAGE_2_STYLE = "c-aucm"  # whatever the loss of stage 2
 
 
 def style_of(stage: str) -> str:
     """The colour (a class of the page) of a stage of scores.csv."""
-    return STYLES.get(stage, STAGE_2_STYLE)
+    return ROW_STYLES.get(stage, STAGE_2_STYLE)
 
 
 def member_title(member: str, stage: str) -> str:

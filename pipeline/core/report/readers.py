@@ -11,12 +11,12 @@ from pipeline.core.artifacts.tables import align
 from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.metrics import auc, auc_interval, readers_below_curve, roc_band, roc_points
 from pipeline.core.report.figures.roc_curves import corner_side, roc_plot
-from pipeline.core.report.html import figure, legend, panels, paragraph, source, table
+from pipeline.core.report.html import figure, html_table, legend, paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.truth import Truth, read_readers, read_truth, reader_files
 
-SIDES = (0.2, 0.4, 0.6, 0.8)  # of the upper left square that holds all radiologists
+RADIOLOGIST_SIDES = (0.2, 0.4, 0.6, 0.8)  # of the upper left square that holds all radiologists
 
 
 def against_readers(evidence: Evidence, truth_file: Path, folder: Path) -> str:
@@ -25,7 +25,7 @@ def against_readers(evidence: Evidence, truth_file: Path, folder: Path) -> str:
     folder: a CSV of 0/1 calls per radiologist.
     """
     truth = read_truth(evidence.competition, truth_file)
-    scores = test_scores(evidence, truth_file, truth)
+    scores = scores_of_truth(evidence, truth_file, truth)
     points = read_readers(evidence.competition, folder, truth)
     names = [path.name.split(".csv")[0] for path in reader_files(folder)]
 
@@ -58,9 +58,9 @@ def against_readers(evidence: Evidence, truth_file: Path, folder: Path) -> str:
     head = ["label", "AUC [95 % interval]", "radiologists below", "n", "positives"]
     return (
         paragraph(text)
-        + table(head, rows)
+        + html_table(head, rows)
         + legend([("c-final", "final scores, with their band"), ("c-other", "a radiologist")])
-        + panels(drawings, pairs=True)
+        + side_by_side(drawings, pairs=True)
         + source(
             f"{models_folder(evidence.name)}/ensemble.csv, {truth_file}, {folder}",
             f"python -m pipeline.report {evidence.name} --truth {truth_file} --readers {folder}",
@@ -72,13 +72,13 @@ def readers_side(points: Sequence[tuple[float, float]]) -> float:
     """The side of the upper left square that holds all points (specificity, sensitivity), 0.8 at
     most."""
     reach = max(max(1 - specificity, 1 - sensitivity) for specificity, sensitivity in points)
-    for side in SIDES:
+    for side in RADIOLOGIST_SIDES:
         if side >= reach:
             return side
-    return SIDES[-1]
+    return RADIOLOGIST_SIDES[-1]
 
 
-def test_scores(evidence: Evidence, path: Path, truth: Truth) -> np.ndarray:
+def scores_of_truth(evidence: Evidence, path: Path, truth: Truth) -> np.ndarray:
     """(n, K) final scores of the truth's units; UserError naming those that ensemble.csv lacks.
 
     path: the truth's file, for the error's text.

@@ -9,17 +9,17 @@ from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.ensemble.stages import ENSEMBLE, MEAN_LABEL
 from pipeline.core.report.figures.svg import interval_bar, limits_of
-from pipeline.core.report.html import Html, drawn, paragraph, scale, source, table
+from pipeline.core.report.html import Html, drawn, html_table, paragraph, scale, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.names import member_title, style_of
 
 
-def summary(evidence: Evidence) -> str:
+def scores_section(evidence: Evidence) -> str:
     """Every member's mean AUC with its interval, the paper's numbers beside; then label by
     label."""
     return (
         mean_table(evidence)
-        + label_table(evidence)
+        + members_by_label(evidence)
         + partial_table(evidence)
         + source(f"{models_folder(evidence.name)}/scores.csv", evidence.made_by)
     )
@@ -76,7 +76,7 @@ def mean_table(evidence: Evidence) -> str:
     if of_paper:
         head.append("the paper's ◇")
     what = "mean over labels, out of fold" if len(evidence.labels) > 1 else "out of fold"
-    html = table(head, rows, f"AUC, {what}", strong)
+    html = html_table(head, rows, f"AUC, {what}", strong)
     if of_paper:
         numbers = "; ".join(f"{value:.4f} {text}" for _, value, text in of_paper)
         html += paragraph(
@@ -87,7 +87,7 @@ def mean_table(evidence: Evidence) -> str:
     return html
 
 
-def label_table(evidence: Evidence) -> str:
+def members_by_label(evidence: Evidence) -> str:
     """Members by labels, where there is more than one label."""
     if len(evidence.labels) == 1:
         return ""
@@ -113,7 +113,7 @@ def label_table(evidence: Evidence) -> str:
         else:
             heads.append(label)
     caption = "AUC [95 % interval] label by label; in the heading the positives"
-    return table(["member", *heads], rows, caption)
+    return html_table(["member", *heads], rows, caption)
 
 
 def partial_table(evidence: Evidence) -> str:
@@ -126,4 +126,4 @@ def partial_table(evidence: Evidence) -> str:
         area = with_interval(row["partial_auc"], row["partial_low"], row["partial_high"])
         rows.append([member_title(row["member"], row["stage"]), row["label"], area])
     head = ["member", "label", "partial AUC [95 % interval]"]
-    return table(head, rows, "Area above 80 % sensitivity, 0 to 0.2")
+    return html_table(head, rows, "Area above 80 % sensitivity, 0 to 0.2")

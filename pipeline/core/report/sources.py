@@ -12,7 +12,7 @@ from pipeline.core.artifacts.paths import (
 )
 from pipeline.core.artifacts.provenance import commit, read_sidecar, versions
 from pipeline.core.config.run import METADATA
-from pipeline.core.report.html import bullets, table
+from pipeline.core.report.html import bullets, html_table
 from pipeline.core.report.inputs import Evidence
 
 HASH_SHOWN = 12  # letters of a sha256
@@ -44,7 +44,7 @@ def origins(evidence: Evidence) -> str:
         "A commit with + had files changed beside it. The hash of several files is that of theirs.",
     ]
     head = ["file", "made by", "sha256", "commit"]
-    return table(head, rows, "Where everything is from", style="words") + bullets(lines)
+    return html_table(head, rows, "Where everything is from", style="words") + bullets(lines)
 
 
 def single_files(evidence: Evidence) -> list[tuple[Path, str, str]]:

@@ -14,7 +14,15 @@ from pipeline.core.ensemble.units import unit_of_image
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.metrics.roc import classes
 from pipeline.core.report.figures.svg import interval_bar, limits_of
-from pipeline.core.report.html import Html, drawn, panels, paragraph, scale, source, table
+from pipeline.core.report.html import (
+    Html,
+    drawn,
+    html_table,
+    paragraph,
+    scale,
+    side_by_side,
+    source,
+)
 from pipeline.core.report.inputs import Evidence
 
 AGE_BANDS = (
@@ -153,7 +161,7 @@ def subgroups(evidence: Evidence) -> str:
     if not columns:
         return paragraph("images.csv has no column by which patients could be told apart.")
     scored = np.flatnonzero(classes(evidence.units.truth))
-    tables = [label_table(evidence, k, columns) for k in scored]
+    tables = [subgroup_table(evidence, k, columns) for k in scored]
     text = (
         f"Gray: fewer than {MIN_CASES} positives or negatives, where an AUC means little. "
         "Subgroups that are wide apart may still differ by chance, or by how hard their cases "
@@ -162,7 +170,7 @@ def subgroups(evidence: Evidence) -> str:
     )
     return (
         paragraph(text)
-        + (panels(tables, pairs=True) if len(tables) > 1 else "".join(tables))
+        + (side_by_side(tables, pairs=True) if len(tables) > 1 else "".join(tables))
         + source(
             f"{data_folder(evidence.name)}/images.csv, {models_folder(evidence.name)}/ensemble.csv",
             evidence.made_by,
@@ -170,7 +178,7 @@ def subgroups(evidence: Evidence) -> str:
     )
 
 
-def label_table(evidence: Evidence, k: int, columns: dict[str, pd.Series]) -> str:
+def subgroup_table(evidence: Evidence, k: int, columns: dict[str, pd.Series]) -> str:
     """The table of one label: a heading for each column, a line for each of its subgroups."""
     truth = evidence.units.truth[:, k]
     # one scale for all columns
@@ -189,7 +197,7 @@ def label_table(evidence: Evidence, k: int, columns: dict[str, pd.Series]) -> st
         lines.append([heading, "", "", "", ""])
         lines += [subgroup_line(row, limits) for row in rows]
     head = ["subgroup", "AUC [95 % interval]", scale(limits), "n", "positives"]
-    return table(head, lines, f"{evidence.labels[k]}, final scores")
+    return html_table(head, lines, f"{evidence.labels[k]}, final scores")
 
 
 def subgroup_line(row: dict, limits: tuple[float, float]) -> list:

@@ -16,12 +16,12 @@ from pipeline.core.ensemble.scores import difference_row, difference_text, score
 from pipeline.core.ensemble.stages import MEAN_LABEL
 from pipeline.core.ensemble.units import to_units
 from pipeline.core.report.figures.svg import difference_bar, limits_of
-from pipeline.core.report.html import drawn, panels, paragraph, scale, source, table
+from pipeline.core.report.html import drawn, html_table, paragraph, scale, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.runs.predictions import read_predictions
 from pipeline.core.runtime.errors import UserError
 
-FILE = "predictions_views.npz"
+VIEWS_FILE = "predictions_views.npz"
 # how far the mean of the views may be from predictions.csv, which is rounded
 TOLERANCE = 1e-4
 
@@ -44,7 +44,7 @@ def read_views(name: str, run: str, rows: Rows, labels: Sequence[str]) -> np.nda
     """
     parts = []
     for fold in rows.folds:
-        path = fold_folder(name, run, fold) / FILE
+        path = fold_folder(name, run, fold) / VIEWS_FILE
         if not path.is_file():
             raise UserError(
                 f"{path}: there is no such file; `make predict COMP={name} RUN={run}` makes it, "
@@ -139,7 +139,7 @@ def views(evidence: Evidence) -> str:
                 gain = [difference_text(row), drawn(difference_bar(row, limits))]
             lines.append([row["views"], f"{row['auc']:.4f}", *gain])
         head = ["views", "AUC", "gain over 1 [95 %]", scale(limits)]
-        tables.append(table(head, lines, f"{run}, {evidence.stage_2}"))
+        tables.append(html_table(head, lines, f"{run}, {evidence.stage_2}"))
     text = (
         "The first view is the image itself; the others are its mirror images and turns, then "
         "small changes of angle, size and place. Scores of the first v views are averaged; gains "
@@ -147,9 +147,9 @@ def views(evidence: Evidence) -> str:
     )
     return (
         paragraph(text)
-        + panels(tables, pairs=True)
+        + side_by_side(tables, pairs=True)
         + source(
-            f"{models_folder(evidence.name)}/<run>/fold*/{FILE}",
+            f"{models_folder(evidence.name)}/<run>/fold*/{VIEWS_FILE}",
             f"make predict COMP={evidence.name}",
         )
     )

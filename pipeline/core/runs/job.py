@@ -9,11 +9,11 @@ from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.paths import data_folder, fold_folder
 from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.artifacts.tables import fold_numbers
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import Metadata, Run
 from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.folds.audit import checked_tables
-from pipeline.core.folds.split import training_rows, validation_rows
+from pipeline.core.folds.split import training_images, validation_rows
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Job:
     def training(self) -> pd.DataFrame:
         """The rows of images.csv that train when this fold validates."""
         known = self.tables
-        return training_rows(known.images, known.folds, known.dropped, self.fold)
+        return training_images(known.images, known.folds, known.dropped, self.fold)
 
     def validation(self) -> pd.DataFrame:
         """The rows of images.csv that this fold validates."""
@@ -84,7 +84,7 @@ class Job:
 def folds_of(targets: list[str]) -> dict[str, list[int]]:
     """The folds that folds.csv has, for every competition named in the targets."""
     names = dict.fromkeys(parse_target(text).competition for text in targets)
-    return {name: fold_numbers(tables(load(name)).folds) for name in names}
+    return {name: fold_numbers(tables(load_competition(name)).folds) for name in names}
 
 
 def jobs_of(targets: list[str], metadata: bool = False) -> list[Job]:

@@ -27,7 +27,7 @@ from pipeline.core.artifacts.paths import (
 from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import first_difference, notice, table_hashes
 from pipeline.core.artifacts.tables import fold_numbers, read_folds
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.target_path import Target
 from pipeline.core.runs.facts import (
@@ -357,7 +357,7 @@ def request_of(competition: str, runs: str = "", folds: str = "", number: str = 
         raise UserError("COMP is empty; name a competition, as in `make report COMP=melanoma`")
     if len(competition.split()) > 1:
         raise UserError(f"COMP={competition!r} names {len(competition.split())}; name one")
-    found = load(competition.strip())
+    found = load_competition(competition.strip())
     names = [name for name in runs.split() if name != METADATA]
     imported = tuple(name for name in names if is_imported(found.name, name))
     chosen = tuple(found.run(name).name for name in names if name not in imported)

@@ -18,10 +18,10 @@ import pandas as pd
 from pipeline.core.artifacts.files import write_json, write_text
 from pipeline.core.artifacts.paths import PREDICTIONS, models_folder
 from pipeline.core.artifacts.provenance import provenance, read_sidecar
-from pipeline.core.artifacts.tables import check_ids, csv_text, read_csv
+from pipeline.core.artifacts.tables import check_id_column, csv_text, read_csv
 from pipeline.core.runtime.errors import UserError
 
-FACTS = ("image_id", "split", "fold")
+ROW_COLUMNS = ("image_id", "split", "fold")
 
 
 def write_predictions(
@@ -33,9 +33,9 @@ def write_predictions(
     table: image_id, split, fold, then a float column for each label. hashes: `table_hashes`.
     facts: what else made the numbers (`runs.facts`); "labels" are the table's own.
     """
-    labels = [column for column in table.columns if column not in FACTS]
-    check_scores(path, table, labels)
-    text = csv_text(table[[*FACTS, *labels]])
+    labels = [column for column in table.columns if column not in ROW_COLUMNS]
+    check_finite_scores(path, table, labels)
+    text = csv_text(table[[*ROW_COLUMNS, *labels]])
     digest = hashlib.sha256(text.encode()).hexdigest()
     facts = {**facts, "hashes": hashes, "labels": labels, "digest": digest}
     write_json(path.with_suffix(".json"), provenance(**facts))
@@ -44,10 +44,10 @@ def write_predictions(
 
 def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]:
     """(table, sidecar) of a fold, checked: ids there and unique, every score a finite number."""
-    table = read_csv(path, FACTS, made_by)
-    check_ids(path, table)
-    labels = [column for column in table.columns if column not in FACTS]
-    check_scores(path, table, labels)
+    table = read_csv(path, ROW_COLUMNS, made_by)
+    check_id_column(path, table)
+    labels = [column for column in table.columns if column not in ROW_COLUMNS]
+    check_finite_scores(path, table, labels)
     return table, read_sidecar(path, made_by)
 
 
@@ -59,16 +59,17 @@ def is_imported(competition: str, name: str) -> bool:
     return False
 
 
-def check_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
-    """Raise a UserError that names the first score that is no finite number."""
+def check_finite_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> None:
+    """Raise a UserError that names the first score that is not a finite number."""
     if not labels:
-        raise UserError(f"{path}: no label column beside {', '.join(FACTS)}")
+        raise UserError(f"{path}: no label column beside {', '.join(ROW_COLUMNS)}")
     for label in labels:
         values = pd.to_numeric(table[label], errors="coerce").to_numpy(np.float64)
         if not np.isfinite(values).all():
             row = int(np.argmin(np.isfinite(values)))
-            value, image = str(table[label].iloc[row]), table["image_id"].iloc[row]
+            value = str(table[label].iloc[row])
+            image = table["image_id"].iloc[row]
             raise UserError(
-                f"{path}: row {row + 2}, column {label}: {value!r} is no finite number (image "
+                f"{path}: row {row + 2}, column {label}: {value!r} is not a finite number (image "
                 f"{image})"
             )

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 # Tasks handed to a worker: one in hand, one waiting, so that it never waits for the parent.
 DEPTH = 2
 # Bytes a worker may allocate; beyond, it sees a MemoryError rather than the machine a full memory.
-MEMORY = 4 << 30
+WORKER_MEMORY = 4 << 30
 
 
 class WorkerDied(Exception):
@@ -52,14 +52,14 @@ def worker_pool(count: int, work: Callable, *setup, limit: float = 120.0) -> Ite
     """
     workers = [start(work, setup) for _ in range(count)]
     try:
-        yield partial(run, workers, work, setup, limit)
+        yield partial(run_in_workers, workers, work, setup, limit)
     finally:
         for worker in workers:
             worker.process.kill()
             worker.process.join()
 
 
-def run(
+def run_in_workers(
     workers: list[Worker], work: Callable, setup: tuple, limit: float, tasks: Iterable
 ) -> Iterator[tuple]:
     """The results of `worker_pool`, which explains the arguments."""
@@ -146,7 +146,7 @@ def serve(work: Callable, setup: tuple, pipe: Connection, parents: Connection) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, most))
+    resource.setrlimit(resource.RLIMIT_DATA, (WORKER_MEMORY, most))
     while True:
         try:
             pipe.send(work(pipe.recv(), *setup))

@@ -54,7 +54,7 @@ def shown(arguments: list[str]) -> str:
     return shlex.join(["kaggle", *arguments])
 
 
-def run(arguments: list[str]) -> str:
+def run_client(arguments: list[str]) -> str:
     """Run the client and return what it printed; UserError with its last line when it fails."""
     command = [sys.executable, "-m", "kaggle", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -81,7 +81,7 @@ def redacted(text: str) -> str:
 def submissions(slug: str) -> list[dict[str, str]]:
     """What Kaggle knows of our submissions, newest first: description, status, publicScore,
     privateScore and more."""
-    text = run(["competitions", "submissions", slug, "--csv", "--page-size", str(PAGE)])
+    text = run_client(["competitions", "submissions", slug, "--csv", "--page-size", str(PAGE)])
     # warnings of the client, of an old version say, come before the table
     lines = text.splitlines()
     headers = [number for number, line in enumerate(lines) if "publicScore" in line]

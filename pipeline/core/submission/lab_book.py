@@ -28,7 +28,7 @@ HEAD = """# Submissions
 
 One line each: made by `make submit`, sent by `make kaggle-submit`, scored by `make kaggle-scores`.
 """
-SHORT = 12  # letters of a hash: no two files of one competition share them
+HASH_LETTERS = 12  # letters of a hash: no two files of one competition share them
 
 
 def book() -> Path:
@@ -56,7 +56,7 @@ def split_book() -> tuple[str, list[str], str]:
     return above, rows, below
 
 
-def read_lines() -> list[dict[str, str]]:
+def read_lab_book() -> list[dict[str, str]]:
     """The lines of the lab book, oldest first; an empty list where there is no book yet."""
     lines = []
     for row in split_book()[1]:
@@ -86,38 +86,38 @@ def cell_text(value: object) -> str:
 
 def is_about(line: dict[str, str], competition: str, sha256: str) -> bool:
     """True where a line is about this file of this competition."""
-    return line["competition"] == competition and line["sha256"] == sha256[:SHORT]
+    return line["competition"] == competition and line["sha256"] == sha256[:HASH_LETTERS]
 
 
-def find(competition: str, sha256: str) -> dict[str, str] | None:
+def matching_line(competition: str, sha256: str) -> dict[str, str] | None:
     """The last line about a file, or None."""
-    same = [line for line in read_lines() if is_about(line, competition, sha256)]
+    same = [line for line in read_lab_book() if is_about(line, competition, sha256)]
     return same[-1] if same else None
 
 
 def add(competition: str, file: Path, sha256: str, commit: str, members: str, auc: str) -> None:
     """Append the line of a new submission; the very same file again adds none."""
     # `make submit` may run again on the same scores
-    if find(competition, sha256):
+    if matching_line(competition, sha256):
         return
     values = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "competition": competition,
         "file": file,
-        "sha256": sha256[:SHORT],
-        "commit": commit[:SHORT],
+        "sha256": sha256[:HASH_LETTERS],
+        "commit": commit[:HASH_LETTERS],
         "members": members,
         "out-of-fold AUC": auc,
     }
     line = {column: cell_text(values.get(column, "")) for column in COLUMNS}
-    write_lines([*read_lines(), line])
+    write_lines([*read_lab_book(), line])
 
 
 def note(competition: str, sha256: str, **values: str) -> bool:
     """Set cells (message, public, private) of every line about a file; True when something
     changed."""
     cells = {name: cell_text(value) for name, value in values.items()}
-    lines = read_lines()
+    lines = read_lab_book()
     changed = False
     for line in lines:
         if is_about(line, competition, sha256):

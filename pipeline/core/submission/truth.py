@@ -26,7 +26,7 @@ class Truth:
     groups: np.ndarray
 
 
-def read_table(path: Path, needed: Sequence[str], identity: str) -> pd.DataFrame:
+def read_truth_table(path: Path, needed: Sequence[str], identity: str) -> pd.DataFrame:
     """A CSV with its ids as text, without trailing slashes; UserError for a missing file or column,
     or a blank id."""
     try:
@@ -58,7 +58,7 @@ def read_truth(competition: Competition, path: Path) -> Truth:
     task = competition.task
     identity = competition.submission.id_column
     columns = [competition.submission.columns[label] for label in task.labels]
-    table = read_table(path, columns, identity)
+    table = read_truth_table(path, columns, identity)
     align(path, table, table[identity], "", identity)  # raises for an id that is there twice
 
     # the labels as they were given
@@ -129,7 +129,7 @@ def read_readers(
         raise UserError(f"{folder}: no CSV file of a reader in it")
     points: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
     for path in paths:
-        table = read_table(path, columns, identity)
+        table = read_truth_table(path, columns, identity)
         places = align(path, table, truth.ids, "of the truth", identity)
         calls = numeric_columns(path, table, columns, blank=False)[places]
         for k, label in enumerate(labels):

@@ -57,7 +57,7 @@ def unflatten(form: dict, tensors: dict[str, torch.Tensor]) -> object:
     return content
 
 
-def digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
+def tensors_digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
     """A sha256 over the JSON form and the bytes of all tensors, in the order of their names."""
     digested = hashlib.sha256(form.encode())
     for name in sorted(tensors):
@@ -68,7 +68,7 @@ def digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
     return digested.hexdigest()
 
 
-def save(folder: Path, phase: str, state: dict) -> None:
+def save_checkpoint(folder: Path, phase: str, state: dict) -> None:
     """Write `state` as the newest generation; the newest so far becomes the previous one. UserError
     on a full disk."""
     tensors: dict[str, torch.Tensor] = {}
@@ -76,7 +76,7 @@ def save(folder: Path, phase: str, state: dict) -> None:
     newest, previous = generations(folder, phase)
     try:
         with atomic(newest) as temporary:
-            save_file(tensors, temporary, {"state": form, "digest": digest(form, tensors)})
+            save_file(tensors, temporary, {"state": form, "digest": tensors_digest(form, tensors)})
             if newest.exists():
                 newest.replace(previous)
     except (OSError, SafetensorError) as error:
@@ -86,7 +86,7 @@ def save(folder: Path, phase: str, state: dict) -> None:
         ) from None
 
 
-def read(path: Path) -> dict:
+def read_checkpoint(path: Path) -> dict:
     """The state in a checkpoint file. ValueError when it is damaged."""
     try:
         with safe_open(path, "pt") as file:
@@ -95,12 +95,12 @@ def read(path: Path) -> dict:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(str(error)) from None
-    if "state" not in about or digest(about["state"], tensors) != about.get("digest"):
+    if "state" not in about or tensors_digest(about["state"], tensors) != about.get("digest"):
         raise ValueError("its content does not match its digest")
     return unflatten(json.loads(about["state"]), tensors)
 
 
-def load(folder: Path, phase: str) -> dict | None:
+def load_checkpoint(folder: Path, phase: str) -> dict | None:
     """The newest state that can be read, or None; where the newest is damaged, prints so and takes
     the other."""
     newest, previous = generations(folder, phase)
@@ -108,7 +108,7 @@ def load(folder: Path, phase: str) -> dict | None:
         if not path.exists():
             continue
         try:
-            return read(path)
+            return read_checkpoint(path)
         except ValueError as error:
             older = path == newest and previous.exists()
             instead = "the generation before it" if older else "the beginning"
@@ -116,7 +116,7 @@ def load(folder: Path, phase: str) -> dict | None:
     return None
 
 
-def sweep(folder: Path, phase: str) -> None:
+def remove_temporary(folder: Path, phase: str) -> None:
     """Delete the temporary files of checkpoints and weights that a kill left half written."""
     for name in (f"{phase}.checkpoint.safetensors", f"{phase}.safetensors"):
         # A claim's name begins alike, and the claim is this process's own.

@@ -46,7 +46,7 @@ def event_writer(folder: Path):
     return SummaryWriter(folder / "events")
 
 
-def numbers(line: dict) -> dict[str, float]:
+def tensorboard_scalars(line: dict) -> dict[str, float]:
     """The numbers of a log line, one name each, as TensorBoard wants them.
 
     >>> numbers({"loss": 0.5, "valid_auc": {"mean": 0.9}, "alpha": [0.1, 0.2]})
@@ -153,7 +153,7 @@ class RunLog:
                     "command again, it goes on from the last checkpoint"
                 ) from None
         if self.events:
-            for name, value in numbers(line).items():
+            for name, value in tensorboard_scalars(line).items():
                 self.events.add_scalar(f"{self.phase}/{name}", value, line["step"])
 
     def step(

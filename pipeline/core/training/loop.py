@@ -185,8 +185,8 @@ def restore(running: Running) -> None:
     """Load the newest checkpoint there is."""
     phase = running.phase
     if is_main():
-        checkpoint.sweep(phase.folder, phase.name)
-    state = checkpoint.load(phase.folder, phase.name)
+        checkpoint.remove_temporary(phase.folder, phase.name)
+    state = checkpoint.load_checkpoint(phase.folder, phase.name)
     if state is None:
         running.log.start_afresh()
         return
@@ -206,7 +206,7 @@ def restore(running: Running) -> None:
     running.step = state["step"]
 
 
-def fit(phase: Phase) -> nn.Module:
+def fit_epochs(phase: Phase) -> nn.Module:
     """Run a phase from its newest checkpoint, or its beginning, to its end; returns the network to
     keep.
 
@@ -257,7 +257,7 @@ def take_steps(running: Running) -> None:
         running.slowest = max(running.slowest, time.monotonic() - began)
         out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
         if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
-            save(running)
+            save_running(running)
             saved = time.monotonic()
         if out_of_time and running.step < total:
             raise TimeLimitReached(
@@ -311,11 +311,11 @@ def checkpoint_seconds() -> float:
     return float(os.environ.get("CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
 
 
-def save(running: Running) -> None:
+def save_running(running: Running) -> None:
     """Write a checkpoint from the main process."""
     running.log.flush()
     if is_main():
-        checkpoint.save(running.phase.folder, running.phase.name, running.state())
+        checkpoint.save_checkpoint(running.phase.folder, running.phase.name, running.state())
 
 
 def keep(phase: Phase, network: nn.Module) -> None:

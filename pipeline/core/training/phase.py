@@ -16,7 +16,7 @@ from pipeline.core.runs.facts import facts_of
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.device import loader_processes, precision
 from pipeline.core.training.batch_order import BatchOrder
-from pipeline.core.training.validation import validator
+from pipeline.core.training.validation import image_validator
 
 
 @dataclass(kw_only=True)
@@ -109,7 +109,7 @@ def image_phase(
         data=TrainingBatches(paths, run.size, resize.channels, run.augment, seed),
         targets=torch.from_numpy(targets),
         rate=rate,
-        validate=validator(job, dtype),
+        validate=image_validator(job, dtype),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         seed=seed,

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import image_path
-from pipeline.core.images.views import read_image, view_matrices
+from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.losses.checks import NotFinite
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.scoring import score_views
@@ -17,7 +17,7 @@ from pipeline.core.runs.job import Job
 from pipeline.core.runtime.device import loader_processes
 
 
-def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, float]]:
+def image_validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, float]]:
     """A function network -> {"mean": AUC, label: AUC}; a label without both classes has NaN and is
     not in the mean.
 
@@ -35,7 +35,7 @@ def validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[str, f
     def validate(network: nn.Module) -> dict[str, float]:
         scores = score_views(
             network,
-            lambda index: read_image(paths[index], task.resize.channels),
+            lambda index: read_prepared_image(paths[index], task.resize.channels),
             len(paths),
             matrices,
             dtype,

@@ -19,13 +19,13 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core.artifacts.tables import write_csv
-from pipeline.core.config.competition import load
+from pipeline.core.config.competition import load_competition
 from pipeline.core.config.task import Task
 from pipeline.core.runtime.command import run_stage, time_left
 from pipeline.core.runtime.errors import UserError
-from pipeline.deploy.away.combine import combine
+from pipeline.deploy.away.combine import combine_runs
 from pipeline.deploy.away.stream import (
-    Scores,
+    Progress,
     load_scorers,
     print_unreadable,
     raw_images,
@@ -41,13 +41,13 @@ PROBED = 100  # paths tried to find the folder that they are relative to
 def main(arguments: argparse.Namespace) -> None:
     folder = arguments.package
     package = read_package(folder)
-    competition = load(package["competition"])
+    competition = load_competition(package["competition"])
     paths = read_paths(arguments.list)
     rows = image_rows(paths, competition.task)
     raw = base_folder(paths, arguments.list)
 
     # Scores of every network.
-    scores = Scores()
+    scores = Progress()
     scorers = load_scorers(folder, package)
     score_metadata(folder, package, rows, scores)
     if paths:
@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
 
     # Scores of the studies, under the organiser's names.
-    units = combine(
+    units = combine_runs(
         package, read_quantiles(folder), rows, scores.tables, competition.task, scores.unreadable
     )
     names = {"unit_id": competition.submission.id_column, **competition.submission.columns}
@@ -110,6 +110,6 @@ def parser(package: Path) -> argparse.ArgumentParser:
     return options
 
 
-def run(package: Path) -> None:
+def predict_submission(package: Path) -> None:
     """The entry of src/predict.py."""
     sys.exit(run_stage(main, parser(package)))

@@ -16,14 +16,14 @@ from pipeline.core.ensemble.averages import blend_metadata, on_scale, weighted_m
 from pipeline.core.ensemble.units import unit_scores
 
 Key = tuple[str, int]  # member and fold
-Tables = Mapping[Key, pd.DataFrame]
+ScoreTables = Mapping[Key, pd.DataFrame]
 
 
-def combine(
+def combine_runs(
     package: dict,
     quantiles: Mapping,
     rows: pd.DataFrame,
-    tables: Tables,
+    tables: ScoreTables,
     task: Task,
     unreadable: Collection[int] = (),
 ) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def combine(
     for key, scores in tables.items():
         if key[0] != METADATA:
             scored &= scores.notna().all(axis=1).to_numpy()
-    images = image_scores(package, quantiles, tables, scored)
+    images = mean_image_scores(package, quantiles, tables, scored)
     images = without_gaps(images, [package["prior"][label] for label in labels])
 
     # The metadata network, which scores every row.
@@ -69,8 +69,8 @@ def combine(
     return pd.DataFrame(scores, columns=labels).assign(unit_id=units)[["unit_id", *labels]]
 
 
-def image_scores(
-    package: dict, quantiles: Mapping, tables: Tables, scored: np.ndarray
+def mean_image_scores(
+    package: dict, quantiles: Mapping, tables: ScoreTables, scored: np.ndarray
 ) -> np.ndarray:
     """float64 (n, K) weighted mean of the runs that have been scored; NaN for rows that are not
     `scored` (n,), and for labels that no network scored."""
@@ -89,7 +89,7 @@ def image_scores(
 
 
 def member_scores(
-    member: str, package: dict, quantiles: Mapping, tables: Tables, rows: np.ndarray
+    member: str, package: dict, quantiles: Mapping, tables: ScoreTables, rows: np.ndarray
 ) -> np.ndarray | None:
     """float64 (rows.sum(), K) mean of a member's folds on the scale of the blend's method, for the
     rows that are True in `rows` (n,); None where no fold was scored."""
@@ -97,11 +97,11 @@ def member_scores(
     for key, scores in tables.items():
         if key[0] == member:
             scores = scores[rows].reindex(columns=package["labels"])
-            folds.append(comparable(key, scores, package["method"], quantiles))
+            folds.append(scores_on_scale(key, scores, package["method"], quantiles))
     return np.mean(folds, axis=0) if folds else None
 
 
-def comparable(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapping) -> np.ndarray:
+def scores_on_scale(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapping) -> np.ndarray:
     """float64 (n, K) of one network on the scale of "mean", "rank" (within these rows) or
     "quantile" (by its frozen maps)."""
     values = scores.to_numpy(np.float64)

@@ -18,13 +18,13 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core.artifacts.tables import write_csv
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.runtime.command import run_stage, time_left
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import fill
-from pipeline.deploy.away.combine import combine
+from pipeline.deploy.away.combine import combine_runs
 from pipeline.deploy.away.stream import (
-    Scores,
+    Progress,
     load_scorers,
     print_unreadable,
     raw_images,
@@ -43,16 +43,16 @@ def main(arguments: argparse.Namespace) -> None:
     whole = time_left()
     raw = arguments.raw
     package = read_package(arguments.package)
-    competition = load(package["competition"])
+    competition = load_competition(package["competition"])
     table = competition.module.read_raw(raw)
     rows = table[table["split"] == "test"].reset_index(drop=True)
     sample = competition.module.sample(raw)
     print(f"{len(rows):,} test images, {len(sample):,} ids to score", flush=True)
-    scores = Scores()
+    scores = Progress()
     quantiles = read_quantiles(arguments.package)
 
     def write(step: str) -> None:
-        units = combine(
+        units = combine_runs(
             package, quantiles, rows, scores.tables, competition.task, scores.unreadable
         )
         write_csv(arguments.submission, complete(sample, units, package, competition))

@@ -60,7 +60,7 @@ def listed(folder):
     return [folder / name for name in sorted(names)] if len(names) < MANY else []
 
 
-def find(is_wanted, tried=()):
+def first_folder(is_wanted, tried=()):
     """The first folder under the inputs that is wanted: those tried first, then all to a depth of
     five."""
     for folder in [*(INPUT / one for one in tried), *folders(INPUT, 5)]:
@@ -80,9 +80,9 @@ def is_competition(folder):
     return (folder / SAMPLE).is_file() and not (folder / "package.json").exists()
 
 
-folder = find(is_package)
+folder = first_folder(is_package)
 package = json.loads((folder / "package.json").read_text())
-raw = find(is_competition, (f"competitions/{SLUG}", SLUG))
+raw = first_folder(is_competition, (f"competitions/{SLUG}", SLUG))
 print(f"package {folder}\nraw     {raw}")
 
 # %%
@@ -133,7 +133,7 @@ def install(missing):
     return TEMP / "site"
 
 
-def numbers(text):
+def version_parts(text):
     """The parts of a version: 1.0.31 -> [1, 0, 31]."""
     return [int(part) for part in re.findall(r"\d+", text)]
 
@@ -141,7 +141,9 @@ def numbers(text):
 def lacks(module, wanted):
     """Is a package not there, or older than wanted ("timm>=1.0.31")?"""
     name, _, oldest = wanted.partition(">=")
-    return importlib.util.find_spec(module) is None or numbers(version(name)) < numbers(oldest)
+    return importlib.util.find_spec(module) is None or version_parts(version(name)) < version_parts(
+        oldest
+    )
 
 
 site = install([wanted for module, wanted in package["wheels"].items() if lacks(module, wanted)])

@@ -30,13 +30,13 @@ from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.device import device, loader_processes, precision
 from pipeline.core.runtime.errors import UserError
 
-FIRST = 64  # images in the first chunk, which is timed
-CHUNK = 1024  # images in the other chunks: 300 MB of JPEGs at four sizes
+IMAGES_OF_FIRST_CHUNK = 64  # images in the first chunk, which is timed
+IMAGES_A_CHUNK = 1024  # images in the other chunks: 300 MB of JPEGs at four sizes
 SHARED_MEMORY = 1 << 30  # bytes of /dev/shm that loader processes need; a container often has 64 MB
 UNLIMITED = 1 << 40  # bytes that stand for "no limit is known"
-SHOWN = 10  # unreadable images that are printed
+UNREADABLE_SHOWN = 10  # unreadable images that are printed
 SAFETY = 0.9  # part of the time left that may be planned with
-LONGEST = 1e9  # seconds that an unlimited time counts as
+UNLIMITED_SECONDS = 1e9  # seconds that an unlimited time counts as
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Scorer:
 
 
 @dataclass
-class Scores:
+class Progress:
     """What has been scored.
 
     tables      (member, fold) -> one row for each image, one column for each label; rows of NaN
@@ -154,7 +154,7 @@ def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawIma
 
 
 def read_chunk(
-    images: torch.utils.data.Dataset, chunk: range, scores: Scores
+    images: torch.utils.data.Dataset, chunk: range, scores: Progress
 ) -> list[dict[int, bytes] | None]:
     """The JPEGs of a chunk, None where an image cannot be read (and why, into `scores`)."""
     jpegs = []
@@ -175,7 +175,7 @@ def stream(
     scorers: list[Scorer],
     images: torch.utils.data.Dataset,
     left: Callable[[], float],
-    scores: Scores,
+    scores: Progress,
     partial: bool = False,
 ) -> None:
     """Score all images with these networks, chunk by chunk, into `scores`.
@@ -192,7 +192,7 @@ def stream(
     reading = 0.0  # seconds per image to read and decode, for all networks together
     while done < count and kept and left() > 0:
         # The next chunk: timed where it is the first, else no more than there is time for.
-        size = FIRST
+        size = IMAGES_OF_FIRST_CHUNK
         if done:
             size = chunk_size(reading + sum(scorer.seconds for scorer in kept), left())
         chunk = range(done, min(count, done + size))
@@ -222,14 +222,14 @@ def stream(
 
 def chunk_size(seconds: float, left: float) -> int:
     """Images in the next chunk, where one takes so many seconds: no more than there is time for."""
-    affordable_images = SAFETY * min(left, LONGEST) / max(seconds, 1e-9)
-    return int(np.clip(affordable_images, 1, CHUNK))
+    affordable_images = SAFETY * min(left, UNLIMITED_SECONDS) / max(seconds, 1e-9)
+    return int(np.clip(affordable_images, 1, IMAGES_A_CHUNK))
 
 
 def mean_seconds(before: float, done: int, seconds: float, count: int) -> float:
     """Seconds per image over all so far: `before` for the `done` images, `seconds` for `count` more
     together. The first chunk, which warms up, counts as one image."""
-    weight = done if done > FIRST else min(done, 1)
+    weight = done if done > IMAGES_OF_FIRST_CHUNK else min(done, 1)
     return (before * weight + seconds) / (weight + count)
 
 
@@ -316,7 +316,7 @@ def shared_memory() -> int:
     return status.f_bavail * status.f_frsize
 
 
-def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Scores) -> None:
+def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Progress) -> None:
     """Score the rows with each fold's metadata network; columns that are not there, and categories
     that training never saw, are missing values."""
     numbers = rows.select_dtypes("float")
@@ -338,9 +338,9 @@ def nine_digits(column: pd.Series) -> np.ndarray:
     return np.round(values * places) / places
 
 
-def print_unreadable(scores: Scores) -> None:
+def print_unreadable(scores: Progress) -> None:
     """Print which images could not be read, and why."""
-    for reason in list(scores.unreadable.values())[:SHOWN]:
+    for reason in list(scores.unreadable.values())[:UNREADABLE_SHOWN]:
         print(f"unreadable: {reason}")
     if scores.unreadable:
         print(

@@ -22,14 +22,14 @@ import pandas as pd
 
 from pipeline.core.artifacts.paths import models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.tables import read_csv
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.raw.read import read_source
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import fill, wanted
 from pipeline.deploy.environments import CODALAB
 from pipeline.deploy.package import megabytes, require_current_package
-from pipeline.deploy.rehearsal.compare import compare
+from pipeline.deploy.rehearsal.compare import compare_with_home
 from pipeline.deploy.rehearsal.isolation import (
     check_cut,
     clean_variables,
@@ -41,11 +41,11 @@ from pipeline.deploy.rehearsal.memory import run_measured
 
 LIST = "valid_image_paths.csv"
 PREDICTIONS = "predictions.csv"
-MEMORY = 2000.0  # MB beside the weights
+MEMORY_ALLOWED_MB = 2000.0  # MB beside the weights
 
 
 def main(arguments: argparse.Namespace) -> None:
-    competition = load(arguments.competition)
+    competition = load_competition(arguments.competition)
     bundle = submissions_folder(competition.name) / "codalab" / "src"
     if not (bundle / "predict.py").is_file():
         raise UserError(
@@ -69,8 +69,8 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"rehearsed with {description()}")
 
         # The judgement.
-        want = wanted(sample(competition), competition.submission, competition.task)
-        print(compare(work / PREDICTIONS, home_submission(competition), want))
+        want = wanted(first_test_rows(competition), competition.submission, competition.task)
+        print(compare_with_home(work / PREDICTIONS, home_submission(competition), want))
         check_memory(peak, work / "src")
 
 
@@ -91,7 +91,7 @@ def write_inputs(competition: Competition, work: Path) -> list[str]:
     return sorted({PurePosixPath(path).parts[0] for path in paths})
 
 
-def sample(competition: Competition) -> pd.DataFrame:
+def first_test_rows(competition: Competition) -> pd.DataFrame:
     return competition.module.sample(raw_folder(competition.name))
 
 
@@ -99,15 +99,17 @@ def home_submission(competition: Competition) -> pd.DataFrame:
     """What `submit` would write."""
     path = models_folder(competition.name) / "ensemble.csv"
     scores = read_csv(path, ("unit_id", "split"), f"make ensemble COMP={competition.name}")
-    return fill(sample(competition), scores[scores["split"] == "test"], competition.submission)
+    return fill(
+        first_test_rows(competition), scores[scores["split"] == "test"], competition.submission
+    )
 
 
 def check_memory(peak: float, source: Path) -> None:
     """Print how much memory (MB) the program took, or raise where it is more than promised."""
     weights = megabytes(source.glob("*.safetensors"))
     report = f"memory: {peak:.0f} MB at most, {weights:.0f} MB of them networks"
-    if peak > MEMORY + 2 * weights:
-        raise UserError(f"{report}; promised are {MEMORY:.0f} MB beside the networks")
+    if peak > MEMORY_ALLOWED_MB + 2 * weights:
+        raise UserError(f"{report}; promised are {MEMORY_ALLOWED_MB:.0f} MB beside the networks")
     print(report)
 
 

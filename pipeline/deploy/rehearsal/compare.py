@@ -12,7 +12,7 @@ EQUAL = 1e-4  # largest difference of a score in [0, 1] that sums in another ord
 RANKS = 0.999  # smallest rank correlation where scores pass through 8 bits of precision (bf16)
 
 
-def compare(away: Path, home: pd.DataFrame, want: Wanted) -> str:
+def compare_with_home(away: Path, home: pd.DataFrame, want: Wanted) -> str:
     """Check a predictions file, compare it with the scores made at home, and return how far apart
     they are, as a sentence.
 

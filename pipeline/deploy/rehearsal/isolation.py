@@ -19,7 +19,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 # What would lead back here: this project's variables and Python's.
-LEFT_OUT = (
+VARIABLES_REMOVED = (
     "PYTHON",
     "DATA",
     "MODELS",
@@ -128,7 +128,9 @@ def cut_off(command: list[str], mounts: Iterable[tuple[Path, Path]] = ()) -> lis
 
 def clean_variables(**more: str) -> dict[str, str]:
     """Environment variables for a rehearsal: LEFT_OUT removed, `more` added."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(VARIABLES_REMOVED)
+    }
     return {**kept, **more}
 
 

@@ -28,13 +28,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from pipeline.core.artifacts.paths import raw_folder, submissions_folder
-from pipeline.core.config.competition import Competition, load
+from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import wanted
 from pipeline.deploy.environments import KAGGLE
 from pipeline.deploy.package import require_current_package
-from pipeline.deploy.rehearsal.compare import compare
+from pipeline.deploy.rehearsal.compare import compare_with_home
 from pipeline.deploy.rehearsal.isolation import (
     check_cut,
     clean_variables,
@@ -43,12 +43,14 @@ from pipeline.deploy.rehearsal.isolation import (
     fresh_environment,
 )
 
-NEW, OLD = "new", "old"  # Kaggle's two ways to name its mounts
+# Kaggle's two ways to name its mounts.
+NEW = "new"
+OLD = "old"
 KERNEL = "rehearsal"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    competition = load(arguments.competition)
+    competition = load_competition(arguments.competition)
     folder = submissions_folder(competition.name)
     notebook = folder / "kaggle/predict/notebook.ipynb"
     home = folder / competition.submission.file
@@ -69,14 +71,14 @@ def main(arguments: argparse.Namespace) -> None:
 
         # The run.
         book = execute(notebook, python, root, mounts)
-        print(printed(book), end="")
+        print(notebook_output(book), end="")
         print(f"rehearsed with {description()}")
 
         # The judgement.
         sample = competition.module.sample(raw_folder(competition.name))
         want = wanted(sample, competition.submission, competition.task)
         scores = pd.read_csv(home, dtype={competition.submission.id_column: "str"})
-        print(compare(root / "working" / home.name, scores, want))
+        print(compare_with_home(root / "working" / home.name, scores, want))
 
 
 def lay_out(
@@ -137,7 +139,7 @@ def execute(
         raise UserError(f"{path}: a cell failed: {error.ename}: {error.evalue}") from None
 
 
-def printed(book: nbformat.NotebookNode) -> str:
+def notebook_output(book: nbformat.NotebookNode) -> str:
     """What the notebook printed."""
     outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
     return "".join(output["text"] for output in outputs if "text" in output)

@@ -34,20 +34,20 @@ def descendants(process: int) -> list[int]:
     """The children of a process, theirs, and so on."""
     family = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, read(path).split()):
+        for child in map(int, read_proc(path).split()):
             family += [child, *descendants(child)]
     return family
 
 
 def proportional(process: int) -> float:
     """The proportional set size of one process in MB."""
-    for line in read(Path(f"/proc/{process}/smaps_rollup")).splitlines():
+    for line in read_proc(Path(f"/proc/{process}/smaps_rollup")).splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
 
 
-def read(path: Path) -> str:
+def read_proc(path: Path) -> str:
     """A file under /proc, empty when its process is gone."""
     try:
         return path.read_text()

@@ -84,10 +84,10 @@ def read_pickle(path: Path, key: bytes) -> dict:
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  damaged pickles end in almost any of them
-            raise UserError(f"{path}: this is no whole CIFAR file ({error})") from None
+            raise UserError(f"{path}: this is not a whole CIFAR file ({error})") from None
     for needed in (b"data", key):
         if not isinstance(content, dict) or needed not in content:
-            raise UserError(f"{path}: this is no CIFAR file: it has no key {needed.decode()!r}")
+            raise UserError(f"{path}: this is not a CIFAR file: it has no key {needed.decode()!r}")
     return content
 
 

@@ -72,7 +72,7 @@ def read_lines(path: Path) -> list[dict]:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
             if number < len(lines):
-                raise UserError(f"{path}: row {number}: this is no JSON ({error.msg})") from None
+                raise UserError(f"{path}: row {number}: this is not JSON ({error.msg})") from None
     return records
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.core.config import run
-from pipeline.core.config.competition import competition_names, load
+from pipeline.core.config.competition import competition_names, load_competition
 from pipeline.core.config.run import Finetune, Pretrain, Run, as_json, from_json
 from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
@@ -25,16 +25,16 @@ RUN = Run(
 
 @pytest.mark.parametrize("name", competition_names())
 def test_every_competition_file_loads_and_its_smoke_form_keeps_the_names(name, monkeypatch):
-    full = load(name)
+    full = load_competition(name)
     monkeypatch.setenv("SMOKE", "1")
-    tiny = load(name)
+    tiny = load_competition(name)
     assert [run.name for run in tiny.runs] == [run.name for run in full.runs]
     assert all(run.size <= 96 for run in tiny.runs)
 
 
 def test_the_papers_runs():
-    assert len(load("melanoma").runs) == 10
-    assert {run.network.split(".")[0] for run in load("chexpert").runs} == {
+    assert len(load_competition("melanoma").runs) == 10
+    assert {run.network.split(".")[0] for run in load_competition("chexpert").runs} == {
         "densenet121",
         "densenet161",
         "densenet169",
@@ -78,8 +78,11 @@ def test_json_and_back():
             ),
             "hard",
         ),
-        (lambda: load("melanom"), "no competition is called 'melanom'"),
-        (lambda: load("melanoma").run("b5_38"), "no run is called 'b5_38'; the runs are b3_256"),
+        (lambda: load_competition("melanom"), "no competition is called 'melanom'"),
+        (
+            lambda: load_competition("melanoma").run("b5_38"),
+            "no run is called 'b5_38'; the runs are b3_256",
+        ),
         (lambda: parse_target("melanoma/b5_384/0"), "no target"),
         (
             lambda: expand(["melanoma/b5_384/fold7"], {"melanoma": [0, 1]}),

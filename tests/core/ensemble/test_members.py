@@ -87,7 +87,7 @@ def test_missing_extra_and_repeated_rows_are_named():
         read()
     path.write_text(kept)
     rewrite(path, lambda table: pd.concat([table, table[table["image_id"] == first]]))
-    with pytest.raises(UserError, match=f"'{first}' stands there twice"):
+    with pytest.raises(UserError, match=f"'{first}' is there twice"):
         read()
     path.write_text(kept)
     rewrite(path, lambda table: table.iloc[:-1])
@@ -120,7 +120,7 @@ def test_other_tables_folds_and_scores_are_named():
     with pytest.raises(UserError, match="row 2, column fold: 0, not 1"):
         read()
     rewrite(path, lambda table: table.assign(fold=1, nevus=np.nan))
-    with pytest.raises(UserError, match="row 2, column nevus: 'nan' is no finite number"):
+    with pytest.raises(UserError, match="row 2, column nevus: 'nan' is not a finite number"):
         read()
     path.write_text(kept)
     sidecar = path.with_suffix(".json")

@@ -7,7 +7,7 @@ from pipeline.core.ensemble.selection import (
     Climber,
     nearly_equal_members,
     nested_gain,
-    nested_scores,
+    nested_weighted_scores,
     patient_folds,
     select,
     without_duplicates,
@@ -64,9 +64,9 @@ def test_the_nested_estimate_never_sees_the_rows_it_scores():
     not change."""
     members, truth = members_of([1, 0.8, 0.2])
     folds, candidates = np.arange(600) % 3, np.ones((3, 1))
-    before = nested_scores(members, truth, candidates, folds)
+    before = nested_weighted_scores(members, truth, candidates, folds)
     truth[folds == 0] = 1 - truth[folds == 0]
-    after = nested_scores(members, truth, candidates, folds)
+    after = nested_weighted_scores(members, truth, candidates, folds)
     assert np.array_equal(before[folds == 0], after[folds == 0])
     assert not np.array_equal(before[folds == 1], after[folds == 1])
 

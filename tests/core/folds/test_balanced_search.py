@@ -194,7 +194,7 @@ def test_sums_are_exact_in_any_order():
 
 
 def test_sampled_search_ends_move_optimal(monkeypatch):
-    monkeypatch.setattr(balanced_search, "SAMPLE", 10)
+    monkeypatch.setattr(balanced_search, "PATIENTS_OF_A_SAMPLE", 10)
     table = table_of(random_rows(5, 120))
     x = table.to_numpy()
     weight = whole_weights(scales(table, 3), 3)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.folds.audit import leaks
-from pipeline.core.folds.split import training_rows, validation_rows
-from pipeline.core.images.near_duplicates import NEAR
+from pipeline.core.folds.audit import find_leaks
+from pipeline.core.folds.split import training_images, validation_rows
+from pipeline.core.images.near_duplicates import NEAR_BITS
 from pipeline.core.runtime.errors import UserError
 from tests.cases.synthetic_images import HASHES, TASK, fold_map, images_of, made, twelve
 
@@ -51,7 +51,7 @@ def test_a_chain_through_a_dropped_image_still_counts_as_a_leak():
     )  # p00 - p01 - p02
     folds = pd.DataFrame({"patient_id": sorted(set(images["patient_id"])), "fold": [0, 1, 2] * 4})
     dropped = pd.DataFrame({"image_id": [images["image_id"][2]], "reason": "removed", "twin": ""})
-    found = leaks("folds.csv", images, folds, dropped, TASK)
+    found = find_leaks("folds.csv", images, folds, dropped, TASK)
     assert [(leak["first"], leak["second"], leak["reason"]) for leak in found] == [
         (images["image_id"][0], images["image_id"][4], "duplicate_of")
     ]
@@ -72,7 +72,7 @@ def test_of_many_twins_all_are_linked(same):
 
 
 def near(first: str, second: str) -> bool:
-    return (int(first, 16) ^ int(second, 16)).bit_count() <= NEAR
+    return (int(first, 16) ^ int(second, 16)).bit_count() <= NEAR_BITS
 
 
 def random_images(seed: int) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def check_random_table(seed: int, folds: int) -> None:
     )
     times = pd.Series(0, index=images["image_id"])
     for k in range(folds):
-        trains = training_rows(images, table, dropped, k)
+        trains = training_images(images, table, dropped, k)
         validates = validation_rows(images, table, dropped, k, TASK)
         times[validates["image_id"]] += 1
         assert not {id(group[p]) for p in trains["patient_id"]} & {
@@ -175,4 +175,4 @@ def check_random_table(seed: int, folds: int) -> None:
     assert (times[images["image_id"][scored]] == 1).all()
     assert (times[images["image_id"][~scored]] == 0).all()
     assert set(dropped["image_id"]) <= set(images["image_id"][~scored])
-    assert leaks("folds.csv", images, table, dropped, TASK) == []
+    assert find_leaks("folds.csv", images, table, dropped, TASK) == []

@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.core.images.near_duplicates import NEAR, near_duplicates, turns
+from pipeline.core.images.near_duplicates import NEAR_BITS, near_duplicates, turns
 from pipeline.core.images.phash import DIGITS, perceptual_hash
 from pipeline.core.images.pixels import upright
 
@@ -79,7 +79,9 @@ def near_by_force(hashes: list[str]) -> set[tuple[int, int]]:
         turned = turned.reshape(len(grids), -1).astype(int)
         distance = (turned[:, None, :] != flat[None, :, :]).sum(axis=2)
         found |= {
-            (int(min(i, j)), int(max(i, j))) for i, j in np.argwhere(distance <= NEAR) if i != j
+            (int(min(i, j)), int(max(i, j)))
+            for i, j in np.argwhere(distance <= NEAR_BITS)
+            if i != j
         }
     return found
 

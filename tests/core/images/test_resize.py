@@ -15,7 +15,7 @@ from pipeline.core.images.area import area_mean, cells
 from pipeline.core.images.decode import decode
 from pipeline.core.images.prepared import prepare_one
 from pipeline.core.images.resize import resized, scale_for, to_jpeg
-from pipeline.core.images.views import read_image
+from pipeline.core.images.views import read_prepared_image
 from pipeline.core.raw.unreadable import UnreadableImage
 from tests.cases.network_input import network_input
 
@@ -112,7 +112,7 @@ def test_inference_sees_the_pixels_that_training_saw(fit, channels, kind, tmp_pa
     for size, pixels in resized(source, (48, 128, 200), resize)[0].items():
         path = tmp_path / f"{size}.jpg"
         path.write_bytes(to_jpeg(pixels, resize))
-        trained = read_image(path, channels)
+        trained = read_prepared_image(path, channels)
         assert trained.shape == (size, size, channels)
         assert np.array_equal(network_input(source, size, resize), trained)
 

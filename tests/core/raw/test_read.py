@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.raw import read
-from pipeline.core.raw.read import outside, read_source
+from pipeline.core.raw.read import is_outside, read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 
 
@@ -42,7 +42,7 @@ def raw(tmp_path):
     ],
 )
 def test_nothing_outside_is_read(raw, locator):
-    assert outside(locator)
+    assert is_outside(locator)
     with pytest.raises(UnreadableImage, match="refused"):
         read_source(raw, locator)
 
@@ -51,7 +51,7 @@ def test_nothing_outside_is_read(raw, locator):
     "locator", ["a.jpg", "a/b.c/d..e.jpg", "x.zip::../a", "CheXpert-v1.0 batch 1 (a & b)/p.jpg"]
 )
 def test_paths_inside_are_taken(locator):
-    assert not outside(locator)
+    assert not is_outside(locator)
 
 
 def test_files_and_zip_members(raw):

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.core.runtime.workers import MEMORY, WorkerDied, worker_pool
+from pipeline.core.runtime.workers import WORKER_MEMORY, WorkerDied, worker_pool
 
 
 def work(task: tuple[str, int], factor: int) -> int:
@@ -21,7 +21,7 @@ def work(task: tuple[str, int], factor: int) -> int:
         time.sleep(60)
     if what == "memory":
         try:
-            return len(np.ones(2 * MEMORY, np.uint8))
+            return len(np.ones(2 * WORKER_MEMORY, np.uint8))
         except MemoryError:
             return -1
     return value * factor

@@ -30,52 +30,52 @@ def same(a, b) -> bool:
 
 
 def test_a_nested_state_comes_back_with_its_types(tmp_path):
-    checkpoint.save(tmp_path, "finetuned", STATE)
-    assert same(checkpoint.load(tmp_path, "finetuned"), STATE)
-    assert checkpoint.load(tmp_path, "pretrained") is None
+    checkpoint.save_checkpoint(tmp_path, "finetuned", STATE)
+    assert same(checkpoint.load_checkpoint(tmp_path, "finetuned"), STATE)
+    assert checkpoint.load_checkpoint(tmp_path, "pretrained") is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_newest_generation_gives_way_to_the_one_before(tmp_path, capsys, damage):
     for step in (1, 2):
-        checkpoint.save(tmp_path, "p", {**STATE, "step": step})
+        checkpoint.save_checkpoint(tmp_path, "p", {**STATE, "step": step})
     newest, _ = checkpoint.generations(tmp_path, "p")
     content = bytearray(newest.read_bytes())
     if damage == "flip":
         content[-3] ^= 1
     newest.write_bytes({"cut": content[:-9], "flip": content, "empty": b""}[damage])
-    assert checkpoint.load(tmp_path, "p")["step"] == 1
+    assert checkpoint.load_checkpoint(tmp_path, "p")["step"] == 1
     assert "damaged" in capsys.readouterr().out
 
 
 def test_both_damaged_is_as_none(tmp_path):
     for _ in range(2):
-        checkpoint.save(tmp_path, "p", STATE)
+        checkpoint.save_checkpoint(tmp_path, "p", STATE)
     for path in checkpoint.generations(tmp_path, "p"):
         path.write_bytes(b"junk")
-    assert checkpoint.load(tmp_path, "p") is None
+    assert checkpoint.load_checkpoint(tmp_path, "p") is None
 
 
 def test_a_full_disk_leaves_the_generation_before(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path, "p", {**STATE, "step": 1})
+    checkpoint.save_checkpoint(tmp_path, "p", {**STATE, "step": 1})
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(UserError, match="No space left"):
-        checkpoint.save(tmp_path, "p", {**STATE, "step": 2})
-    assert checkpoint.load(tmp_path, "p")["step"] == 1
+        checkpoint.save_checkpoint(tmp_path, "p", {**STATE, "step": 2})
+    assert checkpoint.load_checkpoint(tmp_path, "p")["step"] == 1
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_what_cannot_be_kept_is_an_error(tmp_path):
     with pytest.raises(TypeError, match="/set"):
-        checkpoint.save(tmp_path, "p", {"set": {1}})
+        checkpoint.save_checkpoint(tmp_path, "p", {"set": {1}})
 
 
 def test_remove_deletes_both_generations(tmp_path):
     for _ in range(2):
-        checkpoint.save(tmp_path, "p", STATE)
+        checkpoint.save_checkpoint(tmp_path, "p", STATE)
     checkpoint.remove(tmp_path, "p")
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ import torch
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.networks.image import build, read_tensors
-from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import make_loss, make_optimizer, stepwise
 
@@ -69,7 +69,7 @@ def train(pictures: Path, folder: Path) -> None:
         ema=RUN.ema,
         workers=2,
     )
-    keep(phase, fit(phase))
+    keep(phase, fit_epochs(phase))
 
 
 def run(pictures: Path, folder: Path, kill_after: float = float("inf")) -> float:

@@ -14,12 +14,12 @@ from torch import nn
 from pipeline.core.losses import AUCMargin, CrossEntropy
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import read_tensors
-from pipeline.core.networks.patient import Columns
+from pipeline.core.networks.patient import PatientRows
 from pipeline.core.runtime.command import Stop
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import loop as training
 from pipeline.core.training.batch_order import add_positives, fold_seed
-from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import triangular
 
@@ -66,7 +66,7 @@ def phase(folder, *, norm=True, dropout=0.3, rows=200, **changes) -> Phase:
         key={"target": "t"},
         network=network,
         loss=loss,
-        data=Columns(x),
+        data=PatientRows(x),
         optimizer=torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
         targets=targets,
         rate=triangular(1e-3, 1e-1, 14),
@@ -139,8 +139,8 @@ def test_every_batch_gets_its_positives(least, positives, seed):
 
 @pytest.mark.parametrize("micro", [2, 4])
 def test_micro_batches_take_the_step_of_the_whole_batch(tmp_path, micro):
-    whole = fit(phase(tmp_path / "1", norm=False, dropout=0.0))
-    parts = fit(phase(tmp_path / "n", norm=False, dropout=0.0, micro=micro))
+    whole = fit_epochs(phase(tmp_path / "1", norm=False, dropout=0.0))
+    parts = fit_epochs(phase(tmp_path / "n", norm=False, dropout=0.0, micro=micro))
     for name, value in whole.state_dict().items():
         assert torch.allclose(value, parts.state_dict()[name], rtol=1e-5, atol=1e-6), name
 
@@ -149,16 +149,16 @@ def test_micro_batches_in_half_precision_take_the_step_of_the_whole_batch(tmp_pa
     """float16 with a scaler, for real: autocast on the CPU. Gradients round at 1e-3 of a step, and
     24 steps add up."""
     plain = dict(norm=False, dropout=0.0)
-    single = weights(fit(phase(tmp_path / "fp32", **plain)))
-    whole = weights(fit(phase(tmp_path / "fp16", **plain, dtype=torch.float16)))
-    parts = weights(fit(phase(tmp_path / "parts", **plain, dtype=torch.float16, micro=2)))
+    single = weights(fit_epochs(phase(tmp_path / "fp32", **plain)))
+    whole = weights(fit_epochs(phase(tmp_path / "fp16", **plain, dtype=torch.float16)))
+    parts = weights(fit_epochs(phase(tmp_path / "parts", **plain, dtype=torch.float16, micro=2)))
     for name, value in whole.items():
         assert not torch.equal(value, single[name])
         assert (value - parts[name]).abs().max() < 2e-3, name
 
 
 def test_micro_batches_update_batch_norm_once(tmp_path):
-    network = fit(phase(tmp_path, micro=2, epochs=1))
+    network = fit_epochs(phase(tmp_path, micro=2, epochs=1))
     assert network.layers[1].num_batches_tracked == 6 * 2
 
 
@@ -170,36 +170,36 @@ def test_micro_batches_update_batch_norm_once(tmp_path):
 def test_a_run_cut_at_any_step_ends_as_the_uncut_one(tmp_path, monkeypatch, changes):
     """In float16 the first steps overflow, so that the scaler skips them and what it has learnt is
     kept as well."""
-    uncut = weights(fit(phase(tmp_path / "uncut", **changes)))
+    uncut = weights(fit_epochs(phase(tmp_path / "uncut", **changes)))
     for cut in (1, 5, 6, 13, 23):
         folder = tmp_path / f"cut{cut}"
         steps = iter(range(1, 100))
         with monkeypatch.context() as patched:
             patched.setattr(training, "agree", lambda _, steps=steps, cut=cut: next(steps) == cut)
             with pytest.raises(TimeLimitReached, match=f"step {cut} of 24"):
-                fit(phase(folder, **changes))
-        assert equal(uncut, weights(fit(phase(folder, **changes))))
+                fit_epochs(phase(folder, **changes))
+        assert equal(uncut, weights(fit_epochs(phase(folder, **changes))))
         assert log_lines(folder) == log_lines(tmp_path / "uncut")
 
 
 def test_a_stop_signal_stops_after_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(Stop, "requested", True)
     with pytest.raises(TimeLimitReached, match="step 1 of 24"):
-        fit(phase(tmp_path))
+        fit_epochs(phase(tmp_path))
     assert (tmp_path / "finetuned.checkpoint.safetensors").exists()
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Stop, "requested", True)
     with pytest.raises(TimeLimitReached):
-        fit(phase(tmp_path))
+        fit_epochs(phase(tmp_path))
     with pytest.raises(UserError, match="another configuration"):
-        fit(phase(tmp_path, key={"target": "t", "run": "another"}))
+        fit_epochs(phase(tmp_path, key={"target": "t", "run": "another"}))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_advice(tmp_path):
     with pytest.raises(UserError, match=r"the loss is .*; lower the learning rate"):
-        fit(phase(tmp_path, rate=lambda _: float("inf"), epochs=20))
+        fit_epochs(phase(tmp_path, rate=lambda _: float("inf"), epochs=20))
 
 
 @pytest.mark.parametrize("loss", [AUCMargin(), CrossEntropy()])
@@ -208,7 +208,7 @@ def test_scores_that_are_not_finite_stop_the_run_with_advice(tmp_path, loss):
         UserError,
         match=r"log\.jsonl: step \d+: .* scores are not finite: .*; lower the learning rate",
     ):
-        fit(phase(tmp_path, loss=loss, rate=lambda _: float("inf"), epochs=20))
+        fit_epochs(phase(tmp_path, loss=loss, rate=lambda _: float("inf"), epochs=20))
 
 
 def test_a_network_that_diverges_in_an_epochs_last_step_stops_at_validation_with_advice(tmp_path):
@@ -219,14 +219,14 @@ def test_a_network_that_diverges_in_an_epochs_last_step_stops_at_validation_with
         UserError,
         match=r"step 6: 32 of 32 validation images get a score .*; lower the learning rate",
     ):
-        fit(phase(tmp_path, validate=validate))
+        fit_epochs(phase(tmp_path, validate=validate))
 
 
 def test_equal_scores_stop_the_run_within_100_steps(tmp_path):
     dead = phase(tmp_path, epochs=40, dropout=0.0, norm=False, rate=lambda _: 0.0)
     nn.init.zeros_(dead.network.layers[4].weight)
     with pytest.raises(UserError, match=r"step 100: the scores of some label have been equal"):
-        fit(dead)
+        fit_epochs(dead)
 
 
 @pytest.mark.parametrize("loss", [AUCMargin(), CrossEntropy()])
@@ -234,15 +234,15 @@ def test_a_dead_network_whose_bias_still_moves_is_stopped_too(tmp_path, loss):
     dead = phase(tmp_path, epochs=40, dropout=0.0, norm=False, loss=loss, rate=lambda _: 0.01)
     nn.init.constant_(dead.network.layers[0].bias, -1e3)
     with pytest.raises(UserError, match=r"step 100: the scores of some label have been equal"):
-        fit(dead)
+        fit_epochs(dead)
 
 
 def test_a_run_killed_before_its_weights_were_kept_keeps_them_when_run_again(tmp_path):
     def made() -> Phase:
         return phase(tmp_path, loss=AUCMargin(), key={"target": "t", "labels": ["y"]})
 
-    expected = weights(fit(made()))
-    keep(made(), fit(made()))
+    expected = weights(fit_epochs(made()))
+    keep(made(), fit_epochs(made()))
     assert equal(expected, read_tensors(tmp_path / "finetuned.safetensors"))
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
 
@@ -254,7 +254,7 @@ def test_batches_of_one_class_are_counted_and_warned_of_elsewhere_only(tmp_path,
     rare = phase(tmp_path, loss=loss, targets=few, key={"target": "t", "labels": ["y"]}, epochs=1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        keep(rare, fit(rare))
+        keep(rare, fit_epochs(rare))
     assert not caught
     assert f"nothing: y {int(loss.one_class[0])} of 6" in capsys.readouterr().out
     with pytest.warns(OneClassWarning):
@@ -265,7 +265,7 @@ def test_a_log_line_that_a_full_disk_cut_is_dropped_by_the_next_run(tmp_path):
     tmp_path.joinpath("log.jsonl").write_text(
         '{"phase": "pretrained", "step": 1}\n{"phase": "finetuned", "st'
     )
-    fit(phase(tmp_path))
+    fit_epochs(phase(tmp_path))
     assert log_lines(tmp_path)[0] == {"phase": "pretrained", "step": 1}
 
 
@@ -273,10 +273,10 @@ def test_a_log_shorter_than_its_checkpoint_says_is_not_filled_up(tmp_path, monke
     with monkeypatch.context() as patched, pytest.raises(TimeLimitReached):
         steps = iter(range(1, 100))
         patched.setattr(training, "agree", lambda _: next(steps) == 9)
-        fit(phase(tmp_path))
+        fit_epochs(phase(tmp_path))
     log = tmp_path / "log.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:4]))
-    fit(phase(tmp_path))
+    fit_epochs(phase(tmp_path))
     assert "shorter than at the checkpoint" in capsys.readouterr().out
     assert [line["step"] for line in log_lines(tmp_path) if "loss" in line] == [
         1,
@@ -292,7 +292,7 @@ def test_positives_that_cannot_be_had_are_a_users_mistake(tmp_path):
     with pytest.raises(
         UserError, match="positives=2: label 0 has no positive among the training images"
     ):
-        fit(none)
+        fit_epochs(none)
     many = (torch.rand(200, 10, generator=torch.Generator().manual_seed(0)) < 0.02).float()
     many[range(10), range(10)] = 1
     with pytest.raises(
@@ -311,18 +311,18 @@ def test_too_little_memory_names_the_settings_that_need_less(tmp_path):
     with pytest.raises(
         UserError, match=r"batch_size=32.*accumulate=2.*checkpointing=True.*precision='bf16'"
     ):
-        fit(full)
+        fit_epochs(full)
 
 
 def test_tensorboard_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD", "1")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="pip install tensorboard"):
-        fit(phase(tmp_path))
+        fit_epochs(phase(tmp_path))
 
 
 def test_the_log_has_every_step_once_and_an_auc_per_epoch(tmp_path):
-    fit(phase(tmp_path))
+    fit_epochs(phase(tmp_path))
     lines = log_lines(tmp_path)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 25))
     assert [line["epoch"] for line in lines if "valid_auc" in line] == [1, 2, 3, 4]
@@ -332,7 +332,7 @@ def test_the_log_has_every_step_once_and_an_auc_per_epoch(tmp_path):
 def test_a_batch_that_cannot_be_shared_evenly_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "world", lambda: (0, 3))
     with pytest.raises(UserError, match="batch_size=32 cannot be shared evenly by 3"):
-        fit(phase(tmp_path))
+        fit_epochs(phase(tmp_path))
 
 
 def test_a_folds_seed_depends_on_its_own_name_only():

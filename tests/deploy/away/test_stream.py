@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.config.task import Resize
 from pipeline.deploy.away import stream as streaming
-from pipeline.deploy.away.stream import Scorer, Scores, affordable, nine_digits, stream
+from pipeline.deploy.away.stream import Progress, Scorer, affordable, nine_digits, stream
 
 RUN = Run(network="n", size=32, pretrain=Pretrain(lr=0.1), finetune=Finetune(), views=8)
 
@@ -59,7 +59,7 @@ def world():
 
 def test_all_scorers_where_there_is_time(world):
     clock, scorers = world(0.01, b=0.001, a=0.002)
-    scores = Scores()
+    scores = Progress()
     stream(scorers, range(3000), lambda: float("inf"), scores)
     assert list(scores.tables) == [("b", 0), ("a", 0)]
     assert all(table.notna().all().all() and len(table) == 3000 for table in scores.tables.values())
@@ -69,14 +69,14 @@ def test_all_scorers_where_there_is_time(world):
 def test_scorers_that_do_not_fit_are_left_out_and_cheaper_ones_kept(world):
     # 8, 800 and 8 s for a thousand images.
     clock, scorers = world(0.0, best=0.001, dear=0.1, cheap=0.001)
-    scores = Scores()
+    scores = Progress()
     stream(scorers, range(2000), lambda: 120 - clock.now, scores)
     assert list(scores.tables) == [("best", 0), ("cheap", 0)] and clock.now < 120
 
 
 def test_the_first_network_goes_down_to_one_view_and_gets_to_the_end(world):
     clock, scorers = world(0.001, best=0.01)  # 81 s a thousand with eight views, 11 s with one
-    scores = Scores()
+    scores = Progress()
     stream(scorers, range(2000), lambda: 60 - clock.now, scores, partial=True)
     assert scores.tables["best", 0].notna().all().all() and clock.now < 60
     assert clock.scored[0][2] == 8 and clock.scored[-1][2] == 1
@@ -84,7 +84,7 @@ def test_the_first_network_goes_down_to_one_view_and_gets_to_the_end(world):
 
 def test_half_a_million_images_and_too_little_time(world):
     clock, scorers = world(0.001, best=0.001)  # 1,000 s for all, with one view
-    scores = Scores()
+    scores = Progress()
     stream(scorers, range(500_000), lambda: 300 - clock.now, scores, partial=True)
     done = scores.tables["best", 0]["a"].notna()
     assert 120_000 < done.sum() < 180_000 and done[:120_000].all()
@@ -102,7 +102,7 @@ def test_half_a_million_images_and_too_little_time(world):
 def test_the_time_is_kept_to_within_a_chunk(world, count, reading, costs, limit, partial):
     clock, scorers = world(reading, **{f"m{number}": cost for number, cost in enumerate(costs)})
     scorers = scorers[:1] if partial else scorers
-    scores = Scores()
+    scores = Progress()
     stream(scorers, range(count), lambda: limit - clock.now, scores, partial=partial)
     assert clock.now <= limit + max(clock.longest, 64 * (reading + 8 * sum(costs)))
     if not partial:

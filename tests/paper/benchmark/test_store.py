@@ -64,7 +64,7 @@ def test_a_line_cut_by_a_crash_is_left_out_and_a_broken_one_is_named(tmp_path):
     path.write_text(whole + whole[:50])
     assert len(results.read_lines(path)) == 1
     path.write_text(whole[:50] + "\n" + whole)
-    with pytest.raises(UserError, match=r"a.jsonl: row 1: this is no JSON"):
+    with pytest.raises(UserError, match=r"a.jsonl: row 1: this is not JSON"):
         results.read_lines(path)
 
 

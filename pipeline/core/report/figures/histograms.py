@@ -7,7 +7,7 @@ from pipeline.core.ensemble.stages import MEAN_LABEL, STAGE_1
 from pipeline.core.metrics import auc
 from pipeline.core.metrics.roc import classes
 from pipeline.core.report.figures.svg import Plot, nice_ticks, step_outline
-from pipeline.core.report.html import figure, legend, panels, paragraph, source
+from pipeline.core.report.html import figure, legend, paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 
 BINS = (10, 40)  # fewest and most; the square root of the rarer class, doubled, between them
@@ -45,7 +45,7 @@ def histograms(evidence: Evidence) -> str:
     return (
         paragraph(text)
         + legend([(POSITIVE, "positives"), (NEGATIVE, "negatives")])
-        + panels(drawings, pairs=len(stages) == 2)
+        + side_by_side(drawings, pairs=len(stages) == 2)
         + source(
             f"{models_folder(evidence.name)}/{run}/fold*/predictions*.csv",
             f"make predict COMP={evidence.name} RUN={run}",

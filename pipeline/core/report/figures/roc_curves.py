@@ -9,12 +9,12 @@ from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.stages import STAGE_1
 from pipeline.core.metrics import auc, roc_band, roc_points
 from pipeline.core.metrics.roc import classes
-from pipeline.core.report.figures.svg import Plot, thinned
-from pipeline.core.report.html import figure, legend, panels, source
+from pipeline.core.report.figures.svg import Plot, thinned_curve
+from pipeline.core.report.html import figure, legend, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.names import STAGE_2_STYLE, style_of
 
-SIDES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # of the upper left square that is drawn larger
+ZOOMED_SIDES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # of the upper left square that is drawn larger
 AIR = 1.5  # the square's side over the distance of the curve's best point from the corner
 
 
@@ -66,7 +66,7 @@ def roc(evidence: Evidence) -> str:
     keys.append((f"{final_style} band", f"95 % band of “{final_name}”, pointwise, over patients"))
     return (
         legend(keys)
-        + panels(drawings, pairs=True)
+        + side_by_side(drawings, pairs=True)
         + source(
             f"{models_folder(evidence.name)}/<run>/fold*/predictions*.csv, ensemble.csv",
             f"make predict COMP={evidence.name}",
@@ -87,7 +87,7 @@ def roc_plot(lines: Sequence, band: tuple, style: str, side: float, points: Sequ
         plot.line([0, 1], [0, 1], "c-soft thin dotted")
     plot.area(*band, style)
     for colour, name, (x, y) in lines:
-        plot.line(*thinned(x, y), colour, name)
+        plot.line(*thinned_curve(x, y), colour, name)
     for specificity, sensitivity, name in points:
         plot.dot(1 - specificity, sensitivity, "c-other", name)
     return plot
@@ -97,7 +97,7 @@ def corner_side(x: np.ndarray, y: np.ndarray) -> float:
     """The side of the upper left square to draw larger: as small as the curve's best point
     allows."""
     distance = float(np.min(np.maximum(x, 1 - y)))
-    for side in SIDES:
+    for side in ZOOMED_SIDES:
         if side >= AIR * distance:
             return side
-    return SIDES[-1]
+    return ZOOMED_SIDES[-1]

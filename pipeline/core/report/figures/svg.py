@@ -16,8 +16,8 @@ import numpy as np
 from pipeline.core.ensemble.scores import excludes_zero
 
 # the whole drawing, and its margins around the box of data, in user units
-WIDTH = 330
-HEIGHT = 250
+FIGURE_WIDTH = 330
+FIGURE_HEIGHT = 250
 LEFT = 44
 RIGHT = 10
 TOP = 12
@@ -72,13 +72,17 @@ class Plot:
     def at_x(self, value):
         """Data to user units, left to right."""
         low, high = self.x
-        return LEFT + (np.asarray(value, float) - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (np.asarray(value, float) - low) / (high - low) * (
+            FIGURE_WIDTH - LEFT - RIGHT
+        )
 
     def at_y(self, value):
         """Data to user units, which grow downward."""
         bend = np.sqrt if self.root else np.asarray
         low, high, value = (bend(np.asarray(v, float)) for v in (*self.y, value))
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return (
+            FIGURE_HEIGHT - BOTTOM - (value - low) / (high - low) * (FIGURE_HEIGHT - TOP - BOTTOM)
+        )
 
     def path(self, x, y) -> str:
         """`M..L..` through the points, those that are NaN left out."""
@@ -115,8 +119,8 @@ class Plot:
 
     def axes(self, x_ticks: Sequence[float] | None, y_ticks: Sequence[float] | None) -> list[str]:
         """Grid lines, tick labels, and the names of the axes."""
-        bottom = HEIGHT - BOTTOM
-        right = WIDTH - RIGHT
+        bottom = FIGURE_HEIGHT - BOTTOM
+        right = FIGURE_WIDTH - RIGHT
         elements = []
         for value in nice_ticks(*self.y) if y_ticks is None else y_ticks:
             y = self.at_y(value)
@@ -131,7 +135,7 @@ class Plot:
                 f'<path class="grid" d="M{x} {TOP}V{bottom}"/>'
                 f'<text x="{x}" y="{bottom + 14}" text-anchor="middle">{tick_text(value)}</text>'
             )
-        x_place = f'x="{(LEFT + right) / 2}" y="{HEIGHT - 5}"'
+        x_place = f'x="{(LEFT + right) / 2}" y="{FIGURE_HEIGHT - 5}"'
         y_place = f'transform="translate(11 {(TOP + bottom) / 2}) rotate(-90)"'
         elements.append(
             f'<text {x_place} text-anchor="middle">{escape(self.x_label)}</text>'
@@ -151,18 +155,20 @@ class Plot:
         marks = "".join(self.marks)
         clip_path = ""
         if clip:
-            size = f'width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"'
+            size = f'width="{FIGURE_WIDTH - LEFT - RIGHT}" height="{FIGURE_HEIGHT - TOP - BOTTOM}"'
             box = f'<rect x="{LEFT}" y="{TOP}" {size}/>'
             clip_path = f'<clipPath id="{clip}">{box}</clipPath>'
             marks = f'<g clip-path="url(#{clip})">{marks}</g>'
         axes = "".join(self.axes(x_ticks, y_ticks))
         return (
-            f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'<svg class="plot" viewBox="0 0 {FIGURE_WIDTH} {FIGURE_HEIGHT}" role="img" '
             f'aria-label="{escape(described)}">{clip_path}{axes}{marks}</svg>'
         )
 
 
-def thinned(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+def thinned_curve(
+    x: np.ndarray, y: np.ndarray, points: int = POINTS
+) -> tuple[np.ndarray, np.ndarray]:
     """At most about so many of a monotone curve's points, evenly spaced along it; both ends are
     kept."""
     # a curve may have a corner for every row, the drawing has some hundred pixels

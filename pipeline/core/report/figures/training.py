@@ -9,10 +9,10 @@ from pipeline.core.artifacts.paths import fold_folder, models_folder
 from pipeline.core.config.run import METADATA
 from pipeline.core.report.figures.svg import Plot
 from pipeline.core.report.figures.training_curves import Curves, curves_of, read_log
-from pipeline.core.report.html import figure, legend, panels, paragraph, source
+from pipeline.core.report.html import figure, legend, paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 
-MARGIN = 0.03  # of a curve's range, kept free above and below
+AXIS_MARGIN = 0.03  # of a curve's range, kept free above and below
 MIN_RANGE = 0.02  # so that noise of a flat curve is not drawn as large
 STEP_MARGIN = 1.02  # the step axis ends a little after the last step
 
@@ -48,7 +48,7 @@ def training(evidence: Evidence) -> str:
     return (
         paragraph(text)
         + legend(keys)
-        + panels(drawings, pairs=True)
+        + side_by_side(drawings, pairs=True)
         + source(
             f"{models_folder(evidence.name)}/<run>/fold*/log.jsonl",
             f"make finetune COMP={evidence.name}",
@@ -65,7 +65,7 @@ def axis_range(values: list[float]) -> tuple[float, float]:
     """A range that holds the values with a margin; [0, 1] and a margin without values."""
     low = min(values, default=0.0)
     high = max(values, default=1.0)
-    free = max((high - low) * MARGIN, MIN_RANGE / 2)
+    free = max((high - low) * AXIS_MARGIN, MIN_RANGE / 2)
     return low - free, high + free
 
 

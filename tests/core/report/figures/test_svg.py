@@ -18,13 +18,13 @@ def test_examples_in_docstrings(module):
 
 def test_corners_of_the_box():
     plot = figures.Plot((0, 2), (1, 5), "x", "y")
-    assert (plot.at_x(0), plot.at_x(2)) == (figures.LEFT, figures.WIDTH - figures.RIGHT)
-    assert (plot.at_y(1), plot.at_y(5)) == (figures.HEIGHT - figures.BOTTOM, figures.TOP)
+    assert (plot.at_x(0), plot.at_x(2)) == (figures.LEFT, figures.FIGURE_WIDTH - figures.RIGHT)
+    assert (plot.at_y(1), plot.at_y(5)) == (figures.FIGURE_HEIGHT - figures.BOTTOM, figures.TOP)
     rooted = figures.Plot((0, 1), (0, 1), "x", "y", root=True)
     assert rooted.at_y(0.25) == pytest.approx((rooted.at_y(0) + rooted.at_y(1)) / 2)
     assert (
         plot.path([0, np.nan, 2], [1, 1, 5])
-        == f"M44 214L{figures.WIDTH - figures.RIGHT} {figures.TOP}"
+        == f"M44 214L{figures.FIGURE_WIDTH - figures.RIGHT} {figures.TOP}"
     )
 
 
@@ -41,7 +41,7 @@ def test_ticks_lie_inside_and_are_even(low, width):
 
 def test_thinned_curves_keep_their_ends_and_points():
     x, y = np.linspace(0, 1, 50_000), np.linspace(0, 1, 50_000) ** 0.2
-    short_x, short_y = figures.thinned(x, y)
+    short_x, short_y = figures.thinned_curve(x, y)
     assert len(short_x) <= figures.POINTS + 2 and set(short_x) <= set(x)
     assert (short_x[0], short_x[-1], short_y[-1]) == (0, 1, 1)
     assert np.abs(np.interp(x, short_x, short_y) - y).max() < 0.005
