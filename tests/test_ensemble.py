@@ -36,7 +36,7 @@ def images(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "load", lambda _: competition())
+    monkeypatch.setattr(stage, "load_competition", lambda _: competition())
     return tmp_path / "models" / NAME
 
 

@@ -219,8 +219,8 @@ def prior(competition: Competition) -> dict[str, float]:
 
 
 def modules(competition: str) -> dict[str, Path]:
-    """Path inside the package -> file: all of `pipeline` but FOLDERS_LEFT_HOME, and of the competitions this
-    one and those whose names begin with an underscore."""
+    """Path inside the package -> file: all of `pipeline` but FOLDERS_LEFT_HOME, and of the
+    competitions this one and those whose names begin with an underscore."""
     root = Path(__file__).parents[1]
     paths = {}
     for path in sorted(root.rglob("*.py")):
