@@ -44,6 +44,15 @@ from pipeline.core.artifacts.provenance import notice, provenance
 from pipeline.core.artifacts.tables import write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
+from pipeline.core.config.stages import (
+    BLEND,
+    EARNED,
+    ENSEMBLE,
+    IMPORTED,
+    STAGE_1,
+    STAGE_2,
+    is_stage_2,
+)
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
@@ -66,15 +75,6 @@ from pipeline.core.ensemble.selection import (
     rank_correlations,
     select_columns,
     without_duplicates,
-)
-from pipeline.core.ensemble.stages import (
-    BLEND,
-    EARNED,
-    ENSEMBLE,
-    IMPORTED,
-    STAGE_1,
-    STAGE_2,
-    is_stage_2,
 )
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.metrics.roc import classes

@@ -30,10 +30,10 @@ import numpy as np
 
 from pipeline.core.artifacts.tables import align
 from pipeline.core.config.competition import Competition, load_competition
+from pipeline.core.config.stages import MEAN_LABEL
 from pipeline.core.ensemble.averages import on_scale, weighted_mean
 from pipeline.core.ensemble.scores import difference_row, score_lines, score_rows, sentence
 from pipeline.core.ensemble.selection import nearly_equal_members, without_duplicates
-from pipeline.core.ensemble.stages import MEAN_LABEL
 from pipeline.core.metrics import mean_auc, readers_below_curve
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError

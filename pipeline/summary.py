@@ -20,9 +20,9 @@ from pipeline.core.artifacts.paths import data_folder, models_folder, submission
 from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA, stage_1_member
+from pipeline.core.config.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.ensemble.scores import with_interval
-from pipeline.core.ensemble.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 # widths of the columns; with a margin of 2 a line has 96 characters

@@ -28,7 +28,7 @@ from pipeline.core.artifacts.provenance import (
 from pipeline.core.artifacts.tables import read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json, stage_1_member
-from pipeline.core.ensemble.stages import MEAN_LABEL, STAGE_1
+from pipeline.core.config.stages import MEAN_LABEL, STAGE_1
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for

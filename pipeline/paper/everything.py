@@ -77,7 +77,7 @@ def steps(
 
 
 def table_rows(datasets: list[str], networks: list[str]) -> list[tuple[str, str]]:
-    """(data set, network) of each row of a table, FIRST first."""
+    """(data set, network) of each row of a table, IMPORTANT_ROWS first."""
     every = [(dataset, network) for network in networks for dataset in datasets]
     return sorted(
         every,

@@ -1,6 +1,9 @@
 """The paper's own numbers: test AUC as (mean, standard deviation over five training sets)."""
 
-LOSS_NAMES = {"ce": "CE", "focal": "Focal", "aucs": "AUC-S", "aucm": "AUC-M"}
+from pipeline.core.config.stages import STAGE_1, STAGE_2
+
+# In the order of the paper's columns.
+LOSS_NAMES = {"ce": STAGE_1, **{loss: STAGE_2[loss] for loss in ("focal", "aucs", "aucm")}}
 DATASET_NAMES = {
     "cats_dogs": "Cat&Dog",
     "cifar10": "CIFAR-10",

@@ -102,7 +102,7 @@ def test_the_client_creates_the_dataset_and_skips_nothing(tmp_path, client, caps
             lambda: notebook.kernel_metadata(
                 "My Name", "melanoma predict", SLUG, "me/melanoma-package"
             ),
-            "no Kaggle user name",
+            "not a Kaggle user name",
         ),
         (
             lambda: notebook.dataset_metadata("me", "m pac", "Networks and code for melanoma"),

@@ -9,16 +9,26 @@ import json
 import platform
 import subprocess
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.core.artifacts.files import file_hash, read_json, write_json
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder
 from pipeline.core.config.competition import smoke
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.runtime.install import installed
 
 PACKAGE = Path(__file__).parents[2]  # the folder `pipeline`
 LARGEST = 100 << 20  # bytes; safetensors' own limit for a header
+DECIDING_PACKAGES = (  # another version of these may change a number
+    "torch",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+    "pandas",
+    "scikit-learn",
+    "lightgbm",
+    "numpy",
+)
 
 
 def read_weights_header(path: Path) -> dict:
@@ -149,20 +159,11 @@ def is_synthetic(competition: str) -> bool:
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide a number."""
     found = {"python": platform.python_version()}
-    for package in (
-        "torch",
-        "timm",
-        "albumentations",
-        "opencv-python-headless",
-        "opencv-python",
-        "pandas",
-        "scikit-learn",
-        "numpy",
-    ):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    for package in DECIDING_PACKAGES:
+        pinned = installed(package)
+        if pinned:
+            name, number = pinned.split("==")
+            found[name] = number
     return found
 
 

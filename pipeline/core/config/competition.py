@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from pipeline.core.config.run import AFTER_STAGE_1, METADATA, Metadata, Run
+from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, STAGE_1, STAGE_2
 from pipeline.core.config.task import Blend, Submission, Task
 from pipeline.core.runtime.errors import UserError
 
@@ -123,6 +124,13 @@ def check_competition(competition: Competition) -> None:
     for label in task.labels:
         if label not in competition.submission.columns:
             raise UserError(f"{file}: submission.columns lacks the label {label!r}")
+    # A mistyped stage would leave the paper's number out of the report without a word.
+    stages = (STAGE_1, *STAGE_2.values(), BLEND, ENSEMBLE, FINAL)
+    for stage, *_ in getattr(competition.module, "published", ()):
+        if stage not in stages:
+            raise UserError(
+                f"{file}: published names the stage {stage!r}; there are {', '.join(stages)}"
+            )
 
 
 def smoke() -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.core.ensemble.stages import MEAN_LABEL
+from pipeline.core.config.stages import MEAN_LABEL
 from pipeline.core.metrics.bootstrap import (
     auc_difference,
     bootstrap_aucs,

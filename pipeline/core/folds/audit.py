@@ -8,6 +8,7 @@ was made from; as long as they match, the search for twins is not repeated.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -114,7 +115,7 @@ def place_text(fold: int | None) -> str:
 
 
 def find_leaks(
-    where: object,
+    where: str | Path,
     images: pd.DataFrame,
     folds: pd.DataFrame,
     dropped: pd.DataFrame,
@@ -129,7 +130,7 @@ def find_leaks(
     the folds: the audit counts them. linked: the pairs among images that take part, where they are
     known already.
     """
-    check_patients(data_name(where), images, task)
+    check_patients(Path(where).with_name("images.csv"), images, task)
     check_rows(where, images, folds)
     if linked is None:
         linked = links(images, task, taking_part(images, dropped, test=True))
@@ -162,11 +163,6 @@ def leak(images: pd.DataFrame, fold: np.ndarray, first: int, second: int, reason
     return values
 
 
-def data_name(where: object) -> str:
-    """The images.csv beside a folds.csv."""
-    return str(where).replace("folds.csv", "images.csv")
-
-
 def check_rows(where: object, images: pd.DataFrame, folds: pd.DataFrame) -> None:
     """Raise a UserError for a patient with two folds, or a train or valid patient with none."""
     # A second row for a patient would let their images train and validate in one fold.
@@ -187,7 +183,7 @@ def check_rows(where: object, images: pd.DataFrame, folds: pd.DataFrame) -> None
 
 
 def audit(
-    where: object,
+    where: str | Path,
     images: pd.DataFrame,
     folds: pd.DataFrame,
     dropped: pd.DataFrame,

@@ -26,18 +26,20 @@ import numpy as np
 import pandas as pd
 from iterstrat.ml_stratifiers import IterativeStratification
 
-# at most so many counts of images per patient are balanced; SIIM has 84 different ones
+# At most so many counts of images per patient are balanced; SIIM has 84 different ones.
 SIZE_STEPS = 128
-# groups of a fold that one matrix of swaps looks at: 18 MB; SIIM's folds (411 patients) fit whole
+# Groups of a fold that one matrix of swaps looks at: 1,500 x 1,500 float64 are 18 MB. SIIM's folds
+# (411 patients) fit whole; five folds of CheXpert's training set (12,908: 1.3 GB) are sampled.
 PATIENTS_OF_A_SAMPLE = 1500
 STRICTER = 2  # of images, the one total that all others pull at
 LOOSER = 3  # of sizes and categories: of the one there are 84 in SIIM, of the other 10
 PATIENCE = 3  # rounds over all pairs of folds without a gain before a sampled search ends
 ASSIGNMENTS_TRIED = 5_000
 POWER = 8  # the worst deviation rules, those behind it still count
-# in that power, relative; an eighth of it off the worst. 0 would exchange rounding errors for ever
+# The least relative gain in that power; an eighth of it off the worst deviation. With 0 the search
+# would exchange rounding errors for ever.
 GAIN = 1e-3
-# a worst deviation of sampled folds that is not worked on; hundreds of others are as large
+# A worst deviation of sampled folds that is not worked on; hundreds of others are as large.
 ENOUGH = 1e-3
 EXACT = 2.0**53  # whole numbers below it are exact in float64
 
@@ -58,6 +60,8 @@ def group_table(
     "sex=female"), ("at most", 5) = patients with at most 5 images.
     """
     columns = {("images", ""): np.ones(len(rows))}
+
+    # Uncertain and blank are balanced as well: a fold rich in -1 would train and score differently.
     for label in labels:
         values = rows[label].to_numpy(dtype=float)
         columns["label", f"{label}=1"] = values == 1
@@ -69,6 +73,8 @@ def group_table(
     if len(sources) > 1:
         for source in sources:
             columns["source", source] = rows["source"].to_numpy() == source
+
+    # Categories that the patient network reads, such as sex and site.
     for name in (name for name in categorical if name in rows):
         texts = rows[name].astype("str")
         for value in sorted(rows[name].dropna().astype("str").unique()):
@@ -91,11 +97,13 @@ def patient_counts(
     how = {**dict.fromkeys(labels, "max"), "group": "first", "images": "sum"}
     patients = frame.groupby(patient).agg(how)
 
+    # An AUC's interval is over patients, so their number matters beside that of positive images.
     columns = {("patients", ""): np.ones(len(patients))}
     for label in labels:
         columns["positive patients", label] = patients[label].to_numpy()
 
-    # How many patients have at most s images, for every s or, of more than 128, for quantiles.
+    # How many patients have at most s images, for every s or, of more than 128, for quantiles: the
+    # distribution function, whose largest gap to the whole is the Kolmogorov-Smirnov distance.
     count = patients["images"].to_numpy()
     steps = np.unique(count)
     if len(steps) > SIZE_STEPS:
@@ -115,7 +123,12 @@ def split_groups(table: pd.DataFrame, folds: int, seed: int = 0) -> np.ndarray:
     x = table.to_numpy()
     scale = scales(table, folds)
     random = np.random.RandomState(seed)
-    fold = fill_empty(iterative_stratification(table, folds, random), x, folds)
+
+    # The start: on SIIM's table within 3.7 % of a fifth of the images.
+    fold = iterative_stratification(table, folds, random)
+    fold = fill_empty(fold, x, folds)
+
+    # Then all totals together, then the worst ones: 0.04 %.
     lower_sum(x, whole_weights(scale, folds), fold, folds, random)
     lower_worst(x, scale, fold, folds, random)
     return fold
@@ -126,11 +139,17 @@ def iterative_stratification(
 ) -> np.ndarray:
     """The baseline and the start: Sechidis et al. 2011 on has-a-positive, source, and tenths of
     group size; returns the fold of every group, (groups,) int64."""
+    # It takes traits that a group has or has not: which tenth its size is in, ...
     size = table["images", ""].to_numpy()
-    tenths = np.searchsorted(np.unique(np.quantile(size, np.arange(1, 10) / 10)), size)
+    borders = np.unique(np.quantile(size, np.arange(1, 10) / 10))
+    tenths = np.searchsorted(borders, size)
+
+    # ... and whether any of its patients is positive or its images are of a source.
     kinds = table.columns.get_level_values(0)
     has = table.loc[:, (kinds == "positive patients") | (kinds == "source")].to_numpy() > 0
     traits = np.column_stack([tenths[:, None] == np.unique(tenths), has])
+
+    # It hands out groups as they come; shuffled, so that the order of the ids has no say.
     order = random.permutation(len(table))
     fold = np.empty(len(table), dtype=np.int64)
     fold[order] = IterativeStratification(traits[order], np.full(folds, 1 / folds), random)
@@ -141,6 +160,7 @@ def fill_empty(fold: np.ndarray, x: np.ndarray, folds: int) -> np.ndarray:
     """Give every empty fold the smallest group of the fold that has most groups."""
     for empty in np.flatnonzero(np.bincount(fold, minlength=folds) == 0):
         richest = np.flatnonzero(fold == np.bincount(fold, minlength=folds).argmax())
+        # Column 0 counts images; the smallest group disturbs the balance least.
         fold[richest[x[richest, 0].argmin()]] = empty
     return fold
 
@@ -163,8 +183,12 @@ def scales(table: pd.DataFrame, folds: int) -> np.ndarray:
 
 def whole_weights(scale: np.ndarray, folds: int) -> np.ndarray:
     """w_f = 1 / T_f^2 up to a common factor, as whole numbers small enough for exact sums."""
+    # A total is at most folds x scale, of images STRICTER times that (squared: 4), and products
+    # are doubled (2): with a factor up to `finest`, no sum over the columns passes 2^53.
     finest = EXACT / (8 * len(scale) * (folds * scale.max()) ** 2)
-    return np.maximum(1, np.floor(min(16.0, finest) * (scale.max() / scale) ** 2))
+    # Where there is room, the least weight is 16, so that rounding changes none by more than 1/16.
+    factor = min(16.0, finest)
+    return np.maximum(1, np.floor(factor * (scale.max() / scale) ** 2))
 
 
 def totals(x: np.ndarray, fold: np.ndarray, folds: int) -> np.ndarray:
@@ -177,11 +201,12 @@ def lower_sum(
 ) -> None:
     """Exchange groups between one pair of folds after another, in place, until nothing lowers J.
 
-    Folds of more than SAMPLE groups are sampled; then the end is: no single move of any group, and
-    no swap found in PATIENCE rounds over all pairs.
+    Folds of more than PATIENTS_OF_A_SAMPLE groups are sampled; then the end is: no single move of
+    any group, and no swap found in PATIENCE rounds over all pairs.
     """
     sums = totals(x, fold, folds)
     pairs = list(combinations(range(folds), 2))
+    # A whole matrix without a gain is final; a sampled one may have missed the swap.
     rounds = 1 if np.bincount(fold).max() <= PATIENTS_OF_A_SAMPLE else PATIENCE
     turn = 0
     idle = 0  # turns without a gain
@@ -205,19 +230,22 @@ def exchange_pair(
 ) -> int:
     """Apply the best exchanges between folds a and b (sampled), in place, until none lowers J;
     returns how many."""
+    # -1 is "none": one against none is a single move.
     leaving = np.append(sample(fold, a, random), -1)
     entering = np.append(sample(fold, b, random), -1)
     change = changes(x, weight, leaving, entering, sums[a] - sums[b])
+
+    # Many exchanges from one matrix: it is corrected after each, which is far cheaper than anew.
     count = 0
     while change.flat[best := change.argmin()] < 0:
         i, j = divmod(best, len(entering))
         step = sums[a].copy()
         exchange(x, fold, sums, a, b, leaving[i], entering[j])
         step -= sums[a]
-        # gap falls by 2 step, so every -x.gap rises by 2 x.step
+        # The gap falls by 2 step, so every -x.gap rises by 2 x.step.
         change += 2 * (rows(x, leaving) @ (weight * step))[:, None]
         change -= 2 * (rows(x, entering) @ (weight * step))
-        # What was exchanged rests until the next matrix.
+        # What was exchanged rests until the next matrix: it has left the fold its row is about.
         if leaving[i] >= 0:
             change[i, :] = np.inf
         if entering[j] >= 0:
@@ -228,9 +256,10 @@ def exchange_pair(
 
 def apply_best_move(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: np.ndarray) -> bool:
     """Move the one group, of all, whose move lowers J most; False where no move lowers it."""
+    # Half the change in J by moving g from its fold a to b: |g|^2 - g.(S_a - S_b), (groups, folds).
     pull = (weight * x * x).sum(axis=1) - ((x * weight) * sums[fold]).sum(axis=1)
-    change = pull[:, None] + x @ (weight * sums).T  # |g|^2 - g.(S_a - S_b), (groups, folds)
-    change[np.arange(len(x)), fold] = np.inf
+    change = pull[:, None] + x @ (weight * sums).T
+    change[np.arange(len(x)), fold] = np.inf  # to where it is already
     group, target = np.unravel_index(change.argmin(), change.shape)
     if change[group, target] >= 0:
         return False
@@ -239,7 +268,7 @@ def apply_best_move(x: np.ndarray, weight: np.ndarray, fold: np.ndarray, sums: n
 
 
 def sample(fold: np.ndarray, k: int, random: np.random.RandomState) -> np.ndarray:
-    """The groups of fold k, or SAMPLE of them drawn at random, ascending."""
+    """The groups of fold k, or PATIENTS_OF_A_SAMPLE of them drawn at random, ascending."""
     members = np.flatnonzero(fold == k)
     if len(members) <= PATIENTS_OF_A_SAMPLE:
         return members
@@ -256,6 +285,8 @@ def changes(
 ) -> np.ndarray:
     """Half the change in J, |g - h|^2 - (g - h).gap, for every pair (g leaves a, h enters it):
     (leaving, entering) float64; index -1 is none."""
+    # Multiplied out, so that the only work in leaving x entering is one matrix product:
+    # |g|^2 - g.gap + |h|^2 + h.gap - 2 g.h, each product weighted.
     g = rows(x, leaving)
     h = rows(x, entering)
     wg = g * weight
@@ -280,7 +311,9 @@ def exchange(
 def excess(sums: np.ndarray, share: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """How far totals are beyond what whole numbers allow, relative (116 or 117 of 584 in five folds
     are both 0)."""
-    return np.maximum(np.maximum(sums - np.ceil(share), np.floor(share) - sums), 0) / scale
+    above = sums - np.ceil(share)
+    below = np.floor(share) - sums
+    return np.maximum(np.maximum(above, below), 0) / scale
 
 
 def lower_worst(
@@ -289,18 +322,20 @@ def lower_worst(
     """Apply exchanges that lower the sum of POWER-th powers of `excess`, in place, until no pair of
     folds has one.
 
-    None raises the worst excess of its two folds, nor J above the bound. The CANDIDATES with the
-    least J are tried.
+    None raises the worst excess of its two folds, nor J above the bound. The ASSIGNMENTS_TRIED
+    exchanges with the least J are tried.
     """
     sums = totals(x, fold, folds)
     weight = whole_weights(scale, folds)
     share = x.sum(axis=0) / folds
+    # The mean of J over random splits (the head of this module): never to be passed again.
     bound = (1 - 1 / folds) * (weight * x * x).sum()
     pairs = list(combinations(range(folds), 2))
     turn = 0
     idle = 0  # turns without a gain
     while idle < len(pairs):
         a, b = pairs[turn % len(pairs)]
+        # Half, because `changes` gives half the change in J.
         room = (bound - (weight * (sums - share) ** 2).sum()) / 2
         groups = best_levelling(x, weight, scale, fold, sums, a, b, room, random)
         if groups:
@@ -322,6 +357,7 @@ def best_levelling(
 ) -> tuple[int, int] | None:
     """(g, h): the exchange between folds a and b that lowers the powers of their excess most; None
     where none does. room: by how much half of J may rise."""
+    # How bad the two folds are now, and whether there is anything to gain.
     share = sums.sum(axis=0) / len(sums)
     before = excess(sums[[a, b]], share, scale)
     leaving = np.append(sample(fold, a, random), -1)
@@ -340,6 +376,7 @@ def best_levelling(
     place = min(ASSIGNMENTS_TRIED, change.size) - 1
     last = np.partition(change.ravel(), place)[place]
     i, j = np.nonzero(change <= min(last, room))
+    # Equal groups tie at the last place, possibly in thousands: no more than as many again.
     g = leaving[i[: 2 * ASSIGNMENTS_TRIED]]
     h = entering[j[: 2 * ASSIGNMENTS_TRIED]]
 

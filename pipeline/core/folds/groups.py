@@ -21,6 +21,7 @@ from pipeline.core.runtime.errors import UserError
 def check_patients(where: object, images: pd.DataFrame, task: Task) -> None:
     """Raise a UserError for a train or valid image without patient, unless each such image may be
     its own."""
+    # Never repaired silently: two nameless images of one patient could train and validate.
     blank = (images["patient_id"].isna() & (images["split"] != "test")).to_numpy()
     if blank.any() and task.patient_missing != "own_group":
         row = blank.argmax()
@@ -43,7 +44,10 @@ def links(images: pd.DataFrame, task: Task, part: np.ndarray | None = None) -> p
     """
     part = np.ones(len(images), dtype=bool) if part is None else part
     test = (images["split"] == "test").to_numpy()
+    # Scored images first: an external twin is dropped where it is paired with one directly.
     rank = np.where(scored(images, task), 0, 1)
+
+    # Stars rather than all pairs: n images that share a tag give n - 1 pairs, not n (n - 1) / 2.
     columns = pd.DataFrame({"first": [], "second": [], "reason": []})
     parts = [columns.astype({"first": int, "second": int})]
     for reason, known_tags, all_tags in tags(images, test):
@@ -59,11 +63,14 @@ def links(images: pd.DataFrame, task: Task, part: np.ndarray | None = None) -> p
 def tags(images: pd.DataFrame, test: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(reason, tags by rows outside the test set, tags by all rows) for each column that may join
     images."""
+    # A lesion or a hash stands in the row itself, so that other rows cannot change it.
     columns = []
     for reason in ("lesion_id", "phash"):
         if reason in images and images[reason].notna().any():
             values = images[reason].to_numpy(dtype=object)
             columns.append((reason, values, values))
+
+    # A chain of duplicates may run through a test row: without those rows it may be two chains.
     if "duplicate_of" in images and images["duplicate_of"].notna().any():
         everywhere = np.ones(len(images), dtype=bool)
         chains = [duplicate_chains(images, part) for part in (~test, everywhere)]
@@ -77,6 +84,8 @@ def duplicate_chains(images: pd.DataFrame, part: np.ndarray) -> np.ndarray:
     part: (rows,) bool, the rows whose `duplicate_of` counts.
     """
     named = images["duplicate_of"].where(images["duplicate_of"].notna() & part)
+    # Images and those they name get numbers in one go: a named image may have no row of its own,
+    # and two that name it belong together all the same.
     code, ids = pd.factorize(pd.concat([images["image_id"], named]), use_na_sentinel=True)
     first = code[: len(images)]
     second = code[len(images) :]
@@ -111,7 +120,7 @@ def stars(
     }
     rows = pd.DataFrame(columns)[part].dropna(subset="tag")
 
-    # tag -> row of its centre.
+    # tag -> row of its centre; by image_id among equals, so that the order of the rows is nothing.
     able = rows[centres[rows["row"]]].sort_values(["tag", "rank", "image_id"])
     centre = able.drop_duplicates("tag").set_index("tag")["row"]
 
@@ -161,7 +170,9 @@ def patient_groups(images: pd.DataFrame, linked: pd.DataFrame) -> pd.Series:
     linked: pairs of row positions in `images`, as `links` gives them.
     """
     known = (images["split"] != "test").to_numpy()
+    # Sorted, so that the numbers of the groups do not depend on the order of images.csv.
     code, patients = pd.factorize(patient_keys(images).where(known), sort=True)
+
     # A link with a test image has code -1 on one side, and joins nobody.
     first = code[linked["first"].to_numpy()]
     second = code[linked["second"].to_numpy()]

@@ -24,10 +24,11 @@ from pipeline.core.folds.split import patient_keys, scored, taking_part
 from pipeline.core.metrics import auc
 
 FOLDS = 5
-REPEATS = 5
-COLUMN_ROWS = 40_000
+REPEATS = 5  # splits; their spread is the standard error, .0055 on SIIM's 33,126 images
+COLUMN_ROWS = 40_000  # all of SIIM, a sixth of CheXpert
 PIXEL_ROWS = 4_000  # the likeness of all pairs of 4,000 thumbnails is a matrix of 128 MB
-THUMBNAIL = 16  # side in pixels
+# Side in pixels: enough to know a patient's skin or frame by, few to see a disease by.
+THUMBNAIL = 16
 PIXEL_KERNEL_WIDTH = 0.1  # mean squared difference of standardised pixels
 TREES = 50
 FEWEST = 10  # positives that a label needs to be scored
@@ -39,6 +40,7 @@ def leakage(name: str, images: pd.DataFrame, dropped: pd.DataFrame, task: Task) 
 
     The standard error is that of the splits, not of the sample of patients.
     """
+    # The rows that an out-of-fold AUC is about.
     groups = patient_groups(images, links(images, task))
     rows = images[scored(images, task) & taking_part(images, dropped)].reset_index(drop=True)
     rows = rows.assign(**{label: pd.to_numeric(rows[label]) for label in task.labels})
@@ -59,9 +61,11 @@ def leakage(name: str, images: pd.DataFrame, dropped: pd.DataFrame, task: Task) 
 
 def some_groups(rows: pd.DataFrame, groups: pd.Series, most: int) -> pd.DataFrame:
     """All rows, or those of whole groups drawn at random until there are `most`."""
+    # Whole groups: a patient cut in half would be remembered less, and the difference be too small.
     group = groups.loc[patient_keys(rows)].to_numpy()
     order = np.random.RandomState(0).permutation(group.max() + 1)
     size = np.bincount(group)[order]
+    # At least the largest group's size, so that no draw is empty.
     drawn = order[np.cumsum(size) <= max(most, size.max())]
     return rows[np.isin(group, drawn)].reset_index(drop=True)
 
@@ -69,11 +73,14 @@ def some_groups(rows: pd.DataFrame, groups: pd.Series, most: int) -> pd.DataFram
 def split_columns(rows: pd.DataFrame, task: Task) -> np.ndarray:
     """(rows, columns) float: numbers (-1 where missing), categories as 0 and 1, images of the
     patient."""
+    # -1 lies below every age and count, so that one cut of a tree sets the missing ones apart.
     columns = []
     for name in (name for name in task.numeric if name in rows):
         columns.append(pd.to_numeric(rows[name], errors="coerce").fillna(-1))
     for name in (name for name in task.categorical if name in rows):
         columns.append(pd.get_dummies(rows[name], dummy_na=True, dtype=float))
+
+    # The number of a patient's images is all but a fingerprint: SIIM has 84 different ones.
     keys = patient_keys(rows)
     columns.append(keys.map(keys.value_counts()))
     return np.column_stack(columns).astype(float)
@@ -83,7 +90,9 @@ def forest_scores(x: np.ndarray):
     """A function (train, test, targets, seed) -> scores: one forest for all labels."""
 
     def scores(train: np.ndarray, test: np.ndarray, targets: np.ndarray, seed: int) -> np.ndarray:
+        # A regressor: the mean of 0 and 1 in a leaf is a score, and it takes many labels at once.
         forest = RandomForestRegressor(TREES, min_samples_leaf=5, random_state=seed)
+        # scikit-learn warns of a single label as a column.
         forest.fit(x[train], targets[train].squeeze())
         return forest.predict(x[test]).reshape(len(test), -1)
 
@@ -103,8 +112,8 @@ def prepared_paths(name: str, rows: pd.DataFrame) -> list[Path]:
 
 
 def likeness(paths: list[Path]) -> np.ndarray:
-    """(n, n) float64: exp(-d / WIDTH), d the mean squared difference of two standardised gray
-    thumbnails."""
+    """(n, n) float64: exp(-d / PIXEL_KERNEL_WIDTH), d the mean squared difference of two
+    standardised gray thumbnails."""
     thumbnails = []
     for path in tqdm(paths, "thumbnails", unit="image"):
         gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -115,9 +124,8 @@ def likeness(paths: list[Path]) -> np.ndarray:
     # Standardised, so that exposure does not count; |a - b|^2 = |a|^2 + |b|^2 - 2 a.b.
     x = (x - x.mean(axis=1, keepdims=True)) / np.maximum(x.std(axis=1, keepdims=True), 1e-6)
     square = (x * x).sum(axis=1)
-    return np.exp(
-        -np.maximum(square[:, None] + square - 2 * x @ x.T, 0) / (PIXEL_KERNEL_WIDTH * x.shape[1])
-    )
+    difference = np.maximum(square[:, None] + square - 2 * x @ x.T, 0)  # rounding may go below 0
+    return np.exp(-difference / (PIXEL_KERNEL_WIDTH * x.shape[1]))
 
 
 def likeness_scores(alike: np.ndarray):
@@ -136,18 +144,18 @@ def split_rows(model: str, rows: pd.DataFrame, groups: pd.Series, task: Task, sc
 
     scores: a function (train, test, targets, seed) -> (test, labels) float.
     """
+    # With fewer than 10 positives in 5 folds, the noise of an AUC hides any difference.
     given = truth(rows, task.labels, task)
     labels = np.flatnonzero((given == 1).sum(axis=0) >= FEWEST).tolist()
     if not labels:
         return []
 
-    # (repeats, by image or by group, labels and their mean)
+    # (repeats, by image or by group, labels and their mean); the same seed for both splits.
     aucs = np.empty((REPEATS, 2, len(labels) + 1))
     for seed in tqdm(range(REPEATS), model, unit="split"):
         for kind, fold in enumerate(both_splits(rows, groups, task, seed)):
-            aucs[seed, kind] = label_aucs(
-                out_of_fold_by_logistic(fold, given, scores, seed), given, labels
-            )
+            out = out_of_fold_by_logistic(fold, given, scores, seed)
+            aucs[seed, kind] = label_aucs(out, given, labels)
 
     # The mean of a single label would be that label again.
     names = [task.labels[number] for number in labels]
@@ -191,7 +199,8 @@ def both_splits(
     table = group_table(rows, group, patient, task.labels, task.categorical)
     fold = pd.Series(split_groups(table, FOLDS, seed), index=table.index)
 
-    # By image: every row is a group and a patient of its own.
+    # By image: every row is a group and a patient of its own. No search: with groups of one image,
+    # stratification leaves nothing to exchange.
     each = np.arange(len(rows))
     single = group_table(rows, each, each, task.labels)
     by_image = iterative_stratification(single, FOLDS, np.random.RandomState(seed))

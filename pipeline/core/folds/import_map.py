@@ -10,7 +10,7 @@ from pipeline.core.folds.split import patient_keys, scored
 from pipeline.core.runtime.errors import UserError
 
 IDS = ("image_name", "image_id", "patient_id")  # the first that exists says what a row is about
-NUMBERS = ("fold", "tfrecord")
+NUMBERS = ("fold", "tfrecord")  # "tfrecord": the community's 15 shards of SIIM-ISIC 2020
 
 
 def imported_folds(
@@ -26,10 +26,13 @@ def imported_folds(
     known = images[images["split"] != "test"]
     keys = patient_keys(known)
 
-    # The patient of each row of the map; -1 in the community's shards marks a duplicate.
+    # -1 in the community's shards marks a removed duplicate (434 of SIIM's images); in a map of
+    # our own form it means "always trains".
     removed = pd.Series(False, index=table.index)
     if number == "tfrecord":
         removed = table[number] == -1
+
+    # The patient of each row of the map, and the one fold of each patient.
     if column == "patient_id":
         patient = table[column]
     else:
@@ -42,7 +45,8 @@ def imported_folds(
     if column != "patient_id":
         gone = known["image_id"].isin(table.loc[removed, column])
 
-    # Every patient with a scored image must be in it.
+    # Every patient with a scored image must be in it; put in the training set instead, a patient
+    # would silently miss from the out-of-fold score.
     need = keys[scored(known, task) & ~gone.to_numpy()]
     lost = need[~need.isin(fold.index)]
     if len(lost):
@@ -62,6 +66,8 @@ def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
         table = pd.read_csv(path, dtype=dict.fromkeys(IDS, "str"))
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: this is not a CSV file: {error}") from None
+
+    # What a row is about, and which column has its number.
     column = next((name for name in IDS if name in table), None)
     number = next((name for name in NUMBERS if name in table), None)
     if column is None or number is None:
@@ -69,6 +75,8 @@ def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
             f"{path}: columns {', '.join(table.columns)}; a fold map has {' or '.join(IDS)}, "
             f"and {' or '.join(NUMBERS)}"
         )
+
+    # Below -1 there is no meaning; a fraction would be cut to another fold's number.
     value = pd.to_numeric(table[number], errors="coerce")
     wrong = (value.isna() | (value % 1 != 0) | (value < -1)).to_numpy()
     if wrong.any():
@@ -82,6 +90,7 @@ def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
 
 def one_fold(path: Path, patient: pd.Series, fold: pd.Series, modulo: int | None) -> pd.Series:
     """patient -> fold; a UserError names a patient who has two."""
+    # 15 shards become 5 folds; -1 % 5 would be 4, so negative numbers stay.
     if modulo:
         fold = fold.where(fold < 0, fold % modulo)
     pairs = pd.DataFrame({"patient": patient, "fold": fold}).drop_duplicates()

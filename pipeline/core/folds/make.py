@@ -35,7 +35,8 @@ def split(
 
     folds: what --folds says, None = the task's choice; folder: where images.csv is, for messages.
     """
-    # Twins outside the scored images go first: they have no say in the folds.
+    # External twins of scored and test images leave first: they have no say in the folds. The
+    # links take a minute at 223,414 images, so they are found once.
     linked = links(images, task)
     dropped = dropped_images(images, linked, task)
 
@@ -54,6 +55,7 @@ def split(
         origin = {"by": "search", "folds": wanted, "seed": seed}
         fold = searched_folds(folder, images, linked, dropped, task, wanted, seed)
 
+    # An image may be dropped for two reasons; folds_dropped.csv names one.
     dropped = first_reasons(dropped, removed)
     return fold_table(images, fold, dropped), dropped, origin
 
@@ -62,6 +64,8 @@ def dropped_images(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd
     """Rows of folds_dropped.csv for twins of scored and test images, and for test patients where
     the task says so."""
     dropped = external_twins(images, linked, task)
+
+    # Knowing a test patient's other images is fair in some competitions and a leak in others.
     if task.test_patients == "drop":
         shared = shared_with_test(images)
         rows = images[images["patient_id"].isin(shared) & (images["split"] != "test")]
@@ -79,26 +83,33 @@ def searched_folds(
     folds: int,
     seed: int,
 ) -> pd.Series:
-    """patient -> fold by `search`; groups without a scored image get -1."""
+    """patient -> fold by `split_groups`; groups without a scored image get -1."""
     if folds < 2:
         raise UserError(
             f"--folds {folds}: one fold would validate everyone and leave no one to train on; "
             "at least 2"
         )
-    # Only images that will be validated are shared out.
+
+    # Only images that will be validated are shared out: the others weigh nothing in a score.
     groups = patient_groups(images, linked)
     rows = images[scored(images, task) & taking_part(images, dropped)]
     patient = patient_keys(rows).to_numpy()
     group = groups.loc[patient].to_numpy()
+
+    # A patient's images form one group, and a group is never cut.
     count = len(np.unique(group))
     if count < folds:
         raise UserError(
             f"{folder / 'images.csv'}: {folds} folds asked of {count} groups of patients that have "
             "nothing in common; ask for fewer with --folds"
         )
+
+    # The search over what each group brings to a fold.
     labels = rows.assign(**{label: pd.to_numeric(rows[label]) for label in task.labels})
     table = group_table(labels, group, patient, task.labels, task.categorical)
     fold = pd.Series(split_groups(table, folds, seed), index=table.index)
+
+    # Groups of external images only have no fold: they always train.
     return groups.map(fold).fillna(-1).astype(int)
 
 
@@ -120,7 +131,8 @@ def official_folds(
     ids = images["image_id"][valid.index].to_numpy()
     first = pd.Series(ids, index=groups.loc[valid]).groupby(level=0).min()
 
-    # The organiser's validation set stays whole: what belongs to it leaves the training set.
+    # The organiser's validation set stays whole, or its AUC would not compare with published ones:
+    # what belongs to it leaves the training set.
     group = keys.map(groups)
     hit = (images["split"] == "train") & group.isin(first.index)
     removed = pd.DataFrame(
@@ -138,6 +150,7 @@ def fold_table(images: pd.DataFrame, fold: pd.Series, dropped: pd.DataFrame) -> 
 
     Twins of test images count as taking part here, so that test rows leave folds.csv as it was.
     """
+    # In a fold, a patient with no image left would be counted there and validate nothing.
     lasting = dropped[~dropped["reason"].str.startswith(TEST_TWIN)]
     present = patient_keys(images)[taking_part(images, lasting)].unique()
     table = fold.where(fold.index.isin(present), -1).sort_index()

@@ -22,7 +22,9 @@ DROPPED_COLUMNS = ("image_id", "reason", "twin")
 def patient_keys(images: pd.DataFrame) -> pd.Series:
     """The patient of every image, as folds.csv names it: patient_id, or "image:<image_id>" where
     that is blank."""
-    return images["patient_id"].fillna("image:" + images["image_id"].astype(str)).astype(str)
+    # An image without a patient is a patient of its own: it belongs together with nothing.
+    alone = "image:" + images["image_id"].astype(str)
+    return images["patient_id"].fillna(alone).astype(str)
 
 
 def scored(images: pd.DataFrame, task: Task) -> np.ndarray:
@@ -34,6 +36,8 @@ def scored(images: pd.DataFrame, task: Task) -> np.ndarray:
     known = (images["split"] != "test").to_numpy()
     if "source" not in images or not task.scored_source:
         return known
+    # External images come from other cameras and hospitals; an AUC over both would partly measure
+    # how well the network tells the sources apart.
     own = (images["source"] == task.scored_source).to_numpy()
     return known & own if (known & own).any() else known
 
@@ -51,6 +55,7 @@ def fold_of(images: pd.DataFrame, folds: pd.DataFrame) -> pd.Series:
     not name."""
     by_patient = folds.set_index(folds["patient_id"].astype(str))["fold"]
     fold = patient_keys(images).map(by_patient).astype(float)
+    # A patient may have both training and test images: the latter neither train nor validate.
     return fold.where(images["split"] != "test")
 
 
@@ -67,7 +72,9 @@ def training_images(
     """The images that train when `fold` validates: all that take part and whose patient is not in
     that fold."""
     own = fold_of(images, folds)
-    return images[taking_part(images, dropped) & own.notna().to_numpy() & (own != fold).to_numpy()]
+    # NaN != fold is true: without the test for NaN, unknown patients would train.
+    elsewhere = own.notna().to_numpy() & (own != fold).to_numpy()
+    return images[taking_part(images, dropped) & elsewhere]
 
 
 def validation_rows(
@@ -90,6 +97,8 @@ def external_twins(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd
             "by": np.tile(same["reason"].to_numpy(), 2),
         }
     )
+
+    # An external image goes, the scored or test image stays: only that one is ever scored.
     test = (images["split"] == "test").to_numpy()
     own = scored(images, task)
     external = ~test & ~own
@@ -108,6 +117,8 @@ def external_twins(images: pd.DataFrame, linked: pd.DataFrame, task: Task) -> pd
 
 def first_reasons(*tables: pd.DataFrame) -> pd.DataFrame:
     """Rows of folds_dropped.csv from several tables, one per image, in the order of image_id."""
+    # The empty table gives the columns where there is no other row; sorted by all of them, so
+    # that which of two reasons is named does not depend on the order of the tables.
     columns = list(DROPPED_COLUMNS)
     table = pd.concat([pd.DataFrame(columns=columns, dtype="str"), *tables])
     return table.sort_values(columns).drop_duplicates("image_id").reset_index(drop=True)
@@ -116,5 +127,5 @@ def first_reasons(*tables: pd.DataFrame) -> pd.DataFrame:
 def shared_with_test(images: pd.DataFrame) -> set[str]:
     """The patients who have both test images and others; blank ids are left out."""
     test = images["split"] == "test"
-    known = images["patient_id"].notna()
+    known = images["patient_id"].notna()  # two blanks are not one patient
     return set(images["patient_id"][test & known]) & set(images["patient_id"][~test & known])

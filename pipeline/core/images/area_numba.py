@@ -42,7 +42,7 @@ def add_few(acc, block, weight):
 
 @numba.njit(nogil=True, cache=True)
 def add_many(acc, block, sums, weight):
-    """acc += weight * the sum of four to BLOCK rows, four and then two a pass, in 16 bits."""
+    """acc += weight * the sum of four to ROWS_A_SUM rows, four and then two a pass, in 16 bits."""
     # Several rows a pass: the sums are then read and written less often than the pixels.
     first = block[0]
     second = block[1]

@@ -1,7 +1,7 @@
 """Near-duplicate images among hundreds of thousands, by hash: re-encoded, resized, turned or
 mirrored copies.
 
-Two hashes of 256 bits are near when, in one of the eight turns, they differ in at most NEAR bits.
+Two hashes of 256 bits are near when, in one of the eight turns, they differ in at most NEAR_BITS.
 The search is exact: 256 bits in 16 bands of 16, and of two hashes that differ in at most 31 bits
 some band differs in at most one, so that looking up each band and its 16 one-bit changes finds
 every near pair (pigeonhole).

@@ -21,7 +21,7 @@ DIGITS = KEPT * KEPT // 4  # hexadecimal, of a hash
 
 @lru_cache(maxsize=1)
 def cosines() -> np.ndarray:
-    """(KEPT, SIDE) float32 rows of the cosine transform, unscaled: only signs are used."""
+    """(KEPT, HASHED_SIDE) float32 rows of the cosine transform, unscaled: only signs are used."""
     u = np.arange(KEPT)[:, None]
     x = np.arange(HASHED_SIDE)[None, :]
     return np.cos(np.pi * u * (2 * x + 1) / (2 * HASHED_SIDE)).astype(np.float32)

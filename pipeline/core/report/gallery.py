@@ -72,7 +72,7 @@ def gallery(evidence: Evidence) -> str:
 
 
 def gallery_size(name: str) -> int:
-    """The smallest prepared size that is no less than SIDE, else the largest."""
+    """The smallest prepared size that is no less than THUMBNAIL_SIDE, else the largest."""
     folder = data_folder(name) / "images"
     sizes = []
     for path in folder.glob("*"):
@@ -125,7 +125,7 @@ def image_facts(image: pd.Series, task: Task) -> list[str]:
 
 
 def jpeg_base64(path: Path) -> str:
-    """A prepared image, no larger than SIDE, as base64 JPEG."""
+    """A prepared image, no larger than THUMBNAIL_SIDE, as base64 JPEG."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise UserError(

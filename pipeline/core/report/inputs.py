@@ -18,9 +18,9 @@ from pipeline.core.artifacts.provenance import require_hashes
 from pipeline.core.artifacts.tables import align, read_csv
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, stage_1_member
+from pipeline.core.config.stages import is_stage_2
 from pipeline.core.ensemble.averages import weighted_mean
 from pipeline.core.ensemble.members import Rows, read_member, read_rows
-from pipeline.core.ensemble.stages import is_stage_2
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.folds.audit import audit_hashes
 from pipeline.core.runtime.errors import UserError

@@ -1,7 +1,7 @@
 """The names and colours of members and stages on the page."""
 
 from pipeline.core.config.run import METADATA
-from pipeline.core.ensemble.stages import BLEND, ENSEMBLE, STAGE_1
+from pipeline.core.config.stages import BLEND, ENSEMBLE, STAGE_1
 
 ROW_STYLES = {STAGE_1: "c-ce", BLEND: "c-final", ENSEMBLE: "c-final", METADATA: "c-other"}
 STAGE_2_STYLE = "c-aucm"  # whatever the loss of stage 2

@@ -6,8 +6,8 @@ from html import escape
 import pandas as pd
 
 from pipeline.core.artifacts.paths import models_folder
+from pipeline.core.config.stages import ENSEMBLE, FINAL, MEAN_LABEL
 from pipeline.core.ensemble.scores import with_interval
-from pipeline.core.ensemble.stages import ENSEMBLE, MEAN_LABEL
 from pipeline.core.report.figures.svg import interval_bar, limits_of
 from pipeline.core.report.html import Html, drawn, html_table, paragraph, scale, source
 from pipeline.core.report.inputs import Evidence
@@ -54,7 +54,7 @@ def mean_table(evidence: Evidence) -> str:
         if row["member"] != ENSEMBLE:
             mark = beside.get(row["stage"])
         elif row["stage"] == evidence.final_stage:
-            mark = beside.get("final")
+            mark = beside.get(FINAL)
             strong.append(len(rows))
         else:
             mark = None

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, models_folder
 from pipeline.core.artifacts.tables import align
+from pipeline.core.config.stages import MEAN_LABEL
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.members import Rows
 from pipeline.core.ensemble.scores import difference_row, difference_text, score_rows
-from pipeline.core.ensemble.stages import MEAN_LABEL
 from pipeline.core.ensemble.units import to_units
 from pipeline.core.report.figures.svg import difference_bar, limits_of
 from pipeline.core.report.html import drawn, html_table, paragraph, scale, side_by_side, source

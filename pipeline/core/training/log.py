@@ -1,5 +1,5 @@
-"""Training log: `log.jsonl` with every number, one progress line, and divergence checks that stop a
-run with advice.
+"""What one phase of a fold reports while it trains: its log lines, the progress bar's numbers, and
+the checks that stop a run with advice.
 
 Lines of a step hold loss and rate; every `WINDOW` steps a line adds the training AUC on the last
 `BUFFER` scores, A_M, the duals and the margin's bound in the last batch, and images per second;
@@ -7,9 +7,7 @@ every epoch one holds the validation AUCs. With several processes the buffer is 
 one, an even share of every batch.
 """
 
-import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -18,52 +16,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.core.artifacts.files import write_text
 from pipeline.core.losses import AUCMargin
 from pipeline.core.metrics.roc import auc_or_nan
-from pipeline.core.runtime.device import is_main
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.training.collapse import COLLAPSED, CollapseCheck
+from pipeline.core.training.log_file import LogFile
+from pipeline.core.training.tensorboard import event_writer, tensorboard_scalars
 
 WINDOW = 20  # steps between two transfers from the device, and between two window lines
 BUFFER = 2048  # latest scores that the training AUC is of
-COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is stopped
 DIVERGED = (
     "lower the learning rate, bound the scores (normalize), or set precision='fp32' in the run"
 )
-
-
-def event_writer(folder: Path):
-    """A TensorBoard writer when TENSORBOARD=1 asks for one, else None; UserError where the package
-    is not installed."""
-    if os.environ.get("TENSORBOARD", "") in ("", "0") or not is_main():
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "TENSORBOARD=1 needs the package tensorboard: pip install tensorboard"
-        ) from None
-    return SummaryWriter(folder / "events")
-
-
-def tensorboard_scalars(line: dict) -> dict[str, float]:
-    """The numbers of a log line, one name each, as TensorBoard wants them.
-
-    >>> numbers({"loss": 0.5, "valid_auc": {"mean": 0.9}, "alpha": [0.1, 0.2]})
-    {'loss/0': 0.5, 'valid_auc/mean': 0.9, 'alpha/0': 0.1, 'alpha/1': 0.2}
-    """
-    flat = {}
-    for name, value in line.items():
-        if isinstance(value, dict):
-            items = value.items()
-        elif isinstance(value, list):
-            items = enumerate(value)
-        else:
-            items = [(0, value)]
-        for key, item in items:
-            if isinstance(item, (int, float)):
-                flat[f"{name}/{key}"] = float(item)
-    return flat
 
 
 class PendingStep(NamedTuple):
@@ -82,76 +46,44 @@ class RunLog:
 
     progress       what the progress bar shows
     scores, labels the buffer, (n <= BUFFER, K) float32
-    level          of the window's steps: which labels' scores were all equal
-    collapsed      windows in a row in which some label's scores were equal within every batch
     images, since  images trained on since the last window's end, and when that was
     """
 
     def __init__(self, path: Path, phase: str, loss: nn.Module) -> None:
         self.path = path
         self.phase = phase
+        self.file = LogFile(path, phase)
+        self.events = event_writer(path.parent)
         self.loss = loss
         self.progress: dict[str, str] = {}
         self.pending: list[PendingStep] = []
-        self.scores = self.labels = np.empty((0, 0), np.float32)
-        self.level: list[list[bool]] = []
-        self.collapsed = 0
+        self.scores = np.empty((0, 0), np.float32)
+        self.labels = np.empty((0, 0), np.float32)
+        self.collapse = CollapseCheck()
         self.images = 0
         self.since = time.monotonic()
-        self.events = event_writer(path.parent)
-
-    def start_afresh(self) -> None:
-        """Drop the lines of an earlier attempt at this phase that left no checkpoint."""
-        if is_main():
-            others = [line for line in self.lines() if json.loads(line)["phase"] != self.phase]
-            write_text(self.path, "".join(others))
-
-    def lines(self) -> list[str]:
-        """The file's whole lines; one that a crash or a full disk cut is left out."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def state(self) -> dict:
-        """What a checkpoint keeps: the buffer, and how long the file was. The file is on the disk
-        before its length is returned."""
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
-            size = file.seek(0, os.SEEK_END)
+        """What a checkpoint keeps: the buffer, and how long the file was."""
         return {
-            "level": self.level,
+            "level": self.collapse.level,
             "scores": torch.from_numpy(self.scores),
             "labels": torch.from_numpy(self.labels),
-            "collapsed": self.collapsed,
-            "bytes": size,
+            "collapsed": self.collapse.windows,
+            "bytes": self.file.synced_size(),
         }
 
     def resume(self, state: dict) -> None:
-        """Cut the file to what it was at the checkpoint, so that no line is missing or repeated."""
+        """Go on from a checkpoint's `state`: the buffer as it was, the file cut to its size."""
         self.scores = state["scores"].numpy()
         self.labels = state["labels"].numpy()
-        self.collapsed = state["collapsed"]
-        self.level = state["level"]
-        if not is_main():
-            return
-        with self.path.open("a+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            short = state["bytes"] - size
-            if short > 0:
-                print(f"{self.path}: {short} bytes shorter than at the checkpoint, lines are gone")
-            # Never longer than it is: that would fill it up with zeros.
-            file.truncate(min(size, state["bytes"]))
+        self.collapse.windows = state["collapsed"]
+        self.collapse.level = state["level"]
+        self.file.cut(state["bytes"])
 
     def write(self, line: dict) -> None:
-        """Append a line to the file, from the main process, and its numbers to TensorBoard."""
-        if is_main():
-            try:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"phase": self.phase, **line}) + "\n")
-            except OSError as error:
-                raise UserError(
-                    f"{self.path}: could not be written ({error}); make room and run the same "
-                    "command again, it goes on from the last checkpoint"
-                ) from None
+        """Append a line to the file and its numbers to TensorBoard."""
+        self.file.append(line)
         if self.events:
             for name, value in tensorboard_scalars(line).items():
                 self.events.add_scalar(f"{self.phase}/{name}", value, line["step"])
@@ -188,9 +120,7 @@ class RunLog:
         labels = torch.cat([one.targets for one in steps]).float().cpu().numpy()
         ends = np.cumsum([len(one.scores) for one in steps])[:-1]
         for batch in np.split(scores, ends):
-            # The scores of a single image are equal and mean nothing.
-            if len(batch) > 1:
-                self.level.append(all_equal(batch))
+            self.collapse.add(batch)
         self.keep(scores, labels)
         last = steps[-1].step
         self.pending = []
@@ -208,15 +138,8 @@ class RunLog:
         self.labels = labels[-BUFFER:].copy()
 
     def judge(self, step: int) -> None:
-        """Stop a run in which some label's scores were equal within every batch of 100 steps: it
-        learns no ranking.
-
-        Within a batch, since a bias may still move from one to the next.
-        """
-        equal = bool(self.level) and bool(np.all(self.level, axis=0).any())
-        self.collapsed = self.collapsed + 1 if equal else 0
-        self.level = []
-        if self.collapsed >= COLLAPSED:
+        """Stop a run that has collapsed: it learns no ranking."""
+        if self.collapse.end_window():
             raise UserError(
                 f"{self.path}: step {step}: the scores of some label have been equal for "
                 f"{COLLAPSED * WINDOW} steps; lower the learning rate, or begin from pretrained "
@@ -264,9 +187,3 @@ class RunLog:
         self.flush()
         self.write({"step": step, "epoch": epoch, "valid_auc": aucs})
         self.progress["valid"] = f"{aucs['mean']:.4f}"
-
-
-def all_equal(scores: np.ndarray) -> list[bool]:
-    """Of each label, whether a batch's scores (B, K) are the same but for rounding."""
-    rounding = 1e-6 * (1 + np.abs(scores).max(axis=0))
-    return (np.ptp(scores, axis=0) <= rounding).tolist()

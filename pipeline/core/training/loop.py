@@ -188,7 +188,7 @@ def restore(running: Running) -> None:
         checkpoint.remove_temporary(phase.folder, phase.name)
     state = checkpoint.load_checkpoint(phase.folder, phase.name)
     if state is None:
-        running.log.start_afresh()
+        running.log.file.drop_phase()
         return
     if state["key"] != json.dumps(phase.key):
         path = checkpoint.generations(phase.folder, phase.name)[0]

@@ -127,7 +127,7 @@ def cut_off(command: list[str], mounts: Iterable[tuple[Path, Path]] = ()) -> lis
 
 
 def clean_variables(**more: str) -> dict[str, str]:
-    """Environment variables for a rehearsal: LEFT_OUT removed, `more` added."""
+    """Environment variables for a rehearsal: VARIABLES_REMOVED removed, `more` added."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(VARIABLES_REMOVED)
     }

@@ -83,7 +83,7 @@ def test_json_and_back():
             lambda: load_competition("melanoma").run("b5_38"),
             "no run is called 'b5_38'; the runs are b3_256",
         ),
-        (lambda: parse_target("melanoma/b5_384/0"), "no target"),
+        (lambda: parse_target("melanoma/b5_384/0"), "not a target"),
         (
             lambda: expand(["melanoma/b5_384/fold7"], {"melanoma": [0, 1]}),
             "folds.csv has the folds 0, 1",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.core.artifacts.paths import models_folder
-from pipeline.core.ensemble.stages import MEAN_LABEL, STAGE_1
+from pipeline.core.config.stages import FINAL, MEAN_LABEL, STAGE_1
 from pipeline.core.metrics import auc
 from pipeline.core.metrics.roc import classes
 from pipeline.core.report.figures.svg import Plot, nice_ticks, step_outline
@@ -29,7 +29,7 @@ def histograms(evidence: Evidence) -> str:
         stages[STAGE_1] = evidence.before[run]
     stages[evidence.stage_2] = evidence.after[run]
     if not is_only_run(evidence):
-        stages["final"] = evidence.final
+        stages[FINAL] = evidence.final
 
     drawings = []
     for k in np.flatnonzero(classes(truth)):

@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.core.artifacts.paths import models_folder
-from pipeline.core.ensemble.stages import STAGE_1
+from pipeline.core.config.stages import STAGE_1
 from pipeline.core.metrics import auc, roc_band, roc_points
 from pipeline.core.metrics.roc import classes
 from pipeline.core.report.figures.svg import Plot, thinned_curve

@@ -1,9 +1,9 @@
 """Figures as inline SVG, drawn by hand: light, sharp at any size, and coloured by the page's CSS
 variables, so that one drawing serves light, dark and print.
 
-A `Plot` maps data to a fixed box of WIDTH x HEIGHT user units, about the CSS pixels of a phone's
-column, where text of 11 units stays readable. Everything returned is a string of SVG or HTML;
-nothing is read or written.
+A `Plot` maps data to a fixed box of FIGURE_WIDTH x FIGURE_HEIGHT user units, about the CSS pixels
+of a phone's column, where text of 11 units stays readable. Everything returned is a string of SVG
+or HTML; nothing is read or written.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The names in the columns `member`, `stage` and `label` of scores.csv.
+"""The names in the columns `member`, `stage` and `label` of scores.csv, and in `published`.
 
     member      stage                     scores
     <run>       CE                        the run after stage 1
@@ -22,6 +22,8 @@ STAGE_2 = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Fo
 BLEND = "blend"
 ENSEMBLE = "ensemble"
 EARNED = "earned"
+# What is submitted, in the paper's numbers that a competition file quotes (`published`).
+FINAL = "final"
 IMPORTED = "imported"
 MEAN_LABEL = "mean"
 
