@@ -400,5 +400,5 @@ def test_an_older_images_csv_keeps_its_columns(made):
     older = images(made.folder).drop(columns=["brightness", "file_bytes"])
     older.to_csv(path, index=False, lineterminator="\n")
     before = path.read_bytes()
-    stage.prepare(made.competition, (*SIZES, 32), 2)
+    stage.prepare_images(made.competition, (*SIZES, 32), 2)
     assert path.read_bytes() == before

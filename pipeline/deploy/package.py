@@ -31,7 +31,7 @@ from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.stages import MEAN_LABEL, STAGE_1
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
-from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
+from pipeline.core.runs.missing import damaged, ensemble_facts, reason_of, request_for
 from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
@@ -74,23 +74,30 @@ def write_package(
 
     # What there is; add_wheels completes `wheels`.
     contents = provenance(
-        competition=competition.name,
-        file=competition.submission.file,
-        id_column=competition.submission.id_column,
-        method=ensemble["method"],
-        metadata=ensemble["metadata"],
-        weights=ensemble["weights"],
-        labels=list(competition.task.labels),
-        columns=dict(competition.submission.columns),
+        **ensemble_contents(competition, ensemble, networks),
         prior={} if code_only else prior(competition),
-        resize=as_json(competition.task.resize),
-        networks=networks,
-        ensemble="" if code_only else file_hash(models_folder(competition.name) / "ensemble.json"),
+        ensemble="" if code_only else file_hash(models / "ensemble.json"),
         wheels={},
     )
     write_json(unfinished / "package.json", contents)
     unfinished.replace(folder)
     return contents
+
+
+def ensemble_contents(competition: Competition, ensemble: dict, networks: list[dict]) -> dict:
+    """What package.json says of the networks and of how they are averaged."""
+    return {
+        "competition": competition.name,
+        "file": competition.submission.file,
+        "id_column": competition.submission.id_column,
+        "method": ensemble["method"],
+        "metadata": ensemble["metadata"],
+        "weights": ensemble["weights"],
+        "labels": list(competition.task.labels),
+        "columns": dict(competition.submission.columns),
+        "resize": as_json(competition.task.resize),
+        "networks": networks,
+    }
 
 
 def read_ensemble(competition: Competition) -> dict:
@@ -114,6 +121,7 @@ def read_ensemble(competition: Competition) -> dict:
     # The average that travels must be of today's predictions and configuration.
     request = request_for(competition, runs_averaged(ensemble), ensemble["folds"])
     reason = reason_of(ensemble.get("decided_by"), ensemble_facts(request))
+    reason = reason or damaged(path.parent, ensemble.get("digests", {}))
     if reason:
         raise UserError(f"{path}: {reason}; `make ensemble COMP={competition.name}` makes it anew")
     if METADATA in ensemble["members"]:
