@@ -97,27 +97,30 @@ def make(competition: Competition) -> None:
     """Fill in the sample, check the very bytes that are about to be the submission, and note it in
     the lab book."""
     path = submission_path(competition)
+
+    # The organiser's own ids, order and columns, filled in by id.
     sample = competition.module.sample(raw_folder(competition.name))
-    scores = with_unreadable(
-        competition, ensemble_test_rows(competition), sample[competition.submission.id_column]
-    )
+    asked_ids = sample[competition.submission.id_column]
+    scores = with_unreadable(competition, ensemble_test_rows(competition), asked_ids)
     table = fill(sample, scores, competition.submission)
+
+    # The file is checked as it lies on the disk, and gets its name only when it has no error. Nine
+    # digits tell any two float32 scores apart; fewer would make ties.
     want = wanted(sample, competition.submission, competition.task)
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
         print_findings(path, check_file(temporary, want, shares_of_positives(competition)))
-    lab_book.add(
-        competition.name,
-        path,
-        file_hash(path),
-        commit(),
-        members_in_words(competition),
-        auc_in_words(competition),
-    )
-    print(
-        f"{path}: {len(table)} rows, sha256 {file_hash(path)[: lab_book.HASH_LETTERS]}, entered in "
-        f"{lab_book.book()}"
-    )
+
+    # The lab book: what was made, from what, and how good it is out of fold.
+    sha256 = file_hash(path)
+    members = members_in_words(competition)
+    auc = auc_in_words(competition)
+    lab_book.add(competition.name, path, sha256, commit(), members, auc)
+    letters = sha256[: lab_book.HASH_LETTERS]
+    print(f"{path}: {len(table)} rows, sha256 {letters}, entered in {lab_book.book()}")
+
+    # Last, since `make` believes the submission that a sidecar names; then the warning that a toy
+    # network or synthetic data must not go without.
     write_sidecar(path, competition.name, **submission_facts(competition))
     if notice(competition.name):
         print(f"{notice(competition.name)}: {path} is not for submission")
@@ -136,21 +139,25 @@ def with_unreadable(
 ) -> pd.DataFrame:
     """The scores, and the mean of all for units whose images `prepare` could not read; these are
     named."""
+    # Without a list of unreadable files, a missing unit is a mistake: `fill` will name it.
     listed = data_folder(competition.name) / "prepare_errors.csv"
     gone = asked[~asked.map(plain_id).isin(scores["unit_id"].map(plain_id))]
     if not len(gone) or not listed.is_file():
         return scores
+
+    # Only units all of whose images are on that list; any other missing one stays an error.
     raw = competition.module.read_raw(raw_folder(competition.name))
-    readable = raw["unit_id"][~raw["image_id"].isin(read_csv(listed, ("image_id",))["image_id"])]
+    unread = read_csv(listed, ("image_id",))["image_id"]
+    readable = raw["unit_id"][~raw["image_id"].isin(unread)]
     neutral = gone[gone.isin(raw["unit_id"]) & ~gone.isin(readable)]
     for unit in neutral:
-        print(
-            f"warning: {unit} has no readable image ({listed} says why); it is given the mean score"
-        )
+        reason = f"no readable image ({listed} says why)"
+        print(f"warning: {unit} has {reason}; it is given the mean score")
+
+    # The mean: the organiser wants a row for every id, and this one says nothing either way.
     means = scores[list(competition.task.labels)].mean()
-    return pd.concat(
-        [scores, pd.DataFrame({"unit_id": neutral}).assign(**means)], ignore_index=True
-    )
+    filled = pd.DataFrame({"unit_id": neutral}).assign(**means)
+    return pd.concat([scores, filled], ignore_index=True)
 
 
 def members_in_words(competition: Competition) -> str:
@@ -170,8 +177,12 @@ def auc_in_words(competition: Competition) -> str:
     if not path.is_file():
         return "unknown"
     table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
+    # The last of the ensemble's rows is what is submitted: the average, its blend, or the
+    # combination that has earned its place.
     rows = table[(table["member"] == "ensemble") & (table["label"] == "mean")]
-    return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
+    if rows.empty:
+        return "unknown"
+    return "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
 
 
 def shares_of_positives(competition: Competition) -> pd.Series | None:
@@ -185,18 +196,18 @@ def shares_of_positives(competition: Competition) -> pd.Series | None:
 def print_file_check(competition: Competition, path: Path, sample_path: Path | None) -> None:
     """Print what is wrong with a file; UserError where something is an error."""
     want = wanted(asked(competition, sample_path), competition.submission, competition.task)
+
+    # What scores can be compared with: the training set's prevalence, or better, our own scores. A
+    # stranger's file can be checked without either.
     shares = shares_of_positives(competition)
     home = home_scores(competition, want)
     if shares is None and home is None:
-        print(
-            "note: neither images.csv nor ensemble.csv is there, so nothing tells whether scores "
-            "are inverted"
-        )
+        absent = "neither images.csv nor ensemble.csv is there"
+        print(f"note: {absent}, so nothing tells whether scores are inverted")
+
     print_findings(path, check_file(path, want, shares, home))
-    print(
-        f"{path}: {len(want.ids)} {'studies' if want.unit == 'study' else 'images'}, the "
-        "organiser can score it"
-    )
+    units = "studies" if want.unit == "study" else "images"
+    print(f"{path}: {len(want.ids)} {units}, the organiser can score it")
 
 
 def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
@@ -205,20 +216,21 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
     if path is None:
         return competition.module.sample(raw_folder(competition.name))
     submission = competition.submission
+    id_column = submission.id_column
     table = pd.read_csv(path, dtype="str")
-    if (
-        submission.id_column not in table.columns
-        and competition.task.unit == "study"
-        and "Path" in table.columns
-    ):
-        table[submission.id_column] = table["Path"].str.rpartition("/")[0]
-    if submission.id_column not in table.columns:
+
+    # CheXpert's list has the paths of images; a study is the folder of its images.
+    has_paths = competition.task.unit == "study" and "Path" in table.columns
+    if id_column not in table.columns and has_paths:
+        table[id_column] = table["Path"].str.rpartition("/")[0]
+    if id_column not in table.columns:
         raise UserError(
-            f"{path}: the column {submission.id_column!r} is missing; there are "
-            f"{', '.join(table.columns)}"
+            f"{path}: the column {id_column!r} is missing; there are {', '.join(table.columns)}"
         )
-    ids = table[[submission.id_column]].drop_duplicates()
-    return ids.reindex(columns=[submission.id_column, *submission.columns.values()])
+
+    # The score columns are empty: only ids and names are compared.
+    ids = table[[id_column]].drop_duplicates()
+    return ids.reindex(columns=[id_column, *submission.columns.values()])
 
 
 def home_scores(competition: Competition, want: Wanted) -> pd.DataFrame | None:
@@ -226,11 +238,8 @@ def home_scores(competition: Competition, want: Wanted) -> pd.DataFrame | None:
     `ensemble`."""
     if not (models_folder(competition.name) / "ensemble.csv").is_file():
         return None
-    scores = (
-        ensemble_test_rows(competition)
-        .set_index("unit_id")
-        .rename(columns=competition.submission.columns)
-    )
+    rows = ensemble_test_rows(competition).set_index("unit_id")
+    scores = rows.rename(columns=competition.submission.columns)
     return scores.loc[scores.index.isin(want.ids), list(want.scores)]
 
 
@@ -252,7 +261,11 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         )
     if bool(arguments.kernel) != (arguments.kernel_version is not None):
         raise UserError("--kernel and --kernel-version go together")
+
+    # Kaggle allows a few submissions a day: none is to be spent on a file that it refuses.
     print_file_check(competition, path, None)
+
+    # Kaggle gives a submission no name of ours but its message, so the hash travels there.
     sha256 = file_hash(path)
     message = f"{arguments.message} [{sha256[: lab_book.HASH_LETTERS]}]".strip()
     command = kaggle.submit_command(slug, path, message, arguments.kernel, arguments.kernel_version)
@@ -263,17 +276,16 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         raise UserError(
             f"no Kaggle credentials: {kaggle.SETUP}; would have run: {kaggle.shown(command)}"
         )
+
+    # The client may exit with 0 although Kaggle took nothing.
     said = kaggle.run_client(command).strip()
     if not said or "Could not" in said:
         raise UserError(f"Kaggle did not take {path}: {said or 'the client printed nothing'}")
     print(said)
-    lab_book.note(
-        competition.name,
-        sha256,
-        message=arguments.message or "sent",
-        public="pending",
-        private="pending",
-    )
+
+    # `--scores` replaces "pending" once Kaggle has scored it.
+    cells = {"message": arguments.message or "sent", "public": "pending", "private": "pending"}
+    lab_book.note(competition.name, sha256, **cells)
 
 
 def kaggle_slug(competition: Competition) -> str:
@@ -291,20 +303,19 @@ def fill_in_scores(competition: Competition) -> None:
     slug = kaggle_slug(competition)
     if not kaggle.has_credentials():
         raise UserError(f"no Kaggle credentials: {kaggle.SETUP}; would have asked for the scores")
-    known = {
-        line["sha256"]
-        for line in lab_book.read_lab_book()
-        if line["competition"] == competition.name
-    }
+
+    # The files of ours that may be among what Kaggle lists.
+    lines = lab_book.read_lab_book()
+    known = {line["sha256"] for line in lines if line["competition"] == competition.name}
+
+    # The private score is blank until the competition ends.
     changed = 0
     for entry in kaggle.submissions(slug):
         for sha256 in known:
             if f"[{sha256}]" in entry["description"]:
-                scores = dict(
-                    public=entry["publicScore"] or "pending",
-                    private=entry["privateScore"] or "pending",
-                )
-                changed += lab_book.note(competition.name, sha256, **scores)
+                public = entry["publicScore"] or "pending"
+                private = entry["privateScore"] or "pending"
+                changed += lab_book.note(competition.name, sha256, public=public, private=private)
     print(f"{lab_book.book()}: {changed} lines changed")
 
 

@@ -28,7 +28,7 @@ def case(tmp_path, monkeypatch):
     """
     monkeypatch.setenv("DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(stage, "load", lambda _: competition())
+    monkeypatch.setattr(stage, "load_competition", lambda _: competition())
     images = write_tables()
     table = pd.concat(
         [

@@ -35,12 +35,14 @@ from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task,
 from pipeline.core.runtime.errors import UserError
 
 DISEASES = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-# as the authors' library and the 2019 leaders chose; the paper does not say
+# Where -1 counts as positive, as in the authors' library and the 2019 leaders' code; the paper does
+# not say.
 ONES = ("Edema", "Atelectasis")
 
 # Folders of a download that may hold a table, and the names that the tables go by.
 VALID_TABLES = ("valid.csv", "val_labels.csv")
 TEST_TABLES = ("test_image_paths.csv", "test.csv", "test_labels.csv", "valid_image_paths.csv")
+# Folders of images, where no table is looked for: a split's (64,540 patients), a patient's, hidden.
 SPLIT_FOLDER = re.compile(r"(train|valid|val|test)$|\.|patient")
 BATCHED = re.compile(r"(?P<folder>[^/]+/)?(?P<patient>patient\d+)/study")
 # <anything>/<split>/patientN/studyN/viewN_<view>.<suffix>
@@ -54,10 +56,13 @@ task = Task(
     labels=DISEASES,
     numeric=("Age",),
     categorical=("Sex", "Frontal/Lateral", "AP/PA"),
+    # A study's score is the largest of its views', as in the organiser's baseline.
     unit="study",
     aggregate="max",
     view="Frontal/Lateral",
     blank="negative",
+    # Label smoothing of Pham et al. (arXiv 1911.06475). The AUC losses take hard labels only: 0.7
+    # would be of neither class.
     uncertain_pretrain={
         name: Uncertain(policy="ones", low=0.55, high=0.85)
         if name in ONES
@@ -71,10 +76,12 @@ task = Task(
     folds=OFFICIAL,
 )
 
+# The paper's values; where it gives several (gamma 1/300, 1/500 or 1/800), the middle one, and the
+# margin that was best.
 pretrain = Pretrain(lr=1e-5, weight_decay=1e-5, epochs=2, batch_size=32)
 finetune = Finetune(
     loss="aucm",
-    normalize="sigmoid",
+    normalize="sigmoid",  # as in the authors' notebooks: in [0, 1] a margin of 0.8 can be met
     lr=0.1,
     gamma=1 / 500,
     margin=0.8,
@@ -84,6 +91,8 @@ finetune = Finetune(
     milestone_unit="step",
     divide=3.0,
 )
+# The paper names the kinds, not the amounts; these are those of jfhealthcare's public code for the
+# 2019 board. No flip: the heart would be on the right.
 augment = Augment(rotate=15, translate=0.05, scale=0.05)
 
 NETWORKS = (
@@ -114,7 +123,7 @@ trials = (
 )
 
 metadata = Metadata(hidden=(256, 128), finetune=replace(finetune, lr=1.0))
-# the paper's CheXpert entry uses no metadata; the organiser's list has none
+# The paper's CheXpert entry uses no metadata; the organiser's list of test images has none.
 blend = Blend(metadata=0.0, method="mean")
 submission = Submission(
     file="predictions.csv", id_column="Study", columns={name: name for name in DISEASES}
@@ -141,6 +150,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
     places = {"train": train, "valid": valid, "test": test}
     tables = [read_split(raw, place, split) for split, place in places.items() if place]
     table = pd.concat(tables, ignore_index=True)
+
+    # Validation images as the list of what to predict would be in the table twice.
     twice = table["image_id"].duplicated()
     if twice.any():
         again = table[twice].iloc[0]
@@ -151,6 +162,7 @@ def read_raw(raw: Path) -> pd.DataFrame:
 def sample(raw: Path) -> pd.DataFrame:
     """The organiser's file to fill in: one row a study of the test list, in the order of first
     appearance, scores 0."""
+    # The organiser gives no sample, but a list of images: its studies are the rows.
     locator = first_existing_table(raw, TEST_TABLES)
     if locator is None:
         wanted = f"put there a CSV with a Path column, named {TEST_TABLES[0]}"
@@ -184,6 +196,8 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
     parts = paths.str.extract(f"^{PATH}$")
     reason = "is not <split>/patientN/studyN/viewN_<view>.jpg"
     source.refuse(where, "Path", paths, parts["split"].isna(), reason)
+
+    # An id is a file name, the same whatever the download calls its folders.
     folder = parts["split"].replace("val", "valid")
     view = parts["rest"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_")
     rows = pd.DataFrame(
@@ -204,6 +218,7 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
 
 def study_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> dict[str, pd.Series]:
     """Age (0 is missing), Sex (Unknown is missing), Frontal/Lateral and AP/PA."""
+    # A list of what to predict has Path only: no age, and the view from the file's name.
     age = pd.Series(float("nan"), index=table.index)
     if "Age" in table.columns:
         age = source.numbers(where, table, "Age")
@@ -232,6 +247,8 @@ def locate(raw: Path, table: str, parts: pd.DataFrame) -> pd.Series:
     # Without a folder, the locator is where it ought to be, and `prepare` reports it missing.
     starts = {split: place or f"{base}{split}/" for split, place in places.items()}
     files = parts["split"].map(starts) + parts["rest"]
+
+    # The full download's batches, where there is no folder `train`.
     if "train" in places and places["train"] is None:
         batches = patient_folders(raw)
         in_batch = parts["patient"].map(batches) + parts["rest"]

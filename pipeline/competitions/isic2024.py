@@ -28,8 +28,8 @@ from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.runtime.errors import UserError
 
-# by the scanner's software, for the lesion and (ext) the skin around it; millimetres, CIELAB,
-# angles
+# By the scanner's software, for the lesion and (ext) the skin around it; millimetres, CIELAB,
+# angles.
 MEASURED = (
     "tbp_lv_A",
     "tbp_lv_Aext",
@@ -76,12 +76,13 @@ task = Task(
         "tbp_lv_location",
         "tbp_lv_location_simple",
     ),
-    resize=Resize(fit="square", channels=3, largest=160),
+    resize=Resize(fit="square", channels=3, largest=160),  # no run here is larger
     folds=5,
     metric="partial_auc",
     slug="isic-2024-challenge",
 )
 
+# Melanoma's recipe with fewer epochs: one has nine times as many images, though small ones.
 pretrain = Pretrain(
     lr=3e-5, lr_max=2.4e-4, cycle_epochs=4, weight_decay=1e-5, epochs=4, batch_size=256
 )
@@ -97,7 +98,7 @@ finetune = Finetune(
     milestones=(3, 5),
     milestone_unit="epoch",
     divide=2.0,
-    positives=4,
+    positives=4,  # at random 78 % of the batches would have none, and teach an AUC loss nothing
 )
 augment = Augment(flip=True, rotate=180, scale=0.1, translate=0.05, shear=5, holes=4, hole_size=0.1)
 
@@ -117,6 +118,8 @@ submission = Submission(file="submission.csv", id_column="isic_id", columns={"ta
 def read_raw(raw: Path) -> pd.DataFrame:
     """One row a crop; lesion_id where training rows name it."""
     table = pd.concat([read_split(raw, "train"), read_split(raw, "test")], ignore_index=True)
+
+    # An image that trains and is predicted would make the test score meaningless.
     twice = table["image_id"].duplicated()
     if twice.any():
         name = table["image_id"][twice].iloc[0]
@@ -136,6 +139,7 @@ def sample(raw: Path) -> pd.DataFrame:
 
 def read_split(raw: Path, split: str) -> pd.DataFrame:
     """The rows of one metadata file; the hidden test set's columns are those of the public one."""
+    # The columns that both files have; the label and the lesion only training rows.
     train = split == "train"
     needed = ["isic_id", "patient_id", *task.numeric, *task.categorical]
     if train:
@@ -143,6 +147,8 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
     locator = source.need_table(raw, f"{split}-metadata.csv")
     where = raw / locator
     table = source.read_table(raw, locator, needed)
+
+    # The images lie in one file or in a folder; ids become names of files, so they are checked.
     ids = source.names(where, table, "isic_id")
     prefix, suffix = images(raw, split)
     return pd.DataFrame(
@@ -164,6 +170,7 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
 def images(raw: Path, split: str) -> tuple[str, str]:
     """What comes before and after an id in its locator: in the HDF5 file where there is one, else
     in the folder."""
+    # The HDF5 file first: one file in the place of 401,059.
     if (raw / f"{split}-image.hdf5").is_file():
         return f"{split}-image.hdf5::", ""
     return source.find_images(raw, (f"{split}-image/image", f"{split}-image"))

@@ -41,6 +41,7 @@ from pipeline.core.runtime.errors import UserError
 
 SITE = "anatom_site_general_challenge"
 NEEDED = ("image_name", "patient_id", "sex", "age_approx", SITE)
+# Where Kaggle, ISIC and the community's resized sets put the images; the first with any is read.
 FOLDERS = {
     "train": ("jpeg/train", "train", "jpeg-train", "ISIC_2020_Training_JPEG", "train/train"),
     "test": ("jpeg/test", "test", "jpeg-test", "ISIC_2020_Test_Input", "test/test"),
@@ -51,18 +52,20 @@ task = Task(
     labels=("target",),
     numeric=("age_approx", "log_images"),
     categorical=("sex", SITE),
+    # The centre square, as the community's resized sets have it: predictions compare.
     resize=Resize(fit="short", channels=3),
     folds=5,
-    scored_source="siim",
+    scored_source="siim",  # external sets have other cameras, and far more melanomas than 1.8 %
     slug="siim-isic-melanoma-classification",
 )
 
+# The paper's values: two cycles of 8 epochs; then 35 with the rate halved every 10.
 pretrain = Pretrain(
     lr=3e-5, lr_max=2.4e-4, cycle_epochs=8, weight_decay=1e-5, epochs=16, batch_size=256
 )
 finetune = Finetune(
     loss="aucm",
-    normalize="sigmoid",
+    normalize="sigmoid",  # as in the authors' notebooks: in [0, 1] a margin of 0.8 can be met
     lr=0.01,
     gamma=1 / 500,
     weight_decay=1e-5,
@@ -73,6 +76,7 @@ finetune = Finetune(
     milestone_unit="epoch",
     divide=2.0,
 )
+# A lesion has no upright: any rotation. The paper names the kinds, not the amounts.
 augment = Augment(flip=True, rotate=180, scale=0.1, translate=0.05, shear=5, holes=8, hole_size=0.1)
 
 # Micro-batches of 128, 64, 32 and 16 images fit in 40 GB; the losses see all 256 whatever the
@@ -99,7 +103,7 @@ runs = tuple(
         finetune=finetune,
         augment=augment,
         accumulate=MICRO_BATCHES[size],
-        checkpointing=size == 768,
+        checkpointing=size == 768,  # activations are computed twice, to fit in 40 GB
     )
     for network, size in TEN
 )
@@ -136,12 +140,16 @@ def read_raw(raw: Path) -> pd.DataFrame:
     files name them."""
     external = [read_external(raw, name) for name in externals(raw)]
     table = pd.concat([read_train(raw), *external, read_test(raw)], ignore_index=True)
+
+    # An image that trains and is predicted would make the test score meaningless.
     train = table["image_id"][table["split"] == "train"]
     both = table["image_id"][(table["split"] == "test") & table["image_id"].isin(train)]
     if len(both):
         raise UserError(
             f"{raw / 'test.csv'}: column image_name: {both.iloc[0]!r} is in train.csv too"
         )
+
+    # images.csv has the columns that the optional files gave, and no empty ones.
     unknown = [name for name in ("lesion_id", "duplicate_of") if table[name].isna().all()]
     return table.drop(columns=unknown)
 
@@ -161,6 +169,8 @@ def read_train(raw: Path) -> pd.DataFrame:
     rows = common(raw, raw / locator, table, "train")
     rows["target"] = source.labels(raw / locator, table, "target", blank=False)
     rows = without_marked_images(raw / locator, table, rows)
+
+    # What joins images beyond their patient, for the folds.
     rows["lesion_id"] = rows["image_id"].map(lesions(raw))
     rows["duplicate_of"] = rows["image_id"].map(duplicates(raw, rows["image_id"]))
     return rows
@@ -177,6 +187,8 @@ def common(raw: Path, where: Path, table: pd.DataFrame, split: str) -> pd.DataFr
     """The columns that training and test rows share."""
     ids = source.names(where, table, "image_name")
     prefix, suffix = source.find_images(raw, FOLDERS[split])
+    # The logarithm: patients have 2 to 115 images.
+    count = table.groupby("patient_id")["patient_id"].transform("size")
     return pd.DataFrame(
         {
             "image_id": ids,
@@ -186,7 +198,7 @@ def common(raw: Path, where: Path, table: pd.DataFrame, split: str) -> pd.DataFr
             "split": split,
             "source": "siim",
             "age_approx": source.numbers(where, table, "age_approx"),
-            "log_images": np.log1p(table.groupby("patient_id")["patient_id"].transform("size")),
+            "log_images": np.log1p(count),
             "sex": source.categories(table, "sex"),
             SITE: source.categories(table, SITE),
             "target": float("nan"),
@@ -201,10 +213,8 @@ def without_marked_images(where: Path, table: pd.DataFrame, rows: pd.DataFrame) 
         return rows
     duplicate = source.numbers(where, table, "tfrecord") == -1
     if duplicate.any():
-        print(
-            f"{where}: {duplicate.sum():,} rows with tfrecord -1 (duplicates) are left out",
-            file=sys.stderr,
-        )
+        marked = f"{duplicate.sum():,} rows with tfrecord -1 (duplicates)"
+        print(f"{where}: {marked} are left out", file=sys.stderr)
     return rows[~duplicate].copy()
 
 
@@ -214,7 +224,7 @@ def lesions(raw: Path) -> dict[str, str]:
     if locator is None:
         return {}
     table = source.read_table(raw, locator, ("image_name", "lesion_id"))
-    known = table[table["lesion_id"] != ""]
+    known = table[table["lesion_id"] != ""]  # blanks are not one lesion
     return dict(zip(known["image_name"], known["lesion_id"]))
 
 
@@ -224,6 +234,8 @@ def duplicates(raw: Path, ids: pd.Series) -> dict[str, str]:
     locator = source.find_table(raw, ("ISIC_2020_Training_Duplicates.csv",))
     if locator is None:
         return {}
+
+    # 425 pairs; an older copy of the list has other names for its columns.
     table = source.read_table(raw, locator)
     pair = ("ISIC_id", "ISIC_id_paired")
     if "image_name_1" in table.columns:
@@ -234,6 +246,7 @@ def duplicates(raw: Path, ids: pd.Series) -> dict[str, str]:
             raise UserError(
                 f"{raw / locator}: the column {column!r} is missing; there are {present}"
             )
+
     # Pairs with an image that is left out, or not in train.csv, say nothing.
     first, second = pair
     known = table[table[first].isin(ids) & table[second].isin(ids)]
@@ -268,7 +281,7 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
             "split": "train",
             "source": origin,
             "age_approx": source.numbers(where, table, "age_approx"),
-            "log_images": float("nan"),
+            "log_images": float("nan"),  # without patients there is nothing to count
             "sex": source.categories(table, "sex"),
             SITE: site,
             "target": source.labels(where, table, "target", blank=False),
@@ -299,6 +312,8 @@ def external_table(raw: Path, folder: str) -> tuple[str, pd.DataFrame]:
     table = source.read_table(raw, truth, ("image", "MEL"))
     known = source.read_table(raw, facts, ("image", "age_approx", "sex", "anatom_site_general"))
     source.names(raw / facts, known, "image")
+
+    # A left join: an image without metadata still trains. Its rows keep their numbers for messages.
     joined = table[["image", "MEL"]].merge(known, on="image", how="left").fillna("")
     joined = joined.set_index(table.index)
     renamed = {"image": "image_name", "MEL": "target", "anatom_site_general": SITE}

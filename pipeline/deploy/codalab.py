@@ -37,10 +37,10 @@ sys.dont_write_bytecode = True  # this folder may be read-only
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NUMBA_CACHE_DIR", tempfile.gettempdir())
 
-from pipeline.deploy.away.codalab import run  # noqa: E402  # after the settings above
+from pipeline.deploy.away.codalab import predict_submission  # noqa: E402  # after settings
 
 if __name__ == "__main__":
-    run(Path(__file__).parent)
+    predict_submission(Path(__file__).parent)
 '''
 
 DOCKERFILE = """FROM {image}

@@ -11,7 +11,9 @@ from typing import Any
 
 from pipeline.core.config.task import Resize, require, require_between, require_in
 
-LOSSES = ("aucm", "aucs", "ce", "focal")
+LOSSES = ("aucm", "aucs", "pairwise", "ce", "focal")
+# The names of losses.pairwise.SURROGATES, which need torch; a test holds the two equal.
+SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 STAGES = ("finetuned", "pretrained", "both", "best")
@@ -74,8 +76,9 @@ class Pretrain:
 class Finetune:
     """Stage 2: a fresh classifier, then an AUC loss with PESG on all layers.
 
-    loss          "aucm" (AUC margin), "aucs" (AUC square), "ce" or "focal" (ablations)
-    margin        m of equation 8; one value, or one per label
+    loss          "aucm" (AUC margin), "aucs" (AUC square), "pairwise" (over the batch's pairs),
+                  "ce" or "focal" (ablations)
+    margin        m of equation 8, or of a pair; one value, or one per label (not for pairs)
     normalize     scores before the loss: "none", "l2" (the paper's BSN), "l2*sqrt_b", "sigmoid"
     dual          "sgd" (the paper) or "closed_form"
     gamma         weight of the proximal term, 1/500 in the paper; weight_decay is lambda
@@ -83,6 +86,10 @@ class Finetune:
                   `milestone_unit`s
     positives     at least this many positives in each batch (class-aware sampling); 0 = plain
                   shuffling (the paper)
+    surrogate     the loss of one pair: "square", "squared_hinge", "logistic", "barrier_hinge"
+    hardest_negatives, hardest_positives
+                  shares of a batch's classes whose pairs count: hardest_positives=0.2 trains for
+                  the partial AUC above 80 % sensitivity
     """
 
     loss: str = "aucm"
@@ -100,9 +107,13 @@ class Finetune:
     milestone_unit: str = "step"
     divide: float = 3.0
     positives: int = 0
+    surrogate: str = "squared_hinge"
+    hardest_negatives: float = 1.0
+    hardest_positives: float = 1.0
 
     def __post_init__(self) -> None:
         require_in(self, "loss", LOSSES)
+        require_in(self, "surrogate", SURROGATES)
         require_in(self, "normalize", NORMALIZERS)
         require_in(self, "dual", ("sgd", "closed_form"))
         require_in(self, "milestone_unit", ("step", "epoch"))
@@ -110,6 +121,15 @@ class Finetune:
         for name in ("gamma", "weight_decay", "epochs", "positives"):
             require_between(self, name, 0)
         require_between(self, "momentum", 0, 0.999)
+        for name in ("hardest_negatives", "hardest_positives"):
+            require_between(self, name, 1e-6, 1)
+        # Pairs take scores as they are and one margin: fields that would do nothing are refused.
+        if self.loss == "pairwise":
+            require(self.normalize == "none", self, "loss='pairwise' takes normalize='none'")
+            require(isinstance(self.margin, float | int), self, "loss='pairwise' takes one margin")
+        else:
+            whole = self.hardest_negatives == self.hardest_positives == 1
+            require(whole, self, "shares of the hardest images need loss='pairwise'")
         require_between(self, "batch_size", 2)
         require_between(self, "divide", 1)
         increasing = list(self.milestones) == sorted(set(self.milestones))

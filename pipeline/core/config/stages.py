@@ -19,7 +19,13 @@ stage alike, is `config.run.METADATA`.
 # stage 1 is always trained with cross-entropy, as in the paper
 STAGE_1 = "CE"
 # Finetune.loss -> the stage's name; "CE, finetuned" so that it is never taken for stage 1
-STAGE_2 = {"aucm": "AUC-M", "aucs": "AUC-S", "ce": "CE, finetuned", "focal": "Focal"}
+STAGE_2 = {
+    "aucm": "AUC-M",
+    "aucs": "AUC-S",
+    "pairwise": "Pairwise",
+    "ce": "CE, finetuned",
+    "focal": "Focal",
+}
 BLEND = "blend"
 ENSEMBLE = "ensemble"
 EARNED = "earned"

@@ -1,4 +1,5 @@
-"""The losses of the paper: AUC margin (eq. 8), AUC square (eq. 4), focal, cross-entropy.
+"""The losses of the paper, AUC margin (eq. 8), AUC square (eq. 4), focal, cross-entropy; and losses
+over pairs, also of partial AUCs.
 
     loss = AUCMargin(num_labels=5)
     optimizer = PESG(network.parameters(), loss=loss, lr=0.1, gamma=1 / 500)
@@ -12,6 +13,7 @@ as a float32 scalar.
 """
 
 from pipeline.core.losses.auc import AUCMargin, AUCSquare
+from pipeline.core.losses.pairwise import Pairwise
 from pipeline.core.losses.pointwise import CrossEntropy, Focal
 
-__all__ = ["AUCMargin", "AUCSquare", "CrossEntropy", "Focal"]
+__all__ = ["AUCMargin", "AUCSquare", "CrossEntropy", "Focal", "Pairwise"]

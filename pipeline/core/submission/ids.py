@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.core.submission.plausibility import Finding, first_rows
 
-HINT_IDS = 1000  # unknown ids that are looked at for a hint
+HINT_IDS = 1000  # unknown ids that are looked at for a hint; a wrong file may have 500,000
 
 
 def plain_id(identity: str) -> str:
@@ -26,7 +26,7 @@ def id_findings(ids: pd.Series, asked: pd.Series, unit: str) -> list[Finding]:
     own = ids.map(plain_id)
     wanted = asked.map(plain_id)
 
-    # rows whose id is wrong
+    # Rows whose id is wrong; a blank is not reported a second time as repeated or extra.
     blank = own == ""
     repeated = own.duplicated() & ~blank
     extra = ~own.isin(wanted) & ~blank
@@ -37,13 +37,13 @@ def id_findings(ids: pd.Series, asked: pd.Series, unit: str) -> list[Finding]:
         *row_findings("ids the organiser did not ask for" + reason, ids[extra]),
     ]
 
-    # ids without a row
+    # Ids without a row.
     missing = asked[~wanted.isin(own)]
     if len(missing):
         message = f"ids of the organiser's {len(wanted)} that are missing"
         findings.append(Finding("error", message, first_rows(map(repr, missing)), len(missing)))
 
-    # scores are aligned by id, so another order is a warning only
+    # Scores are aligned by id, so another order is a warning only.
     if not findings and not np.array_equal(own.to_numpy(), wanted.to_numpy()):
         findings.append(Finding("warning", "rows are not in the organiser's order"))
     return findings
@@ -62,6 +62,7 @@ def hint(unknown: pd.Series, asked: pd.Series, unit: str) -> str:
     sample = list(unknown.head(HINT_IDS))
     if not sample:
         return ""
+    # All of them: a reason that fits some ids only would send the reader the wrong way.
     for reason, fits in reasons_for(asked, unit).items():
         if all(map(fits, sample)):
             return f" ({reason})"
@@ -70,7 +71,7 @@ def hint(unknown: pd.Series, asked: pd.Series, unit: str) -> str:
 
 def reasons_for(asked: pd.Series, unit: str) -> dict[str, Callable[[str], bool]]:
     """Reason -> function of an id: True where the reason explains it."""
-    # sets, since every id is looked up
+    # Sets, since every id is looked up.
     known = set(asked)
     as_numbers = set(asked.map(as_number))
     tails = set(asked.map(tail))
@@ -91,6 +92,7 @@ def reasons_for(asked: pd.Series, unit: str) -> dict[str, Callable[[str], bool]]
     def has_another_prefix(identity: str) -> bool:
         return "/" in identity and (tail(identity) in tails or above_patient(identity) != above)
 
+    # In this order: an image's path has "another prefix" too, but the first says more.
     prefix = f"another prefix than the organiser's {above!r}"
     return {
         f"these are images; a row is a {unit}": is_image_of_a_study,
@@ -113,6 +115,7 @@ def above_patient(identity: str) -> str:
 
 def as_number(identity: str) -> str:
     """An id as it looks after a detour through a number: `0015719` and `15719.0` are `15719`."""
+    # Marked as text, so that no word equals a number.
     if not re.fullmatch(r"\d+(\.0)?", identity):
         return f"text {identity}"
     return identity.removesuffix(".0").lstrip("0")

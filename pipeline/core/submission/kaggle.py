@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.core.runtime.errors import UserError
 
-SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_KEY")
+SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_KEY")  # variables whose values must not be printed
 SETUP = (
     "create a token at kaggle.com/settings (API) and put it in ~/.kaggle/access_token or in "
     "KAGGLE_API_TOKEN, or run `kaggle auth login`"
@@ -41,7 +41,8 @@ def submit_command(
     """The client's arguments that submit a file, or the output of that name of a notebook's
     version."""
     command = ["competitions", "submit", slug]
-    # a notebook's output is known by its name alone, a file by its path
+    # A code competition takes what a notebook writes when Kaggle runs it on the hidden images: a
+    # notebook's output is known by its name alone, a file by its path.
     if kernel:
         command += ["-k", kernel, "-v", str(version), "-f", file.name]
     else:
@@ -56,10 +57,11 @@ def shown(arguments: list[str]) -> str:
 
 def run_client(arguments: list[str]) -> str:
     """Run the client and return what it printed; UserError with its last line when it fails."""
+    # As a module of this Python, so that no other installation on the PATH is taken.
     command = [sys.executable, "-m", "kaggle", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        # the client ends with the reason, after any warnings
+        # The client ends with the reason, after any warnings.
         output = done.stderr.strip() or done.stdout.strip() or "nothing"
         last_line = output.splitlines()[-1]
         if "No module named kaggle" in last_line:
@@ -82,7 +84,7 @@ def submissions(slug: str) -> list[dict[str, str]]:
     """What Kaggle knows of our submissions, newest first: description, status, publicScore,
     privateScore and more."""
     text = run_client(["competitions", "submissions", slug, "--csv", "--page-size", str(PAGE)])
-    # warnings of the client, of an old version say, come before the table
+    # Warnings of the client, of an old version say, come before the table.
     lines = text.splitlines()
     headers = [number for number, line in enumerate(lines) if "publicScore" in line]
     start = headers[0] if headers else len(lines)

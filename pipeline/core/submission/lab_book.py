@@ -28,7 +28,7 @@ HEAD = """# Submissions
 
 One line each: made by `make submit`, sent by `make kaggle-submit`, scored by `make kaggle-scores`.
 """
-HASH_LETTERS = 12  # letters of a hash: no two files of one competition share them
+HASH_LETTERS = 12  # letters of a hash, 48 bits: no two files of one competition share them
 
 
 def book() -> Path:
@@ -42,7 +42,8 @@ def split_book() -> tuple[str, list[str], str]:
     text = book().read_text(encoding="utf-8") if book().is_file() else HEAD
     lines = text.splitlines()
 
-    # the table starts at its heading and ends at the first line that is not of a table
+    # The book is the user's too: notes around the table must survive. The table starts at its
+    # heading and ends at the first line that is not of a table.
     heading = f"| {COLUMNS[0]} | {COLUMNS[1]} |"
     starts = [number for number, line in enumerate(lines) if line.startswith(heading)]
     start = starts[0] if starts else len(lines)
@@ -69,6 +70,8 @@ def read_lab_book() -> list[dict[str, str]]:
 def write_lines(lines: list[dict[str, str]]) -> None:
     """Write the whole book atomically; the text above and below its table is kept."""
     above, _, below = split_book()
+
+    # Plain Markdown: git shows the book as a table, and any editor as text.
     table = [COLUMNS, ["---"] * len(COLUMNS)]
     for line in lines:
         table.append([line[column] for column in COLUMNS])
@@ -81,7 +84,9 @@ def write_lines(lines: list[dict[str, str]]) -> None:
 
 def cell_text(value: object) -> str:
     """Text that stays in its cell: one line, the column mark escaped."""
-    return " ".join(str(value).replace("\\", "/").split()).replace("|", "\\|")
+    # Backslashes first, or they would escape the bar; split() also removes line breaks.
+    one_line = " ".join(str(value).replace("\\", "/").split())
+    return one_line.replace("|", "\\|")
 
 
 def is_about(line: dict[str, str], competition: str, sha256: str) -> bool:
@@ -100,6 +105,8 @@ def add(competition: str, file: Path, sha256: str, commit: str, members: str, au
     # `make submit` may run again on the same scores
     if matching_line(competition, sha256):
         return
+
+    # The commit and the members say how to make the file again.
     values = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "competition": competition,
@@ -116,6 +123,7 @@ def add(competition: str, file: Path, sha256: str, commit: str, members: str, au
 def note(competition: str, sha256: str, **values: str) -> bool:
     """Set cells (message, public, private) of every line about a file; True when something
     changed."""
+    # Every line: the same bytes have the same score, however often they were made.
     cells = {name: cell_text(value) for name, value in values.items()}
     lines = read_lab_book()
     changed = False

@@ -23,9 +23,9 @@ from pipeline.core.submission.plausibility import (
     plausibility_findings,
 )
 
-# what a scorer reads as a number everywhere: no hexadecimal, no 1_000, no digits of other scripts
+# What a scorer reads as a number everywhere: no hexadecimal, no 1_000, no digits of other scripts.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-MISSING_WORDS = ("", "nan", "na", "null", "none")
+MISSING_WORDS = ("", "nan", "na", "null", "none")  # what programs write for "no value"
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Wanted:
 def wanted(sample: pd.DataFrame, submission: Submission, task: Task) -> Wanted:
     """What the organiser's sample asks for; columns are exact on Kaggle, looked up by name
     elsewhere. UserError for a column that the sample does not have."""
+    # The sample is the organiser's word: a column it lacks is misspelt in the competition file.
     for column in (submission.id_column, *submission.columns.values()):
         if column not in sample.columns:
             raise UserError(
@@ -80,12 +81,13 @@ def fill(sample: pd.DataFrame, scores: pd.DataFrame, submission: Submission) -> 
     a score that is not a number, or a unit twice; units that the organiser did not ask for are left
     out.
     """
-    # a unit with two rows would be filled in twice
+    # A unit with two rows would be filled in twice.
     keys = scores["unit_id"].astype("str").map(plain_id)
     if keys.duplicated().any():
         raise UserError(f"unit {keys[keys.duplicated()].iloc[0]!r} has two rows in the ensemble")
 
-    # the scores in the order of the sample
+    # The scores in the order of the sample; by id, since two tables in different orders can be
+    # combined by position without any complaint.
     ids = sample[submission.id_column].astype("str")
     aligned = scores.set_index(keys)[list(submission.columns)].reindex(ids.map(plain_id))
     blank = aligned.isna().to_numpy().any(axis=1)
@@ -95,6 +97,7 @@ def fill(sample: pd.DataFrame, scores: pd.DataFrame, submission: Submission) -> 
             f"{ids[blank].iloc[0]!r}; is the ensemble older than the raw download?"
         )
 
+    # All else stays as the sample has it: its columns, their order, the spelling of its ids.
     filled = sample.copy()
     for label, column in submission.columns.items():
         filled[column] = aligned[label].to_numpy(dtype=np.float64)
@@ -120,7 +123,8 @@ def read_text_table(path: Path) -> tuple[list[str], pd.DataFrame, list[Finding]]
     if not header:
         return unreadable("the file is empty")
 
-    # rows with too few or too many fields are named and left out
+    # Rows with too few or too many fields are named and left out: pandas would fill the short ones
+    # with NaN in silence.
     whole = {}
     ragged = []
     for line, row in lines:
@@ -133,7 +137,7 @@ def read_text_table(path: Path) -> tuple[list[str], pd.DataFrame, list[Finding]]
         message = f"rows that do not have the header's {len(header)} fields"
         findings.append(Finding("error", message, first_rows(ragged), len(ragged)))
 
-    # columns are numbered, since names may be repeated
+    # Columns are numbered, since names may be repeated.
     table = pd.DataFrame(
         list(whole.values()),
         columns=range(len(header)),
@@ -161,27 +165,28 @@ def check_file(
     reference   the ensemble's scores of the same rows, indexed by id, the same columns; a file that
                 runs against them is inverted
     """
-    # the file and its columns
+    # The file and its columns; without ids there is nothing that the cells could be compared with.
     header, table, findings = read_text_table(path)
     if header:
         findings += column_findings(header, want)
     if not header or want.id_column not in header:
         return findings
 
-    # the ids
+    # The ids.
     ids = table[header.index(want.id_column)]
     findings += id_findings(ids, want.ids, want.unit)
 
-    # the cells, column by column; then the numbers as a whole
+    # The cells, column by column; a column that is there twice has been reported and is left out.
     scores = {}
     for column in want.scores:
         if header.count(column) == 1:
             cells = table[header.index(column)]
             scores[column] = to_numbers(cells)
             findings += cell_findings(column, cells, ids, want.probability)
-    findings += plausibility_findings(
-        pd.DataFrame(scores).set_axis(ids.map(plain_id)), prevalence, reference, want.probability
-    )
+
+    # The numbers as a whole.
+    numbers = pd.DataFrame(scores).set_axis(ids.map(plain_id))
+    findings += plausibility_findings(numbers, prevalence, reference, want.probability)
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
@@ -190,16 +195,20 @@ def column_findings(header: list[str], want: Wanted) -> list[Finding]:
     missing = [column for column in want.columns if column not in header]
     extra = [column for column in header if column not in want.columns]
     repeated = sorted(column for column in set(want.columns) if header.count(column) > 1)
+
     findings = []
     if missing:
         hint = column_hint(header, missing)
         findings.append(Finding("error", f"missing columns: {', '.join(missing)}{hint}"))
     if repeated:
         findings.append(Finding("error", f"columns that are there twice: {', '.join(repeated)}"))
+    # Kaggle refuses extra columns; CheXpert's evaluator looks columns up by name.
     if extra:
         severity = "error" if want.strict else "warning"
         shown = ", ".join(map(repr, extra[:SHOWN_ROWS]))
         findings.append(Finding(severity, f"columns the organiser did not ask for: {shown}"))
+
+    # Both orders of CheXpert's five occur among files on its board: a warning.
     if not missing and not repeated and not extra and header != list(want.columns):
         message = (
             f"columns in the order {', '.join(header)}; the organiser's is "
@@ -213,7 +222,7 @@ def column_hint(header: list[str], missing: list[str]) -> str:
     """What may have happened to the missing columns, or ''."""
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         return " (the fields are not separated by commas)"
-    # names that differ by case or white space only
+    # Names that differ by case or white space only.
     by_plain_name = {column.strip().lower(): column for column in header}
     near = [
         f"{by_plain_name[column.lower()]!r} for {column!r}"
@@ -241,7 +250,8 @@ def cell_findings(
 
     cells, ids: text, indexed by their row in the file.
     """
-    # each cell is of one kind at most, so that it is reported once
+    # Each cell is of one kind at most, so that it is reported once; 1e999 is a number by its
+    # spelling and infinite by its value.
     values = to_numbers(cells)
     text = cells.str.strip(" \t").str.lower()
     missing = text.isin(MISSING_WORDS)
@@ -257,9 +267,8 @@ def cell_findings(
     findings = []
     for kind, where in kinds.items():
         if where.any():
-            rows = first_rows(
-                f"row {line}: {cells[line]!r} of {ids[line]!r}" for line in cells.index[where]
-            )
+            lines = cells.index[where]
+            rows = first_rows(f"row {line}: {cells[line]!r} of {ids[line]!r}" for line in lines)
             findings.append(Finding("error", f"column {column}: {kind}", rows, int(where.sum())))
     return findings
 

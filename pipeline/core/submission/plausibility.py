@@ -13,14 +13,14 @@ import pandas as pd
 
 SHOWN_ROWS = 5  # offending rows that a finding names
 MIN_ROWS = 20  # with fewer, ties and distributions mean nothing
-# share of rows with the column's most frequent score; at most 0.004 in six files of a real
-# leaderboard
+# Share of rows with the column's most frequent score that is worth a warning; at most 0.004 in six
+# files of a real leaderboard.
 TIED = 0.10
-# share of rows with the same score in every column: what a default for unreadable images looks like
+# Share of rows with the same score in every column: what a default for unreadable images looks like
 SAME_ROW = 0.01
-# the mean score's odds against the prevalence's: a network's scores need not be calibrated
+# The mean score's odds against the prevalence's: a network's scores need not be calibrated.
 ODDS = 50.0
-# by how much the correlation with another column must be larger to call two columns swapped
+# By how much the correlation with another column must be larger to call two columns swapped.
 SWAP_MARGIN = 0.1
 
 
@@ -66,10 +66,13 @@ def plausibility_findings(
     reference    the ensemble's scores of the same ids, the same columns
     probability  True where the organiser wants probabilities, which is checked cell by cell before
     """
+    # A repeated id has been reported as such; its second row must not count twice here.
     scores = scores[~scores.index.duplicated()]
+
     findings = []
     for column in scores:
         values = scores[column].dropna()
+        # One row alone is no constant: a code competition's public test set may have three.
         constant = len(values) > 1 and values.nunique() == 1
         if constant:
             message = f"column {column}: every score is {values.iloc[0]:g}, so its AUC is 0.5"
@@ -79,7 +82,7 @@ def plausibility_findings(
         findings += tied(values)
         if not probability:
             findings += outside_unit_interval(values)
-        # scores of the same rows are stronger evidence than the share of positives
+        # Scores of the same rows are stronger evidence than the share of positives.
         if reference is None and prevalence is not None and column in prevalence.index:
             findings += unlike_training(values, float(prevalence[column]))
     if reference is not None:
@@ -91,6 +94,7 @@ def tied(values: pd.Series) -> list[Finding]:
     """Hard decisions, and one score shared by many rows."""
     counts = values.value_counts()
     most_frequent = counts.index[0]
+    # Decisions have one threshold: their ROC curve is a single corner, and loses much of the AUC.
     if len(counts) == 2:
         only = f"only the scores {most_frequent:g} and {counts.index[1]:g}"
         message = f"column {values.name}: {only}; are these decisions rather than scores?"
@@ -117,9 +121,10 @@ def same_rows(scores: pd.DataFrame) -> list[Finding]:
     """Many rows with the same score in each of several columns."""
     if scores.shape[1] < 2 or len(scores) < MIN_ROWS:
         return []
+    # value_counts puts the most frequent combination first
     counts = scores.dropna().value_counts()
     few = not len(counts) or counts.iloc[0] <= max(1, SAME_ROW * len(scores))
-    # constant columns are an error of their own
+    # Constant columns are an error of their own.
     if few or (scores.nunique() == 1).all():
         return []
     same = (scores == list(counts.index[0])).all(axis=1).to_numpy()
@@ -131,6 +136,7 @@ def same_rows(scores: pd.DataFrame) -> list[Finding]:
 def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
     """Scores in [0, 1] whose mean and skew are those of the complement, or whose mean is far from
     the prevalence."""
+    # Ranks or logits say nothing about a share: only what may be probabilities is judged.
     mean = float(values.mean())
     if values.min() < 0 or values.max() > 1 or not 0 < prevalence < 1 or not 0 < mean < 1:
         return []
@@ -138,13 +144,15 @@ def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
         f"column {values.name}: the mean score is {mean:.3g}, {prevalence:.3g} of the training "
         "images are positive"
     )
-    # rare positives leave a tail on the right, so inverted scores have it on the left
+    # Rare positives leave a tail on the right, so inverted scores have it on the left.
     near_complement = abs(mean - (1 - prevalence)) < abs(mean - prevalence)
     skew = float(values.skew())
     if prevalence >= 0.5:
         skew = -skew
     if near_complement and skew < 0:
         return [Finding("warning", f"{message}: are the scores inverted?")]
+
+    # Odds rather than the difference: 0.5 against 1.8 % (SIIM) is a factor of 55, 1 % one of 1.8.
     odds = mean / (1 - mean) / (prevalence / (1 - prevalence))
     if 1 / ODDS < odds < ODDS:
         return []
@@ -154,10 +162,12 @@ def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
 def unlike_reference(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Finding]:
     """Columns that run against the reference's, or follow another column of it better than their
     own."""
-    # ranks, since the two may be on different scales
+    # The rows of both; a file for another split has none, which the ids report.
     common = scores.index[scores.index.isin(reference.index) & ~scores.index.duplicated()]
     if len(common) < MIN_ROWS:
         return []
+
+    # Ranks, since the two may be on different scales.
     names = [column for column in scores if column in reference]
     own_ranks = scores.loc[common, names].rank()
     reference_ranks = reference.loc[common, names].rank()
@@ -170,7 +180,8 @@ def unlike_reference(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Find
             for other in names
             if other != column
         }
-        # an inverted column may look like a swapped one: the stronger correlation decides
+        # An inverted column may look like a swapped one, since diseases go together: the stronger
+        # correlation decides.
         best = max(others, key=others.get, default=None)
         if own < 0 and (best is None or others[best] <= -own):
             message = f"rank correlation {own:.2f} with the ensemble's scores: inverted?"
@@ -187,6 +198,7 @@ def unlike_reference(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Find
 def correlation(first: pd.Series, second: pd.Series) -> float:
     """Pearson's correlation of two columns of ranks; 0 where one is constant or not all are
     numbers."""
+    # NumPy would warn of a division by zero, and answer NaN.
     both = np.vstack([first.to_numpy(), second.to_numpy()])
     if np.isnan(both).any() or (both.std(axis=1) == 0).any():
         return 0.0

@@ -41,7 +41,8 @@ def read_truth_table(path: Path, needed: Sequence[str], identity: str) -> pd.Dat
                 f"{path}: the column {column!r} is missing; there are "
                 f"{', '.join(map(str, table.columns))}"
             )
-    # rows count as an editor shows them: the header is row 1
+
+    # Rows count as an editor shows them: the header is row 1.
     blank = table[identity].isna()
     if blank.any():
         raise UserError(f"{path}: row {int(blank.argmax()) + 2}, column {identity}: blank")
@@ -61,7 +62,7 @@ def read_truth(competition: Competition, path: Path) -> Truth:
     table = read_truth_table(path, columns, identity)
     align(path, table, table[identity], "", identity)  # raises for an id that is there twice
 
-    # the labels as they were given
+    # The labels as they were given.
     values = numeric_columns(path, table, columns, blank=task.blank != "error")
     valid = [valid_labels(column, np.isnan(column)) for column in values.T]
     wrong = ~np.stack(valid, axis=1)
@@ -72,7 +73,7 @@ def read_truth(competition: Competition, path: Path) -> Truth:
             "blank"
         )
 
-    # the labels to score against: what is uncertain is not scored
+    # The labels to score against: what is uncertain is not scored.
     labels = task_truth(pd.DataFrame(values, columns=list(task.labels)), task.labels, task)
     for column, both in zip(columns, classes(labels)):
         if not both:
@@ -82,6 +83,8 @@ def read_truth(competition: Competition, path: Path) -> Truth:
 
 def patients_of(table: pd.DataFrame, identity: str) -> np.ndarray:
     """The patient of each row (n,): patient_id, else patientNNNNN in the id, else the id."""
+    # CheXpert's `groundtruth.csv` names the patient in the study's path only; an id without one is
+    # a patient of its own, so that the interval over patients is one over rows.
     ids = table[identity]
     if "patient_id" in table:
         patients = table["patient_id"]
@@ -95,7 +98,7 @@ def numeric_columns(
 ) -> np.ndarray:
     """Columns as float64 (n, K); UserError naming the first cell that is not a finite number (nor
     blank, if allowed)."""
-    # text becomes NaN here, and is distinguished from a blank below
+    # Text becomes NaN here, and is distinguished from a blank below.
     columns = [pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in names]
     values = np.stack(columns, axis=1)
     wrong = ~np.isfinite(values)
@@ -121,12 +124,15 @@ def read_readers(
 ) -> dict[str, list[tuple[float, float]]]:
     """label -> (specificity, sensitivity) of each reader, a CSV of 0/1 calls each, in the order of
     `reader_files`."""
+    # The organiser's columns, which need not be named as the task's labels are.
     identity = competition.submission.id_column
     labels = competition.task.labels
     columns = [competition.submission.columns[label] for label in labels]
     paths = reader_files(folder)
     if not paths:
         raise UserError(f"{folder}: no CSV file of a reader in it")
+
+    # One point a reader: a yes or no has no threshold to draw a curve with.
     points: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
     for path in paths:
         table = read_truth_table(path, columns, identity)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.core.config.run import Finetune
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
 from pipeline.core.pesg import PESG
 
 
@@ -19,6 +19,9 @@ def make_loss(recipe: Finetune, labels: int) -> nn.Module:
         return AUCMargin(labels, recipe.margin, recipe.prior, recipe.normalize, recipe.dual)
     if recipe.loss == "aucs":
         return AUCSquare(labels, recipe.prior, recipe.normalize)
+    if recipe.loss == "pairwise":
+        shares = recipe.hardest_negatives, recipe.hardest_positives
+        return Pairwise(recipe.surrogate, recipe.margin, *shares)
     if recipe.loss == "ce":
         return CrossEntropy()
     return Focal()

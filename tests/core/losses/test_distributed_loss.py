@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
 from pipeline.core.losses.global_batch import global_batch
 from pipeline.core.pesg import PESG
 
@@ -20,6 +20,7 @@ KINDS = {
     "l2": lambda: AUCMargin(2, margin=0.2, normalize="l2"),
     "cross-entropy": CrossEntropy,
     "focal": Focal,
+    "pairs": lambda: Pairwise("squared_hinge", hardest_negatives=0.5),
     "sigmoid, prior": lambda: AUCMargin(2, margin=0.5, normalize="sigmoid", prior=0.2),
 }
 

@@ -19,9 +19,9 @@ import numpy as np, torch
 from torch import nn
 from pipeline.core.training.recipe import make_loss, make_optimizer, stepwise
 from pipeline.core.runtime.device import start_processes, world
-from pipeline.core.networks.patient import Columns
+from pipeline.core.networks.patient import PatientRows
 from pipeline.core.config.run import Finetune
-from pipeline.core.training.loop import fit, keep
+from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import Phase
 
 folder, micro, die = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -48,11 +48,11 @@ def rate(step):
 phase = Phase(
     name="finetuned", folder=folder, key={"target": "two", "labels": ["y"]},
     network=network, loss=loss, optimizer=make_optimizer(recipe, network.parameters(), loss),
-    data=Columns(x), targets=torch.from_numpy(y), rate=rate,
+    data=PatientRows(x), targets=torch.from_numpy(y), rate=rate,
     restarts=frozenset(recipe.milestones), validate=lambda _: {"mean": 0.5},
     epochs=recipe.epochs, batch_size=32, seed=4, micro=micro,
 )
-keep(phase, fit(phase))
+keep(phase, fit_epochs(phase))
 """
 
 

@@ -38,7 +38,7 @@ TARGETS = np.array([[1.0], [0.0], [np.nan]], np.float32)
 def test_what_the_stages_share_comes_from_the_job(tmp_path, monkeypatch, name, recipe):
     monkeypatch.setenv("DATA", str(tmp_path))
     monkeypatch.setenv("WORKERS", "3")
-    monkeypatch.setattr(phases, "validator", lambda job, dtype: (job, dtype))
+    monkeypatch.setattr(phases, "image_validator", lambda job, dtype: (job, dtype))
     job = SimpleNamespace(
         competition=SimpleNamespace(name="comp", task=TASK),
         run=RUN,
