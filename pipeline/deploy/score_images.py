@@ -61,11 +61,11 @@ from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.device import loader_processes
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.deploy.away.codalab import image_rows
-from pipeline.deploy.away.combine import combine
+from pipeline.deploy.away.combine import combine_runs
 from pipeline.deploy.away.stream import (
+    Progress,
     RawImages,
     Scorer,
-    Scores,
     load_scorers,
     raw_images,
     score_chunk,
@@ -240,6 +240,8 @@ def described(
 def read_patients(path: Path, task: Task, files: pd.Series) -> pd.DataFrame:
     """METADATA by id: the task's patient columns that it has, unit_id and the view; UserError for
     an id twice, a number that is none, or where no id is a file."""
+    if not path.is_file():
+        raise UserError(f"METADATA={path}: there is no such file")
     table = source.read_table(path.parent, path.name, ("id",))
     ids = source.present(path, table, "id")
     source.refuse(path, "id", ids, ids.duplicated(), "occurs twice")
@@ -418,13 +420,13 @@ def score_part(
     rows = rows[is_readable].reset_index(drop=True)
 
     # The scores of every network, and their average.
-    scores = Scores()
+    scores = Progress()
     if len(rows):
         for scorer in ensemble.scorers:
             values = score_chunk(scorer, jpegs)
             scores.tables[scorer.key] = pd.DataFrame(values, columns=list(scorer.labels))
         score_metadata(ensemble.folder, ensemble.package, rows, scores)
-    units = combine(ensemble.package, ensemble.maps, rows, scores.tables, ensemble.task)
+    units = combine_runs(ensemble.package, ensemble.maps, rows, scores.tables, ensemble.task)
 
     # OUT's columns.
     labels = list(ensemble.task.labels)
@@ -475,7 +477,6 @@ def write_facts(
         out,
         competition.name,
         score_images=NOT_A_DEVICE,
-        competition=competition.name,
         images=str(arguments.images),
         metadata=str(arguments.metadata or ""),
         readable=len(listing.locators) + len(listing.refused) - len(unreadable),

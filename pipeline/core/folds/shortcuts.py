@@ -42,10 +42,7 @@ def shortcuts(images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, 
     "few" (labels with too few positives or negatives), and "found", a row a label and fact: label,
     fact, auc, low, high, n, positives."""
     part = taking_part(images, dropped) & scored(images, task)
-    rows = images[part].assign(fold=fold_of(images, folds)[part])
-    if rows["fold"].nunique() > 1:
-        rows = rows[rows["fold"] >= 0]
-    rows = some_patients(rows)
+    rows = some_patients(with_folds(images[part], folds))
     facts = known_facts(rows)
     result = {
         "limit": LIMIT,
@@ -61,7 +58,7 @@ def shortcuts(images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, 
 
     known = truth(rows, task.labels, task)
     patients = patient_keys(rows).to_numpy()
-    fold = fold_numbers_of(rows, patients)
+    fold = rows["fold"].to_numpy()
     for label, values in zip(tqdm(task.labels, "shortcuts", unit="label", leave=False), known.T):
         used = ~np.isnan(values)
         positives = int(np.count_nonzero(values == 1))
@@ -83,6 +80,17 @@ def shortcuts(images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, 
                 }
             )
     return result
+
+
+def with_folds(rows: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
+    """The rows that folds.csv validates, with their fold; where it validates one fold only, all
+    rows, in FOLDS folds by patient drawn at random."""
+    fold = fold_of(rows, folds)
+    if fold[fold >= 0].nunique() > 1:
+        return rows.assign(fold=fold)[fold >= 0]
+    names, number = np.unique(patient_keys(rows), return_inverse=True)
+    drawn = np.random.default_rng(0).permutation(len(names)) % FOLDS
+    return rows.assign(fold=drawn[number])
 
 
 def some_patients(rows: pd.DataFrame) -> pd.DataFrame:
@@ -107,14 +115,6 @@ def known_facts(rows: pd.DataFrame) -> dict[str, np.ndarray]:
         if not np.isnan(values).all():
             facts[name] = values
     return facts
-
-
-def fold_numbers_of(rows: pd.DataFrame, patients: np.ndarray) -> np.ndarray:
-    """The fold of each row (n,): folds.csv's, or one by patient where it validates one fold."""
-    if rows["fold"].nunique() > 1:
-        return rows["fold"].to_numpy()
-    names, number = np.unique(patients, return_inverse=True)
-    return (np.random.default_rng(0).permutation(len(names)) % FOLDS)[number]
 
 
 def out_of_fold(columns: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -95,8 +95,8 @@ def add_zip(listing: FolderListing, locator: str, part: str = "") -> None:
 
 
 def is_hidden(path: str) -> bool:
-    """True where a part of a relative path begins with a dot."""
-    return any(part.startswith(".") for part in path.split("/"))
+    """True where a part of a relative path begins with a dot (`..` inside a zip is no name)."""
+    return any(part.startswith(".") and part != ".." for part in path.split("/"))
 
 
 def is_text(name: str) -> bool:
