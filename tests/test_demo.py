@@ -95,7 +95,8 @@ def test_cells_have_the_form_of_the_real_ones(data, synthetic, real):
             for name in cells.columns
         }
 
-    ours, theirs = shapes(data / synthetic), shapes(SHARED / real)
+    ours = shapes(data / synthetic)
+    theirs = shapes(SHARED / real)
     assert list(ours) == list(theirs)
     # The real set's excerpt has no -1.
     labels = {"", "0.0", "-0.0"} if synthetic.startswith("chexpert") else {"", "a", "0"}
@@ -154,7 +155,8 @@ def whole(path: Path) -> bool:
 def test_melanoma_holds_what_makes_real_data_hard(data):
     raw = data / "melanoma/raw"
     table = melanoma.read_raw(raw).query("split == 'train'")
-    own, other = table[table["source"] == "siim"], table[table["source"] != "siim"]
+    own = table[table["source"] == "siim"]
+    other = table[table["source"] != "siim"]
     assert all((raw / file).is_file() for file in table["file"])
     assert 0.05 < own["target"].mean() < 0.09 and other["target"].mean() > 0.15
     assert (other["patient_id"] == other["image_id"]).all()
@@ -162,7 +164,8 @@ def test_melanoma_holds_what_makes_real_data_hard(data):
     assert own[["sex", "age_approx", SITE]].isna().any().all()
     broken = [file for file in own["file"] if not whole(raw / file)]
     assert len(broken) == 1 and own.set_index("file")["target"][broken[0]] == 0
-    first, twin = own.iloc[0], own.iloc[-1]
+    first = own.iloc[0]
+    twin = own.iloc[-1]
     assert twin["patient_id"] != first["patient_id"]
     assert (own["patient_id"] == twin["patient_id"]).sum() == 1
     first, twin = raw / first["file"], raw / twin["file"]
@@ -176,7 +179,8 @@ def test_melanoma_holds_what_makes_real_data_hard(data):
 
 def test_chexpert_holds_what_makes_real_data_hard(data):
     home = data / "chexpert/raw/CheXpert-v1.0-small"
-    train, valid = pd.read_csv(home / "train.csv"), pd.read_csv(home / "valid.csv")
+    train = pd.read_csv(home / "train.csv")
+    valid = pd.read_csv(home / "valid.csv")
     listed = pd.read_csv(home / "test_image_paths.csv")["Path"]
     assert (train["Sex"] == "Unknown").sum() == 1
     assert (train["Age"] == 0).sum() == 1
@@ -285,7 +289,8 @@ def test_events_come_in_the_number_asked_for(count, rate, seed):
 def test_events_have_their_chances():
     """Odds 0 and 2 at a mean rate of 0.4: p and q with (p + q) / 2 = 0.4 and logit q - logit p =
     2."""
-    p, q = 0.180535, 0.619465
+    p = 0.180535
+    q = 0.619465
     assert (p + q) / 2 == pytest.approx(0.4)
     assert np.log(q * (1 - p) / (p * (1 - q))) == pytest.approx(2, abs=1e-4)
     rng = np.random.default_rng(0)

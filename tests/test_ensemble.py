@@ -75,7 +75,8 @@ def test_scores_cover_every_run_and_stage_and_agree_with_the_definition(images, 
     indexed = table.set_index(["member", "stage", "label"])
     known = images.set_index("image_id")
     one, two, metadata = (scores_of(images, run) for run in ("one", "two", "metadata"))
-    labels, patients = known.loc[one.index, "scar"], known.loc[one.index, "patient_id"]
+    labels = known.loc[one.index, "scar"]
+    patients = known.loc[one.index, "patient_id"]
     row = indexed.loc[("one", "AUC-M", "scar")]
     assert row["auc"] == pytest.approx(auc(one["scar"], labels), abs=1e-8)
     assert [row["n"], row["positives"]] == [len(one), labels.sum()]
@@ -169,7 +170,8 @@ def test_stage_1_as_a_member_must_have_scored_the_test_images(folder):
 def test_ranks_are_taken_within_the_fold(images, folder):
     stage.ensemble(competition(method="rank", metadata=0), ("one", "two"), None)
     table = read(folder / "ensemble.csv").set_index("image_id")
-    one, two = scores_of(images, "one"), scores_of(images, "two")
+    one = scores_of(images, "one")
+    two = scores_of(images, "two")
     fold = table.loc[one.index, "fold"].to_numpy()
     expected = (
         ranks_within(one.to_numpy(), fold) + ranks_within(two.loc[one.index].to_numpy(), fold)

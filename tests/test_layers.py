@@ -68,7 +68,8 @@ def test_every_room_has_a_row():
 
 def test_no_circles():
     graph = {name_of(path): set(imported(path)) & set(MODULES) for path in FILES}
-    done, walking = set(), []
+    done = set()
+    walking = []
 
     def visit(module: str) -> None:
         assert module not in walking, " -> ".join([*walking[walking.index(module) :], module])

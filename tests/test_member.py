@@ -57,7 +57,8 @@ class Case:
 
     def run(self, out_of_fold=None, test=None, *options, name="theirs", suffix=".csv"):
         """Write the files, run the stage as its command line would."""
-        path, other = self.folder / f"oof{suffix}", self.folder / f"test{suffix}"
+        path = self.folder / f"oof{suffix}"
+        other = self.folder / f"test{suffix}"
         (self.out_of_fold if out_of_fold is None else out_of_fold).to_csv(path, index=False)
         (self.test if test is None else test).to_csv(other, index=False)
         words = [

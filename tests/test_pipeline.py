@@ -117,10 +117,8 @@ def test_the_twin_under_another_patient_is_in_the_same_fold(made):
     images = pd.read_csv(made / "data/melanoma/images.csv", dtype=str)
     folds = pd.read_csv(made / "data/melanoma/folds.csv", dtype=str).set_index("patient_id")["fold"]
     train = images[(images["split"] == "train") & (images["source"] == "siim")]
-    original, twin = (
-        train.iloc[0],
-        train.iloc[-1],
-    )  # the copy was appended, saved anew, under a new patient
+    original = train.iloc[0]  # the copy was appended, saved anew, under a new patient
+    twin = train.iloc[-1]
     assert twin["patient_id"] != original["patient_id"]
     assert folds[twin["patient_id"]] == folds[original["patient_id"]]
 
@@ -141,7 +139,8 @@ def test_nothing_under_raw_is_touched(made, tmp_path):
         ).returncode
         == 0
     )
-    expected, found = snapshot(fresh / "data/melanoma/raw"), snapshot(made / "data/melanoma/raw")
+    expected = snapshot(fresh / "data/melanoma/raw")
+    found = snapshot(made / "data/melanoma/raw")
     assert expected == found
 
 

@@ -17,7 +17,8 @@ from pipeline import score as stage
 from pipeline.core.runtime.errors import UserError
 
 SHARED = Path(os.environ.get("SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
-CHEXPERT, SIIM = SHARED / "chexpert_test", SHARED / "siim_isic"
+CHEXPERT = SHARED / "chexpert_test"
+SIIM = SHARED / "siim_isic"
 TASKS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 needs_chexpert = pytest.mark.skipif(
     not CHEXPERT.is_dir(), reason=f"no released CheXpert test files in {SHARED}"

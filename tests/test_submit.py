@@ -48,7 +48,8 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(
         pipeline.competitions, "__path__", [*pipeline.competitions.__path__, str(tmp_path)]
     )
-    raw, models = tmp_path / "data/findings/raw", tmp_path / "models/findings"
+    raw = tmp_path / "data/findings/raw"
+    models = tmp_path / "models/findings"
     raw.mkdir(parents=True)
     models.mkdir(parents=True)
     pd.DataFrame({"id": IDS[::-1], "A": 0.5, "B": 0.5}).to_csv(
@@ -104,7 +105,8 @@ def test_the_same_file_is_entered_once_and_another_again(house):
 
 def test_a_picture_that_prepare_could_not_read_gets_the_mean(house, capsys):
     """... and is named; an id that is missing for any other reason is an error."""
-    ensemble, raw = house / "models/findings/ensemble.csv", house / "data/findings/raw"
+    ensemble = house / "models/findings/ensemble.csv"
+    raw = house / "data/findings/raw"
     table = pd.read_csv(ensemble, dtype={"unit_id": "str"})
     table[table["unit_id"] != IDS[3]].to_csv(ensemble, index=False)
     pd.DataFrame({"image_id": IDS, "unit_id": IDS, "split": "test"}).to_csv(

@@ -29,8 +29,8 @@ from pipeline.demo import chexpert, isic2024, melanoma
 
 WRITERS = {"melanoma": melanoma.write, "chexpert": chexpert.write, "isic2024": isic2024.write}
 DEFAULT = ("melanoma", "chexpert")
-FEWEST_IMAGES = 50
-SMALLEST_SIDE = 32
+FEWEST_IMAGES = 50  # at 7 % melanomas they are three or four; a fold without one has no AUC
+SMALLEST_SIDE = 32  # pixels
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -39,8 +39,11 @@ def main(arguments: argparse.Namespace) -> None:
             f"--images {arguments.images} --side {arguments.side}: at least {FEWEST_IMAGES} images "
             f"of {SMALLEST_SIDE} pixels"
         )
+
+    # The settings decide every byte, so that equal settings need no second making.
     settings = {"images": arguments.images, "seed": arguments.seed, "side": arguments.side}
-    for name in [arguments.competition] if arguments.competition else DEFAULT:
+    names = [arguments.competition] if arguments.competition else DEFAULT
+    for name in names:
         raw = data_folder(name) / "raw"
         if not is_written(raw, settings):
             write(name, raw, settings)
@@ -55,6 +58,8 @@ def is_written(raw: Path, settings: dict) -> bool:
         if json.loads(earlier) != settings:
             raise UserError(f"{raw}: made with {earlier}; delete it to make it anew")
         return True
+
+    # Without our marker it may be a real download, or a link to one, even a dangling one.
     if raw.exists() or raw.is_symlink():
         raise UserError(
             f"{raw}: exists already and was not made by this program; point DATA elsewhere"
@@ -65,10 +70,13 @@ def is_written(raw: Path, settings: dict) -> bool:
 def write(name: str, raw: Path, settings: dict) -> None:
     """Write one download beside its place and rename it when it is complete; what a killed run left
     is deleted first."""
+    # On the same disk, so that the last step is one rename: a killed run leaves no half download.
     unfinished = raw.with_name(f".{raw.name}.unfinished-demo")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     WRITERS[name](unfinished, **settings)
+
+    # The marker is what puts "synthetic data" on every table and page made from it.
     (unfinished / SYNTHETIC_MARKER).write_text(json.dumps(settings) + "\n")
     unfinished.rename(raw)
 

@@ -30,7 +30,7 @@ def write(raw: Path, images: int, seed: int, side: int) -> None:
         first_patient = int(rows["number"].max()) + 1
     draw_all(write_chest, jobs, "chexpert")
 
-    # Tables; of the test set the paths alone are public.
+    # Tables; of the test set the paths alone are public. How to draw is left out.
     tables["train"] = spoil(home, tables["train"], first_patient)
     for split, rows in tables.items():
         rows = rows.drop(columns=["number", "severity", "view"])
@@ -44,8 +44,11 @@ def write(raw: Path, images: int, seed: int, side: int) -> None:
 def chest_jobs(home: Path, rows: pd.DataFrame, first: int, seed: int, side: int) -> list[tuple]:
     """The jobs of write_chest for a table, its folders made; `first` is the number of its first
     image."""
+    # A folder for each study.
     for folder in {os.path.dirname(path) for path in rows["Path"]}:  # noqa: PTH120  # ten times as fast as Path
         (home / folder).mkdir(parents=True)
+
+    # The image's number, not its place in the table, seeds its drawing.
     return [
         (str(home / row.Path), seed, row.number, number, row.severity, row.view, side)
         for number, row in enumerate(rows.itertuples(), first)
@@ -55,11 +58,15 @@ def chest_jobs(home: Path, rows: pd.DataFrame, first: int, seed: int, side: int)
 def spoil(home: Path, train: pd.DataFrame, patient: int) -> pd.DataFrame:
     """The rows with a sex Unknown, an age 0, a frontal of view LL, a truncated file, and an image
     that appears twice, the second time under the number `patient`."""
+    # What the real train.csv has too: one sex Unknown among 223,414, 16 frontals LL, ages of 0. A
+    # different row for each, so that a test can find what became of it.
     frontals = train.index[train["Frontal/Lateral"] == "Frontal"]
     train.loc[frontals[1], "Sex"] = "Unknown"
     train.loc[frontals[2], "Age"] = 0
     train.loc[frontals[3], "AP/PA"] = "LL"
     truncate(home / train.loc[frontals[4], "Path"])
+
+    # Only the pixels say that the twin is one: `folds` must keep the two patients together.
     twin_path = f"train/patient{patient:05d}/study1/view1_frontal.jpg"
     save_again(home / train.loc[frontals[5], "Path"], home / twin_path)
     twin = train.loc[[frontals[5]]].assign(Path=twin_path)

@@ -9,11 +9,13 @@ milliseconds of one core.
 import cv2
 import numpy as np
 
+# RGB, 0 to 255: five skins from light to dark.
 SKINS = np.array(
     [[236, 205, 185], [222, 184, 158], [205, 160, 130], [176, 128, 98], [231, 190, 175]], np.float32
 )
 # Black, red, blue-white: the colours beside brown that melanomas have.
 PATCHES = np.array([[35, 28, 30], [150, 60, 55], [120, 130, 150]], np.float32)
+# The browns of harmless moles.
 LESIONS = np.array([[122, 78, 52], [150, 100, 70], [98, 62, 45], [165, 105, 85]], np.float32)
 
 
@@ -27,6 +29,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) 
 def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates (y, x), broadcastable to (H, W), -1 to 1 along the short side, 0 in the
     centre."""
+    # Column and row apart: what depends on one alone is computed once a row, not once a pixel.
     short = min(height, width)
     rows = (np.arange(height, dtype=np.float32) - (height - 1) / 2) * (2 / short)
     columns = (np.arange(width, dtype=np.float32) - (width - 1) / 2) * (2 / short)
@@ -46,6 +49,7 @@ def ellipse(
     edge: float = 0.06,
 ) -> np.ndarray:
     """A soft ellipse, values 0 to 1; centre and radii as (y, x)."""
+    # In radii from the border, so that the edge too is divided by a radius.
     distance = np.hypot((y - centre[0]) / radii[0], (x - centre[1]) / radii[1]) - 1
     return soft(distance, edge / min(radii))
 
@@ -72,6 +76,8 @@ def lesion(
     blue-white) and the spot larger and darker, each with a noise of its own.
     """
     y, x = coordinates(height, width)
+
+    # Five signs of one severity, each with a noise of a third of it: none alone is enough.
     features = np.clip(severity + rng.normal(0, 0.35, 5), -0.3, 1.8).tolist()
     size, ragged, lopsided, dark, colours = features
     skin = np.float32(style["skin"]) + 5 * smooth_noise(rng, height, width, 10)[:, :, None]
@@ -80,8 +86,11 @@ def lesion(
     y0, x0 = rng.normal(0, 0.1, 2).astype(np.float32)
     border = outline(rng, 0.40 + 0.13 * size, ragged, lopsided)
     turn = np.arctan2(y - y0, x - x0) * np.float32(len(border) / (2 * np.pi))
-    distance = np.hypot(y - y0, x - x0) - border[turn.astype(np.int32) % len(border)]
+    radius = border[turn.astype(np.int32) % len(border)]
+    distance = np.hypot(y - y0, x - x0) - radius
     mask = soft(distance, 0.13 - 0.04 * ragged)[:, :, None]
+
+    # Its colour is drawn coarse and enlarged: a fraction of the time, and nothing finer is in it.
     spot = cv2.resize(pigment(rng, style, dark, colours), (width, height))
     image = skin + mask * (spot - skin)
 
@@ -96,9 +105,14 @@ def outline(rng: np.random.Generator, size: float, ragged: float, lopsided: floa
     """The border's distance from the centre in 256 directions, float32."""
     angle = np.arange(256) * (2 * np.pi / 256)
     radius = np.full(256, size + rng.normal(0, 0.05))
+
+    # Waves of 2 to 8 a turn, the short ones lower; every mole has some, a melanoma up to 4 times as
+    # high.
     for wave in range(2, 9):
         height = (0.03 + 0.05 * max(ragged, 0)) * rng.standard_normal() / np.sqrt(wave / 2)
         radius *= 1 + height * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
+
+    # One wave a turn makes it lopsided.
     radius *= 1 + (0.05 + 0.18 * max(lopsided, 0)) * np.cos(angle + rng.uniform(0, 2 * np.pi))
     return radius.astype(np.float32)
 
@@ -123,6 +137,7 @@ def hair(rng: np.random.Generator, image: np.ndarray, count: int) -> None:
     for _ in range(count):
         start = rng.uniform(0, 1, 2) * (width, height)
         end = rng.uniform(0, 1, 2) * (width, height)
+        # Half a sine aside, so that no hair is straight.
         bow = rng.normal(0, 0.1) * np.sin(np.pi * along)[:, None] * (end - start)[::-1]
         points = start + along[:, None] * (end - start) + bow
         cv2.polylines(image, [points.astype(np.int32)], False, (48, 36, 30), 1, cv2.LINE_AA)
@@ -130,6 +145,7 @@ def hair(rng: np.random.Generator, image: np.ndarray, count: int) -> None:
 
 def finish(rng: np.random.Generator, image: np.ndarray, noise: float) -> np.ndarray:
     """Sensor noise of that standard deviation, then uint8."""
+    # The same grain in all three channels: a third of the random numbers.
     grain = noise * rng.standard_normal(image.shape[:2], np.float32)
     if image.ndim == 3:
         grain = grain[:, :, None]
@@ -154,9 +170,12 @@ def chest(
     effusion, each about 0 where absent and 1 where present; `view`: "AP" (a larger heart, poorer
     contrast), "PA" or "Lateral".
     """
+    # A tall or a broad patient is the same drawing, stretched.
     y, x = coordinates(height, width)
     y = y / style["build"][0]
     x = x / style["build"][1]
+
+    # What it shows; each finding with a noise of its own.
     findings = np.clip(severity + rng.normal(0, 0.15, 5), 0, 1.6).tolist()
     if view == "Lateral":
         lungs, opacity = side_view(rng, style, findings, y, x)
@@ -169,6 +188,8 @@ def chest(
     image = 18 + body * (165 + style["tissue"] - 118 * lungs + 26 * ribs * lungs)
     image += opacity * (196 - image)
     image += body * 5 * smooth_noise(rng, height, width, 12)
+
+    # The exposure, about the middle gray.
     contrast = style["exposure"] * rng.normal(1, 0.04) * (0.9 if view == "AP" else 1.0)
     return finish(rng, (image - 110) * contrast + 110, 4.0)
 
@@ -200,15 +221,21 @@ def front_view(
     hila = sum(ellipse(y, x, (0.0, 0.28 * side), (0.5, 0.3), 0.3) for side in (-1, 1))
     cloud = smooth_noise(rng, *np.broadcast_shapes(y.shape, x.shape), 14)
     haze = 0.45 * edema * hila * (1 + 0.25 * cloud)
-    # Consolidation: a patch in one lung. Atelectasis: a line across it.
+
+    # Consolidation: a patch in one lung.
     spot = (rng.uniform(-0.5, 0.3), consolidated * rng.uniform(0.35, 0.55))
     patch = 0.75 * consolidation * ellipse(y, x, spot, (0.24, 0.2), 0.1)
+
+    # Atelectasis: a line across one lung.
     band = y - rng.uniform(0.1, 0.35) - 0.25 * x * collapsed
     line = 0.6 * atelectasis * np.exp(-((band / 0.05) ** 2)) * soft(-x * collapsed + 0.1, 0.05)
+
     # Effusion: fluid from the bottom up, higher along the chest wall.
     level = 0.75 - 0.6 * effusion - 0.5 * effusion * np.maximum(x * wet - 0.45, 0)
     fluid = 0.95 * min(1, 3 * effusion) * soft(level - y, 0.06) * soft(0.08 - x * wet, 0.03)
     fluid = fluid * ellipse(y, x, (-0.12, 0.42 * wet), (0.95, 0.36))
+
+    # They let light through one after the other, and whiten lungs only; fluid a little beyond.
     opacity = 1 - (1 - np.clip(haze, 0, 1)) * (1 - patch) * (1 - line) * (1 - fluid)
     return lungs, np.clip(opacity, 0, 1) * np.clip(lungs + 0.3 * fluid, 0, 1)
 
@@ -222,10 +249,14 @@ def side_view(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same seen from the side: findings overlap and are harder to see."""
     cardiomegaly, edema, consolidation, atelectasis, effusion = findings
+
+    # Both lungs lie behind one another, the heart and the spine over them.
     lungs = ellipse(y, x, (-0.1, 0.05), (0.8, 0.62)) * soft(y - 0.55 - 0.35 * x, 0.06)
     spine = ellipse(y, x, (0.1, 0.62), (1.2, 0.12))
     heart = ellipse(y, x, (0.25, -0.25), (0.32, 0.24 + style["heart"] + 0.1 * cardiomegaly))
     lungs = np.clip(lungs * (1 - 0.8 * heart) * (1 - 0.7 * spine), 0, 1)
+
+    # The findings as from the front, each fainter.
     haze = 0.35 * edema * ellipse(y, x, (0.0, 0.1), (0.6, 0.5), 0.3)
     patch = 0.6 * consolidation * ellipse(y, x, tuple(rng.uniform(-0.3, 0.3, 2)), (0.24, 0.2), 0.1)
     line = 0.5 * atelectasis * np.exp(-(((y - 0.3 + 0.3 * x) / 0.05) ** 2))

@@ -19,7 +19,7 @@ from pipeline.demo.drawings import chest, chest_style, lesion, skin_style
 
 # Height and width over the short side, one of them for each patient.
 SHAPES = ((1.0, 1.0), (1.0, 4 / 3), (1.0, 3 / 2))
-DEMO_JPEG_QUALITY = 92  # of the JPEGs
+DEMO_JPEG_QUALITY = 92
 DRAWN_AT_A_TIME = 32  # images that a process draws at a time
 ONE_PROCESS_BELOW = 2000  # images; for fewer, starting processes costs more than it saves
 
@@ -31,6 +31,8 @@ def draw_all(draw: Callable, jobs: Iterable[tuple], desc: str) -> list:
     bar = partial(tqdm, total=len(jobs), desc=desc, unit="image")
     if processes == 1:
         return list(bar(map(draw, jobs)))
+
+    # One thread of OpenCV's in each process: more would only fight for the same cores.
     with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         return list(bar(pool.map(draw, jobs, chunksize=DRAWN_AT_A_TIME)))
 
@@ -62,6 +64,8 @@ def skin_jpeg(job: tuple) -> bytes:
     style = skin_style(of_patient)
     shape = SHAPES[of_patient.integers(len(SHAPES))]
     height, width = (round(side * part) for part in shape)
+
+    # The image's own: everything else.
     of_image = np.random.default_rng((seed, 2, number))
     return jpeg(lesion(of_image, style, severity, height, width), DEMO_JPEG_QUALITY)
 
@@ -81,6 +85,7 @@ def write_chest(job: tuple) -> None:
     path, seed, patient, number, severity, view, side = job
     style = chest_style(np.random.default_rng((seed, 3, patient)))
     of_image = np.random.default_rng((seed, 4, number))
+    # Of real ones at a short side of 320, a usual size is 390 x 320: 11 to 9.
     image = chest(of_image, style, severity, view, side, round(side * 11 / 9))
     Path(path).write_bytes(jpeg(image, DEMO_JPEG_QUALITY))
 
@@ -90,6 +95,7 @@ def write_chest(job: tuple) -> None:
 
 def save_again(source: Path, target: Path) -> None:
     """A copy at four fifths of the size and lower quality: the same image, other bytes."""
+    # Byte hashes cannot tell that it is a copy; a perceptual hash can.
     image = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
     smaller = cv2.resize(image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,5 +104,6 @@ def save_again(source: Path, target: Path) -> None:
 
 def truncate(path: Path) -> None:
     """Keep the first half of a file, as a broken download does."""
+    # The head is whole, so the size can be read, and most decoders give half an image and no error.
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

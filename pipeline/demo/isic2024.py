@@ -24,15 +24,18 @@ TEST_ROWS = [0, 20, 40]  # of 50: three, as in the public test set
 
 def write(raw: Path, images: int, seed: int, side: int) -> None:
     """Write the download with `images` training images; `side` is their short side in pixels."""
+    # Patients: numbered on from train to test, so that none is in both.
     rng = np.random.default_rng((seed, 13))
     train = tile_rows(rng, images, MELANOMA_RATE)
     test = tile_rows(rng, 50, MELANOMA_RATE, first=int(train["number"].max()) + 1)
     test = test.iloc[TEST_ROWS].reset_index(drop=True)
     name_rows(rng, (train, test), "isic_id")
 
+    # Images.
     write_images(raw / "train-image.hdf5", train, 0, seed, side)
     write_images(raw / "test-image.hdf5", test, len(train), seed, side)
 
+    # Tables: without the columns that say how to draw; the test's without what gives the diagnosis.
     columns = list(train.columns.drop(["number", "severity"]))
     public = [name for name in columns if name not in TRAINING_ONLY]
     train[columns].to_csv(raw / "train-metadata.csv", index=False)
@@ -48,4 +51,4 @@ def write_images(path: Path, rows: pd.DataFrame, first: int, seed: int, side: in
     jpegs = draw_all(skin_jpeg, skin_jobs(rows, first, seed, side), f"isic2024 {path.stem}")
     with h5py.File(path, "w") as file:
         for name, content in zip(rows["isic_id"], jpegs):
-            file[name] = np.void(content)
+            file[name] = np.void(content)  # opaque bytes: a string would lose zeros at its end

@@ -41,7 +41,7 @@ def write(raw: Path, images: int, seed: int, side: int) -> None:
     # Tables.
     columns = list(train.columns.drop(["number", "severity"]))
     train[columns].to_csv(raw / "train.csv", index=False)
-    test[columns[:5]].to_csv(raw / "test.csv", index=False)
+    test[columns[:5]].to_csv(raw / "test.csv", index=False)  # up to the site; then the diagnosis
     sample = test[["image_name"]].assign(target=0)
     sample.to_csv(raw / "sample_submission.csv", index=False)
     write_isic2019_tables(isic2019, external)
@@ -58,10 +58,14 @@ def add_twin(folder: Path, train: pd.DataFrame, name: str, patient: str) -> pd.D
 def write_isic2019_tables(folder: Path, rows: pd.DataFrame) -> None:
     """ISIC 2019's two tables: nine kinds of lesion as 0.0 and 1.0, and the metadata."""
     truth = rows[["image_name"]].set_axis(["image"], axis=1)
+    # One column a kind: a melanoma or a harmless mole (NV), none of the other seven.
+    drawn = {"MEL": rows["target"], "NV": 1 - rows["target"]}
     for kind in LESION_KINDS:
-        truth[kind] = {"MEL": rows["target"], "NV": 1 - rows["target"]}.get(kind, 0)
+        truth[kind] = drawn.get(kind, 0)
         truth[kind] = truth[kind].astype(float)
     truth.to_csv(folder / "ISIC_2019_Training_GroundTruth.csv", index=False)
+
+    # Without patients; the lesion is named in the real one for some images only, here for none.
     metadata = pd.DataFrame(
         {
             "image": rows["image_name"],

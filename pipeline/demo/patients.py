@@ -18,7 +18,9 @@ import pandas as pd
 SITE = "anatom_site_general_challenge"
 SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
 SITE_SHARES = (0.08, 0.15, 0.25, 0.5, 0.015, 0.005)
-MELANOMA_RATE = 0.07  # of the images of the SIIM-ISIC and ISIC 2024 downloads
+# Of the images of the SIIM-ISIC and ISIC 2024 downloads. The real rates are 1.8 % and 0.1 %: of 640
+# images, 11 and one at most, too few for five folds.
+MELANOMA_RATE = 0.07
 
 FINDINGS = (
     "No Finding",
@@ -46,6 +48,7 @@ SEVERITY_NOISE = 0.3  # standard deviation over the images of a label; the label
 
 def numbered(rng: np.random.Generator, count: int, below: int = 10_000_000) -> np.ndarray:
     """`count` different numbers below `below`, in random order."""
+    # An eighth more than needed, since some are drawn twice; in order of size, so shuffled.
     numbers = np.unique(rng.integers(0, below, count + count // 8 + 16))
     while len(numbers) < count:
         numbers = np.union1d(numbers, rng.integers(0, below, count))
@@ -60,10 +63,13 @@ def name_rows(
 
     ISIC_0015719, IP_7279968: seven digits, in no order.
     """
+    # Of one draw, so that no id is in two tables; one more than needed of each.
     rows_in_all = sum(map(len, tables))
     patients_in_all = 1 + max(int(rows["number"].max()) for rows in tables)
     images = [f"ISIC_{number:07d}" for number in numbered(rng, rows_in_all + 1)]
     patients = [f"IP_{number:07d}" for number in numbered(rng, patients_in_all + 1)]
+
+    # Images take theirs in order, patients by their number.
     start = 0
     for rows in tables:
         rows[column] = images[start : start + len(rows)]
@@ -84,7 +90,7 @@ def owners(
 def happens(rng: np.random.Generator, odds: np.ndarray, rate: float) -> np.ndarray:
     """Bool (N,): events with the chances expit(odds + c), c such that they average `rate`; their
     number is exact to 1."""
-    # c by bisection: 60 halvings of [-30, 30] leave less than 1e-16 of it.
+    # The constant c by bisection: 60 halvings of [-30, 30] leave less than 1e-16 of it.
     low = -30.0
     high = 30.0
     for _ in range(60):
@@ -93,7 +99,9 @@ def happens(rng: np.random.Generator, odds: np.ndarray, rate: float) -> np.ndarr
             low = middle
         else:
             high = middle
-    # Systematic sampling: an event wherever the running sum of chances passes a whole number.
+
+    # Systematic sampling: an event wherever the running sum of chances passes a whole number. Drawn
+    # one by one, 7 % of 50 images would be none in one seed of 37.
     order = rng.permutation(len(odds))
     total = np.cumsum(expit(odds[order] + low)) + rng.random()
     drawn = np.empty(len(odds), bool)
@@ -123,13 +131,14 @@ def skin_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0)
     age = np.clip(np.round(rng.normal(50, 16, patients) / 5) * 5, 10, 90)[owner]
     male = rng.random(patients)[owner] < 0.52
     site = rng.choice(SITES, count, p=SITE_SHARES)
+
     # The label: from the columns, and from a risk that no column shows.
     risk = rng.normal(0, 2.0, patients)[owner]
     odds = 1.2 * (age - 50) / 16 + 0.6 * male + 1.0 * (site == "head/neck") + risk
     target = happens(rng, odds, rate).astype(int)
-    unknown = missing_mask(rng, patients, 0.02)[
-        owner
-    ]  # age and sex come from one form: both or neither
+
+    # What the table leaves out; age and sex come from one form: both are missing, or neither.
+    unknown = missing_mask(rng, patients, 0.02)[owner]
     site_missing = missing_mask(rng, count, 0.03)
     benign = np.where(rng.random(count) < 0.8, "unknown", "nevus")
     return pd.DataFrame(
@@ -155,7 +164,7 @@ def chest_rows(rng: np.random.Generator, split: str, count: int, first: int) -> 
     One to three studies a patient in training, else one; most have a frontal, some a lateral too, a
     few a lateral only. `severity` holds five numbers a row.
     """
-    # Patients and their studies.
+    # Patients and their studies; the organiser's validation and test patients have one each.
     if split == "train":
         owner = owners(rng, count, 1, 0.55, 3)
     else:
@@ -163,12 +172,16 @@ def chest_rows(rng: np.random.Generator, split: str, count: int, first: int) -> 
     patients = owner[-1] + 1
     age = np.clip(rng.normal(60, 17, patients).astype(int), 18, 90)[owner]
     male = rng.random(patients)[owner] < 0.59
-    # Findings: an illness of the patient's that all share, and a risk of each finding's own.
+
+    # Findings: an illness of the patient's that all share, and a risk of each finding's own. Who is
+    # ill is photographed in bed (portable), so that the view tells something too.
     illness = 0.9 * (age - 60) / 17 + 0.3 * male + rng.normal(0, 0.7, patients)[owner]
     portable = rng.random(count) < 0.5 + 0.1 * np.clip(illness, -2, 2)
     risks = rng.normal(0, 0.7, (patients, 5))[owner]
     odds = illness[:, None] + 0.6 * portable[:, None] + risks
     sick = np.column_stack([happens(rng, odds[:, k], PREVALENCE[k]) for k in range(5)])
+
+    # One row a study, with the labels as its report has them; `row` leads back to `sick`.
     studies = pd.DataFrame(
         {
             "number": first + owner,
@@ -180,6 +193,7 @@ def chest_rows(rng: np.random.Generator, split: str, count: int, first: int) -> 
             "row": np.arange(count),
         }
     )
+
     # Views: the rows of the organiser's table.
     rows = views_of(rng, studies)[:count].reset_index(drop=True)
     present = sick[rows["row"]]
@@ -200,14 +214,13 @@ def views_of(rng: np.random.Generator, studies: pd.DataFrame) -> pd.DataFrame:
     frontal = studies.assign(side="Frontal", order=1, view=projection)
     frontal["AP/PA"] = projection
     lateral = studies.assign(side="Lateral", order=2, view="Lateral", **{"AP/PA": None})
+    # A patient in bed is not turned on the side: no lateral beside an AP.
     draw = rng.random(len(studies))
     lateral_too = ~studies["portable"] & (draw < 0.4)
     lateral_only = ~studies["portable"] & (draw > 0.94)
-    views = [
-        frontal[~lateral_only],
-        lateral[lateral_too],
-        lateral[lateral_only].assign(order=1),
-    ]
+    # Views are numbered within a study from 1, whichever they are.
+    alone = lateral[lateral_only].assign(order=1)
+    views = [frontal[~lateral_only], lateral[lateral_too], alone]
     return pd.concat(views).sort_values(["row", "order"])
 
 
@@ -217,18 +230,23 @@ def written_labels(rng: np.random.Generator, sick: np.ndarray, split: str) -> np
     count = len(sick)
     train = split == "train"
     written = np.full((count, len(FINDINGS)), np.nan if train else 0.0)
+
+    # The five drawn findings.
     for k, name in enumerate(DRAWN):
         # A report seldom says what is absent: 70 % of the negatives stay blank.
         negative = np.where(train & (rng.random(count) < 0.7), np.nan, 0.0)
         certain = np.where(sick[:, k], 1.0, negative)
         doubtful = train & missing_mask(rng, count, UNCERTAIN[k])
         written[:, FINDINGS.index(name)] = np.where(doubtful, -1.0, certain)
+
+    # Three of the others, which no task reads: a reader must find his columns by name.
     written[~sick.any(axis=1), FINDINGS.index("No Finding")] = 1.0
     written[sick[:, 1:4].any(axis=1), FINDINGS.index("Lung Opacity")] = 1.0
     written[rng.random(count) < 0.5, FINDINGS.index("Support Devices")] = 1.0
     return written
 
 
+# What the scanner measures, as columns tbp_lv_<name>.
 TBP = (
     "A",
     "Aext",
@@ -283,14 +301,19 @@ def tile_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0)
 
     Patients are numbered from `first`; each has 4 to 60 tiles.
     """
+    # The patient's own facts, repeated for each of his tiles.
     owner = owners(rng, count, 4, 0.1, 60)
     patients = owner[-1] + 1
     age = np.clip(np.round(rng.normal(58, 13, patients) / 5) * 5, 5, 85)[owner]
     male = rng.random(patients)[owner] < 0.66
-    odds = 0.7 * (age - 58) / 13 + 0.3 * male + rng.normal(0, 1.0, patients)[owner]
+
+    # The label, from age, sex and a risk that no column shows; then the lesion it is about.
+    risk = rng.normal(0, 1.0, patients)[owner]
+    odds = 0.7 * (age - 58) / 13 + 0.3 * male + risk
     target = happens(rng, odds, rate).astype(int)
     size = np.round(np.exp(rng.normal(1.2, 0.35, count) + 0.25 * target), 2)
     place = rng.integers(0, len(PLACES), count)
+
     # What the scanner measures; area and colour go with the label, the rest is noise.
     measured = {f"tbp_lv_{name}": np.round(rng.normal(10, 3, count), 4) for name in TBP}
     lesions = [f"IL_{number:07d}" for number in numbered(rng, count)]
@@ -298,6 +321,8 @@ def tile_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0)
     measured["tbp_lv_norm_color"] = rng.gamma(2, 1, count) + target
     measured["tbp_lv_location"] = PLACES[place, 0]
     measured["tbp_lv_location_simple"] = PLACES[place, 1]
+
+    # What the table leaves out; every cancer has a lesion_id, few of the others do.
     age_missing = missing_mask(rng, patients, 0.02)[owner]
     sex_missing = missing_mask(rng, patients, 0.03)[owner]
     light = np.where(rng.random(patients)[owner] < 0.7, "3D: XP", "3D: white")

@@ -23,7 +23,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 
 STEP = 0.1  # the appendix folds every constant into it
-WEIGHT = 1.0
+WEIGHT = 1.0  # the appendix's w at the start, so that a score is its x
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,16 @@ def slopes(scores: torch.Tensor, y: int, a: float, b: float, margin: float | Non
 
     One score of each class at a time goes through the loss with p = 1/2, so dF/dh = (2/2)(1/2) B.
     """
+    # The best alpha in closed form. Only AUC-M's is held at 0 or above: once the means are further
+    # apart than m, AUC-S pulls them together again and AUC-M does not.
     if margin is None:
         loss = AUCSquare(prior=0.5).double()
         alpha = 1.0 + b - a
     else:
         loss = AUCMargin(margin=margin, prior=0.5).double()
         alpha = max(0.0, margin + b - a)
+
+    # Each score with one of the other class beside it, whose gradient nobody looks at.
     values = []
     for score in scores:
         with torch.no_grad():
@@ -78,6 +82,7 @@ def slopes(scores: torch.Tensor, y: int, a: float, b: float, margin: float | Non
 
 
 def slope(case: Case) -> float:
+    """B or C at the case's own point."""
     return float(slopes(torch.tensor([WEIGHT * case.x]), case.y, case.a, case.b, case.margin))
 
 
@@ -86,6 +91,7 @@ def draw_displacements() -> None:
     present score."""
     figure, axes = plots.axes_grid(1, 2)
     scores = torch.linspace(-1.5, 2.0, 41)
+
     # Ever thinner lines, so that what lies beneath shows.
     lines = [
         ("AUC-S", None, plots.COLOURS["aucs"], 4.5),
@@ -96,12 +102,16 @@ def draw_displacements() -> None:
         (1, 1.0, -0.5, "a positive; a = 1, b = −0.5: well separated"),
         (0, 0.25, -0.5, "a negative; a = 0.25, b = −0.5: not yet"),
     ]
+
+    # A panel for each class. A step goes against the gradient, hence the sign.
     for axis, (y, a, b, title) in zip(axes[0], cases):
         for name, margin, colour, width in lines:
             push = -slopes(scores, y, a, b, margin)
             axis.plot(scores, push, color=colour, label=name, linewidth=width)
         axis.axhline(0, color="black", linewidth=0.6)
         plots.label(axis, title, "score h", "push on the score (−B or −C)")
+
+    # On the left the mean a, where AUC-M's push on positives changes its direction.
     axes[0, 0].axvline(1.0, color="black", linewidth=0.6, linestyle=":")
     axes[0, 0].annotate("a", (1.05, 2.3), fontsize=9)
     axes[0, 1].legend(frameon=False, fontsize=8)
@@ -109,17 +119,15 @@ def draw_displacements() -> None:
 
 
 def main(_: argparse.Namespace) -> None:
-    print(
-        f"{'case':22}{'x':>6}{'y':>3}{'B or C':>9}{'paper':>8}{'h before':>10}{'after a step':>14}"
-    )
+    head = f"{'case':22}{'x':>6}{'y':>3}{'B or C':>9}{'paper':>8}"
+    print(f"{head}{'h before':>10}{'after a step':>14}")
     for case in CASES:
         value = slope(case)
+        # E.1 steps by the sign: a score of 1 becomes .9.
         before = WEIGHT * case.x
-        after = (WEIGHT - STEP * np.sign(value) * case.x) * case.x  # E.1 steps by the sign: 1 -> .9
-        print(
-            f"{case.section:22}{case.x:6.2f}{case.y:3d}{value:9.3f}{case.paper:8.3f}"
-            f"{before:10.3f}{after:14.4f}"
-        )
+        after = (WEIGHT - STEP * np.sign(value) * case.x) * case.x
+        facts = f"{case.section:22}{case.x:6.2f}{case.y:3d}{value:9.3f}{case.paper:8.3f}"
+        print(f"{facts}{before:10.3f}{after:14.4f}")
     draw_displacements()
 
 

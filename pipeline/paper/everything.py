@@ -21,7 +21,7 @@ from pipeline.paper.benchmark.datasets import READERS
 from pipeline.paper.benchmark.networks import NETWORKS
 from pipeline.paper.published import TABLE_5
 
-RATIOS = ("0.01", "0.1")
+RATIOS = ("0.01", "0.1")  # imratio, the positives' share: Table 1's and Table 8's
 # The rows of a table that say most for their cost; they come first.
 IMPORTANT_ROWS = [
     ("cifar10", "resnet20"),
@@ -52,12 +52,15 @@ def steps(
 
     # What needs no data.
     todo = [["appendix_e"], ["table6"], ["figure1"], ["synthetic"]]
-    # Tables 1 and 8.
+
+    # Tables 1 and 8, Table 1 first.
     for imratio in RATIOS:
         for dataset, network in table_rows(datasets, options.networks):
             row = ["--dataset", dataset, "--network", network, "--imratio", imratio]
             todo.append(["table1", *row, *tune, *sweep])
-    # What shares runs with them.
+
+    # What shares runs with them, which are in the store by then; Figure 2 needs networks, which the
+    # store does not keep, and trains anew.
     deepest = ["--network", options.networks[-1]]
     if datasets:
         todo.append(["figure3", "--datasets", *datasets, *deepest, *sweep])
@@ -70,6 +73,7 @@ def steps(
         first = ["--network", options.networks[0]]
         todo.append(["levers", *first, *sweep])
         todo.append(["levers", *first, "--final", *sweep])
+
     # The pipeline's own runs.
     if competitions:
         todo.append(["table5", "--competitions", *competitions])
@@ -79,17 +83,18 @@ def steps(
 def table_rows(datasets: list[str], networks: list[str]) -> list[tuple[str, str]]:
     """(data set, network) of each row of a table, IMPORTANT_ROWS first."""
     every = [(dataset, network) for network in networks for dataset in datasets]
-    return sorted(
-        every,
-        key=lambda row: IMPORTANT_ROWS.index(row) if row in IMPORTANT_ROWS else len(IMPORTANT_ROWS),
-    )
+    places = {row: place for place, row in enumerate(IMPORTANT_ROWS)}
+    return sorted(every, key=lambda row: places.get(row, len(places)))
 
 
 def call(program: str, *arguments: str) -> int:
     """Run a program of this folder in the time that is left and return its exit status."""
+    # A program counts TIME_LIMIT from its own start, so it is told what is left of ours.
     environment = dict(os.environ)
     if time_left() < float("inf"):
         environment["TIME_LIMIT"] = f"{max(time_left(), 1):.0f}s"
+
+    # A process each: memory, threads and the GPU are free again when it ends.
     command = [sys.executable, "-m", f"pipeline.paper.{program}", *arguments]
     return subprocess.run(command, env=environment, check=False).returncode
 
@@ -99,21 +104,22 @@ def main(options: argparse.Namespace) -> None:
     for name, needed in NEEDED_FILES.items():
         if name not in (*datasets, *competitions):
             print(f"{name}: left out, there is no {data_folder(name) / needed}")
+
+    # RESULTS.md after each, so that what has been run can be read while the rest goes on.
     todo = steps(options, datasets, competitions)
     failed = []
     for number, (program, *arguments) in enumerate(todo, 1):
         print(f"\n{number} of {len(todo)}: {program} {' '.join(arguments)}", flush=True)
         status = call(program, *arguments)
         call("render")
+        # A mistake in one data set stops that program only; a time limit or a crash stops all.
         if status not in (0, EXIT_USER_ERROR):
             sys.exit(status)
         if status == EXIT_USER_ERROR:
             failed.append(program)
     if failed:
-        raise UserError(
-            f"{len(failed)} of {len(todo)} programs found a mistake, named above: "
-            f"{', '.join(failed)}"
-        )
+        count = f"{len(failed)} of {len(todo)} programs"
+        raise UserError(f"{count} found a mistake, named above: {', '.join(failed)}")
 
 
 def parser() -> argparse.ArgumentParser:

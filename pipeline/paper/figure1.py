@@ -30,21 +30,24 @@ from pipeline.core.pesg import PESG
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.paper import plots
 
-DRAWN_STEPS = 100  # of the figure
-LONG = 1000  # steps after which the losses rank alike
+DRAWN_STEPS = 100  # of the figure: with easy points AUC-M is at .650, AUC-S at .585
+LONG = 1000  # steps after which the losses rank alike: .961 and .959
 RATE = 0.01
-DRAWN_MARGIN = 1.0
+DRAWN_MARGIN = 1.0  # AUC-S's own, so that alpha >= 0 is the only difference
 DRAWS = 20
-Points = tuple[np.ndarray, np.ndarray]
+Points = tuple[np.ndarray, np.ndarray]  # (n, 2) places, (n,) labels 1 or 0
 DRAWN_LOSSES = {"AUC square": AUCSquare, "AUC margin": lambda: AUCMargin(margin=DRAWN_MARGIN)}
 
 
 def cloud(generator: np.random.Generator, count: int) -> Points:
     """`count` points of each class on two arcs that bend into each other."""
+    # Half circles: the positives' is open below, the negatives' above, and a radius to the right.
     angle = generator.uniform(0, np.pi, 2 * count)
     labels = np.repeat([1.0, 0.0], count)
     points = np.stack([np.cos(angle), np.sin(angle)], 1)
     points[count:] = np.array([1.0, 0.35]) - points[count:]
+
+    # Noise of a fifth of the radius, so that the classes overlap a little.
     return points + generator.normal(0, 0.22, points.shape), labels
 
 
@@ -61,10 +64,14 @@ def noisy(generator: np.random.Generator, count: int) -> Points:
 
 
 def joined(*parts: Points) -> Points:
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    """Several sets of points as one."""
+    places = np.concatenate([part[0] for part in parts])
+    labels = np.concatenate([part[1] for part in parts])
+    return places, labels
 
 
 def tensors(points: Points) -> tuple[Tensor, Tensor]:
+    """Points as float32 tensors."""
     return tuple(torch.from_numpy(part).float() for part in points)
 
 
@@ -93,6 +100,7 @@ def descend(
     points: Points,
     steps: int,
 ) -> nn.Module:
+    """The network after so many steps on all points at once; it is trained in place."""
     inputs, labels = tensors(points)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -103,6 +111,7 @@ def descend(
 
 @torch.no_grad()
 def scores(network: nn.Module, points: np.ndarray) -> np.ndarray:
+    """The scores (n,) of places (n, 2)."""
     return network(torch.from_numpy(points).float())[:, 0].numpy()
 
 
@@ -127,13 +136,15 @@ def draw_decision(
     axis.contourf(xs, ys, values, levels, colors=[plots.NEGATIVE, plots.POSITIVE], alpha=0.10)
     line = dict(colors="black", linewidths=1.3, linestyles="solid")
     axis.contour(xs, ys, values, [threshold], **line)
+
+    # Where the boundary was before.
     if first:
         first_network, first_threshold = first
         before = scores(first_network, grid.reshape(-1, 2)).reshape(grid.shape[:2])
         dashed = dict(colors="black", linewidths=1.0, linestyles="dashed")
         axis.contour(xs, ys, before, [first_threshold], **dashed)
 
-    # The points.
+    # The points; the wrongly labelled ones circled.
     for label, colour, marker in ((1, plots.POSITIVE, "+"), (0, plots.NEGATIVE, "_")):
         at = points[0][points[1] == label]
         axis.scatter(at[:, 0], at[:, 1], c=colour, marker=marker, s=26, linewidths=1.1)
@@ -146,6 +157,8 @@ def draw_decision(
 def draw_of(seed: int) -> tuple[dict[str, Points], Points, Points]:
     """(the three training sets by column, the noisy points among them, fresh points) of one random
     draw."""
+    # Few to train on and many to measure on: an AUC of .96 on 2 x 2,000 points has a standard error
+    # of .003.
     generator = np.random.default_rng(seed)
     start = cloud(generator, 30)
     fresh = cloud(generator, 2000)
@@ -160,11 +173,13 @@ def draw_of(seed: int) -> tuple[dict[str, Points], Points, Points]:
 
 
 def fresh_auc(network: nn.Module, fresh: Points) -> float:
+    """The network's AUC on fresh points."""
     return float(auc(scores(network, fresh[0]), fresh[1]))
 
 
 def auc_table(steps: int) -> dict[tuple[str, str], np.ndarray]:
     """(loss, column) -> the AUC on fresh points of every draw (DRAWS,)."""
+    # Both losses start from the same network and see the same points: the draws are paired.
     aucs: dict[tuple[str, str], list[float]] = {}
     for seed in range(DRAWS):
         columns, _, fresh = draw_of(seed)
@@ -184,16 +199,19 @@ def mean_and_deviation(values: np.ndarray) -> str:
 
 
 def print_table(aucs: dict[tuple[str, str], np.ndarray], steps: int) -> None:
+    """A line for each loss and column."""
     for (name, column), values in aucs.items():
         print(f"after {steps:4d} steps, {name}, {column}: {mean_and_deviation(values)}")
 
 
 def main(_: argparse.Namespace) -> None:
     """Print both tables and draw the first draw."""
+    # The long run says what the picture does not: trained on, the losses rank alike.
     aucs = auc_table(DRAWN_STEPS)
     print_table(aucs, DRAWN_STEPS)
     print_table(auc_table(LONG), LONG)
 
+    # A row for each loss, a column for each training set; the first column is the start of both.
     columns, wrong, fresh = draw_of(0)
     start = columns["first points"]
     first = pretrained(start, 0)
@@ -207,11 +225,9 @@ def main(_: argparse.Namespace) -> None:
                 dashed = (first, boundary(first, start))
             marked = wrong[0] if "noisy" in column else np.empty((0, 2))
             draw_decision(axis, network, points, marked, dashed)
-            plots.label(
-                axis,
-                f"{name}, {column}\nfresh points: AUC {fresh_auc(network, fresh):.3f} "
-                f"({mean_and_deviation(aucs[name, column])})",
-            )
+            of_draws = mean_and_deviation(aucs[name, column])
+            measured = f"fresh points: AUC {fresh_auc(network, fresh):.3f} ({of_draws})"
+            plots.label(axis, f"{name}, {column}\n{measured}")
     print("wrote", plots.save(figure, "figure1"))
 
 

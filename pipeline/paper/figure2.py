@@ -50,12 +50,14 @@ def run_panel(text: str) -> Panel:
     label = load_competition(target.competition).task.labels[0]
     paths = sorted(models_folder(target.competition).glob(f"{target.run}/fold*/predictions.csv"))
     if not target.run or not paths:
-        raise UserError(
-            f"{text}: no predictions.csv there; name a run such as melanoma/b5_384 that has been "
-            "predicted"
-        )
+        hint = "name a run such as melanoma/b5_384 that has been predicted"
+        raise UserError(f"{text}: no predictions.csv there; {hint}")
+
+    # Every fold's validation rows; by image, should folds ever share one.
     table = pd.concat([read_predictions(path)[0] for path in paths])
     table = table[table["split"] != "test"].groupby("image_id")[label].mean()
+
+    # A histogram has two classes: what is uncertain or blank is in neither.
     truth = read_images(target.competition).set_index("image_id")[label].astype(float)[table.index]
     known = truth.isin((0, 1)).to_numpy()
     return f"{text}, out of fold", table.to_numpy()[known], truth.to_numpy()[known]
@@ -63,9 +65,12 @@ def run_panel(text: str) -> Panel:
 
 def benchmark_panels(trial: Trial, device: torch.device) -> list[Panel]:
     """Training and test scores of one trial."""
+    # Trained anew, since the store keeps AUCs and no networks.
     keep: dict = {}
     run(trial, device, keep)
     train = keep["train"]
+
+    # The test images, normalised by the training images' mean and deviation.
     benchmark = datasets.read(trial.dataset)
     test = Images.of(benchmark.test_images, benchmark.test_labels, device, like=train)
     title = f"{LOSS_NAMES[trial.loss]}, {DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}"
@@ -79,6 +84,7 @@ def benchmark_panels(trial: Trial, device: torch.device) -> list[Panel]:
 def draw_histograms(axis: plots.Axes, panel: Panel) -> None:
     """Both classes' histograms, each of area 1, between the 0.1 and 99.9 % points of all scores."""
     title, scores, labels = panel
+    # Without the outermost thousandths, or one stray score would squeeze all others into a bar.
     edges = np.linspace(*np.quantile(scores, [0.001, 0.999]), 41)
     for value, colour, name in ((0, plots.NEGATIVE, "negative"), (1, plots.POSITIVE, "positive")):
         of_class = scores[labels == value]
@@ -88,20 +94,25 @@ def draw_histograms(axis: plots.Axes, panel: Panel) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
+    # The runs that are named; without any, the paper's two losses on a benchmark.
     panels = [run_panel(text) for text in options.runs]
     if not panels:
+        setting = (options.dataset, options.network, options.imratio)
         for loss in ("ce", "aucm"):
-            trial = base_trial(
-                options.dataset, options.network, options.imratio, loss, options.epochs
-            )
+            trial = base_trial(*setting, loss, options.epochs)
             trial = replace(trial, augment=options.augment)
             panels += benchmark_panels(trial, torch_device(options.device))
+
+    # Two panels a row.
     columns = 2 if len(panels) > 1 else 1
-    figure, axes = plots.axes_grid(-(-len(panels) // columns), columns)
+    rows = -(-len(panels) // columns)
+    figure, axes = plots.axes_grid(rows, columns)
     if not options.runs:
         figure.suptitle(plots.scale_of(options), fontsize=10)
     for axis, panel in zip(axes.flat, panels):
         draw_histograms(axis, panel)
+
+    # An odd number leaves one place empty.
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     print("wrote", plots.save(figure, "figure2"))

@@ -40,20 +40,19 @@ def bars(
 ) -> None:
     """One group of bars for each data set, one bar for each normaliser, its standard deviation
     where there are two runs or more."""
+    # A group is 0.8 of the distance to the next one, centred on its tick.
     width = 0.8 / len(normalizers)
     for place, normalizer in enumerate(normalizers):
         pairs = [mean_and_std(map(result, records[group, normalizer])) for group in groups]
         means, spreads = np.array(pairs).T
         at = np.arange(len(groups)) + (place - (len(normalizers) - 1) / 2) * width
-        axis.bar(
-            at,
-            means,
-            width * 0.92,
-            color=SHADES[normalizer],
-            label=NORMALIZER_NAMES[normalizer],
-            yerr=None if np.isnan(spreads).all() else spreads,
-            error_kw=dict(elinewidth=0.8, capsize=2),
-        )
+        look = dict(color=SHADES[normalizer], label=NORMALIZER_NAMES[normalizer])
+        # One run has no standard deviation, and no bar for it.
+        if not np.isnan(spreads).all():
+            look |= dict(yerr=spreads)
+        axis.bar(at, means, width * 0.92, error_kw=dict(elinewidth=0.8, capsize=2), **look)
+
+    # An AUC below 0.5 is possible, early and by chance: the axis then begins below it.
     names = [DATASET_NAMES[group] for group in groups]
     axis.set_xticks(np.arange(len(groups)), names, fontsize=8)
     aucs = [record["test_auc"][-1] for of_bar in records.values() for record in of_bar]
@@ -61,9 +60,11 @@ def bars(
 
 
 def main(options: argparse.Namespace) -> None:
+    # A panel for each loss (down) and imratio (across).
     figure, axes = plots.axes_grid(len(options.losses), len(options.imratios), width=3.6)
     for loss, row in zip(options.losses, axes):
         for imratio, axis in zip(options.imratios, row):
+            # Table 1's trials but for the normaliser: those with "l2" may be in the store already.
             records = {}
             for dataset in options.datasets:
                 for normalizer in options.normalizers:

@@ -25,6 +25,7 @@ from pipeline.paper.published import DATASET_NAMES, LOSS_NAMES
 from pipeline.paper.table1 import base_trial
 
 CURVE_MARGIN = 0.3
+# So small that the means can pass it, which makes a free alpha negative.
 CONSTRAINT_MARGIN = 0.1
 LINE_STYLES = {"α ≥ 0": "-", "α free": ":"}  # the two often coincide
 
@@ -33,15 +34,14 @@ def curves(
     axis: plots.Axes, variants: dict[str, tuple[Trial, str]], options: argparse.Namespace
 ) -> list[list[dict]]:
     """Draw each variant's test AUC by epoch, mean over the seeds, and return the records."""
+    # Dotted and solid where two variants may lie on one another.
     of_variants = []
     for name, (trial, colour) in variants.items():
         records = sweep_seeds(trial, options)
         histories = [record["test_auc"] for record in records]
         plots.curve(axis, histories, colour, name, style=LINE_STYLES.get(name, "-"))
-        print(
-            f"{name}, noisy {trial.noisy:.0%}, easy {trial.easy:.0%}: test AUC "
-            f"{last_epochs(records)}"
-        )
+        data = f"noisy {trial.noisy:.0%}, easy {trial.easy:.0%}"
+        print(f"{name}, {data}: test AUC {last_epochs(records)}")
         of_variants.append(records)
     axis.legend(frameon=False, fontsize=8, loc="best")
     return of_variants
@@ -50,7 +50,7 @@ def curves(
 def compared(trial: Trial) -> dict[str, tuple[Trial, str]]:
     """AUC-M with §5.2's margin and AUC-S, both on the trial's data."""
     margin = replace(trial, loss="aucm", margin=CURVE_MARGIN)
-    square = replace(trial, loss="aucs", margin=1.0)
+    square = replace(trial, loss="aucs", margin=1.0)  # AUC-S is AUC-M's form with m = 1
     return {
         LOSS_NAMES["aucm"]: (margin, plots.COLOURS["aucm"]),
         LOSS_NAMES["aucs"]: (square, plots.COLOURS["aucs"]),
@@ -67,7 +67,10 @@ def constraint(
         "α free": (replace(trial, constrained=False), plots.COLOURS["aucs"]),
     }
     plots.label(top, "40 % easy, 1 % noisy, m = 0.1", "epoch", "test AUC")
-    for (name, (_, colour)), records in zip(variants.items(), curves(top, variants, options)):
+    of_variants = curves(top, variants, options)
+
+    # Whether the constraint acts is seen in alpha itself: it does where the free one is below 0.
+    for (name, (_, colour)), records in zip(variants.items(), of_variants):
         alphas = [record["alpha"] for record in records]
         plots.curve(bottom, alphas, colour, name, style=LINE_STYLES[name])
     bottom.axhline(0, color="black", linewidth=0.6)
@@ -79,11 +82,15 @@ def main(options: argparse.Namespace) -> None:
     figure.suptitle(plots.scale_of(options), fontsize=10)
     trial = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
     trial = replace(trial, augment=options.augment)
+
+    # AUC-M against AUC-S, with noisy and with easy data.
     for axis, kind in zip(axes[0], ("noisy", "easy")):
         part = getattr(options, kind)
         title = f"{DATASET_NAMES[trial.dataset]} {trial.imratio:.0%}, {part:.0%} {kind}"
         plots.label(axis, title, "epoch", "test AUC")
         curves(axis, compared(replace(trial, **{kind: part})), options)
+
+    # AUC-M with and without alpha >= 0.
     if not options.without_constraint:
         constraint(axes[0, 2], axes[0, 3], trial, options)
     print("wrote", plots.save(figure, options.name))

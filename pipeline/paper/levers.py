@@ -70,6 +70,8 @@ CE_FIRST = {"CE for the first half": {}, "crop, CE for the first half": dict(aug
 def variants(base: Trial) -> dict[str, Trial]:
     """Every lever pulled on `base`, by name."""
     trials = {name: replace(base, **changes) for name, changes in VARIANTS.items()}
+
+    # These depend on the number of epochs: half of them by cross-entropy, as the two stages.
     half = replace(base, first_ce=base.epochs // 2)
     for name, changes in CE_FIRST.items():
         trials[name] = replace(half, **changes)
@@ -80,14 +82,14 @@ def chosen(options: argparse.Namespace, trials: dict[str, Trial]) -> dict[str, T
     """The variants asked for by name, or all."""
     for name in options.variants:
         if name not in trials:
-            raise UserError(
-                f"--variants: no variant is called {name!r}; there are {'; '.join(trials)}"
-            )
+            known = "; ".join(trials)
+            raise UserError(f"--variants: no variant is called {name!r}; there are {known}")
     return {name: trials[name] for name in options.variants or trials}
 
 
 def best_on_validation(trials: dict[str, Trial], options: argparse.Namespace) -> str:
     """The variant whose mean last-epoch validation AUC is highest."""
+    # The last epoch's, not the best one's: the best of many epochs is too good by chance.
     records = runs(trials, options, options.part)
     return max(records, key=lambda name: mean_and_std(map(result, records[name]))[0])
 
@@ -104,19 +106,25 @@ def main(options: argparse.Namespace) -> None:
     base = base_trial(options.dataset, options.network, options.imratio, "aucm", options.epochs)
     every = variants(base)
     trials = chosen(options, every)
+
+    # Without --final: validation AUCs only, on which a lever may be chosen.
     if options.final is None:
         for name, records in runs(trials, options, options.part).items():
             print(f"{name}: validation AUC {last_epochs(records)}")
         return
+
+    # With it: one variant, trained on everything, and one look at the test set.
     name = options.final or best_on_validation(trials, options)
     if name not in every:
-        raise UserError(f"--final: no variant is called {name!r}; there are {'; '.join(every)}")
+        known = "; ".join(every)
+        raise UserError(f"--final: no variant is called {name!r}; there are {known}")
     records = runs({name: every[name]}, options, held_out=0.0)[name]
     print(f"{name}: test AUC {last_epochs(records)}")
 
 
 def name_of(trial: Trial) -> str:
     """The name of the variant that a trial is, "" when it is none of this file's."""
+    # The store has no names: a variant is known by its settings.
     plain = replace(trial, seed=0, held_out=0.0)
     base = base_trial(trial.dataset, trial.network, trial.imratio, "aucm", trial.epochs)
     return next((name for name, variant in variants(base).items() if variant == plain), "")
@@ -126,14 +134,19 @@ def section(records: list[dict]) -> list[str]:
     """RESULTS.md's table of every lever: validation AUC, and test AUC where it was looked at."""
     if not records:
         return []
-    # (data set, network, imratio, epochs, lever) -> kind of AUC -> seed -> the first record.
+
+    # (data set, network, imratio, epochs, lever) -> kind of AUC -> seed -> the first record. A run
+    # may be in several machines' files, and counts once.
     rows: dict[tuple, dict[str, dict[int, dict]]] = {}
     for record in records:
         trial = as_trial(record)
         row = (trial.dataset, trial.network, trial.imratio, trial.epochs, name_of(trial))
         kind = f"{record['held_out']:.0%} held out" if record["held_out"] else "test"
         rows.setdefault(row, {}).setdefault(kind, {}).setdefault(trial.seed, record)
+
+    # The head: a column for each part that was ever held out, and one for the test set.
     kinds = sorted({kind for by_kind in rows.values() for kind in by_kind})
+    of_kinds = " | ".join(f"AUC, {kind}" for kind in kinds)
     lines = [
         "",
         "## Levers",
@@ -143,17 +156,14 @@ def section(records: list[dict]) -> list[str]:
         "`python -m pipeline.paper.levers --epochs E --part P --seeds N --variants NAME`, and with "
         "`--final NAME` the test column.",
         "",
-        "| data (network), imratio | epochs | lever | "
-        + " | ".join(f"AUC, {kind}" for kind in kinds)
-        + " | computed on |",
+        f"| data (network), imratio | epochs | lever | {of_kinds} | computed on |",
         "|---" * (4 + len(kinds)) + "|",
     ]
+
+    # The rows.
     for (dataset, network, imratio, epochs, name), by_kind in rows.items():
-        cells = [
-            f"{SHORT_NAMES[dataset]} ({SHORT_NAMES[network]}), {imratio:.0%}",
-            str(epochs),
-            name,
-        ]
+        data = f"{SHORT_NAMES[dataset]} ({SHORT_NAMES[network]}), {imratio:.0%}"
+        cells = [data, str(epochs), name]
         of_row = []
         for kind in kinds:
             of_kind = list(by_kind.get(kind, {}).values())

@@ -2,7 +2,7 @@
 
 from pipeline.core.config.stages import STAGE_1, STAGE_2
 
-# In the order of the paper's columns.
+# In the order of the paper's columns; the names are those of the pipeline's stages.
 LOSS_NAMES = {"ce": STAGE_1, **{loss: STAGE_2[loss] for loss in ("focal", "aucs", "aucm")}}
 DATASET_NAMES = {
     "cats_dogs": "Cat&Dog",
@@ -20,8 +20,8 @@ SHORT_NAMES = {
     "resnet20": "R",
 }
 
-EPOCHS = 100  # of every number below
-SEEDS = 5
+EPOCHS = 100  # of every number of Tables 1 and 8
+SEEDS = 5  # training sets
 
 # CE, Focal, AUC-S, AUC-M, each (mean, standard deviation).
 Row = tuple[tuple[float, float], ...]
@@ -68,7 +68,7 @@ TABLE_1_AND_8 = {
     ),
 }
 
-# competition -> CE, Focal, AUC-S, AUC-M
+# competition -> CE, Focal, AUC-S, AUC-M; one run each, without a deviation
 TABLE_5 = {
     "ddsm": (0.9392, 0.9495, 0.9469, 0.9544),
     "patchcamelyon": (0.8394, 0.8556, 0.8703, 0.8896),

@@ -47,6 +47,7 @@ FIGURES = {
 
 def groups(records: list[dict]) -> dict[Trial, list[dict]]:
     """Final runs by trial with seed 0: each group is one row; equal trials count once."""
+    # A run held out for tuning is no result; one that several machines made counts once.
     by_trial: dict[Trial, dict[int, dict]] = defaultdict(dict)
     for record in records:
         if not record["held_out"]:
@@ -56,16 +57,19 @@ def groups(records: list[dict]) -> dict[Trial, list[dict]]:
 
 def changed_fields(trial: Trial, base: Trial) -> str:
     """`margin=0.3, augment=crop`: the fields of `trial` that differ from `base`."""
+    # The epochs have a column or a table of their own.
     theirs = asdict(base)
     changed = []
     for name, value in asdict(trial).items():
         if value != theirs[name] and name != "epochs":
-            changed.append(f"{name}={f'{value:.4g}' if isinstance(value, float) else value}")
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            changed.append(f"{name}={shown}")
     return ", ".join(changed)
 
 
 def value(records: list[dict]) -> str:
     """`0.573 ± 0.010`, and how many of the runs diverged."""
+    # A run that diverged stays in the mean: left out, a loss that fails would look better.
     mean, std = mean_and_std(map(result, records))
     spread = f" ± {std:.3f}" if len(records) > 1 else ""
     diverged = sum("diverged" in record for record in records)
@@ -96,6 +100,8 @@ def table1_command(trial: Trial, seeds: int) -> str:
     )
     if trial.augment != "none":
         command += f" --augment {trial.augment}"
+
+    # Table 1's program has no option for margin or gamma: other values can only come from tuning.
     plain = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
     if trial != replace(plain, augment=trial.augment):
         command += " --tune"
@@ -108,12 +114,14 @@ def table1_section(records: list[dict]) -> list[str]:
     lines = []
     for imratio, name in ((0.01, "Table 1"), (0.1, "Table 8")):
         rows = {trial: of for trial, of in groups(records).items() if trial.imratio == imratio}
+        # The longest runs first. A short run beside the paper's numbers asks to be compared: the
+        # heading says that it cannot be.
         for epochs in sorted({trial.epochs for trial in rows}, reverse=True):
             short = f", not the paper's {EPOCHS}: not comparable with it"
+            note = "" if epochs == EPOCHS else short
             lines += [
                 "",
-                f"### {name}, imratio {imratio:.0%}: {epochs} epochs"
-                f"{'' if epochs == EPOCHS else short}",
+                f"### {name}, imratio {imratio:.0%}: {epochs} epochs{note}",
                 "",
                 "| data (network) | loss | paper, 100 epochs, 5 seeds | ours, last epoch | seeds "
                 "| settings | computed on | command |",
@@ -127,14 +135,16 @@ def table1_section(records: list[dict]) -> list[str]:
 def table1_row(trial: Trial, records: list[dict]) -> str:
     """The runs of a trial beside the paper's; settings are given where they differ from the loss's
     own defaults."""
+    # Beside margin 1 rather than the paper's mean choice, so that AUC-M's row names its margin.
     base = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
+    plain = replace(base, margin=1.0)
     return table_row(
         f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]})",
         LOSS_NAMES[trial.loss],
         published(trial),
         f"**{value(records)}**",
         len(records),
-        changed_fields(trial, replace(base, margin=1.0)) or "–",
+        changed_fields(trial, plain) or "–",
         machine_of(records),
         table1_command(trial, len(records)),
     )
@@ -142,16 +152,20 @@ def table1_row(trial: Trial, records: list[dict]) -> str:
 
 def order(trial: Trial) -> tuple:
     """Sorting key of the rows."""
+    # The text of the whole trial comes last: two rows never change places between renderings.
     return trial.dataset, trial.network, LOSSES.index(trial.loss), trial.augment, str(trial)
 
 
 def missing_rows(records: list[dict]) -> list[str]:
     """Which cells of Tables 1 and 8 lack some of the paper's runs: four losses, five training sets,
     100 epochs."""
+    # The cells that are whole, whatever margin tuning chose; with augmentation it is another cell.
     complete = set()
     for trial, of in groups(records).items():
         if trial.epochs == EPOCHS and trial.augment == "none" and len(of) >= SEEDS:
             complete.add((trial.imratio, trial.dataset, trial.network, trial.loss))
+
+    # A line for each table; a row of it counts only with all four losses.
     lines = []
     for imratio, cells in TABLE_1_AND_8.items():
         absent = []
@@ -186,7 +200,7 @@ def other_section(title: str, intro: str, records: list[dict]) -> list[str]:
 def other_row(trial: Trial, records: list[dict]) -> str:
     """The runs of a trial, and what differs from Table 1's settings."""
     base = base_trial(trial.dataset, trial.network, trial.imratio, trial.loss, trial.epochs)
-    alphas = [record["alpha"][-1] for record in records if record.get("alpha")]
+    alphas = [record["alpha"][-1] for record in records if record.get("alpha")]  # AUC losses only
     return table_row(
         f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]}), {trial.imratio:.0%}",
         LOSS_NAMES[trial.loss],
@@ -210,6 +224,8 @@ def table5_section() -> list[str]:
         "| data | loss | paper | ours [95 %] |",
         "|---|---|---|---|",
     ]
+
+    # Without the data the row stands all the same: what was not run must be seen.
     for name, printed in TABLE_5.items():
         competition = load_competition(name)
         has_data = (data_folder(name) / "images.csv").is_file()
@@ -243,6 +259,7 @@ def table6_section() -> list[str]:
 
 
 def figures_section() -> list[str]:
+    """The figures there are, each below the command that drew it."""
     lines = ["", "## Figures"]
     for name, title in FIGURES.items():
         path = HERE / "figures" / f"{name}.png"
@@ -253,8 +270,11 @@ def figures_section() -> list[str]:
 
 
 def main(_: argparse.Namespace) -> None:
+    # ABOUT.md is the part that people write; everything below is made from the records.
     table1 = stored("table1", FOLDER)
     head = (HERE / "ABOUT.md").read_text(encoding="utf-8").rstrip().split("\n")
+    of_figure3 = "BSN (`l2`) against none and the other normalisers."
+    of_figure4 = "Noisy and easy data; α free or held at α ≥ 0."
     lines = [
         *head,
         "",
@@ -265,16 +285,8 @@ def main(_: argparse.Namespace) -> None:
         "",
         *missing_rows(table1),
         *levers.section(stored("levers", FOLDER)),
-        *other_section(
-            "Figure 3's runs",
-            "BSN (`l2`) against none and the other normalisers.",
-            stored("figure3", FOLDER),
-        ),
-        *other_section(
-            "Figures 4 and 5's runs",
-            "Noisy and easy data; α free or held at α ≥ 0.",
-            stored("figure4", FOLDER),
-        ),
+        *other_section("Figure 3's runs", of_figure3, stored("figure3", FOLDER)),
+        *other_section("Figures 4 and 5's runs", of_figure4, stored("figure4", FOLDER)),
         *table5_section(),
         *table6_section(),
         *figures_section(),

@@ -30,13 +30,13 @@ TRAINING_STEPS = 2000
 DECAYS = (1000, 1500)  # steps after which the rate is divided by ten
 EVERY = 100  # steps between two measurements
 BATCH = 128
-CLASS_COUNTS = {"train": (9_900, 100), "test": (10_000, 10_000)}  # negatives, positives
-MEASUREMENTS_SHOWN = (
-    2,
-    5,
-    10,
-    20,
-)  # measurements that are printed: after 200, 500, 1,000 and 2,000 steps
+# Negatives, positives. An AUC does not depend on the classes' shares, so the test set is balanced:
+# that gives it the least noise.
+CLASS_COUNTS = {"train": (9_900, 100), "test": (10_000, 10_000)}
+# The measurements that are printed: after 200, 500, 1,000 and 2,000 steps.
+MEASUREMENTS_SHOWN = (2, 5, 10, 20)
+# Each normaliser with alpha, a and b learned by gradient and in closed form; beside cross-entropy,
+# which is no straw man: at its best rate it is ahead of all of them (0.902 against 0.879).
 COLUMN_LOSSES: dict[str, dict | None] = {
     "cross-entropy, SGD": None,
     "BSN (l2)": dict(normalize="l2"),
@@ -48,6 +48,7 @@ COLUMN_LOSSES: dict[str, dict | None] = {
     "none": dict(normalize="none"),
     "none, closed form": dict(normalize="none", dual="closed_form"),
 }
+# By the beginning of the name; dashed lines are the closed form.
 COLUMN_COLOURS = {
     "cross-entropy": "#7f7f7f",
     "BSN": "#0072b2",
@@ -65,6 +66,7 @@ def points(
     of_negatives = generator.integers(3, 12, negatives)
     of_positives = generator.integers(0, 3, positives)
     cluster = np.concatenate([of_negatives, of_positives])
+    # Wider than the centres' own deviation of 1, so that no network separates the classes.
     noise = generator.normal(0, 1.6, (len(cluster), centres.shape[1]))
     labels = (cluster < 3).astype(np.float32)
     return torch.from_numpy(centres[cluster] + noise).float(), torch.from_numpy(labels)
@@ -81,6 +83,7 @@ def train_synthetic(
     inputs, labels = points(centres, *CLASS_COUNTS["train"], generator)
     test_inputs, test_labels = points(centres, *CLASS_COUNTS["test"], generator)
 
+    # The same start for every loss: the lines of a seed are paired.
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(16, 64), nn.ELU(), nn.Linear(64, 1))
     if settings is None:
@@ -90,6 +93,7 @@ def train_synthetic(
         criterion = AUCMargin(margin=margin, **settings)
         optimizer = PESG(network.parameters(), loss=criterion, lr=rate, gamma=1 / 500)
 
+    # Batches at random, as rare positives come: 28 % of 128 have none at 1 %.
     history = []
     for step in range(1, TRAINING_STEPS + 1):
         rows = torch.randint(len(labels), (BATCH,))
@@ -109,20 +113,19 @@ def main(options: argparse.Namespace) -> None:
     figure, axes = plots.axes_grid(1, 1, width=6.2, height=3.6)
     print(f"{'':24}" + "".join(f"{EVERY * place:>8} steps" for place in MEASUREMENTS_SHOWN))
     for name in options.only or COLUMN_LOSSES:
-        seeds = tqdm(range(options.seeds), desc=name, leave=False)
-        histories = [
-            train_synthetic(COLUMN_LOSSES[name], seed, options.margin, options.rate)
-            for seed in seeds
-        ]
+        settings = COLUMN_LOSSES[name]
+        histories = []
+        for seed in tqdm(range(options.seeds), desc=name, leave=False):
+            histories.append(train_synthetic(settings, seed, options.margin, options.rate))
         print_row(name, histories)
+
+        # Its line.
         colour = next(colour for start, colour in COLUMN_COLOURS.items() if name.startswith(start))
         style = "--" if "closed" in name else "-"
         steps = np.arange(1, TRAINING_STEPS // EVERY + 1) * EVERY
         axes[0, 0].plot(steps, np.mean(histories, 0), style, color=colour, label=name)
-    title = (
-        f"synthetic data, 1 % positive, margin {options.margin:g}, rate {options.rate:g}, "
-        f"{options.seeds} seeds"
-    )
+    setting = f"margin {options.margin:g}, rate {options.rate:g}, {options.seeds} seeds"
+    title = f"synthetic data, 1 % positive, {setting}"
     plots.label(axes[0, 0], title, "step", "AUC on fresh points")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     print("wrote", plots.save(figure, options.name))

@@ -7,10 +7,10 @@ test AUC.
 reads   $DATA/<dataset>/raw
 writes  appends to pipeline/paper/results/table1.jsonl, and prints a row; `render` makes the tables
 
-Without --tune the margin is the mean of those the paper chose (Appendix I), gamma
-1/500, and the focal loss's values are 0.25 and 2. With --tune each point of the paper's grids is
-trained on 90 % of training set 0 and the best validation AUC at the last epoch decides; the test
-set plays no part in it. Runs already in the store are not run again.
+Without --tune the margin is the mean of those the paper chose (Appendix I), gamma 1/500, and the
+focal loss's values are 0.25 and 2. With --tune each point of the paper's grids is trained on 90 %
+of training set 0 and the best validation AUC at the last epoch decides; the test set plays no part
+in it. Runs already in the store are not run again.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from pipeline.paper.benchmark.store import (
 from pipeline.paper.benchmark.trial import AUGMENTS, BATCH_SIZE, LOSSES, Trial
 
 PAPER_MARGIN = {"cats_dogs": 0.7, "cifar10": 0.8, "stl10": 0.7, "cifar100": 0.5}  # Appendix I
+# The grids the paper tuned over: 1, 9, 5 and 25 points a loss.
 GAMMAS = (1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000)
 MARGINS = (0.1, 0.3, 0.5, 0.7, 1.0)
 GRIDS: dict[str, list[dict]] = {
@@ -66,9 +67,12 @@ def hyperparameter_grid(trial: Trial) -> list[Trial]:
 
 def tuned(trials: list[Trial], options: argparse.Namespace) -> list[Trial]:
     """Each trial with the point of its grid that has the best last validation AUC."""
+    # All points in one sweep, so that --jobs finds work to the end.
     points = [point for trial in trials for point in hyperparameter_grid(trial)]
     records = sweep(points, options.out, options.device, options.jobs)
     aucs = dict(zip(points, map(result, records)))
+
+    # Then on the whole training set, with the values that were best.
     best = [
         max(hyperparameter_grid(trial) or [trial], key=lambda point: aucs.get(point, 0.0))
         for trial in trials
@@ -77,17 +81,18 @@ def tuned(trials: list[Trial], options: argparse.Namespace) -> list[Trial]:
 
 
 def main(options: argparse.Namespace) -> None:
+    # One trial a loss, with the paper's settings or the tuned ones.
     trials = []
     for loss in options.losses:
         trial = base_trial(options.dataset, options.network, options.imratio, loss, options.epochs)
         trials.append(replace(trial, augment=options.augment))
     if options.tune:
         trials = tuned(trials, options)
+
+    # Each on several training sets.
     for trial, records in zip(trials, sweep_all_seeds(trials, options)):
-        print(
-            f"{trial.dataset} {trial.network} {trial.imratio:.0%} {trial.loss}: test AUC after "
-            f"{trial.epochs} epochs {last_epochs(records)}"
-        )
+        cell = f"{trial.dataset} {trial.network} {trial.imratio:.0%} {trial.loss}"
+        print(f"{cell}: test AUC after {trial.epochs} epochs {last_epochs(records)}")
 
 
 def parser() -> argparse.ArgumentParser:

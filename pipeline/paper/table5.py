@@ -35,6 +35,8 @@ def mean_test_scores(competition: Competition, run: str) -> tuple[pd.Series, int
     tables = [read_predictions(path)[0] for path in paths]
     if not tables:
         return pd.Series(dtype=float), 0
+
+    # By id, then the mean over folds: nothing depends on the order of rows in a file.
     parts = [table[table["split"] == "test"].set_index("image_id")[label] for table in tables]
     return pd.concat(parts).groupby(level=0).mean(), len(parts)
 
@@ -45,13 +47,15 @@ def row(competition: Competition, run: str, truth: pd.Series) -> str:
     if not folds:
         target = f"COMP={competition.name} RUN={run} FOLDS=0"
         return f"not run: make prepare folds pretrain finetune predict {target}"
+
+    # A part of the test set has another AUC than the whole.
     if scores.isna().any() or not truth.index.isin(scores.index).all():
-        raise UserError(
-            f"{models_folder(competition.name) / run}: the predictions leave out test images of "
-            "images.csv"
-        )
+        folder = models_folder(competition.name) / run
+        raise UserError(f"{folder}: the predictions leave out test images of images.csv")
     scores = scores[truth.index].to_numpy()
     labels = truth.to_numpy()
+
+    # Over images: DDSM+ names no patients, and PatchCamelyon its slides in an optional file only.
     low, high = auc_interval(scores, labels)
     return f"{auc(scores, labels):.4f} [{low:.4f}, {high:.4f}] ({folds} fold{'s' * (folds > 1)})"
 

@@ -16,7 +16,8 @@ import numpy as np
 from pipeline.core.metrics import auc
 from pipeline.core.runtime.command import run_stage, stage_parser
 
-THRESHOLD = 0.5
+THRESHOLD = 0.5  # above it a sample is called positive; an AUC needs none
+# At that threshold each makes two errors: 23 of 25 right, accuracy .92.
 POSITIVES = {
     "Example 1": (0.9, 0.8, 0.7),
     "Example 2": (0.9, 0.41, 0.7),
@@ -35,6 +36,7 @@ def example(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The part of the samples on the right side of the threshold."""
     return float(np.mean((scores > THRESHOLD) == labels))
 
 
@@ -43,6 +45,7 @@ def main(_: argparse.Namespace) -> None:
     for name in POSITIVES:
         scores, labels = example(name)
         value = auc(scores, labels)
+        # What the AUC counts: pairs of a positive and a negative, 3 x 22.
         pairs = int(labels.sum() * (1 - labels).sum())
         right = f"{round(value * pairs)} of {pairs}"
         print(f"{name:12}{accuracy(scores, labels):8.2f}{value:8.4f}  {right}")

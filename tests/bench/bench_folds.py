@@ -27,7 +27,8 @@ from pipeline.core.folds.audit_text import distance
 from pipeline.core.folds.balanced_search import group_table, iterative_stratification, split_groups
 
 SHARED = Path(os.environ.get("SHARED_DATA", "../shared/data"))
-FOLDS, SEEDS = 5, 10
+FOLDS = 5
+SEEDS = 10
 CATEGORIES = ("sex", "anatom_site_general_challenge")
 # The community's map: which shards make a fold, as the competition's first place did it, and by
 # number.

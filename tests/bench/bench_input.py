@@ -67,7 +67,8 @@ class Plain(torch.utils.data.Dataset):
 def write_pictures(folder: Path, size: int, channels: int) -> list[Path]:
     """Smooth noise at JPEG quality 95, 0.33 bytes per pixel in colour and 0.25 in gray: a little
     more than real skin (0.25 at 192 px, 0.32 at 384) and real X-rays (0.23 at 224, 0.19 at 320)."""
-    rng, paths = np.random.default_rng(size), []
+    rng = np.random.default_rng(size)
+    paths = []
     for number in range(BATCH):
         coarse = rng.integers(0, 256, (size // 16 + 1, size // 16 + 1, channels), dtype=np.uint8)
         picture = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).reshape(
@@ -106,7 +107,8 @@ def main() -> None:
         for size in (224, 320, 384):
             for channels in (3, 1):
                 paths = write_pictures(Path(folder), size, channels)
-                plain, ours = Plain(paths), TrainingBatches(paths, size, channels, AUGMENT, 0)
+                plain = Plain(paths)
+                ours = TrainingBatches(paths, size, channels, AUGMENT, 0)
                 calls = [
                     lambda _, p=plain: plain_batch(p),
                     lambda e, o=ours: o[(e, np.arange(BATCH))],

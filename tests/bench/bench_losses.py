@@ -91,7 +91,8 @@ def main() -> None:
         for labels in LABELS:
             scores = torch.randn(size, labels, device=args.device, requires_grad=True)
             y = (torch.rand(size, labels, device=args.device) < 0.2).float()
-            y[0], y[1] = 1, 0
+            y[0] = 1
+            y[1] = 0
             named = losses(labels, args.device)
             timers = {name: timer(loss, scores, y) for name, loss in named.items()}
             kib = scores.nbytes / 1024

@@ -114,7 +114,8 @@ def timed(pipe, function, *arguments) -> float:
 
 def psnr(path: str, sizes: tuple[int, ...], gray: bool) -> float:
     """The worst over the sizes, to the exact form."""
-    quick, exact = ours(path, sizes, gray), ours(path, sizes, gray, exact=True)
+    quick = ours(path, sizes, gray)
+    exact = ours(path, sizes, gray, exact=True)
     return min(
         10 * np.log10(255**2 / max(1e-10, np.mean((quick[s].astype(float) - exact[s]) ** 2)))
         for s in sizes
@@ -143,10 +144,8 @@ def single_core(folder: Path, rounds: int) -> None:
             for _ in range(rounds + 2)
         ][2:]
         first, second, _, hashed = (median(column) for column in zip(*rows))
-        ratio, exact_ratio = (
-            median(a / b for a, b, _, _ in rows),
-            median(a / c for a, _, c, _ in rows),
-        )
+        ratio = median(a / b for a, b, _, _ in rows)
+        exact_ratio = median(a / c for a, _, c, _ in rows)
         print(
             f"{name:26}{first * 1e3:9.1f}{second * 1e3:9.1f}{ratio:9.2f}{target:9.1f}"
             f"{exact_ratio:9.2f}"

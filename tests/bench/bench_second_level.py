@@ -67,7 +67,8 @@ def main() -> None:
     )
     made.add_argument("--threads", type=int, default=1)
     asked = made.parse_args()
-    patients, positives = max(10, asked.rows // 385), max(20, asked.rows // 1020)
+    patients = max(10, asked.rows // 385)
+    positives = max(20, asked.rows // 1020)
 
     # The columns.
     table, members, labels, fold = drawn(asked.rows, asked.members, patients, positives)
@@ -85,7 +86,8 @@ def main() -> None:
     recipe = Recipe(seeds=tuple(range(asked.seeds)), threads=asked.threads)
     tasks = [(outer, None) for outer in range(5)]
     tasks += [(outer, inner) for outer in range(5) for inner in range(5) if inner != outer]
-    started, outer_scores = time.perf_counter(), np.full(asked.rows, np.nan)
+    started = time.perf_counter()
+    outer_scores = np.full(asked.rows, np.nan)
     for outer, inner in tasks[: asked.fits]:
         held = fold == (outer if inner is None else inner)
         found = score(data, (fold != outer) & ~held, held, recipe)

@@ -61,7 +61,8 @@ def our_training(name: str, images: torch.Tensor, labels: torch.Tensor) -> Calla
     run = Run(
         network=name, size=SIZE, weights="random", pretrain=Pretrain(lr=1e-4), finetune=Finetune()
     )
-    network, dtype = build(run, 1).to(device()).train(), precision("auto")
+    network = build(run, 1).to(device()).train()
+    dtype = precision("auto")
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
 
     def step() -> None:
@@ -89,7 +90,8 @@ def our_inference(name: str, images: torch.Tensor) -> Callable[[], None]:
     run = Run(
         network=name, size=SIZE, weights="random", pretrain=Pretrain(lr=1e-4), finetune=Finetune()
     )
-    network, dtype = build(run, 1).to(device()).eval(), precision("auto")
+    network = build(run, 1).to(device()).eval()
+    dtype = precision("auto")
 
     def step() -> None:
         with torch.inference_mode(), autocast(dtype):

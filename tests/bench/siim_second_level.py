@@ -109,7 +109,8 @@ def columns_that_matter(data: Data, recipe: Recipe, shown: int = 20) -> None:
         ):
             groups["patient-relative"].append(name)
     every = {**groups, **{name: [name] for name in data.table}}
-    gain, fall = np.zeros(data.table.shape[1]), dict.fromkeys(every, 0.0)
+    gain = np.zeros(data.table.shape[1])
+    fall = dict.fromkeys(every, 0.0)
     generator = np.random.default_rng(0)
     folds = np.unique(data.fold)
     for number in folds:
@@ -118,7 +119,8 @@ def columns_that_matter(data: Data, recipe: Recipe, shown: int = 20) -> None:
         gain += sum(
             lightgbm.Booster(model_str=text).feature_importance("gain") for text in learners.trees
         )
-        table, truth = data.table[held], data.labels[held]
+        table = data.table[held]
+        truth = data.labels[held]
         before = auc(logits(learners, table), truth)
         for name, columns in every.items():
             mixed = table.copy()
@@ -143,7 +145,8 @@ def main() -> None:
     made.add_argument("--threads", type=int, default=1)
     asked = made.parse_args()
     started = time.perf_counter()
-    data, recipe = read(asked.size, not asked.no_passes), Recipe(threads=asked.threads)
+    data = read(asked.size, not asked.no_passes)
+    recipe = Recipe(threads=asked.threads)
     print(
         f"{len(data.labels)} rows, {int(data.labels.sum())} positive, "
         f"{len(np.unique(data.patients))} patients, "

@@ -25,7 +25,8 @@ from pipeline.core.runtime.device import precision
 from pipeline.finetune import finetune
 from pipeline.pretrain import pretrain
 
-EXACT, FAST = "fp32", "bf16"
+EXACT = "fp32"
+FAST = "bf16"
 
 
 def trained(job: Job, folder: Path) -> dict[str, float]:

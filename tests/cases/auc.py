@@ -19,7 +19,8 @@ def batches(draw: st.DrawFn, labels: int = 1, most: int = 40) -> tuple[np.ndarra
     y = (rng.random((n, labels)) < draw(st.floats(0.02, 0.98))).astype(float)
     for column in y.T:
         i, j = rng.choice(n, 2, replace=False)
-        column[i], column[j] = 1, 0
+        column[i] = 1
+        column[j] = 0
     return scores, y
 
 
@@ -46,7 +47,8 @@ def saddle(
     h: np.ndarray, y: np.ndarray, m: float, hinge: bool = True
 ) -> tuple[float, float, float]:
     """a, b, α of Theorem 1."""
-    a, b = h[y == 1].mean(), h[y == 0].mean()
+    a = h[y == 1].mean()
+    b = h[y == 0].mean()
     return a, b, max(0.0, m - a + b) if hinge else m - a + b
 
 

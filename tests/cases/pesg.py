@@ -10,7 +10,8 @@ Y = (X[:, 0] + X[:, 1] ** 2 + np.random.default_rng(1).normal(size=400) > 2).ast
 def batch(step: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """The same rows for a step however it is reached; row 0 is positive, row 1 negative."""
     rows = np.random.default_rng((7, step)).integers(0, len(X), size)
-    rows[0], rows[1] = np.flatnonzero(Y)[step % 40], np.flatnonzero(Y == 0)[step % 40]
+    rows[0] = np.flatnonzero(Y)[step % 40]
+    rows[1] = np.flatnonzero(Y == 0)[step % 40]
     return X[rows], Y[rows]
 
 

@@ -65,7 +65,8 @@ def audited(images: pd.DataFrame, task: Task = TASK, **options: object) -> tuple
 
 def load_like(name: str, count: int) -> pd.DataFrame:
     """images.csv with the label columns of a real competition; a patient has three images."""
-    task, random = load_competition(name).task, np.random.RandomState(0)
+    task = load_competition(name).task
+    random = np.random.RandomState(0)
     patients = [f"p{i // 3:02d}" for i in range(count)]
     images = images_of(patients, source=task.scored_source or "own").drop(columns="melanoma")
     return images.assign(**{label: random.randint(0, 2, count) for label in task.labels})
@@ -84,7 +85,9 @@ def run(folder: Path, images: pd.DataFrame, *options: str, name: str = "melanoma
     """Run the stage's command in this process, on a table written for a real competition."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     images.to_csv(folder / name / "images.csv", index=False)
-    out, err, status = io.StringIO(), io.StringIO(), 0
+    out = io.StringIO()
+    err = io.StringIO()
+    status = 0
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),

@@ -15,8 +15,10 @@ from tests.cases.pesg import X, Y, batch, network
 
 def algorithm_1(steps, stages, eta, gamma, decay, m, dual_too, hinge=True):
     """The paper's Algorithm 1 on a linear model, in numpy; v = (w, a, b) is one vector."""
-    v, alpha = np.concatenate([np.full(6, 0.1), [0.0, 0.0]]), 0.0
-    reference, iterates = v.copy(), []
+    v = np.concatenate([np.full(6, 0.1), [0.0, 0.0]])
+    alpha = 0.0
+    reference = v.copy()
+    iterates = []
     regularized = np.concatenate([np.ones(6), np.full(2, float(dual_too))])
     for t in range(steps):
         if t in stages:
@@ -46,7 +48,8 @@ def algorithm_1(steps, stages, eta, gamma, decay, m, dual_too, hinge=True):
 @pytest.mark.parametrize(("gamma", "decay"), [(0.0, 0.0), (1 / 500, 0.0), (0.5, 1e-2), (0.0, 1e-2)])
 @pytest.mark.parametrize("hinge", [True, False])
 def test_algorithm_1_for_200_steps(gamma, decay, dual_too, hinge):
-    m, stages = 0.7 if hinge else 1.0, (60, 150)
+    m = 0.7 if hinge else 1.0
+    stages = (60, 150)
     w = torch.full((6,), 0.1, dtype=torch.float64, requires_grad=True)
     loss = (AUCMargin(margin=m) if hinge else AUCSquare()).double()
     optimizer = PESG(
@@ -110,7 +113,9 @@ def test_weight_decay_is_sgds(momentum):
 def test_momentum_is_torchs_and_takes_in_the_pull():
     v = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
     optimizer = PESG([v], lr=0.1, gamma=0.3, weight_decay=0.02, momentum=0.8)
-    expected, reference, buffer = np.array([1.0, -2.0]), np.array([1.0, -2.0]), np.zeros(2)
+    expected = np.array([1.0, -2.0])
+    reference = np.array([1.0, -2.0])
+    buffer = np.zeros(2)
     for t in range(20):
         gradient = np.array([np.sin(t), 0.5])
         v.grad = torch.from_numpy(gradient)
@@ -124,7 +129,8 @@ def test_momentum_with_a_gradient_of_another_layout_and_with_several_dtypes():
     """The same numbers whatever order they lie in, as from a channels_last network with a hand-made
     gradient."""
     torch.manual_seed(0)
-    start, gradient = torch.randn(4, 3, 2, 2), torch.randn(4, 3, 2, 2)
+    start = torch.randn(4, 3, 2, 2)
+    gradient = torch.randn(4, 3, 2, 2)
     plain = torch.nn.Parameter(start.clone())
     turned = torch.nn.Parameter(start.to(memory_format=torch.channels_last))
     double = torch.nn.Parameter(start.double())
@@ -161,10 +167,8 @@ def test_many_small_and_some_large_tensors_move_alike():
 def test_alpha_ascends_and_stays_above_0_only_for_the_margin_loss(make):
     loss = make()
     optimizer = PESG([torch.zeros(1, requires_grad=True)], loss=loss, lr=0.5)
-    scores, y = (
-        torch.tensor([5.0, 0.0]),
-        torch.tensor([1.0, 0.0]),
-    )  # far apart: ∂F/∂α = (1 - 5 - α) / 2 < 0
+    scores = torch.tensor([5.0, 0.0])  # far apart: ∂F/∂α = (1 - 5 - α) / 2 < 0
+    y = torch.tensor([1.0, 0.0])
     for _ in range(20):
         optimizer.zero_grad()
         loss(scores, y).backward()
@@ -211,7 +215,8 @@ def test_the_mean_counts_the_steps_in_which_a_weight_stood_still(frozen):
 def test_a_stage_without_steps_changes_no_reference():
     results = []
     for twice in (False, True):
-        net, loss = network(), AUCMargin()
+        net = network()
+        loss = AUCMargin()
         optimizer = PESG(net.parameters(), loss=loss, lr=0.1, gamma=0.5)
         run(net, loss, optimizer, range(10))
         optimizer.next_stage()
@@ -222,7 +227,8 @@ def test_a_stage_without_steps_changes_no_reference():
 
 
 def test_next_stage_sets_the_rate_and_keeps_ratios():
-    net, loss = network(), AUCMargin()
+    net = network()
+    loss = AUCMargin()
     groups = [
         {"params": net[0].parameters(), "lr": 0.4},
         {"params": net[2].parameters(), "lr": 0.1},
@@ -252,7 +258,8 @@ def test_a_group_added_later_joins_the_stage():
 
 
 def test_a_schedule_moves_every_group():
-    net, loss = network(), AUCMargin()
+    net = network()
+    loss = AUCMargin()
     optimizer = PESG(net.parameters(), loss=loss, lr=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
     run(net, loss, optimizer, range(5), scheduler)
@@ -260,7 +267,8 @@ def test_a_schedule_moves_every_group():
 
 
 def test_closure_and_zero_grad():
-    net, loss = network(), AUCMargin()
+    net = network()
+    loss = AUCMargin()
     optimizer = PESG(net.parameters(), loss=loss, lr=0.02)
     x, y = (torch.from_numpy(part).float() for part in batch(0))
 
@@ -314,7 +322,8 @@ def test_decay_beyond_1_raises():
 )
 @pytest.mark.filterwarnings("ignore:label .:UserWarning")
 def test_it_learns_to_rank(make, lr):
-    net, loss = network(), make()
+    net = network()
+    loss = make()
     optimizer = PESG(net.parameters(), loss=loss, lr=lr, gamma=1 / 500)
     run(net, loss, optimizer, range(200))
     optimizer.next_stage(lr=lr / 5)
@@ -329,10 +338,8 @@ def test_it_learns_to_rank(make, lr):
 def test_cuda_is_the_cpu(dual):
     results = []
     for device in ("cpu", "cuda"):
-        net, loss = (
-            network().double().to(device),
-            AUCMargin(dual=dual, normalize="l2*sqrt_b").double(),
-        )
+        net = network().double().to(device)
+        loss = AUCMargin(dual=dual, normalize="l2*sqrt_b").double()
         optimizer = PESG(net.parameters(), loss=loss, lr=0.1, gamma=0.1)
         loss.to(device)  # after the optimizer was made: it still holds the same a, b, α
         for t in range(40):
@@ -349,7 +356,8 @@ def test_cuda_is_the_cpu(dual):
 
 
 def test_deep_copies_go_their_own_way_alike():
-    net, loss = network(), AUCMargin()
+    net = network()
+    loss = AUCMargin()
     optimizer = PESG(net.parameters(), loss=loss, lr=0.1, gamma=0.2, momentum=0.5)
     run(net, loss, optimizer, range(15))
     twin = copy.deepcopy((net, loss, optimizer))

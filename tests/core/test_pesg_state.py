@@ -11,7 +11,9 @@ from pipeline.core.pesg import PESG
 from pipeline.core.training import checkpoint
 from tests.cases.pesg import batch, network
 
-STEPS, BOUNDARIES, UNFREEZE = 36, (11, 25), 17
+STEPS = 36
+BOUNDARIES = (11, 25)
+UNFREEZE = 17
 MAKES = {
     "margin": AUCMargin,
     "square": AUCSquare,
@@ -22,7 +24,8 @@ MAKES = {
 
 def start(make, momentum, dual_too):
     """Network, loss, optimizer with two groups, scheduler; the first layer begins frozen."""
-    net, loss = network(), make()
+    net = network()
+    loss = make()
     net[0].weight.requires_grad_(False)
     groups = [
         {"params": net[0].parameters(), "gamma": 0.1},
@@ -101,10 +104,8 @@ def test_cut_anywhere_and_resumed(make, momentum, dual_too):
 def test_a_saved_state_is_a_snapshot_and_survives_loading():
     first = start(AUCMargin, 0.5, False)
     go_on(*first, range(20))
-    saved, weights = (
-        first[2].state_dict(),
-        {name: value.clone() for name, value in first[0].state_dict().items()},
-    )
+    saved = first[2].state_dict()
+    weights = {name: value.clone() for name, value in first[0].state_dict().items()}
     go_on(*first, range(20, 30))
     for _ in range(2):  # the second load finds what the first found
         other = start(AUCMargin, 0.5, False)
@@ -117,7 +118,8 @@ def test_a_saved_state_is_a_snapshot_and_survives_loading():
 
 def scaled_run(scaler, autocast=None, steps=25, poison=()):
     """A run under a GradScaler; at the steps in `poison` a gradient overflows."""
-    net, loss = network(), AUCMargin()
+    net = network()
+    loss = AUCMargin()
     optimizer = PESG(net.parameters(), loss=loss, lr=0.3, gamma=0.1)
     for t in range(steps):
         x, y = (torch.from_numpy(part).float() for part in batch(t))
@@ -147,8 +149,10 @@ def test_a_scaler_changes_nothing_and_skips_alpha_too():
 def test_unscaling_by_hand_first_is_the_same():
     results = []
     for by_hand in (False, True):
-        net, loss = network(), AUCMargin()
-        optimizer, scaler = PESG(net.parameters(), loss=loss, lr=0.3), torch.amp.GradScaler("cpu")
+        net = network()
+        loss = AUCMargin()
+        optimizer = PESG(net.parameters(), loss=loss, lr=0.3)
+        scaler = torch.amp.GradScaler("cpu")
         x, y = (torch.from_numpy(part).float() for part in batch(0))
         scaler.scale(loss(net(x)[:, 0], y)).backward()
         if by_hand:
@@ -172,7 +176,8 @@ def test_half_precision_stays_near_single(dtype, scaled):
 
 def test_accumulated_micro_batches_add_up():
     """Gradients of a, b and α accumulate over backward passes as those of the weights do."""
-    net, loss = network(), AUCMargin()
+    net = network()
+    loss = AUCMargin()
     optimizer = PESG(net.parameters(), loss=loss, lr=0.3)
     with torch.no_grad():
         loss.alpha.fill_(0.4)
@@ -217,7 +222,9 @@ def test_cut_through_a_checkpoint_on_disk_with_momentum_and_weights_in_channels_
             ).backward()
             optimizer.step()
 
-    whole, first, second = made(), made(), made()
+    whole = made()
+    first = made()
+    second = made()
     go(*whole, range(10))
     go(*first, range(5))
     checkpoint.save_checkpoint(

@@ -58,7 +58,8 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(
         pipeline.competitions, "__path__", [*pipeline.competitions.__path__, str(tmp_path)]
     )
-    data, models = tmp_path / "data/findings", tmp_path / "models/findings"
+    data = tmp_path / "data/findings"
+    models = tmp_path / "models/findings"
     data.mkdir(parents=True)
     pd.DataFrame(
         {

@@ -73,7 +73,8 @@ def test_ranking_within_folds_mends_folds_on_different_scales():
     """Fold 1's network says 0.1 more of everything: pooled scores lose AUC, ranks within the fold
     do not."""
     generator = np.random.default_rng(0)
-    labels, fold = generator.random(2000) < 0.2, np.arange(2000) % 2
+    labels = generator.random(2000) < 0.2
+    fold = np.arange(2000) % 2
     good = generator.normal(size=2000) + 1.5 * labels
     shifted = np.where(fold == 1, good + 3, good)
     ranked = ranks_within(shifted[:, None], fold)[:, 0]
@@ -82,7 +83,8 @@ def test_ranking_within_folds_mends_folds_on_different_scales():
 
 
 def test_weighted_mean_leaves_out_missing_columns():
-    one, other = np.array([[1.0, np.nan], [3.0, np.nan]]), np.array([[3.0, 5.0], [5.0, 7.0]])
+    one = np.array([[1.0, np.nan], [3.0, np.nan]])
+    other = np.array([[3.0, 5.0], [5.0, 7.0]])
     assert np.array_equal(weighted_mean([one, other]), [[2, 5], [4, 7]])
     assert np.array_equal(weighted_mean([one, other], np.array([3, 1])), [[1.5, 5], [3.5, 7]])
     assert np.isnan(weighted_mean([one, one])[:, 1]).all()

@@ -182,7 +182,8 @@ def test_quantiles_out_of_fold_are_ranks_within_the_fold():
 @pytest.mark.usefixtures("roots")
 def test_one_disease_per_run_is_averaged_over_the_runs_that_have_it():
     images = write_tables()
-    both, scar = noisy(images, LABELS, 2, 1), noisy(images, LABELS[1:], 2, 2)
+    both = noisy(images, LABELS, 2, 1)
+    scar = noisy(images, LABELS[1:], 2, 2)
     write_run(images, "one", both)
     write_run(images, "two", scar)
     members = [read(run)[0].out_of_fold for run in ("one", "two")]

@@ -158,7 +158,8 @@ def test_columns_against_brute_force_over_each_patient():
     members = one_member(values)
     found = context(table, members, COLUMNS, category_levels(table, COLUMNS))
     values = logit(members.quantiles[:, 0])
-    patient, site = table["patient_id"].to_numpy(), table["site"].to_numpy()
+    patient = table["patient_id"].to_numpy()
+    site = table["site"].to_numpy()
     for row in range(len(table)):
         own = np.flatnonzero(patient == patient[row])
         others = values[own[own != row]]
@@ -266,7 +267,8 @@ def test_a_patients_labels_never_change_its_own_nested_scores(name):
     own = data.patients == patient
     changed = replace(data, labels=np.where(own, 1 - data.labels, data.labels))
     candidate = with_recipe(QUICK)[name]
-    before, after = nested_scores(candidate, data), nested_scores(candidate, changed)
+    before = nested_scores(candidate, data)
+    after = nested_scores(candidate, changed)
     np.testing.assert_array_equal(before[own], after[own])
     same_fold = data.fold == data.fold[own][0]
     np.testing.assert_array_equal(before[same_fold], after[same_fold])
@@ -313,7 +315,8 @@ def test_threads_and_repetition_change_nothing():
 def test_drawing_negatives_leaves_the_level_of_the_logits(share):
     data = made(seed=8, patients=800)
     recipe = replace(QUICK, share=share, part_patients=1.0)
-    all_rows, some = nested(data, recipe), nested(data, replace(recipe, most_rows=2500))
+    all_rows = nested(data, recipe)
+    some = nested(data, replace(recipe, most_rows=2500))
     assert not np.array_equal(all_rows, some)
     assert np.corrcoef(all_rows, some)[0, 1] > 0.95
     assert abs(all_rows.mean() - some.mean()) < 0.2

@@ -40,7 +40,8 @@ def test_duplicates_of_a_missing_column_or_a_constant_are_none():
 
 def test_a_step_of_the_climb_is_the_best_by_brute_force():
     members, truth = members_of([1, 0.5, 0.8, 0], n=200)
-    climber, counts = Climber(members[:, :, 0], truth[:, 0]), np.array([2.0, 0, 1, 0])
+    climber = Climber(members[:, :, 0], truth[:, 0])
+    counts = np.array([2.0, 0, 1, 0])
     areas = [auc(members[:, :, 0].T @ (counts + one), truth[:, 0]) for one in np.eye(4)]
     assert climber.best_step(counts, np.arange(4)) == (
         int(np.argmax(areas)),
@@ -63,7 +64,8 @@ def test_the_nested_estimate_never_sees_the_rows_it_scores():
     """Labels of fold 0 are turned round: weights fitted on the others, and so fold 0's scores, must
     not change."""
     members, truth = members_of([1, 0.8, 0.2])
-    folds, candidates = np.arange(600) % 3, np.ones((3, 1))
+    folds = np.arange(600) % 3
+    candidates = np.ones((3, 1))
     before = nested_weighted_scores(members, truth, candidates, folds)
     truth[folds == 0] = 1 - truth[folds == 0]
     after = nested_weighted_scores(members, truth, candidates, folds)
@@ -75,7 +77,8 @@ def test_a_gain_is_accepted_only_when_it_is_more_than_noise():
     """Good members beside useless ones: fitted weights win. Members equally good: they must not be
     accepted."""
     members, truth = members_of([1.5, 1.5, 0, 0, 0, 0])
-    groups, folds = np.arange(600), np.arange(600) % 3
+    groups = np.arange(600)
+    folds = np.arange(600) % 3
     useful = nested_gain(members, truth, np.ones((6, 1)), folds, groups)
     assert useful["accepted"] and useful["gain"] > 0.02 and useful["low"] > 0
     accepted = 0

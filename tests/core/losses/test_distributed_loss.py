@@ -12,7 +12,9 @@ from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pair
 from pipeline.core.losses.global_batch import global_batch
 from pipeline.core.pesg import PESG
 
-STEPS, SIZE, BOUNDARY = 50, 24, 30
+STEPS = 50
+SIZE = 24
+BOUNDARY = 30
 KINDS = {
     "margin": lambda: AUCMargin(2, margin=[0.5, 1.0]),
     "square": lambda: AUCSquare(2),
@@ -37,7 +39,8 @@ def whole_batch(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x = torch.randn(2 * SIZE, 5, generator=generator)
     rate = torch.where(torch.arange(2 * SIZE) < SIZE, 0.4, 0.0 if step % 3 == 0 else 0.1)[:, None]
     y = (torch.rand(2 * SIZE, 2, generator=generator) < rate).float()
-    y[0], y[1] = 1, 0
+    y[0] = 1
+    y[1] = 0
     y[5, 1] = torch.nan
     return x, y, torch.rand(2 * SIZE, 2, generator=generator) < 0.9
 
@@ -50,7 +53,8 @@ def rows(step: int, rank: int | None) -> slice:
 
 def train(kind: str, rank: int | None) -> dict[str, torch.Tensor]:
     """50 steps; losses of every step, and the weights, references and duals at the end."""
-    net, loss = network(), KINDS[kind]()
+    net = network()
+    loss = KINDS[kind]()
     model = net if rank is None else torch.nn.parallel.DistributedDataParallel(net)
     optimizer = PESG(net.parameters(), loss=loss, lr=0.3, gamma=0.05)
     torch.manual_seed(100 + (rank or 0))  # what a process draws for itself may differ

@@ -45,7 +45,8 @@ def with_dual(loss, a, b, alpha):
 @given(batches(labels=3), st.sampled_from(["batch", [0.1, 0.5, 0.9]]))
 def test_several_labels_are_the_mean_of_each(batch, prior):
     h, y = batch
-    m, duals = [0.5, 1.0, 1.5], ([0.3, -0.2, 0.1], [0.1, 0.4, -0.1], [0.6, 0.0, 1.1])
+    m = [0.5, 1.0, 1.5]
+    duals = ([0.3, -0.2, 0.1], [0.1, 0.4, -0.1], [0.6, 0.0, 1.1])
     together = with_dual(AUCMargin(3, margin=m, prior=prior), *duals)
     (scores,) = double(h)
     value = together(scores, torch.from_numpy(y))
@@ -72,8 +73,10 @@ def test_mask_and_nan_labels_are_the_entries_removed(make, labels):
     scores, y = case(labels=labels)
     keep = torch.rand(64, labels, generator=torch.Generator().manual_seed(1)) < 0.6
     keep[:2] = True
-    y[0], y[1] = 1, 0
-    marked, spoilt = torch.where(keep, y, torch.nan), torch.where(keep, y, -1.0)
+    y[0] = 1
+    y[1] = 0
+    marked = torch.where(keep, y, torch.nan)
+    spoilt = torch.where(keep, y, -1.0)
     results = []
     for given_labels, mask in (
         (marked, None),
@@ -101,7 +104,8 @@ def test_mask_and_nan_labels_are_the_entries_removed(make, labels):
 @pytest.mark.parametrize("make", ALL_LOSSES)
 def test_what_is_masked_may_be_nan(make, how):
     scores, y = case()
-    scores.data[3:6], y[3:6] = torch.nan, torch.nan
+    scores.data[3:6] = torch.nan
+    y[3:6] = torch.nan
     loss = make(3) if make not in AUC_LOSSES else make(3, normalize=how)
     value = loss(scores, y)
     value.backward()
@@ -159,7 +163,8 @@ def test_normalisers(batch, how):
 @often
 @given(batches(), st.sampled_from(["l2", "l2*sqrt_b", "sigmoid"]))
 def test_reach_is_never_exceeded_and_is_met(batch, how):
-    h, y = torch.from_numpy(batch[0]), torch.from_numpy(batch[1])
+    h = torch.from_numpy(batch[0])
+    y = torch.from_numpy(batch[1])
     labels = make_batch(y)
     mean_pos, mean_neg = class_means(normalize(h, len(h), how), labels)
     bound = reach(labels.positives, labels.negatives, how)
@@ -177,7 +182,8 @@ def test_reach_of_the_papers_batches():
 
 def test_scores_all_zero_can_leave_zero():
     for how in NORMALIZERS:
-        scores, y = torch.zeros(8, requires_grad=True), torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0])
+        scores = torch.zeros(8, requires_grad=True)
+        y = torch.tensor([1.0, 0, 0, 0, 0, 0, 0, 0])
         AUCMargin(margin=0.1, normalize=how, dual="closed_form")(scores, y).backward()
         assert (
             scores.grad.isfinite().all() and scores.grad[0] < 0
@@ -236,7 +242,8 @@ def test_closed_form_without_memory_descends_a_m(margin):
     loss = AUCMargin(margin=margin, dual="closed_form", memory=0.0).double()
     value = loss(scores, y)
     value.backward()
-    h, labels = scores.detach()[:, 0].numpy(), y[:, 0].numpy()
+    h = scores.detach()[:, 0].numpy()
+    labels = y[:, 0].numpy()
     p = labels.mean()
     assert value.item() == pytest.approx(p * (1 - p) * a_m(h, labels, margin), rel=1e-6)
     assert (loss.a.item(), loss.b.item(), loss.alpha.item()) == pytest.approx(
@@ -253,7 +260,8 @@ def test_closed_form_without_memory_descends_a_m(margin):
 def test_closed_form_remembers_class_sums():
     loss = AUCMargin(dual="closed_form", memory=0.8).double()
     rng = np.random.default_rng(0)
-    sums, counts = np.zeros(2), np.zeros(2)
+    sums = np.zeros(2)
+    counts = np.zeros(2)
     for _ in range(20):
         h = rng.normal(size=16)
         y = (rng.random(16) < 0.1).astype(float)
@@ -283,7 +291,8 @@ def test_last_tells_the_batch():
     h = (scores / scores.norm(dim=0)).detach().numpy()
     for k in range(2):
         labels = y[:, k].numpy()
-        mean_pos, mean_neg = h[labels == 1, k].mean(), h[labels == 0, k].mean()
+        mean_pos = h[labels == 1, k].mean()
+        mean_neg = h[labels == 0, k].mean()
         found = {name: value[k].item() for name, value in loss.last.items()}
         assert found["a_m"] == pytest.approx(a_m(h[:, k], labels, [0.1, 0.2][k]), rel=1e-6)
         assert found["gap"] == pytest.approx(mean_pos - mean_neg)

@@ -43,7 +43,8 @@ def scale_of(h, *others):
 @often
 @given(batches(), duals, duals, duals, priors, margins)
 def test_value_is_equation_8(batch, a, b, alpha, p, m):
-    h, y = batch[0][:, 0], batch[1][:, 0]
+    h = batch[0][:, 0]
+    y = batch[1][:, 0]
     value = f_and_gradients(h, y, a, b, alpha, p, m)[0]
     expected = equation_8(h, y, a, b, alpha, y.mean() if p is None else p, m)
     assert abs(value - expected) <= 1e-13 * scale_of(h, a, b, alpha, m)
@@ -52,9 +53,11 @@ def test_value_is_equation_8(batch, a, b, alpha, p, m):
 @often
 @given(batches(), duals, duals, duals, priors, margins)
 def test_gradients_are_those_written_out(batch, a, b, alpha, p, m):
-    h, y = batch[0][:, 0], batch[1][:, 0]
+    h = batch[0][:, 0]
+    y = batch[1][:, 0]
     _, dh, da, db, dalpha = f_and_gradients(h, y, a, b, alpha, p, m)
-    n, q = len(h), y.mean() if p is None else p
+    n = len(h)
+    q = y.mean() if p is None else p
     np.testing.assert_allclose(
         dh,
         2 / n * np.where(y == 1, (1 - q) * (h - a - alpha), q * (h - b + alpha)),
@@ -62,7 +65,8 @@ def test_gradients_are_those_written_out(batch, a, b, alpha, p, m):
         atol=1e-14 * scale_of(h, a, b, alpha),
     )
     if p is None:  # with p = N+/N they are functions of the class means
-        mean_pos, mean_neg = h[y == 1].mean(), h[y == 0].mean()
+        mean_pos = h[y == 1].mean()
+        mean_neg = h[y == 0].mean()
         tolerance = dict(rel=1e-10, abs=1e-13 * scale_of(h, a, b, alpha, m))
         assert da == pytest.approx(-2 * q * (1 - q) * (mean_pos - a), **tolerance)
         assert db == pytest.approx(-2 * q * (1 - q) * (mean_neg - b), **tolerance)
@@ -74,7 +78,8 @@ def test_gradients_are_those_written_out(batch, a, b, alpha, p, m):
 @often
 @given(batches(), duals, duals, duals, priors, margins)
 def test_gradients_are_differences_of_equation_8(batch, a, b, alpha, p, m):
-    h, y = batch[0][:, 0] - batch[0][:, 0].mean(), batch[1][:, 0]
+    h = batch[0][:, 0] - batch[0][:, 0].mean()
+    y = batch[1][:, 0]
     _, dh, *rest = f_and_gradients(h, y, a, b, alpha, p, m)
     q = y.mean() if p is None else p
     at = np.array([h[0], a, b, alpha])
@@ -95,7 +100,8 @@ def test_gradients_are_differences_of_equation_8(batch, a, b, alpha, p, m):
 @often
 @given(batches(), margins, st.booleans())
 def test_theorem_1(batch, m, hinge):
-    h, y = batch[0][:, 0], batch[1][:, 0]
+    h = batch[0][:, 0]
+    y = batch[1][:, 0]
     p, (a, b, alpha) = y.mean(), saddle(h, y, m, hinge)
     value, dh, da, db, dalpha = f_and_gradients(h, y, a, b, alpha, None, m)
     tolerance = 1e-12 * scale_of(h, m)
@@ -118,7 +124,8 @@ def test_theorem_1(batch, m, hinge):
 @often
 @given(batches(), margins, duals, duals, duals, duals)
 def test_saddle_is_a_saddle(batch, m, da, db, dalpha, other):
-    h, y = batch[0][:, 0], batch[1][:, 0]
+    h = batch[0][:, 0]
+    y = batch[1][:, 0]
     p, (a, b, alpha) = y.mean(), saddle(h, y, m)
     best = equation_8(h, y, a, b, alpha, p, m)
     slack = 1e-12 * scale_of(h, m, da, db)
@@ -129,7 +136,8 @@ def test_saddle_is_a_saddle(batch, m, da, db, dalpha, other):
 @often
 @given(batches(most=25))
 def test_equation_5_over_all_pairs(batch):
-    h, y = batch[0][:, 0], batch[1][:, 0]
+    h = batch[0][:, 0]
+    y = batch[1][:, 0]
     pairs = np.mean(
         [(1 - positive + negative) ** 2 for positive in h[y == 1] for negative in h[y == 0]]
     )
@@ -141,7 +149,8 @@ def test_equation_5_over_all_pairs(batch):
 
 def test_unconstrained_minimum_of_the_square_loss_is_the_pairwise_loss():
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(60, 3)), (rng.random(60) < 0.3).astype(float)
+    x = rng.normal(size=(60, 3))
+    y = (rng.random(60) < 0.3).astype(float)
 
     def pairwise(w):
         h = x @ w
@@ -154,10 +163,8 @@ def test_unconstrained_minimum_of_the_square_loss_is_the_pairwise_loss():
         return f_and_gradients(h, y, *saddle(h, y, 1.0, hinge=False), None, 1.0)[0]
 
     p = y.mean()
-    by_pairs, by_form = (
-        minimize(pairwise, np.zeros(3), tol=1e-14),
-        minimize(min_max_form, np.zeros(3), tol=1e-14),
-    )
+    by_pairs = minimize(pairwise, np.zeros(3), tol=1e-14)
+    by_form = minimize(min_max_form, np.zeros(3), tol=1e-14)
     assert by_form.fun == pytest.approx(p * (1 - p) * by_pairs.fun, rel=1e-10)
     np.testing.assert_allclose(by_form.x, by_pairs.x, atol=1e-5)
 
@@ -165,7 +172,8 @@ def test_unconstrained_minimum_of_the_square_loss_is_the_pairwise_loss():
 @often
 @given(batches(), duals, duals, duals, priors, margins, st.floats(-50, 50), st.floats(0.1, 10))
 def test_invariances(batch, a, b, alpha, p, m, shift, s):
-    h, y = batch[0][:, 0], batch[1][:, 0]
+    h = batch[0][:, 0]
+    y = batch[1][:, 0]
     value = f_and_gradients(h, y, a, b, alpha, p, m)[0]
     slack = 1e-11 * scale_of(h, a, b, alpha, m, shift)
     if p is None:  # a given prior is the batch's in expectation only, and so is the invariance
@@ -203,8 +211,15 @@ def test_float32_keeps_the_shift_invariance():
 def test_batch_prior_is_one_minus_1_over_b_of_the_true_prior_in_expectation(size):
     """Exactly, by summing over all batches of a population with one positive and one negative
     score."""
-    p, high, low, a, b, alpha, m = 0.23, 0.7, -0.4, 0.3, 0.1, 0.5, 0.8
-    batch_prior, true_prior = np.zeros(5), np.zeros(5)
+    p = 0.23
+    high = 0.7
+    low = -0.4
+    a = 0.3
+    b = 0.1
+    alpha = 0.5
+    m = 0.8
+    batch_prior = np.zeros(5)
+    true_prior = np.zeros(5)
     for positives in range(size + 1):
         weight = comb(size, positives) * p**positives * (1 - p) ** (size - positives)
         y = np.array([1.0] * positives + [0.0] * (size - positives))
@@ -294,7 +309,8 @@ def test_appendix_e_updates():
 @given(batches(), margins, duals, duals, st.floats(0, 2))
 def test_parity_with_libauc(batch, m, a, b, alpha):
     losses = pytest.importorskip("libauc.losses", reason="libauc is a development requirement")
-    theirs, ours = losses.AUCMLoss(margin=m, device=torch.device("cpu")), AUCMargin(margin=m)
+    theirs = losses.AUCMLoss(margin=m, device=torch.device("cpu"))
+    ours = AUCMargin(margin=m)
     for loss in (theirs, ours):
         with torch.no_grad():
             loss.a.fill_(a), loss.b.fill_(b), loss.alpha.fill_(alpha)

@@ -41,7 +41,8 @@ def batch(seed: int, n: int = 23) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     h = torch.randn(n, generator=generator, dtype=torch.float64)
     y = (torch.rand(n, generator=generator) < 0.3).double()
-    y[0], y[1] = 1, 0
+    y[0] = 1
+    y[1] = 0
     return h, y
 
 

@@ -41,7 +41,8 @@ FINITE_ROWS = st.lists(
 def pairs_in_order(scores, labels) -> float:
     """The definition of AUC over all pairs, O(n^2)."""
     scores, labels = np.asarray(scores, float), np.asarray(labels)
-    one, other = scores[labels == 1][:, None], scores[labels == 0][None, :]
+    one = scores[labels == 1][:, None]
+    other = scores[labels == 0][None, :]
     return ((one > other).sum() + 0.5 * (one == other).sum()) / (one.size * other.size)
 
 
@@ -206,7 +207,8 @@ def test_readers_below_curve_is_the_organisers_rule(rows, points):
 def test_readers_are_read_at_the_step_on_the_left():
     """Curve (0,0) (0,.5) (.5,.5) (.5,1) (1,1): at x = 0.5 the step on the left has sensitivity 0.5,
     not 1."""
-    scores, labels = [4, 3, 2, 1], [1, 0, 1, 0]
+    scores = [4, 3, 2, 1]
+    labels = [1, 0, 1, 0]
     assert readers_below_curve(scores, labels, [(0.5, 0.5)]) == 1
     assert readers_below_curve(scores, labels, [(0.5, 0.6)]) == 0
     assert readers_below_curve(scores, labels, [(0.4, 1.0)]) == 1
@@ -232,7 +234,8 @@ def naive_delong(columns, labels):
     """DeLong's covariance from the full matrix of pairs."""
     kernels = []
     for scores in columns.T:
-        one, other = scores[labels == 1][:, None], scores[labels == 0][None, :]
+        one = scores[labels == 1][:, None]
+        other = scores[labels == 0][None, :]
         kernels.append((one > other) + 0.5 * (one == other))
     of_rows = np.cov([kernel.mean(axis=1) for kernel in kernels]) / kernels[0].shape[0]
     return of_rows + np.cov([kernel.mean(axis=0) for kernel in kernels]) / kernels[0].shape[1]
@@ -258,7 +261,8 @@ def test_delong_of_doubled_rows_is_that_of_the_rows():
     """Every patient photographed twice, alike: no more information, so the clustered variance must
     not shrink."""
     scores, labels, _ = sample(columns=2)
-    twice, names = np.repeat(scores, 2, axis=0), np.repeat(np.arange(len(labels)), 2)
+    twice = np.repeat(scores, 2, axis=0)
+    names = np.repeat(np.arange(len(labels)), 2)
     clustered = delong(twice, np.repeat(labels, 2), names)[1]
     assert clustered == pytest.approx(delong(scores, labels)[1], rel=1e-10)
     assert delong(twice, np.repeat(labels, 2))[1][0, 0] < 0.6 * clustered[0, 0]
@@ -269,7 +273,8 @@ def test_delong_interval_and_test():
     low, high = delong_interval(scores[:, 0], labels)
     assert 0 < low < auc(scores[:, 0], labels) < high < 1
     difference, low, high, p = delong_test(scores[:, 0], scores[:, 1], labels)
-    forward, backward = (difference, low, high, p), delong_test(scores[:, 1], scores[:, 0], labels)
+    forward = (difference, low, high, p)
+    backward = delong_test(scores[:, 1], scores[:, 0], labels)
     assert backward == pytest.approx((-difference, -high, -low, p))
     assert difference == pytest.approx(auc(scores[:, 0], labels) - auc(scores[:, 1], labels))
     assert (p < 0.05) == (forward[1] > 0 or forward[2] < 0)
@@ -278,7 +283,8 @@ def test_delong_interval_and_test():
 
 def naive_bootstrap(scores, labels, groups, replicates, seed):
     """Resample rows of drawn groups, score each with the definition; the same draws as ours."""
-    generator, count = np.random.default_rng(seed), groups.max() + 1
+    generator = np.random.default_rng(seed)
+    count = groups.max() + 1
     rows = [np.flatnonzero(groups == group) for group in range(count)]
     areas = []
     for _ in range(replicates):
@@ -337,7 +343,9 @@ def test_standard_errors_agree():
 def test_interval_covers_the_truth():
     """Two normals a standard deviation apart: AUC = Phi(1/sqrt 2) = 0.76025; 95 % intervals should
     cover it ~95 %."""
-    truth, covered, generator = 0.7602499389065233, 0, np.random.default_rng(1)
+    truth = 0.7602499389065233
+    covered = 0
+    generator = np.random.default_rng(1)
     for seed in range(200):
         labels = np.repeat([0, 1], [150, 50])
         low, high = auc_interval(
@@ -349,11 +357,13 @@ def test_interval_covers_the_truth():
 
 def test_difference_is_calibrated_under_the_null():
     """Two equally good noisy readings: p should be below 0.1 in about a tenth of the trials."""
-    generator, small = np.random.default_rng(2), 0
+    generator = np.random.default_rng(2)
+    small = 0
     for seed in range(200):
         labels = np.repeat([0, 1], [120, 60])
         shared = generator.normal(size=180) + labels
-        first, second = shared + generator.normal(size=180), shared + generator.normal(size=180)
+        first = shared + generator.normal(size=180)
+        second = shared + generator.normal(size=180)
         small += auc_difference(first, second, labels, replicates=200, seed=seed)[3] < 0.1
     assert 8 <= small <= 36
 
@@ -448,8 +458,10 @@ def test_roc_band_against_weighted_curves():
     """Each replicate's curve equals scikit-learn's of the drawn rows."""
     scores, labels, groups = sample(rows=200, groups=40)
     groups, scores = np.unique(groups, return_inverse=True)[1], scores[:, 0].round(1)
-    generator, count = np.random.default_rng(0), groups.max() + 1
-    grid, curves = np.linspace(0.005, 0.995, 50), []
+    generator = np.random.default_rng(0)
+    count = groups.max() + 1
+    grid = np.linspace(0.005, 0.995, 50)
+    curves = []
     for _ in range(100):
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)[groups]
         x, y, _ = roc_curve(labels, scores, sample_weight=drawn, drop_intermediate=False)

@@ -43,7 +43,8 @@ def test_normalises_as_the_backbone_wants_and_equals_timms_own_forward():
 
 
 def test_gray_is_the_same_as_three_equal_channels():
-    network, gray = build(RUN, 1).eval(), pictures(1)
+    network = build(RUN, 1).eval()
+    gray = pictures(1)
     assert torch.equal(network(gray), network(gray.expand(-1, -1, -1, 3).contiguous()))
 
 
@@ -69,7 +70,8 @@ def test_the_restarted_classifier_is_new_and_depends_on_the_seed_only():
 
 
 def test_weights_come_back_with_their_header(tmp_path):
-    network, path = build(RUN, 2).eval(), tmp_path / "w.safetensors"
+    network = build(RUN, 2).eval()
+    path = tmp_path / "w.safetensors"
     save_weights(path, network, {"labels": ["a", "b"], "epoch": 3})
     header = read_weights_header(path)
     assert header.pop("digest") == data_digest(path)

@@ -121,7 +121,8 @@ def test_a_cell_that_is_not_a_score(tmp_path, cell, part):
 
 
 def test_ids(tmp_path):
-    table, want = scores(want_melanoma()), want_melanoma()
+    table = scores(want_melanoma())
+    want = want_melanoma()
     only(check(tmp_path, table.drop(index=3), want), "missing (1): 'ISIC_0000003'")
     only(check(tmp_path, table.iloc[::-1], want), "not in the organiser's order", severity=1)
     only(
@@ -196,7 +197,8 @@ def test_columns(tmp_path):
 
 
 def test_constants_ties_and_decisions(tmp_path):
-    want, table = want_melanoma(), scores(want_melanoma())
+    want = want_melanoma()
+    table = scores(want_melanoma())
     only(check(tmp_path, table.assign(target=0.25), want), "every score is 0.25, so its AUC is 0.5")
     only(
         check(tmp_path, table.assign(target=(table["target"] > 0.2) * 1), want),
@@ -205,7 +207,8 @@ def test_constants_ties_and_decisions(tmp_path):
     )
     table.loc[:9, "target"] = 0.018
     only(check(tmp_path, table, want), "share the score 0.018 (10): 'ISIC_0000000'", severity=1)
-    want, table = want_chexpert(), scores(want_chexpert())
+    want = want_chexpert()
+    table = scores(want_chexpert())
     table.loc[[4, 9], list(CHEXPERT[1:])] = 0.3
     only(check(tmp_path, table, want), "same scores in all columns", severity=1)
 
@@ -229,7 +232,8 @@ def test_probabilities(tmp_path):
 
 
 def test_inverted_and_swapped_scores(tmp_path):
-    want, table = want_chexpert(), scores(want_chexpert())
+    want = want_chexpert()
+    table = scores(want_chexpert())
     home = table.set_index("Study")
     rare = pd.Series(dict.fromkeys(want.scores, 0.2))
     assert check(tmp_path, table, want, prevalence=rare) == ([], [])
@@ -350,7 +354,8 @@ def test_real_submissions_pass_and_their_complements_are_noticed(tmp_path):
         SHARED / "siim_isic" / "siim_test_submissions_masdevallia.csv.gz",
         dtype={"image_name": "str"},
     )
-    want, rare = want_melanoma(real["image_name"]), pd.Series({"target": 0.0176})
+    want = want_melanoma(real["image_name"])
+    rare = pd.Series({"target": 0.0176})
     for name in real.columns[1::4]:
         table = real[["image_name", name]].rename(columns={name: "target"})
         assert check(tmp_path, table, want, prevalence=rare) == ([], []), name

@@ -50,7 +50,8 @@ def train(pictures: Path, folder: Path) -> None:
     paths = sorted(pictures.glob("*.png"))
     targets = torch.tensor([[float(path.stem.endswith("p"))] for path in paths])
     torch.manual_seed(0)
-    network, loss = build(RUN, 1), make_loss(RECIPE, 1)
+    network = build(RUN, 1)
+    loss = make_loss(RECIPE, 1)
     phase = Phase(
         name="finetuned",
         folder=folder,

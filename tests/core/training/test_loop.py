@@ -32,7 +32,8 @@ class PairwiseSquare(nn.Module):
         self.shift = nn.Parameter(torch.zeros(()))
 
     def forward(self, scores, targets):
-        positive, negative = scores[targets > 0.5], scores[targets <= 0.5]
+        positive = scores[targets > 0.5]
+        negative = scores[targets <= 0.5]
         return (1 + self.shift - positive[:, None] + negative[None]).square().mean()
 
 
@@ -56,7 +57,8 @@ def phase(folder, *, norm=True, dropout=0.3, rows=200, **changes) -> Phase:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, 5)).astype(np.float32)
     targets = torch.from_numpy((x[:, :1] + rng.normal(size=(rows, 1)) > 0.5).astype(np.float32))
-    network, loss = Net(norm, dropout), PairwiseSquare()
+    network = Net(norm, dropout)
+    loss = PairwiseSquare()
     # SGD: a pairwise loss leaves the last bias without gradient, and Adam would make a step of its
     # rounding noise.
     parameters = [*network.parameters(), *loss.parameters()]

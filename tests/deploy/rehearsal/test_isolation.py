@@ -45,7 +45,8 @@ def test_sockets_and_folders_with_and_without_namespaces(tmp_path, monkeypatch, 
     monkeypatch.setattr(isolation, "namespaces", lambda: permitted)
     python = isolation.fresh_environment(tmp_path / "env", ())
     isolation.check_cut(python)
-    source, target = tmp_path / "source", tmp_path / "kaggle" / "input"
+    source = tmp_path / "source"
+    target = tmp_path / "kaggle" / "input"
     source.mkdir()
     target.parent.mkdir()
     (source / "file").write_text("content")

@@ -96,7 +96,8 @@ def errors(raw: Path, out: Path) -> list[str]:
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_small_hidden_test_set(melanoma, tmp_path, rows):
-    raw, out = hidden(melanoma, tmp_path, rows), tmp_path / "submission.csv"
+    raw = hidden(melanoma, tmp_path, rows)
+    out = tmp_path / "submission.csv"
     on_kaggle(melanoma, raw, out)
     assert errors(raw, out) == [] and len(pd.read_csv(out)) == rows
 
@@ -112,7 +113,8 @@ def test_images_and_patients_that_nobody_expects(melanoma, tmp_path):
             **{SITE: "a place unheard of", "sex": [None, "other", *["male"] * 6]}
         ).drop(index=5)
 
-    raw, out = hidden(melanoma, tmp_path, 8, change), tmp_path / "submission.csv"
+    raw = hidden(melanoma, tmp_path, 8, change)
+    out = tmp_path / "submission.csv"
     said = on_kaggle(melanoma, raw, out)
     assert errors(raw, out) == []
     assert "2 images could not be read" in said and "1 ids of the sample have no image" in said
@@ -153,7 +155,8 @@ def test_three_public_rows_in_hdf5(isic2024):
 
 @pytest.mark.parametrize("rows", [0, 80])
 def test_a_hidden_test_set_in_hdf5(isic2024, tmp_path, rows):
-    raw, out = tmp_path / "raw", tmp_path / "submission.csv"
+    raw = tmp_path / "raw"
+    out = tmp_path / "submission.csv"
     shutil.copytree(isic2024 / "data/isic2024/raw", raw)
     shown = pd.read_csv(raw / "test-metadata.csv")
     names = [f"ISIC_9{number:06d}" for number in range(rows)]

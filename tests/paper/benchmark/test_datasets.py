@@ -161,7 +161,8 @@ def test_hold_out_takes_its_part_of_each_class():
 
 
 def test_flipped_labels_are_negatives_and_added_ones_are_removed_positives():
-    labels, removed = np.repeat([0, 1], [1000, 10]), np.arange(5000, 5400)
+    labels = np.repeat([0, 1], [1000, 10])
+    removed = np.arange(5000, 5400)
     flipped, added = datasets.flip_labels(labels, removed, 0.05, seed=0)
     assert len(flipped) == 50
     assert not labels[flipped].any()

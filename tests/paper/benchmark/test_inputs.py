@@ -14,7 +14,8 @@ def slow_view(image: torch.Tensor, change: torch.Tensor, augment: str) -> torch.
     """One image, pixel by pixel: mirrored, then read at shifted places, edges repeated."""
     side = image.shape[-1]
     reach = side // 8
-    dy, dx = 0, 0
+    dy = 0
+    dx = 0
     if augment == "crop":
         dy, dx = ((change[1:] * (2 * reach + 1)).long() - reach).tolist()
     if change[0] >= 0.5:
@@ -30,7 +31,8 @@ def slow_view(image: torch.Tensor, change: torch.Tensor, augment: str) -> torch.
 @pytest.mark.parametrize("augment", ["flip", "crop"])
 def test_views_equal_the_loop(augment):
     pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
-    rows, changes = torch.tensor([4, 0, 2, 2, 1, 3]), torch.rand(6, 3)
+    rows = torch.tensor([4, 0, 2, 2, 1, 3])
+    changes = torch.rand(6, 3)
     views = view(pixels, rows, changes, augment)
     for image, row, change in zip(views, rows, changes):
         assert torch.equal(image, slow_view(pixels[row], change, augment))

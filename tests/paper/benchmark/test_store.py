@@ -110,7 +110,8 @@ def test_the_grids_are_the_papers():
         "aucs": 5,
         "aucm": 25,
     }
-    gammas, margins = {1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000}, {0.1, 0.3, 0.5, 0.7, 1.0}
+    gammas = {1 / 100, 1 / 300, 1 / 500, 1 / 700, 1 / 1000}
+    margins = {0.1, 0.3, 0.5, 0.7, 1.0}
     assert {point["gamma"] for loss in ("aucs", "aucm") for point in table1.GRIDS[loss]} == gammas
     assert {(p["gamma"], p["margin"]) for p in table1.GRIDS["aucm"]} == {
         (g, m) for g in gammas for m in margins

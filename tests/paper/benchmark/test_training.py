@@ -20,7 +20,8 @@ CPU = torch.device("cpu")
 def bright(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """8 px noise; positives are brighter by one standard deviation of the noise, so AUC 1 is within
     reach."""
-    random, labels = np.random.default_rng(seed), np.arange(count) % 2
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
     pixels = random.normal(100, 25, (count, 3, 8, 8)) + 25 * labels[:, None, None, None]
     return pixels.clip(0, 255).astype(np.uint8), labels
 

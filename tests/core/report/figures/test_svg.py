@@ -40,7 +40,8 @@ def test_ticks_lie_inside_and_are_even(low, width):
 
 
 def test_thinned_curves_keep_their_ends_and_points():
-    x, y = np.linspace(0, 1, 50_000), np.linspace(0, 1, 50_000) ** 0.2
+    x = np.linspace(0, 1, 50_000)
+    y = np.linspace(0, 1, 50_000) ** 0.2
     short_x, short_y = figures.thinned_curve(x, y)
     assert len(short_x) <= figures.POINTS + 2 and set(short_x) <= set(x)
     assert (short_x[0], short_x[-1], short_y[-1]) == (0, 1, 1)
