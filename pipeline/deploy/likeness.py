@@ -68,9 +68,12 @@ def training_images(images: pd.DataFrame) -> TrainingImages:
     if not len(hashes):
         return TrainingImages(ranges)
     bits = hash_bits(hashes.sample(min(len(hashes), MOST), random_state=0))
-    # as if two more images had been seen, one of each value: no bit is ever impossible
-    ones = (bits.sum(axis=0) + 1) / (len(bits) + 2)
-    least = float(np.quantile(log_likelihood(bits, ones), CENTRAL[0]))
+    # As if two more images had been seen, one of each value: no bit is ever impossible. A training
+    # image is judged by the others alone, as a new one will be: s ones among n, without its own.
+    count = bits.sum(axis=0, dtype=np.int64)
+    ones = (count + 1) / (len(bits) + 2)
+    of_others = np.where(bits, count, len(bits) - count) / (len(bits) + 1)
+    least = float(np.quantile(np.log(of_others).sum(axis=1), CENTRAL[0]))
     return TrainingImages(ranges, ones, least)
 
 

@@ -15,7 +15,7 @@ def folds(evidence: Evidence) -> str:
     lines = [
         f"Leaks from training into validation: {len(audit['leaks'])}.",
         *group_lines(audit),
-        *shortcut_lines(audit["shortcuts"]),
+        *shortcut_lines_of(evidence),
         *audit["warnings"],
     ]
     return (
@@ -47,10 +47,18 @@ def balance_table(audit: dict) -> str:
     return html_table(head, rows, caption)
 
 
+def shortcut_lines_of(evidence: Evidence) -> list[str]:
+    """What the search for shortcuts left out; an audit of before knows nothing of it."""
+    if "shortcuts" not in evidence.audit:
+        command = f"python -m pipeline.folds {evidence.name} --audit"
+        return [f"Shortcuts were not looked for; `{command}` does."]
+    return shortcut_lines(evidence.audit["shortcuts"])
+
+
 def shortcuts_table(audit: dict) -> str:
     """How well facts of the file alone predict each label."""
-    found = audit["shortcuts"]
-    if not found["found"]:
+    found = audit.get("shortcuts")
+    if not found or not found["found"]:
         return ""
     head, *rows = shortcut_table(found)
     caption = (
