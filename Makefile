@@ -76,8 +76,8 @@ endef
 # $(call need,NAME,EXAMPLE): an error where a variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2; exit 2; }
 
-.PHONY: help score-images setup demo rehearse test test-slow test-gpu lint bench paper clean clean-folds needs-comp prepare folds pretrain \
-        finetune metadata predict ensemble submit report forget score check kaggle kaggle-submit kaggle-scores \
+.PHONY: help score-images setup demo rehearse test test-slow test-gpu lint bench paper proof clean clean-folds needs-comp prepare folds pretrain \
+        finetune metadata predict ensemble submit report status forget score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
 help: ## print this list
@@ -97,8 +97,8 @@ needs-comp: | $(INSTALLED)
 
 # ---- the stages, in order -------------------------------------------------------------------------------------------
 
-prepare: | $(INSTALLED) ## raw download -> images.csv and every size, in one pass
-	$(call make_up_to,prepare)
+prepare: needs-comp ## raw download -> images.csv and every size, in one pass; damaged images are found and made again
+	@$(PYTHON) -m pipeline.prepare $(or $(addprefix $(COMP)/,$(RUN)),$(COMP))
 
 folds: | $(INSTALLED) ## patient-grouped, stratified, leak-audited folds (K=5 overrides the competition's number)
 	$(call make_up_to,folds)
@@ -123,6 +123,9 @@ submit: | $(INSTALLED) ## the organiser's file, filled in and validated
 
 report: | $(INSTALLED) ## one self-contained HTML page
 	$(call make_up_to,report)
+
+status: needs-comp ## how far every fold of RUN is: done, running where, interrupted, missing (ARGS=--watch)
+	@$(PYTHON) -m pipeline.status $(addprefix $(COMP)/,$(RUN)) $(if $(RUN),,$(COMP)) $(ARGS)
 
 forget: needs-comp ## remove weights and predictions of RUN, FOLDS (STAGE=finetune keeps stage 1), listing them first
 	@$(PYTHON) -m pipeline.forget $(COMP) --run "$(RUN)" --folds "$(FOLDS)" $(if $(STAGE),--stage $(STAGE))
@@ -155,10 +158,10 @@ kaggle-submit: needs-comp ## send the submission with Kaggle's client (MESSAGE="
 kaggle-scores: needs-comp ## write the scores Kaggle gave into submissions/LOG.md
 	@$(PYTHON) -m pipeline.submit $(COMP) --scores
 
-kaggle: needs-comp ## an offline Kaggle dataset and notebooks (OWNER=you, TRAIN=target, RESUME=1)
+kaggle: needs-comp ## an offline Kaggle dataset and notebooks (OWNER=you, LICENCE=, TRAIN=target, RESUME=1)
 	$(call need,OWNER,your-kaggle-name)
 	@$(PYTHON) -m pipeline.deploy.kaggle $(COMP) --owner "$(OWNER)" $(if $(TRAIN),--train $(TRAIN)) \
-	  $(if $(RESUME),--resume) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) $(if $(LICENCE),--licence $(LICENCE)) \
+	  $(if $(RESUME),--resume) $(if $(TIME_LIMIT),--time-limit $(TIME_LIMIT)) --licence "$(LICENCE)" \
 	  $(if $(KAGGLE_PYTHON),--python $(KAGGLE_PYTHON))
 
 kaggle-rehearse: needs-comp ## run that notebook here, cut off from the network, and compare with home
@@ -184,7 +187,7 @@ demo: | $(INSTALLED) ## install, make data, run every stage for melanoma and Che
 	@$(DEMO) $(PYTHON) -m pipeline.summary melanoma chexpert
 
 rehearse: | $(INSTALLED) ## both rehearsals on the demo's weights (after make demo)
-	@$(DEMO) $(MAKE) kaggle COMP=melanoma OWNER=demo
+	@$(DEMO) $(MAKE) kaggle COMP=melanoma OWNER=demo LICENCE=other
 	@$(DEMO) $(MAKE) kaggle-rehearse COMP=melanoma
 	@$(DEMO) $(MAKE) codalab COMP=chexpert
 	@$(DEMO) $(MAKE) codalab-rehearse COMP=chexpert
@@ -207,6 +210,9 @@ bench: | $(INSTALLED) ## every benchmark, as ratios against what one would other
 
 paper: | $(INSTALLED) ## the paper's tables and figures that the data there allow; ARGS="--epochs 10 --seeds 1" on a CPU
 	$(PYTHON) -m pipeline.paper.everything $(ARGS)
+
+proof: | $(INSTALLED) ## does stage 2 help? one protocol over five sets of real images; ARGS="--sets chexpert --size 96"
+	$(PYTHON) -m pipeline.paper.proof $(ARGS)
 
 clean: ## delete the demo's artifacts and caches (never your data or models)
 	rm -rf data/demo models/demo submissions/demo .pytest_cache .ruff_cache .hypothesis

@@ -13,14 +13,16 @@ reads   data/<comp>/images.csv, folds.csv models/<comp>/<run>/fold<k>/prediction
 writes  models/<comp>/scores.csv       member | stage label auc low high n positives views, hashes
         models/<comp>/quantiles.json   frozen maps from score to out-of-fold quantile, for inference
                                        elsewhere
+        models/<comp>/combination.json each label's earned combination, fitted: what scores test
+                                       images here and elsewhere
         models/<comp>/ensemble.csv     unit_id | image_id split fold <labels>: out-of-fold and test
                                        units, blended
         models/<comp>/ensemble.json    members, weights, near-duplicates, correlations, paired
                                        differences, what decided it; written last
 
-Intervals are 95 %, of 1,000 resamples of patients. Members that rank a label alike (|rho| > .999)
-are named and count once. The blend of images and metadata, and mean, rank or quantile, are `blend`
-in the competition's file.
+Intervals are 95 %, over patients; blank where there are too few to tell. Members that rank a label
+alike (|rho| > .999) are named and count once. The blend of images and metadata, and mean, rank or
+quantile, are `blend` in the competition's file.
 """
 
 import argparse
@@ -37,11 +39,12 @@ from pipeline.core.artifacts.files import file_hash, write_json
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
+    data_folder,
     fold_folder,
     models_folder,
 )
 from pipeline.core.artifacts.provenance import notice, provenance
-from pipeline.core.artifacts.tables import write_csv
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import (
@@ -56,7 +59,8 @@ from pipeline.core.config.stages import (
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
-from pipeline.core.ensemble.combination import combine
+from pipeline.core.ensemble.combination import Combination, cannot_be_nested, combine_nested
+from pipeline.core.ensemble.fitted import COMBINATION, write_combinations
 from pipeline.core.ensemble.member_stages import choose_stages, stage_lines
 from pipeline.core.ensemble.members import (
     Member,
@@ -67,7 +71,13 @@ from pipeline.core.ensemble.members import (
     read_member,
     read_rows,
 )
-from pipeline.core.ensemble.scores import difference_row, score_lines, score_rows, sentence
+from pipeline.core.ensemble.scores import (
+    difference_row,
+    gain_text,
+    score_lines,
+    score_rows,
+    sentence,
+)
 from pipeline.core.ensemble.selection import (
     nearly_equal_members,
     nested_gain,
@@ -88,7 +98,8 @@ from pipeline.core.runtime.errors import UserError
 # the paper's blend: scored for every run, also where the competition leaves metadata out of its
 # submission
 HALF = 0.5
-WRITTEN = ("scores.csv", "quantiles.json", "ensemble.csv")  # whose digests ensemble.json has
+# the files whose digests ensemble.json has
+WRITTEN = ("scores.csv", "quantiles.json", COMBINATION, "ensemble.csv")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -151,17 +162,20 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     require_all(competition, average[0])
 
     # The metadata network at its share, where there is one.
-    earned = combine(task, rows, averaged) if competition.blend.weights == "earned" else None
-    share = competition.blend.metadata if patients and not earned else 0.0
+    is_earned = competition.blend.weights == "earned"
+    share = competition.blend.metadata if patients and not is_earned else 0.0
     side = comparable(patients, method, rows) if patients else None
     final = average
     if share:
         final = [blend_metadata(*pair, share, method) for pair in zip(average, side)]
 
-    # Or whichever combination has earned its place, the second level among them (`combination`).
-    if earned:
-        final = [earned.final, earned.test]
-        choice |= {"weighting": "earned", "choice": earned.choice, "gains": earned.gains}
+    # Every way to combine, scored nested (`combination`), and submitted where weights are earned.
+    combined = nested_combinations(competition, rows, averaged)
+    if combined:
+        choice |= {"choice": combined.choice, "second_level": combined.told}
+    if is_earned:
+        final = [combined.final, combined.test]
+        choice["weighting"] = "earned"
 
     # All that is scored: runs after each stage, members blended with metadata, the average, its
     # blend.
@@ -173,14 +187,14 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     scored.append(average_of(ENSEMBLE, ENSEMBLE, average[0], averaged))
     if share:
         scored.append(average_of(BLEND, ENSEMBLE, final[0], members))
-    if earned:
-        for name, scores in earned.out_of_fold.items():
+    if combined:
+        for name, scores in combined.out_of_fold.items():
             scored.append(average_of(name, ENSEMBLE, scores, averaged))
-        scored.append(average_of(EARNED, ENSEMBLE, earned.final, averaged))
+        scored.append(average_of(EARNED, ENSEMBLE, combined.final, averaged))
 
     # The artifacts. A submission made elsewhere needs quantiles.json of the out-of-fold scores, and
     # so does the percentile of a new image.
-    final_stage = EARNED if earned else BLEND if share else ENSEMBLE
+    final_stage = EARNED if is_earned else BLEND if share else ENSEMBLE
     warning = notice(competition.name)
     maps = {member.name: member_maps(member, rows, task.labels) for member in members}
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task, warning))
@@ -188,6 +202,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     averages = {stage: unit_maps(scores, rows, task) for stage, scores in by_stage.items()}
     quantiles = {"hashes": rows.hashes, "members": maps, "averages": averages}
     write_json(folder / "quantiles.json", quantiles)
+    write_combinations(folder / COMBINATION, combined.fitted if combined else {})
     write_csv(folder / "ensemble.csv", unit_table(rows, units, final, task))
     facts = provenance(
         competition.name,
@@ -317,6 +332,23 @@ def read_metadata(competition: Competition, names: tuple[str, ...], rows: Rows) 
     return read_member(competition.name, METADATA, METADATA, PREDICTIONS, rows, labels, made_by)
 
 
+def nested_combinations(
+    competition: Competition, rows: Rows, members: Sequence[Member]
+) -> Combination | None:
+    """Every way to combine these members, scored nested; None where the competition's file does not
+    ask for it, or where it asks for the scores only and folds are too few."""
+    blend = competition.blend
+    if blend.weights != "earned" and not blend.second_level:
+        return None
+    reason = cannot_be_nested(competition.task, rows)
+    if reason and blend.weights == "earned":
+        raise UserError(f"{competition.name}: weights='earned': {reason}")
+    if reason:
+        print(f"second level: not scored, {reason}")
+        return None
+    return combine_nested(competition.task, rows, members, data_folder(competition.name) / "raw")
+
+
 def require_all(competition: Competition, scores: np.ndarray) -> None:
     """Raise where a label is predicted by no run."""
     missing = [
@@ -373,7 +405,7 @@ def score_table(
     """scores.csv: a row for each of the scored, and label, and the mean over labels."""
     patients = units.keys["patient_id"].to_numpy()
     table = []
-    for one in tqdm(scored, desc="scores, 1,000 resamples each", unit="member", leave=False):
+    for one in tqdm(scored, desc="scores", unit="member", leave=False):
         facts = {
             "views": one.views,
             "images_sha256": rows.hashes["images"],
@@ -422,7 +454,7 @@ def best_single(
     means = {}
     for one in finetuned:
         name = f"{one.member} {one.stage}"
-        rows = score_rows(by_name[name], units.truth, patients, task.labels, replicates=2)
+        rows = score_rows(by_name[name], units.truth, patients, task.labels)
         means.update((name, row["auc"]) for row in rows if row["label"] == "mean")
     return max(means, key=means.get, default="")
 
@@ -451,7 +483,7 @@ def unit_table(rows: Rows, units: Units, blended: Sequence[np.ndarray], task: Ta
 def print_scores(competition: Competition, facts: dict) -> None:
     """Print the scores, the near-duplicates and the differences."""
     folder = models_folder(competition.name)
-    table = pd.read_csv(folder / "scores.csv")
+    table = read_csv(folder / "scores.csv", ids=SCORE_NAMES)
     hidden = [name for name in table if name.endswith("_sha256") or name == "notice"]
     print(score_lines(table.drop(columns=hidden)))
     if notice(competition.name):
@@ -464,11 +496,11 @@ def print_scores(competition: Competition, facts: dict) -> None:
     for line in stage_lines(facts["stages"]):
         print(line)
     for label, name in facts.get("choice", {}).items():
-        print(f"{label}: {name} has earned its place")
+        used = "" if facts["weighting"] == "earned" else "; it is scored, not submitted"
+        print(f"{label}: {name} has earned its place{used}")
     if "selection" in facts:
         print(
-            f"selected weights against uniform, nested: {facts['selection']['gain']:+.4f} "
-            f"[{facts['selection']['low']:+.4f}, {facts['selection']['high']:+.4f}]: "
+            f"selected weights against uniform, nested: {gain_text(facts['selection'])}: "
             f"{facts['weighting']} is used"
         )
     for row in facts["differences"]:

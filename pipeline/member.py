@@ -30,7 +30,7 @@ from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import read_sidecar, table_hashes
-from pipeline.core.artifacts.tables import first_ids, fold_numbers
+from pipeline.core.artifacts.tables import first_ids, fold_numbers, read_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.target_path import parse_target
@@ -236,18 +236,7 @@ def read_table(path: Path, competition: Competition) -> tuple[pd.DataFrame, str]
     missing, or a blank id.
     """
     names = ("image_id", competition.submission.id_column)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(names, "str"))
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-        EOFError,
-        OSError,
-    ) as error:
-        raise UserError(f"{path}: this is not a CSV file: {error}") from None
+    table = read_csv(path, ids=names)
     column = next((name for name in names if name in table), None)
     if column is None:
         raise UserError(

@@ -27,8 +27,8 @@ from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     PRETRAINED,
     STAGE_1_PREDICTIONS,
-    image_path,
 )
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
@@ -51,6 +51,8 @@ def main(arguments: argparse.Namespace) -> None:
 def predict_pretrained(job: Job) -> None:
     """Score one fold with its stage-1 weights: the images that it validates, and the test images
     where stage 1 may be a member of the ensemble."""
+    # Elsewhere stage 1 is scored to be compared with stage 2, and truth is known out-of-fold only:
+    # melanoma's 10,982 test images would cost 30 views each for nothing.
     rows = job.validation()
     test_scored = job.run.stage != "finetuned"
     if test_scored:
@@ -67,8 +69,12 @@ def predict_finetuned(job: Job) -> None:
     validated = job.validation()
     rows = pd.concat([validated, job.test()])
     scores = scores_of_views(job, FINETUNED, rows)
+
+    # Every process has all scores by now; one of them writes.
     if not is_main():
         return
+
+    # Every view by itself, from which the report draws what more views gain.
     with atomic(job.folder / "predictions_views.npz") as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -76,6 +82,8 @@ def predict_finetuned(job: Job) -> None:
             labels=np.array(job.labels),
             views=scores[: len(validated)].astype(np.float32),
         )
+
+    # Last, since a fold counts as predicted where this table exists.
     facts = {**facts_of(job, PREDICTIONS), "views": job.run.views}
     table = as_table(job, rows, scores.mean(axis=1))
     write_predictions(job.folder / PREDICTIONS, table, **facts)
@@ -91,13 +99,15 @@ def scores_of_views(job: Job, weights: str, rows: pd.DataFrame) -> np.ndarray:
             f"{path}: there is no such file; `make {stage} COMP={job.competition.name}` makes it"
         )
     require_current(job, path)
+
+    # The sigmoid is taken view by view, so that views are averaged as probabilities.
     network = load_weights(path, run, job.labels)
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(job.competition.name, run.size, rows["image_id"])
     channels = job.competition.task.resize.channels
     scores = score_views(
         network,
-        lambda index: read_prepared_image(paths[index], channels),
-        len(paths),
+        lambda index: read_prepared_image(images[index], channels),
+        len(images),
         view_matrices(run.views, run.size, run.augment),
         precision(run.precision),
         loader_processes(),

@@ -12,8 +12,7 @@ reads   data/<comp>/images.csv, folds.csv, folds_audit.json, images/<size>/
         predictions_views.npz, log.jsonl
 writes  submissions/<comp>/report.html
 
-The page opens from disk: no script, no font, no request. Intervals are 95 %, of 1,000 resamples of
-patients.
+The page opens from disk: no script, no font, no request. Intervals are 95 %, over patients.
 """
 
 import argparse
@@ -28,20 +27,12 @@ from pipeline.core.artifacts.paths import submissions_folder
 from pipeline.core.artifacts.provenance import notice, write_sidecar
 from pipeline.core.config.competition import load_competition
 from pipeline.core.config.target_path import parse_target
-from pipeline.core.report import (
-    differences,
-    folds,
-    gallery,
-    members,
-    scores,
-    sources,
-    subgroups,
-    views,
-)
 from pipeline.core.report.figures import histograms, roc_curves, training
 from pipeline.core.report.html import page
 from pipeline.core.report.inputs import Evidence, read_evidence
-from pipeline.core.report.readers import against_readers
+from pipeline.core.report.origins import folds, members, sources
+from pipeline.core.report.results import differences, gallery, scores, subgroups, views
+from pipeline.core.report.results.readers import against_readers
 from pipeline.core.runs.missing import report_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError

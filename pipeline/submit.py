@@ -19,17 +19,17 @@ or a file of truths.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core.artifacts.files import atomic, file_hash
+from pipeline.core.artifacts.files import atomic, file_hash, read_json
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import data_folder, models_folder, raw_folder, submissions_folder
 from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
-from pipeline.core.artifacts.tables import read_csv, read_images
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load_competition
+from pipeline.core.config.stages import EARNED, ENSEMBLE, MEAN_LABEL, SECOND_LEVEL
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -37,6 +37,8 @@ from pipeline.core.submission import kaggle, lab_book
 from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, fill, refuse_errors, wanted
 from pipeline.core.submission.plausibility import Finding
+
+SHOWN = 5  # columns of the second level that the lab book names
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def submission_path(competition: Competition) -> Path:
+    """Where the submission is written, under the organiser's name for it."""
     return submissions_folder(competition.name) / competition.submission.file
 
 
@@ -162,13 +165,41 @@ def with_unreadable(
 
 def members_in_words(competition: Competition) -> str:
     """What the ensemble averages, as its sidecar has it."""
-    path = models_folder(competition.name) / "ensemble.json"
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    facts = ensemble_facts_written(competition)
     names = ", ".join(map(str, facts.get("members", ()))) or "unknown"
     for run, said in facts.get("stages", {}).items():
         names += f"; {run}: stage={said['asked']!r}, {' and '.join(said['members'])}"
+    if facts.get("final_stage") == EARNED:
+        names = f"{names}; {combination_text(facts)}"
     warning = notice(competition.name)
     return f"{warning}: {names}" if warning else names
+
+
+def combination_text(facts: dict) -> str:
+    """Which combination was submitted, which of its columns mattered on held-out patients, and what
+    was found to leak; label by label."""
+    texts = []
+    for label, name in facts["choice"].items():
+        told = facts["second_level"][label]
+        text = name if len(facts["choice"]) == 1 else f"{label}: {name}"
+        if name == SECOND_LEVEL:
+            single = [row for row in told["columns"] if not row["kind"]]
+            largest = sorted(single, key=lambda row: -row["gain"])[:SHOWN]
+            columns = ", ".join(f"{row['column']} {row['gain']:.0%}" for row in largest)
+            whole_kinds = [row for row in told["columns"] if row["kind"]]
+            kinds = ", ".join(f"{row['column']} {-row['fall']:+.4f}" for row in whole_kinds)
+            text += f" (gain: {columns}; permuted: {kinds})"
+        telling = [row["column"] for row in told["suspects"] if row["tells"]]
+        if telling:
+            text += f", telling though they should not: {', '.join(telling)}"
+        texts.append(text)
+    return "; ".join(texts)
+
+
+def ensemble_facts_written(competition: Competition) -> dict:
+    """ensemble.json, {} where there is none."""
+    path = models_folder(competition.name) / "ensemble.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def auc_in_words(competition: Competition) -> str:
@@ -176,13 +207,13 @@ def auc_in_words(competition: Competition) -> str:
     path = models_folder(competition.name) / "scores.csv"
     if not path.is_file():
         return "unknown"
-    table = read_csv(path, ("member", "stage", "label", "auc", "low", "high"))
-    # The last of the ensemble's rows is what is submitted: the average, its blend, or the
-    # combination that has earned its place.
-    rows = table[(table["member"] == "ensemble") & (table["label"] == "mean")]
-    if rows.empty:
-        return "unknown"
-    return "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[-1])
+    table = read_csv(path, (*SCORE_NAMES, "auc", "low", "high"), ids=SCORE_NAMES)
+    final = ensemble_facts_written(competition).get("final_stage", ENSEMBLE)
+
+    # The ensemble has rows for several stages; the one that is submitted is named in its sidecar.
+    means = table[(table["member"] == ENSEMBLE) & (table["label"] == MEAN_LABEL)]
+    rows = means[means["stage"] == final]
+    return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[0])
 
 
 def shares_of_positives(competition: Competition) -> pd.Series | None:
@@ -217,16 +248,15 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
         return competition.module.sample(raw_folder(competition.name))
     submission = competition.submission
     id_column = submission.id_column
-    table = pd.read_csv(path, dtype="str")
+    table = read_csv(path, ids=(id_column, "Path"))
 
     # CheXpert's list has the paths of images; a study is the folder of its images.
     has_paths = competition.task.unit == "study" and "Path" in table.columns
     if id_column not in table.columns and has_paths:
         table[id_column] = table["Path"].str.rpartition("/")[0]
     if id_column not in table.columns:
-        raise UserError(
-            f"{path}: the column {id_column!r} is missing; there are {', '.join(table.columns)}"
-        )
+        present = ", ".join(table.columns)
+        raise UserError(f"{path}: the column {id_column!r} is missing; there are {present}")
 
     # The score columns are empty: only ids and names are compared.
     ids = table[[id_column]].drop_duplicates()
@@ -256,9 +286,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
     path = submission_path(competition)
     slug = kaggle_slug(competition)
     if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such file; `make submit COMP={competition.name}` makes it"
-        )
+        made_by = f"make submit COMP={competition.name}"
+        raise UserError(f"{path}: there is no such file; `{made_by}` makes it")
     if bool(arguments.kernel) != (arguments.kernel_version is not None):
         raise UserError("--kernel and --kernel-version go together")
 
@@ -273,9 +302,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         print(f"would run: {kaggle.shown(command)}")
         return
     if not kaggle.has_credentials():
-        raise UserError(
-            f"no Kaggle credentials: {kaggle.SETUP}; would have run: {kaggle.shown(command)}"
-        )
+        unsent = f"would have run: {kaggle.shown(command)}"
+        raise UserError(f"no Kaggle credentials: {kaggle.SETUP}; {unsent}")
 
     # The client may exit with 0 although Kaggle took nothing.
     said = kaggle.run_client(command).strip()
@@ -291,9 +319,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
 def kaggle_slug(competition: Competition) -> str:
     """The competition's name on Kaggle, or a UserError."""
     if not competition.task.slug:
-        raise UserError(
-            f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle"
-        )
+        file = f"pipeline/competitions/{competition.name}.py"
+        raise UserError(f"{file} gives no slug, so it is not on Kaggle")
     return competition.task.slug
 
 

@@ -120,7 +120,7 @@ def test_one_new_file_is_all_it_takes(tmp_path):
         "ensemble",
         "submit",
         "submit fundus --check submissions/fundus/answers.csv",
-        "deploy.kaggle fundus --owner me",
+        "deploy.kaggle fundus --owner me --licence other",
     ):
         name, *arguments = stage.split()
         done = subprocess.run(

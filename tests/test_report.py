@@ -15,9 +15,10 @@ import pytest
 from pipeline import report as stage
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, fold_folder, models_folder
-from pipeline.core.metrics import auc
-from pipeline.core.report import readers as against
+from pipeline.core.ensemble.scores import with_interval
+from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.report.inputs import read_evidence
+from pipeline.core.report.results import readers as against
 from pipeline.core.runtime.errors import UserError
 from pipeline.summary import NAME as NAME_WIDTH
 from pipeline.summary import competition_summary
@@ -267,7 +268,8 @@ def test_radiologists_are_drawn_and_counted(tmp_path):
     section = html[html.index('<section id="readers">') : html.index('<section id="histograms">')]
     scores = evidence.test.set_index("unit_id").loc[ids]
     for label in evidence.labels:
-        assert f"{auc(scores[label].to_numpy(), known[label].to_numpy()):.4f} [" in section
+        own = (scores[label].to_numpy(), known[label].to_numpy())
+        assert with_interval(auc(*own), *auc_interval(*own)) in section
     assert section.count('<circle class="dot c-other"') == 2 * 2 * 2  # labels, both panels, readers
     assert Checker(html).open == []
     known.assign(unit_id="x" + known["unit_id"]).to_csv(tmp_path / "other.csv", index=False)
@@ -300,8 +302,9 @@ def test_truth_of_the_other_download_is_aligned_by_what_follows_its_folder():
 
 
 @pytest.mark.usefixtures("roots")
-def test_summary_fits_a_terminal_and_says_what_scores_csv_says():
-    text = competition_summary(competition(unit="study"))
+def test_summary_fits_a_terminal_and_says_what_scores_csv_says(monkeypatch):
+    scored = competition(unit="study")
+    text = competition_summary(scored)
     table = pd.read_csv(models_folder(NAME) / "scores.csv").set_index(["member", "stage", "label"])
     lines = {line[2 : NAME_WIDTH + 2].strip(): line for line in text.splitlines()}
     for member, stage_name, line in (
@@ -316,3 +319,7 @@ def test_summary_fits_a_terminal_and_says_what_scores_csv_says():
     figures = text.split("\n\n")[0].splitlines()
     assert max(map(len, figures)) <= 100
     assert str(data_folder(NAME) / "folds_audit.json") in text and "0 leaks" in text
+    # A smoke run also says what to expect of its stages.
+    assert "stage 2 lost" not in text
+    monkeypatch.setenv("SMOKE", "1")
+    assert "stage 2 lost .003 to .016" in competition_summary(scored)

@@ -144,9 +144,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
     valid = first_existing_table(raw, VALID_TABLES)
     test = first_existing_table(raw, TEST_TABLES)
     if train is None and valid is None:
-        raise UserError(
-            f"{raw}: no train.csv in it, nor in CheXpert-v1.0 or CheXpert-v1.0-small below it"
-        )
+        folders = "CheXpert-v1.0 or CheXpert-v1.0-small below it"
+        raise UserError(f"{raw}: no train.csv in it, nor in {folders}")
     places = {"train": train, "valid": valid, "test": test}
     tables = [read_split(raw, place, split) for split, place in places.items() if place]
     table = pd.concat(tables, ignore_index=True)
@@ -175,9 +174,8 @@ def sample(raw: Path) -> pd.DataFrame:
 def first_existing_table(raw: Path, names: tuple[str, ...]) -> str | None:
     """The locator of the first of these tables, in `raw` or a folder of it, unpacked or not."""
     with os.scandir(raw) as entries:
-        below = sorted(
-            entry.name for entry in entries if entry.is_dir() and not SPLIT_FOLDER.match(entry.name)
-        )
+        folders = [entry.name for entry in entries if entry.is_dir()]
+    below = sorted(name for name in folders if not SPLIT_FOLDER.match(name))
     return source.find_table(raw, names, ("", *below))
 
 

@@ -140,9 +140,8 @@ def need(raw: Path, name: str) -> Path:
     """A file in `raw` or in a folder of it."""
     paths = [*raw.glob(name), *raw.glob(f"*/{name}")]
     if not paths:
-        raise UserError(
-            f"{raw / name}: there is no such file, nor one of that name in a folder beside it"
-        )
+        reason = "there is no such file, nor one of that name in a folder beside it"
+        raise UserError(f"{raw / name}: {reason}")
     return paths[0]
 
 
@@ -154,9 +153,8 @@ def read_half(raw: Path, part: str) -> pd.DataFrame:
         labels = np.load(truth, allow_pickle=False).reshape(-1)
         count = len(tfrecords.npy(images))
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(
-            f"{truth} or {images.name}: this is not a whole .npy array ({error})"
-        ) from None
+        either = f"{truth} or {images.name}"
+        raise UserError(f"{either}: this is not a whole .npy array ({error})") from None
 
     # As many labels as images, each one of the author's five.
     if len(labels) != count:

@@ -123,9 +123,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
     twice = table["image_id"].duplicated()
     if twice.any():
         name = table["image_id"][twice].iloc[0]
-        raise UserError(
-            f"{raw / 'test-metadata.csv'}: column isic_id: {name!r} is in train-metadata.csv too"
-        )
+        where = f"{raw / 'test-metadata.csv'}: column isic_id"
+        raise UserError(f"{where}: {name!r} is in train-metadata.csv too")
     return table
 
 
@@ -162,7 +161,7 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
             **{name: source.numbers(where, table, name) for name in task.numeric},
             **{name: source.categories(table, name) for name in task.categorical},
             "target": source.labels(where, table, "target", blank=False) if train else float("nan"),
-            "lesion_id": source.categories(table, "lesion_id") if train else None,
+            "lesion_id": source.optional_ids(table, "lesion_id") if train else None,
         }
     )
 

@@ -145,9 +145,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
     train = table["image_id"][table["split"] == "train"]
     both = table["image_id"][(table["split"] == "test") & table["image_id"].isin(train)]
     if len(both):
-        raise UserError(
-            f"{raw / 'test.csv'}: column image_name: {both.iloc[0]!r} is in train.csv too"
-        )
+        where = f"{raw / 'test.csv'}: column image_name"
+        raise UserError(f"{where}: {both.iloc[0]!r} is in train.csv too")
 
     # images.csv has the columns that the optional files gave, and no empty ones.
     unknown = [name for name in ("lesion_id", "duplicate_of") if table[name].isna().all()]
@@ -242,10 +241,9 @@ def duplicates(raw: Path, ids: pd.Series) -> dict[str, str]:
         pair = ("image_name_1", "image_name_2")
     for column in pair:
         if column not in table.columns:
+            where = raw / locator
             present = ", ".join(table.columns)
-            raise UserError(
-                f"{raw / locator}: the column {column!r} is missing; there are {present}"
-            )
+            raise UserError(f"{where}: the column {column!r} is missing; there are {present}")
 
     # Pairs with an image that is left out, or not in train.csv, say nothing.
     first, second = pair
@@ -285,7 +283,7 @@ def read_external(raw: Path, name: str) -> pd.DataFrame:
             "sex": source.categories(table, "sex"),
             SITE: site,
             "target": source.labels(where, table, "target", blank=False),
-            "lesion_id": source.categories(table, "lesion_id"),
+            "lesion_id": source.optional_ids(table, "lesion_id"),
         }
     )
     return without_marked_images(where, table, rows)
@@ -305,10 +303,8 @@ def external_table(raw: Path, folder: str) -> tuple[str, pd.DataFrame]:
     truth = next((table for table in tables if table.endswith("GroundTruth.csv")), None)
     facts = next((table for table in tables if table.endswith("Metadata.csv")), None)
     if truth is None or facts is None:
-        raise UserError(
-            f"{raw / folder}: neither train.csv nor a pair *_GroundTruth.csv and *_Metadata.csv "
-            "exists"
-        )
+        needed = "neither train.csv nor a pair *_GroundTruth.csv and *_Metadata.csv"
+        raise UserError(f"{raw / folder}: {needed} exists")
     table = source.read_table(raw, truth, ("image", "MEL"))
     known = source.read_table(raw, facts, ("image", "age_approx", "sex", "anatom_site_general"))
     source.names(raw / facts, known, "image")

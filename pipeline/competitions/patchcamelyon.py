@@ -105,9 +105,8 @@ def read_part(raw: Path, part: str) -> pd.DataFrame:
     labels = read_labels(raw, part)
     images = f"{STEM}_{part}_x.h5"
     if not (raw / images).is_file():
-        raise UserError(
-            f"{raw / images}: there is no such file; unpack {images}.gz there with gunzip"
-        )
+        cure = f"unpack {images}.gz there with gunzip"
+        raise UserError(f"{raw / images}: there is no such file; {cure}")
     rows = pd.Series(range(len(labels)), dtype="str")
     ids = f"{part}_" + rows
     return pd.DataFrame(
@@ -134,9 +133,8 @@ def read_labels(raw: Path, part: str) -> np.ndarray:
         with h5py.File(path, "r") as file:
             labels = np.asarray(file["y"]).reshape(-1).astype(float)
     except (OSError, KeyError) as error:
-        raise UserError(
-            f"{path}: this is not a whole HDF5 file with a data set 'y' ({error})"
-        ) from None
+        reason = "this is not a whole HDF5 file with a data set 'y'"
+        raise UserError(f"{path}: {reason} ({error})") from None
     if not np.isin(labels, (0, 1)).all():
         row = int(np.argmin(np.isin(labels, (0, 1))))
         raise UserError(f"{path}: row {row}: {labels[row]:g} is not 0 or 1")

@@ -35,10 +35,9 @@ SMALLEST_SIDE = 32  # pixels
 
 def main(arguments: argparse.Namespace) -> None:
     if arguments.images < FEWEST_IMAGES or arguments.side < SMALLEST_SIDE:
-        raise UserError(
-            f"--images {arguments.images} --side {arguments.side}: at least {FEWEST_IMAGES} images "
-            f"of {SMALLEST_SIDE} pixels"
-        )
+        asked = f"--images {arguments.images} --side {arguments.side}"
+        least = f"at least {FEWEST_IMAGES} images of {SMALLEST_SIDE} pixels"
+        raise UserError(f"{asked}: {least}")
 
     # The settings decide every byte, so that equal settings need no second making.
     settings = {"images": arguments.images, "seed": arguments.seed, "side": arguments.side}
@@ -61,9 +60,8 @@ def is_written(raw: Path, settings: dict) -> bool:
 
     # Without our marker it may be a real download, or a link to one, even a dangling one.
     if raw.exists() or raw.is_symlink():
-        raise UserError(
-            f"{raw}: exists already and was not made by this program; point DATA elsewhere"
-        )
+        reason = "exists already and was not made by this program"
+        raise UserError(f"{raw}: {reason}; point DATA elsewhere")
     return False
 
 

@@ -44,8 +44,9 @@ def write(raw: Path, images: int, seed: int, side: int) -> None:
 def chest_jobs(home: Path, rows: pd.DataFrame, first: int, seed: int, side: int) -> list[tuple]:
     """The jobs of write_chest for a table, its folders made; `first` is the number of its first
     image."""
-    # A folder for each study.
-    for folder in {os.path.dirname(path) for path in rows["Path"]}:  # noqa: PTH120  # ten times as fast as Path
+    # A folder for each study; os.path is ten times as fast here as Path.
+    folders = {os.path.dirname(path) for path in rows["Path"]}  # noqa: PTH120
+    for folder in folders:
         (home / folder).mkdir(parents=True)
 
     # The image's number, not its place in the table, seeds its drawing.

@@ -88,8 +88,11 @@ def owners(
 
 
 def happens(rng: np.random.Generator, odds: np.ndarray, rate: float) -> np.ndarray:
-    """Bool (N,): events with the chances expit(odds + c), c such that they average `rate`; their
-    number is exact to 1."""
+    """Which of N events happen, bool (N,): likelier ones more often, and in all a part of `rate`.
+
+    The chances are expit(odds + c), with c such that they average `rate`; the number of events is
+    exact to 1.
+    """
     # The constant c by bisection: 60 halvings of [-30, 30] leave less than 1e-16 of it.
     low = -30.0
     high = 30.0
@@ -110,12 +113,12 @@ def happens(rng: np.random.Generator, odds: np.ndarray, rate: float) -> np.ndarr
 
 
 def expit(odds: np.ndarray) -> np.ndarray:
-    """Log odds to chances."""
+    """The logistic function: log odds to chances."""
     return 1 / (1 + np.exp(-odds))
 
 
 def missing_mask(rng: np.random.Generator, count: int, share: float) -> np.ndarray:
-    """Bool, true for about that share."""
+    """What is missing, bool (count,): true for about that share."""
     return rng.random(count) < share
 
 
@@ -225,8 +228,10 @@ def views_of(rng: np.random.Generator, studies: pd.DataFrame) -> pd.DataFrame:
 
 
 def written_labels(rng: np.random.Generator, sick: np.ndarray, split: str) -> np.ndarray:
-    """(studies, 14): in training 1, -1, 0 or NaN (blank), as a labeler of reports writes them;
-    elsewhere 1 or 0."""
+    """The labels as train.csv has them, (studies, 14).
+
+    In training 1, -1, 0 or NaN (blank), as a labeler of reports writes them; elsewhere 1 or 0.
+    """
     count = len(sick)
     train = split == "train"
     written = np.full((count, len(FINDINGS)), np.nan if train else 0.0)

@@ -18,6 +18,7 @@ CODALAB_INSTALLS = (
     "numba",
     "tqdm",
 )
+# What a rehearsal may import; of OpenCV's two builds it takes the one that is installed.
 CODALAB = (*CODALAB_IMAGE_HOLDS, *CODALAB_INSTALLS, "opencv-python")
 
 # What Kaggle's image holds of what is used here, and the notebook's own machinery.
@@ -31,6 +32,7 @@ KAGGLE = (
     "numpy",
     "scipy",
     "scikit-learn",
+    "lightgbm",
     "safetensors",
     "tqdm",
     "numba",
@@ -48,8 +50,8 @@ WHEELS = {
     "safetensors": "safetensors",
     "timm": "timm",
     "iterstrat": "iterative-stratification",
+    "gdcm": "python-gdcm",
     "pylibjpeg": "pylibjpeg",
-    "libjpeg": "pylibjpeg-libjpeg",
     "openjpeg": "pylibjpeg-openjpeg",
 }
 # Of these an older version may lack the network; timm is pure Python, so a newer one can be put

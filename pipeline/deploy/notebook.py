@@ -11,9 +11,28 @@ from pathlib import Path
 
 from pipeline.core.runtime.errors import UserError
 
+# A line that begins a cell, and what follows the mark: the cell's name.
 MARK = re.compile(r"^# %%(.*)$", re.MULTILINE)
 OWNER = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
-LICENCE = "CC0-1.0"
+# The licences of a dataset by Kaggle's names for them, but for those that give a work to the public
+# domain (CC0-1.0, PDDL): the code and the wheels in it are others', who ask to be named.
+LICENCES = (
+    "apache-2.0",
+    "CC-BY-4.0",
+    "CC-BY-SA-4.0",
+    "CC-BY-NC-4.0",
+    "CC-BY-NC-SA-4.0",
+    "CC-BY-ND-4.0",
+    "CC-BY-NC-ND-4.0",
+    "CDLA-Permissive-1.0",
+    "CDLA-Sharing-1.0",
+    "ODC-BY-1.0",
+    "ODbL-1.0",
+    "GPL-3.0",
+    "copyright-authors",
+    "other",
+    "unknown",
+)
 
 
 def slug(title: str) -> str:
@@ -41,15 +60,31 @@ def reference(owner: str, title: str) -> str:
     return f"{owner}/{slug(title)}"
 
 
-def dataset_metadata(owner: str, title: str, subtitle: str, licence: str = LICENCE) -> dict:
+def require_licence(licence: str) -> None:
+    """Raise a UserError for a licence that a dataset of this package cannot have."""
+    if licence not in LICENCES:
+        raise UserError(
+            f"LICENCE={licence!r} is none of {', '.join(LICENCES)}; these are Kaggle's names, but "
+            "for the public domain, which the licences of the code and the wheels in the dataset "
+            "contradict"
+        )
+
+
+def dataset_metadata(
+    owner: str, title: str, subtitle: str, licence: str, wheels: dict[str, str]
+) -> dict:
     """dataset-metadata.json: title and slug of 6 to 50 characters, subtitle of 20 to 80, exactly
-    one licence."""
+    one licence; wheels, package -> licence, are named in the description."""
+    require_licence(licence)
     if not 20 <= len(subtitle) <= 80:
         raise UserError(f"{subtitle!r}: Kaggle takes subtitles of 20 to 80 characters")
     return {
         "title": checked_title(title, 6),
         "id": reference(owner, title),
         "subtitle": subtitle,
+        "description": "The code is under Apache-2.0. Wheels keep their own licences: "
+        + ", ".join(f"{name} {its_licence}" for name, its_licence in wheels.items())
+        + ".",
         "licenses": [{"name": licence}],
     }
 
@@ -84,19 +119,16 @@ def kernel_metadata(
 def notebook(script: Path, settings: dict) -> dict:
     """A script with a docstring and `# %%` marks as a notebook (nbformat 4.5), its settings cell of
     these values."""
+    # The docstring, as the text on top.
     text = script.read_text(encoding="utf-8")
-    cells = [
-        {
-            "cell_type": "markdown",
-            "id": "cell",
-            "metadata": {},
-            "source": ast.get_docstring(ast.parse(text)),
-        }
-    ]
+    words = ast.get_docstring(ast.parse(text))
+    cells = [{"cell_type": "markdown", "id": "cell", "metadata": {}, "source": words}]
+
     # A cell is what lies between two marks; nothing but the docstring lies before the first.
     marks = list(MARK.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for number, (mark, end) in enumerate(zip(marks, ends, strict=True)):
+        # The script's own values give way to those of the competition.
         source = text[mark.end() : end].strip("\n")
         if mark[1].strip() == "settings":
             source = "\n".join(f"{name} = {value!r}" for name, value in settings.items())

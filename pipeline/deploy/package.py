@@ -1,6 +1,8 @@
 """The package of an ensemble: its networks, how they are averaged, and the code, in one folder.
 
     package.json                what there is and how it is put together
+    combination.json            the earned combination, where the submission is of one: trees as
+                                LightGBM's text, coefficients as numbers
     quantiles.json              frozen maps from score to quantile, for the blend that needs them
     <run>-fold<k>.safetensors   networks, each with its run, labels and resize specification in its
                                 header
@@ -19,16 +21,12 @@ from pathlib import Path
 from pipeline.core.artifacts.files import file_hash, read_json, write_json
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, fold_folder, models_folder
-from pipeline.core.artifacts.provenance import (
-    check_data,
-    provenance,
-    require_hashes,
-    table_hashes,
-)
-from pipeline.core.artifacts.tables import read_csv, read_images
+from pipeline.core.artifacts.provenance import check_data, provenance, require_hashes, table_hashes
+from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json, stage_1_member
-from pipeline.core.config.stages import MEAN_LABEL, STAGE_1
+from pipeline.core.config.stages import EARNED, MEAN_LABEL, STAGE_1
+from pipeline.core.ensemble.fitted import COMBINATION
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import damaged, ensemble_facts, reason_of, request_for
@@ -36,6 +34,7 @@ from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
 MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
+# What a package of code alone says of its ensemble.
 NO_ENSEMBLE = {
     "members": [],
     "runs": [],
@@ -44,7 +43,7 @@ NO_ENSEMBLE = {
     "metadata": 0.0,
     "weights": {},
 }
-# folders of `pipeline` that do not travel
+# Folders of `pipeline` that do not travel.
 FOLDERS_LEFT_HOME = ("paper", "demo", "deploy/rehearsal")
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
 
@@ -54,6 +53,7 @@ def write_package(
 ) -> dict:
     """Fill a new folder with the package of a competition's ensemble and return what package.json
     says. An older folder of that name is deleted."""
+    # Filled under another name: a package that was cut in the middle would be uploaded as if whole.
     ensemble = NO_ENSEMBLE if code_only else read_ensemble(competition)
     unfinished = folder.with_name(f".{folder.name}.new")
     for old in (unfinished, folder):
@@ -65,6 +65,8 @@ def write_package(
     networks = copy_networks(trained_networks(competition, ensemble), models, unfinished)
     if networks:
         shutil.copyfile(models / "quantiles.json", unfinished / "quantiles.json")
+        if is_earned(ensemble):
+            shutil.copyfile(models / COMBINATION, unfinished / COMBINATION)
 
     # Code.
     if zipped:
@@ -76,6 +78,7 @@ def write_package(
     contents = provenance(
         **ensemble_contents(competition, ensemble, networks),
         prior={} if code_only else prior(competition),
+        combination=file_hash(unfinished / COMBINATION) if is_earned(ensemble) else "",
         ensemble="" if code_only else file_hash(models / "ensemble.json"),
         wheels={},
     )
@@ -106,11 +109,8 @@ def read_ensemble(competition: Competition) -> dict:
     path = models_folder(competition.name) / "ensemble.json"
     ensemble = read_json(path, f"make ensemble COMP={competition.name}")
     require_hashes(path, ensemble["hashes"], table_hashes(competition.name))
-    if ensemble.get("weighting") == "earned":
-        raise UserError(
-            f"{path}: weights='earned' is fitted on whole patients and does not travel yet; use "
-            "'uniform' or 'selected' for a package"
-        )
+
+    # Members without weights cannot travel.
     for member in ensemble["members"]:
         if is_imported(competition.name, member):
             raise UserError(
@@ -124,7 +124,9 @@ def read_ensemble(competition: Competition) -> dict:
     reason = reason or damaged(path.parent, ensemble.get("digests", {}))
     if reason:
         raise UserError(f"{path}: {reason}; `make ensemble COMP={competition.name}` makes it anew")
-    if METADATA in ensemble["members"]:
+
+    # Patient columns must be in the organiser's own test table, which is all there is there.
+    if METADATA in ensemble["members"] or is_earned(ensemble):
         for column in (*competition.task.numeric, *competition.task.categorical):
             if column in MEASURED_BY_PREPARE:
                 raise UserError(
@@ -165,11 +167,14 @@ def trained_networks(competition: Competition, ensemble: dict) -> list[dict]:
     """The networks of an ensemble in order of value, their weights checked: every member's first
     fold, the best member first, then the second folds, and so on; the metadata networks are last
     and cost nothing. `file` is relative to the competition's folder of models."""
+    # In order of value, because there the clock may stop it: what has been averaged by then should
+    # be the best of every member.
     models = models_folder(competition.name)
     aucs = out_of_fold_aucs(competition) if ensemble["members"] else {}
     networks = []
     for member, run, weights in weights_of_members(ensemble):
         for turn, fold in enumerate(ensemble["folds"]):
+            # Checked to the byte: a damaged one would be found on the organiser's machine only.
             path = fold_folder(competition.name, run, fold) / weights
             recipe = competition.metadata if run == METADATA else competition.run(run)
             require_current(Job(competition, recipe, fold), path)
@@ -203,8 +208,16 @@ def rank(network: dict) -> tuple:
     return is_metadata, network["turn"], -network["auc"], network["member"]
 
 
+def is_earned(ensemble: dict) -> bool:
+    """True where the submission is of the earned combination (`core.ensemble.earned`)."""
+    return ensemble.get("final_stage") == EARNED
+
+
 def has_weight(member: str, ensemble: dict) -> bool:
-    """False for a member of weight 0: a near-duplicate, or metadata that is not blended in."""
+    """False for a member of weight 0: a near-duplicate, or metadata that is not blended in. An
+    earned combination takes all its members."""
+    if is_earned(ensemble):
+        return True
     if member == METADATA:
         return ensemble["metadata"] > 0
     return any(ensemble["weights"][member].values())
@@ -213,7 +226,8 @@ def has_weight(member: str, ensemble: dict) -> bool:
 def out_of_fold_aucs(competition: Competition) -> dict[str, float]:
     """Member -> its mean out-of-fold AUC over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
-    table = read_csv(path, ("member", "stage", "label", "auc"))
+    table = read_csv(path, (*SCORE_NAMES, "auc"), ids=SCORE_NAMES)
+    # A run that predicts some labels only has no row for their mean, hence the mean taken here.
     table = table[table["label"] != MEAN_LABEL]
     earlier = table["stage"] == STAGE_1
     member = table["member"].mask(earlier, table["member"].map(stage_1_member))
@@ -230,11 +244,13 @@ def modules(competition: str) -> dict[str, Path]:
     """Path inside the package -> file: all of `pipeline` but FOLDERS_LEFT_HOME, and of the
     competitions this one and those whose names begin with an underscore."""
     root = Path(__file__).parents[1]
+    left_home = tuple(f"{folder}/" for folder in FOLDERS_LEFT_HOME)
     paths = {}
     for path in sorted(root.rglob("*.py")):
         inside = path.relative_to(root)
-        if inside.as_posix().startswith(tuple(f"{folder}/" for folder in FOLDERS_LEFT_HOME)):
+        if inside.as_posix().startswith(left_home):
             continue
+        # The files of other competitions have no business there.
         shared = inside.stem.startswith("_")
         if inside.parts[0] == "competitions" and inside.stem != competition and not shared:
             continue
@@ -243,6 +259,7 @@ def modules(competition: str) -> dict[str, Path]:
 
 
 def copy_code(folder: Path, competition: str) -> None:
+    """The code as folders, where nothing unpacks it."""
     for inside, path in modules(competition).items():
         (folder / inside).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / inside)

@@ -19,7 +19,8 @@ NOT A MEDICAL DEVICE: the scores are for research and competitions.
 Scores are those of the ensemble: the same views, folds, members, weights and blend. The metadata
 network takes part where --metadata has all of its columns; otherwise it is left out, which is
 said. Ranks within a set mean nothing for one image, so a blend by "rank" uses the frozen
-out-of-fold quantiles. A percentile is among the out-of-fold scores of the same average. `far` names
+out-of-fold quantiles; a combination that has `earned` its place needs
+whole patients, so the members' mean stands in for it. A percentile is among the out-of-fold scores of the same average. `far` names
 what is unlike the training images: size, brightness, view (`likeness`). Where studies are scored,
 images with one `unit_id` in --metadata share their study's score; otherwise each image stands
 alone.
@@ -33,7 +34,7 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,7 +52,6 @@ from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import ENSEMBLE
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import apply_map
-from pipeline.core.images.batches import loader
 from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.prepared import brightness, stamp_of
 from pipeline.core.raw.image_folder import FolderListing, list_folder
@@ -60,6 +60,7 @@ from pipeline.core.runs.missing import request_of
 from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.device import loader_processes
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
+from pipeline.core.runtime.workers import WorkerDied, worker_pool
 from pipeline.deploy.away.codalab import image_rows
 from pipeline.deploy.away.combine import combine_runs
 from pipeline.deploy.away.stream import (
@@ -72,7 +73,13 @@ from pipeline.deploy.away.stream import (
     score_metadata,
 )
 from pipeline.deploy.likeness import TrainingImages, training_images
-from pipeline.deploy.package import ensemble_contents, prior, read_ensemble, trained_networks
+from pipeline.deploy.package import (
+    ensemble_contents,
+    is_earned,
+    prior,
+    read_ensemble,
+    trained_networks,
+)
 
 PART = 256  # images that are scored and kept at a time
 NOT_A_DEVICE = "research only, not a medical device"
@@ -192,6 +199,10 @@ def read_trained(competition: Competition, runs: str) -> TrainedEnsemble:
     package = ensemble_contents(competition, facts, networks) | {"prior": prior(competition)}
     if package["method"] == "rank":
         package["method"] = "quantile"
+    final = facts["final_stage"]
+    if is_earned(facts):
+        print("the combination that earned its place needs whole patients: the mean is scored")
+        final = ENSEMBLE
     return TrainedEnsemble(
         task=competition.task,
         folder=folder,
@@ -199,7 +210,7 @@ def read_trained(competition: Competition, runs: str) -> TrainedEnsemble:
         scorers=load_scorers(folder, package),
         maps=quantiles["members"],
         averages=quantiles["averages"],
-        final=facts["final_stage"],
+        final=final,
     )
 
 
@@ -370,7 +381,13 @@ def score_parts(
 ) -> None:
     """Write the parts that do not exist yet; TimeLimitReached between two of them."""
     starts = part_starts(rows["unit_id"].tolist())
-    with tqdm(total=len(rows), unit="image", desc="scoring", dynamic_ncols=True) as bar:
+    shared = raw_images(ensemble.scorers, listing.root, rows["file"])
+    images = MeasuredImages(shared.raw, shared.files, shared.sizes, shared.resize)
+    processes = max(1, min(loader_processes(), len(rows)))
+    with (
+        worker_pool(processes, measured_item, images) as run,
+        tqdm(total=len(rows), unit="image", desc="scoring", dynamic_ncols=True) as bar,
+    ):
         for number, start in enumerate(starts):
             stop = starts[number + 1] if number + 1 < len(starts) else len(rows)
             path = parts / f"{number:06d}.csv"
@@ -380,8 +397,7 @@ def score_parts(
                         f"{parts}: time is up after {bar.n:,} of {bar.total:,} images; the same "
                         "command goes on"
                     )
-                part = rows.iloc[start:stop].reset_index(drop=True)
-                table, unreadable = score_part(ensemble, listing.root, part, training)
+                table, unreadable = score_part(ensemble, run, rows[start:stop], start, training)
                 write_csv(unreadable_path(path), unreadable)
                 write_csv(path, table.assign(notice=warning))
             bar.update(stop - start)
@@ -396,6 +412,8 @@ class MeasuredImages(RawImages):
             jpegs, image = self.read(index)
         except UnreadableImage as error:
             return str(error)
+        except MemoryError:
+            return "too large: memory ran out"
         return jpegs, {
             "width": image.width,
             "height": image.height,
@@ -404,14 +422,28 @@ class MeasuredImages(RawImages):
         }
 
 
+def measured_item(index: int, images: MeasuredImages) -> tuple[dict[int, bytes], dict] | str:
+    """One image, for a worker."""
+    return images[index]
+
+
 def score_part(
-    ensemble: TrainedEnsemble, root: Path, rows: pd.DataFrame, training: TrainingImages
+    ensemble: TrainedEnsemble,
+    run: Callable,
+    rows: pd.DataFrame,
+    start: int,
+    training: TrainingImages,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(OUT's rows of the readable images of a part, the others with their reasons)."""
-    # Every image decoded once, measured, and kept as JPEG at the sizes of the networks.
-    shared = raw_images(ensemble.scorers, root, rows["file"])
-    images = MeasuredImages(shared.raw, shared.files, shared.sizes, shared.resize)
-    items = list(loader(images, list(range(len(rows))), loader_processes(), pin=False))
+    """(OUT's rows of the readable images of a part, the others with their reasons).
+
+    run: of a `worker_pool` of `measured_item`; start: the number of the part's first image.
+    """
+    # Every image decoded once, measured, and kept as JPEG at the sizes of the networks; strangers'
+    # files, hence in workers whose memory and time are limited.
+    items: list = [None] * len(rows)
+    for index, item in run(range(start, start + len(rows))):
+        items[index - start] = str(item) if isinstance(item, WorkerDied) else item
+    rows = rows.reset_index(drop=True)
     is_readable = np.array([not isinstance(item, str) for item in items])
     reasons = [item for item in items if isinstance(item, str)]
     unreadable = pd.DataFrame({"id": rows["file"][~is_readable], "reason": reasons}, dtype="str")

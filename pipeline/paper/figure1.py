@@ -194,7 +194,7 @@ def auc_table(steps: int) -> dict[tuple[str, str], np.ndarray]:
 
 
 def mean_and_deviation(values: np.ndarray) -> str:
-    """`0.650 ± 0.039`."""
+    """Mean and standard deviation as text: `0.650 ± 0.039`."""
     return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
 
 

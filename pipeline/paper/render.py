@@ -20,7 +20,7 @@ from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.config.competition import load_competition
 from pipeline.core.metrics import auc
 from pipeline.core.runtime.command import run_stage, stage_parser
-from pipeline.paper import levers, plots, table5, table6
+from pipeline.paper import diagnosis, levers, plots, table5, table6
 from pipeline.paper.benchmark.store import (
     FOLDER,
     as_trial,
@@ -40,6 +40,7 @@ FIGURES = {
     "figure3": "Figure 3: batch score normalisation",
     "figure4": "Figure 4: noisy and easy data, and α ≥ 0",
     "figure5": "Figure 5: more noise, more easy data",
+    "diagnosis": "AUC-M as printed, and the form that works",
     "synthetic": "Closed-form dual and normalisers on synthetic data",
     "appendix_e": "Appendix E: where one step moves a score",
 }
@@ -56,7 +57,7 @@ def groups(records: list[dict]) -> dict[Trial, list[dict]]:
 
 
 def changed_fields(trial: Trial, base: Trial) -> str:
-    """`margin=0.3, augment=crop`: the fields of `trial` that differ from `base`."""
+    """The fields of `trial` that differ from `base` as text: `margin=0.3, augment=crop`."""
     # The epochs have a column or a table of their own.
     theirs = asdict(base)
     changed = []
@@ -68,7 +69,7 @@ def changed_fields(trial: Trial, base: Trial) -> str:
 
 
 def value(records: list[dict]) -> str:
-    """`0.573 ± 0.010`, and how many of the runs diverged."""
+    """The mean AUC of runs as text, `0.573 ± 0.010`, and how many of them diverged."""
     # A run that diverged stays in the mean: left out, a loss that fails would look better.
     mean, std = mean_and_std(map(result, records))
     spread = f" ± {std:.3f}" if len(records) > 1 else ""
@@ -93,11 +94,9 @@ def published(trial: Trial) -> str:
 
 def table1_command(trial: Trial, seeds: int) -> str:
     """The command that trained `trial`; values other than the defaults come from tuning."""
-    command = (
-        f"python -m pipeline.paper.table1 --dataset {trial.dataset} --network {trial.network} "
-        f"--imratio {trial.imratio:g} --losses {trial.loss} --epochs {trial.epochs} "
-        f"--seeds {seeds}"
-    )
+    data = f"--dataset {trial.dataset} --network {trial.network} --imratio {trial.imratio:g}"
+    runs = f"--losses {trial.loss} --epochs {trial.epochs} --seeds {seeds}"
+    command = f"python -m pipeline.paper.table1 {data} {runs}"
     if trial.augment != "none":
         command += f" --augment {trial.augment}"
 
@@ -172,10 +171,8 @@ def missing_rows(records: list[dict]) -> list[str]:
         for dataset, network in cells:
             if not all((imratio, dataset, network, loss) in complete for loss in LOSSES):
                 absent.append(f"{SHORT_NAMES[dataset]} ({SHORT_NAMES[network]})")
-        lines.append(
-            f"- imratio {imratio:.0%}, {EPOCHS} epochs, {SEEDS} seeds, not or not wholly run: "
-            f"{', '.join(absent) or 'none'}."
-        )
+        wanted = f"imratio {imratio:.0%}, {EPOCHS} epochs, {SEEDS} seeds"
+        lines.append(f"- {wanted}, not or not wholly run: {', '.join(absent) or 'none'}.")
     return lines
 
 
@@ -284,6 +281,7 @@ def main(_: argparse.Namespace) -> None:
         "Not run:",
         "",
         *missing_rows(table1),
+        *diagnosis.section(stored("diagnosis", FOLDER)),
         *levers.section(stored("levers", FOLDER)),
         *other_section("Figure 3's runs", of_figure3, stored("figure3", FOLDER)),
         *other_section("Figures 4 and 5's runs", of_figure4, stored("figure4", FOLDER)),

@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.tables import read_images
 from pipeline.core.config.competition import Competition, load_competition
+from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runs.predictions import read_predictions
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -42,7 +43,7 @@ def mean_test_scores(competition: Competition, run: str) -> tuple[pd.Series, int
 
 
 def row(competition: Competition, run: str, truth: pd.Series) -> str:
-    """`0.8896 [0.8850, 0.8940] (1 fold)`, or what is missing."""
+    """A run's test AUC as text, `0.8896 [0.8850, 0.8940] (1 fold)`, or what is missing."""
     scores, folds = mean_test_scores(competition, run)
     if not folds:
         target = f"COMP={competition.name} RUN={run} FOLDS=0"
@@ -56,8 +57,8 @@ def row(competition: Competition, run: str, truth: pd.Series) -> str:
     labels = truth.to_numpy()
 
     # Over images: DDSM+ names no patients, and PatchCamelyon its slides in an optional file only.
-    low, high = auc_interval(scores, labels)
-    return f"{auc(scores, labels):.4f} [{low:.4f}, {high:.4f}] ({folds} fold{'s' * (folds > 1)})"
+    area = with_interval(auc(scores, labels), *auc_interval(scores, labels))
+    return f"{area} ({folds} fold{'s' * (folds > 1)})"
 
 
 def truth_of(competition: Competition) -> pd.Series:

@@ -5,7 +5,7 @@
 Scores are normal with a patient effect (share `within` of their variance), mapped to the shape;
 labels are the `positives` rows of largest logistic propensity, which has a patient effect of
 standard deviation `leaning`. Two models share the part `agreement` of their noise. Columns, for the
-bootstrap (percentile, 1,000 replicates, metrics/bootstrap.py), clustered DeLong and the new:
+bootstrap (percentile, 1,000 replicates), clustered DeLong and the pipeline's own:
 coverage of the true AUC and mean width of the 95 % interval; rejections at 5 % under no difference;
 power where the second model's true AUC is `other`; coverage of that true difference.
 """
@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from pipeline.core.metrics import score_interval
-from pipeline.core.metrics.bootstrap import bootstrap_aucs, percentiles, two_sided
+from pipeline.core.metrics import auc_difference, mean_auc_interval
+from pipeline.core.metrics.bootstrap import percentiles
 from pipeline.core.metrics.delong import delong_interval, delong_test
+from tests.cases.bootstrap import bootstrap_aucs, two_sided
 
 METHODS = ("bootstrap", "DeLong", "new")
 WIDE = 1.5  # standard deviation of the positives in the shape "wide"
@@ -29,7 +30,10 @@ STEP = 1.5  # integer scores are normal scores times this, rounded
 
 @dataclass(frozen=True)
 class Scenario:
-    """One row of the table; clusters is "1", "3" (1 + Poisson 2) or "100" (Pareto 1, up to 100)."""
+    """One row of the table; clusters is "1", "3" (1 + Poisson 2) or "100" (Pareto 1, up to 100).
+
+    second: the shape of the models that are compared with the first, "" = the same.
+    """
 
     positives: int
     area: float
@@ -41,6 +45,7 @@ class Scenario:
     within: float = 0.3
     leaning: float = 1.0
     agreement: float = 0.8
+    second: str = ""
 
     def title(self) -> str:
         extra = ""
@@ -50,6 +55,8 @@ class Scenario:
             extra += f", within {self.within}, leaning {self.leaning}"
         if self.agreement != 0.8:
             extra += f", agreement {self.agreement}"
+        if self.second:
+            extra += f" against {self.second}"
         found = f"{self.positives} of {self.rows}, {self.area:.3f} (other {self.other:.3f})"
         return f"{found}, clusters {self.clusters}, {self.shape}{extra}"
 
@@ -81,6 +88,11 @@ SCENARIOS = (
     Scenario(10, 0.865, 0.800, labels=5),
     Scenario(30, 0.972, 0.955, labels=2),
     Scenario(3, 0.900, 0.800, labels=5),
+    Scenario(10, 0.972, 0.900, second="wide"),
+    Scenario(30, 0.865, 0.800, second="wide"),
+    Scenario(30, 0.972, 0.940, second="skewed"),
+    Scenario(100, 0.865, 0.825, second="skewed"),
+    Scenario(100, 0.972, 0.955, second="wide"),
 )
 
 
@@ -150,10 +162,14 @@ def draw(case: Scenario, generator: np.random.Generator) -> tuple:
         labels.append(positive)
         both = shared([common, field()], share)
         noises = [shared([both, field()], case.agreement) for _ in range(2)]
-        for scores, noise, area in zip(
-            models, (noises[0], noises[1], noises[1]), (case.area, case.area, case.other)
+        second = case.second or case.shape
+        for scores, noise, shape, area in zip(
+            models,
+            (noises[0], noises[1], noises[1]),
+            (case.shape, second, second),
+            (case.area, case.area, case.other),
         ):
-            scores.append(shaped(noise, positive, case.shape, area))
+            scores.append(shaped(noise, positive, shape, area))
     return *(np.column_stack(scores) for scores in models), np.column_stack(labels), groups
 
 
@@ -179,11 +195,8 @@ def by_delong(first, equal, other, labels, groups) -> list[tuple] | None:
 
 
 def by_score(first, equal, other, labels, groups) -> list[tuple]:
-    tests = [
-        score_interval.auc_difference(first, compared, labels, groups)[1:]
-        for compared in (equal, other)
-    ]
-    return [score_interval.mean_auc_interval(first, labels, groups), *tests]
+    tests = [auc_difference(first, compared, labels, groups)[1:] for compared in (equal, other)]
+    return [mean_auc_interval(first, labels, groups), *tests]
 
 
 def measured(case: Scenario, draws: int, bootstrap_draws: int, seed: int) -> tuple[dict, float]:
@@ -193,7 +206,7 @@ def measured(case: Scenario, draws: int, bootstrap_draws: int, seed: int) -> tup
     found = {method: [] for method in METHODS}
     told = 0
     area = true_area(case.shape, case.area)
-    gap = area - true_area(case.shape, case.other)
+    gap = area - true_area(case.second or case.shape, case.other)
     for number in range(draws):
         sample = draw(case, generator)
         new = by_score(*sample)

@@ -15,8 +15,14 @@ import time
 import numpy as np
 import pandas as pd
 
-from pipeline.core.ensemble.patient_context import Columns, category_levels, context
-from pipeline.core.ensemble.second_level import Recipe, out_of_fold_members, prepare, score
+from pipeline.core.ensemble.learners import learner_logits
+from pipeline.core.ensemble.patient_context import Columns, category_levels, context_columns
+from pipeline.core.ensemble.second_level import (
+    Recipe,
+    fit_rows,
+    out_of_fold_members,
+    stacking_rows,
+)
 from pipeline.core.metrics import auc
 
 COLUMNS = Columns(("age",), ("sex", "site"), "site")
@@ -73,14 +79,14 @@ def main() -> None:
     # The columns.
     table, members, labels, fold = drawn(asked.rows, asked.members, patients, positives)
     started = time.perf_counter()
-    columns = context(table, members, COLUMNS, category_levels(table, COLUMNS))
+    columns = context_columns(table, members, COLUMNS, category_levels(table, COLUMNS))
     print(
         f"columns: {columns.shape[0]:,} rows x {columns.shape[1]}: "
         f"{time.perf_counter() - started:.1f} s",
         flush=True,
     )
     del columns
-    data = prepare(table, members, labels, fold, COLUMNS)
+    data = stacking_rows(table, members, labels, fold, COLUMNS)
 
     # Each outer fold, and within it each inner one.
     recipe = Recipe(seeds=tuple(range(asked.seeds)), threads=asked.threads)
@@ -90,7 +96,8 @@ def main() -> None:
     outer_scores = np.full(asked.rows, np.nan)
     for outer, inner in tasks[: asked.fits]:
         held = fold == (outer if inner is None else inner)
-        found = score(data, (fold != outer) & ~held, held, recipe)
+        learners = fit_rows(data, (fold != outer) & ~held, recipe)
+        found = learner_logits(learners, data.table[held])
         if inner is None:
             outer_scores[held] = found
         print(f"  fold {outer}, inner {inner}: {time.perf_counter() - started:.0f} s", flush=True)
@@ -103,7 +110,7 @@ def main() -> None:
         f"for 25; {asked.threads} thread(s); memory "
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB; "
         f"AUC {auc(outer_scores[known], labels[known]):.4f}, mean of members "
-        f"{auc(data.members.mean(axis=0)[known], labels[known]):.4f}"
+        f"{auc(data.quantiles.mean(axis=0)[known], labels[known]):.4f}"
     )
 
 

@@ -22,20 +22,18 @@ import pandas as pd
 from pipeline.core.ensemble.earned import (
     gain_of,
     last_earned,
-    measure,
     nested_choice,
-    simplest_earned,
+    score_candidates,
     with_recipe,
 )
+from pipeline.core.ensemble.importance import learning_curve, what_mattered
 from pipeline.core.ensemble.patient_context import Columns
 from pipeline.core.ensemble.second_level import (
-    Data,
     Recipe,
-    learn,
-    logits,
-    nested,
+    StackingRows,
+    nested_logits,
     out_of_fold_members,
-    prepare,
+    stacking_rows,
 )
 from pipeline.core.metrics import auc
 
@@ -47,7 +45,7 @@ SITE = "anatom_site_general_challenge"
 MODELS = ("model1", "model2")
 
 
-def read(size: bool = False, passes: bool = True) -> Data:
+def read(size: bool = False, passes: bool = True) -> StackingRows:
     """The 33,126 rows of train.csv with both models' scores; `size` adds width and height, `passes`
     the TTA passes.
     """
@@ -75,65 +73,20 @@ def read(size: bool = False, passes: bool = True) -> Data:
         name: file[["tta0", "tta1"]].to_numpy(np.float64) for name, file in zip(MODELS, files)
     }
     members = out_of_fold_members(MODELS, scores, fold, single if passes else {})
-    return prepare(
+    return stacking_rows(
         table, members, table["target"].to_numpy(), fold, Columns(numeric, ("sex", SITE), SITE)
     )
 
 
-def show(name: str, scores: np.ndarray, data: Data) -> dict:
+def show(name: str, scores: np.ndarray, data: StackingRows) -> dict:
     """Print and return one row: AUC and the gain over model 1."""
-    gain = gain_of(scores, data.raw[0], data.labels, data.patients)
+    gain = gain_of(scores, data.scores[0], data.labels, data.patients)
     row = {"name": name, "auc": auc(scores, data.labels), **gain}
     print(
         f"{name:34} {row['auc']:.4f}   {row['gain']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
         flush=True,
     )
     return row
-
-
-def columns_that_matter(data: Data, recipe: Recipe, shown: int = 20) -> None:
-    """Print gain of the trees, and the fall of AUC when a column (or a kind of column) of held-out
-    patients is
-    permuted, all five folds."""
-    import lightgbm
-
-    groups = {"patient-relative": [], "patient columns": list(data.alone), "passes": []}
-    for name in data.table:
-        if "pass" in name:
-            groups["passes"].append(name)
-        elif (
-            ": " in name
-            and name not in data.alone
-            and not name.endswith("logit")
-            and not name.startswith("members")
-        ):
-            groups["patient-relative"].append(name)
-    every = {**groups, **{name: [name] for name in data.table}}
-    gain = np.zeros(data.table.shape[1])
-    fall = dict.fromkeys(every, 0.0)
-    generator = np.random.default_rng(0)
-    folds = np.unique(data.fold)
-    for number in folds:
-        held = data.fold == number
-        learners = learn(data.table[~held], data.labels[~held], data.patients[~held], recipe)
-        gain += sum(
-            lightgbm.Booster(model_str=text).feature_importance("gain") for text in learners.trees
-        )
-        table = data.table[held]
-        truth = data.labels[held]
-        before = auc(logits(learners, table), truth)
-        for name, columns in every.items():
-            mixed = table.copy()
-            mixed[columns] = table[columns].to_numpy()[generator.permutation(len(table))]
-            fall[name] += (before - auc(logits(learners, mixed), truth)) / len(folds)
-    print(f"\n{'column':48} share of gain   fall of AUC when permuted")
-    order = np.argsort(-gain)[:shown]
-    for name in groups:
-        inside = data.table.columns.isin(groups[name])
-        print(f"all {name:44} {gain[inside].sum() / gain.sum():10.3f}   {fall[name]:+.4f}")
-    for position in order:
-        name = data.table.columns[position]
-        print(f"{name:48} {gain[position] / gain.sum():10.3f}   {fall[name]:+.4f}")
 
 
 def main() -> None:
@@ -154,23 +107,22 @@ def main() -> None:
     )
 
     # The members alone, and every candidate.
-    for name, raw, ranks in zip(MODELS, data.raw, data.members):
+    for name, raw, ranks in zip(MODELS, data.scores, data.quantiles):
         show(name, raw, data)
         show(f"{name}, ranks within fold", ranks, data)
     candidates = with_recipe(recipe)
-    table, scores = measure(data, candidates)
+    table, scores, fits = score_candidates(data, candidates)
     for name, values in scores.items():
         show(name, values, data)
 
     # What the parts of the second level bring.
     for name, part in (("trees alone", 1.0), ("logistic regression alone", 0.0)):
-        show(name, nested(data, Recipe(threads=asked.threads, share=part)), data)
+        show(name, nested_logits(data, Recipe(threads=asked.threads, share=part)), data)
     flat = [
         name for name in data.table if name in (*data.alone, *MODELS) or name.endswith(": logit")
     ]
-    show("without patient-relative columns", nested(data, recipe, columns=flat), data)
+    show("without patient-relative columns", nested_logits(data, recipe, columns=flat), data)
     print("\n" + table.to_string(index=False, float_format="{:+.4f}".format))
-    print("simplest that earned its place:", simplest_earned(scores, data.labels, data.patients))
     print("last that earned its place:", last_earned(scores, data.labels, data.patients))
     print(f"{time.perf_counter() - started:.0f} s", flush=True)
     if asked.choice:
@@ -178,7 +130,9 @@ def main() -> None:
         show("the rule (last earned), nested too", chosen, data)
         print(choice, f"{time.perf_counter() - started:.0f} s")
     if asked.columns:
-        columns_that_matter(data, recipe)
+        learners = {fold: one.second_level for fold, one in fits["second level"].items()}
+        for rows in (what_mattered(data, learners), learning_curve(data, learners)):
+            print("\n" + pd.DataFrame(rows).to_string(index=False, float_format="{:.4f}".format))
 
 
 if __name__ == "__main__":

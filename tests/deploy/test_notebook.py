@@ -80,8 +80,16 @@ def test_the_client_pushes_the_kernel_as_it_is(tmp_path, client, capsys, script)
     nbformat.validate(nbformat.read(tmp_path / "notebook.ipynb", as_version=4))
 
 
+def dataset(
+    title: str = "melanoma package",
+    subtitle: str = "Networks and code for melanoma",
+    licence: str = "apache-2.0",
+) -> dict:
+    return notebook.dataset_metadata("me", title, subtitle, licence, {"timm": "Apache-2.0"})
+
+
 def test_the_client_creates_the_dataset_and_skips_nothing(tmp_path, client, capsys):
-    metadata = notebook.dataset_metadata("me", "melanoma package", "Networks and code for melanoma")
+    metadata = dataset("melanoma package", "Networks and code for melanoma")
     (tmp_path / "dataset-metadata.json").write_text(json.dumps(metadata))
     for name in ("package.json", "code.zip", "b5_384-fold0.safetensors"):
         (tmp_path / name).write_text("x")
@@ -105,10 +113,12 @@ def test_the_client_creates_the_dataset_and_skips_nothing(tmp_path, client, caps
             "not a Kaggle user name",
         ),
         (
-            lambda: notebook.dataset_metadata("me", "m pac", "Networks and code for melanoma"),
+            lambda: dataset("m pac", "Networks and code for melanoma"),
             "6 to 50",
         ),
-        (lambda: notebook.dataset_metadata("me", "melanoma package", "too short"), "20 to 80"),
+        (lambda: dataset("melanoma package", "too short"), "20 to 80"),
+        (lambda: dataset(licence="CC0-1.0"), "apache-2.0, .*public domain"),
+        (lambda: dataset(licence=""), "LICENCE='' is none of apache-2.0"),
     ],
 )
 def test_what_kaggle_refuses_is_refused_here(call, part):

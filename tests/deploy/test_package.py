@@ -172,7 +172,11 @@ def test_patient_columns_that_only_prepare_knows_are_refused(house):
 
 
 def test_the_kaggle_folder(house):
-    kaggle.main(kaggle.parser().parse_args(["findings", "--owner", "me", "--time-limit", "30m"]))
+    kaggle.main(
+        kaggle.parser().parse_args(
+            ["findings", "--owner", "me", "--licence", "other", "--time-limit", "30m"]
+        )
+    )
     folder = house / "submissions/findings/kaggle"
     metadata = json.loads((folder / "dataset/dataset-metadata.json").read_text())
     assert metadata["id"] == "me/findings-package"
@@ -188,8 +192,12 @@ def test_the_kaggle_folder(house):
 def test_training_notebooks_need_no_ensemble(house):
     (house / "models/findings/ensemble.json").unlink()
     with pytest.raises(UserError, match="make ensemble COMP=findings"):
-        kaggle.main(kaggle.parser().parse_args(["findings", "--owner", "me"]))
-    kaggle.main(kaggle.parser().parse_args(["findings", "--owner", "me", "--train", "findings"]))
+        kaggle.main(kaggle.parser().parse_args(["findings", "--owner", "me", "--licence", "other"]))
+    kaggle.main(
+        kaggle.parser().parse_args(
+            ["findings", "--owner", "me", "--licence", "other", "--train", "findings"]
+        )
+    )
     folder = house / "submissions/findings/kaggle"
     assert json.loads((folder / "dataset/package.json").read_text())["networks"] == []
     assert (folder / "train/notebook.ipynb").is_file() and not (folder / "predict").exists()

@@ -19,6 +19,23 @@ from pipeline.core.runtime.errors import UserError
 # What every read_raw gives first; patient columns and labels follow.
 IMAGE_COLUMNS = ("image_id", "file", "patient_id", "unit_id", "split", "source")
 ID_COLUMNS = (*IMAGE_COLUMNS, "phash", "lesion_id", "duplicate_of", "decoded")
+SCORE_NAMES = ("member", "stage", "label")  # of scores.csv, text as well
+# What may stand for a missing number. In a column of ids only the empty cell is blank: a patient
+# may be called NA, and one that is read back as blank may be split over two folds.
+BLANK_NUMBERS = (
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "-nan",
+    "NULL",
+    "null",
+    "None",
+)
 SPLITS = ("train", "valid", "test")
 
 
@@ -27,20 +44,51 @@ def csv_text(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
 
 
+def as_written(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its floats rounded to nine significant digits, as `csv_text` writes them: what
+    networks and learners see elsewhere is then what they learned from."""
+    floats = table.select_dtypes("float")
+    return table.assign(**{name: nine_digits(column) for name, column in floats.items()})
+
+
+def nine_digits(column: pd.Series) -> np.ndarray:
+    """Numbers rounded to nine significant digits, float64 (n,)."""
+    # 0 and what is not finite have no logarithm: they stay as they are.
+    values = column.to_numpy(np.float64)
+    size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
+    places = 10.0 ** (8 - np.floor(np.log10(size)))
+    return np.round(values * places) / places
+
+
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table atomically, as `csv_text` has it."""
     write_text(path, csv_text(table))
 
 
-def read_csv(path: Path, needed: tuple[str, ...] = (), made_by: str = "") -> pd.DataFrame:
-    """A table with every id column as string; a UserError names a missing file or column."""
+def read_csv(
+    path: Path, needed: Sequence[str] = (), made_by: str = "", ids: Sequence[str] = ()
+) -> pd.DataFrame:
+    """A table whose ID_COLUMNS and `ids` are strings exactly as they stand there, NaN where the
+    cell is empty; a UserError names a missing file or column."""
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file" + (f"; `{made_by}` makes it" if made_by else "")
         )
+    text = (*ID_COLUMNS, *ids)
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(ID_COLUMNS, "str"))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        # pandas takes what is blank by column, so it has to know the columns first.
+        columns = pd.read_csv(path, nrows=0).columns
+        blank = {column: [""] if column in text else BLANK_NUMBERS for column in columns}
+        table = pd.read_csv(
+            path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values=blank
+        )
+    except (
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+        UnicodeDecodeError,
+        EOFError,
+        OSError,
+    ) as error:
         raise UserError(f"{path}: this is not a CSV file: {error}") from None
     for column in needed:
         if column not in table.columns:

@@ -10,7 +10,7 @@
     ensemble    blend                     the same, blended with the metadata network
     <member>    imported                  predictions taken from elsewhere (`pipeline.member`)
     ensemble    <a combination's name>    nested scores of each way to combine (`earned`)
-    ensemble    earned                    the combination that is submitted
+    ensemble    earned                    the combination that has earned its place, label by label
 
 The label "mean" is the mean of the AUCs over the labels. The metadata network's name, of member and
 stage alike, is `config.run.METADATA`.
@@ -29,6 +29,7 @@ STAGE_2 = {
 BLEND = "blend"
 ENSEMBLE = "ensemble"
 EARNED = "earned"
+SECOND_LEVEL = "second level"
 # What is submitted, in the paper's numbers that a competition file quotes (`published`).
 FINAL = "final"
 IMPORTED = "imported"

@@ -1,98 +1,168 @@
 """Every way to combine the members of a competition, scored nested, and the one that earned its
-place: `Blend(weights="earned")`.
+place: `Blend(second_level=True)` scores them, `Blend(weights="earned")` submits by them.
 
 For each label the candidates of `earned` (uniform mean, rank mean, half metadata, fitted share,
-hill climbing, second level) score every out-of-fold row without having seen its patient. Going
-from simple to involved, a candidate takes the place where its paired gain over the one that has it
-lies above 0. The test rows are
-scored by that candidate, fitted on all out-of-fold rows, once for each fold's networks.
+hill climbing, second level) score every out-of-fold row without having seen its patient, and the
+rule of `earned` chooses. The chosen one, fitted on all out-of-fold rows, is kept in
+combination.json and scores the test rows, once for each fold's networks.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.labels import truth
+from pipeline.core.config.stages import SECOND_LEVEL
 from pipeline.core.config.task import Task
-from pipeline.core.ensemble.averages import apply_map, quantile_map
-from pipeline.core.ensemble.earned import CANDIDATES, gain_of, last_earned, nested_scores
-from pipeline.core.ensemble.members import Member, Rows
-from pipeline.core.ensemble.patient_context import Columns, Members, category_levels, context
-from pipeline.core.ensemble.second_level import Data, out_of_fold_members, prepare
-from pipeline.core.folds.split import patient_keys
-from pipeline.core.runtime.errors import UserError
+from pipeline.core.ensemble.earned import (
+    CANDIDATES,
+    Candidate,
+    last_earned,
+    score_candidates,
+)
+from pipeline.core.ensemble.fitted import (
+    FittedCandidate,
+    FittedCombination,
+    combined_scores,
+    patient_table,
+)
+from pipeline.core.ensemble.importance import learning_curve, what_mattered
+from pipeline.core.ensemble.members import Member, Rows, frozen_maps
+from pipeline.core.ensemble.patient_context import Columns, category_levels
+from pipeline.core.ensemble.second_level import (
+    StackingRows,
+    out_of_fold_members,
+    stacking_rows,
+)
+from pipeline.core.ensemble.suspects import suspicious_columns
 
-SECOND_LEVEL = "second level"  # its scores are logits; all other candidates' lie in [0, 1]
+FEWEST_FOLDS = 3  # to fit on some, within them nested, and to score another
 
 
 @dataclass(frozen=True)
 class Combination:
-    """out_of_fold: {candidate: (n, K)} nested scores; final: (n, K) and test: (t, K) of each
-    label's choice; choice: {label: candidate}; gains: a row a label and candidate, against the
-    first."""
+    """All labels' candidates and choices.
+
+    out_of_fold   {candidate: (n, K)} nested scores
+    final, test   (n, K) nested and (t, K) of each label's choice
+    choice        {label: candidate}
+    fitted        {label: the choice fitted on all out-of-fold rows}
+    told          {label: what ensemble.json and the report say of it}
+    """
 
     out_of_fold: dict[str, np.ndarray]
     final: np.ndarray
     test: np.ndarray
     choice: dict[str, str]
-    gains: list[dict]
+    fitted: dict[str, FittedCombination]
+    told: dict[str, dict]
 
 
-def combine(task: Task, rows: Rows, members: Sequence[Member]) -> Combination:
-    """All candidates for every label. Raises a UserError where a label lacks a member, or folds are
-    too few to be nested."""
+def cannot_be_nested(task: Task, rows: Rows) -> str:
+    """Why candidates cannot be scored nested here, "" where they can."""
     if task.unit != "image":
-        raise UserError("weights='earned' combines scores of images; this task scores studies")
-    if len(rows.folds) < 3:
-        raise UserError(
-            f"weights='earned' fits on some folds and scores another, nested: it needs 3 folds, "
+        return "it combines scores of images; this task scores studies"
+    if len(rows.folds) < FEWEST_FOLDS:
+        return (
+            f"it fits on some folds and scores another, nested: it needs {FEWEST_FOLDS} folds, "
             f"there are {len(rows.folds)}"
         )
+    known = truth(rows.validated, task.labels, task)
+    fold = rows.validated["fold"].to_numpy()
+    for label, values in zip(task.labels, known.T):
+        for value, name in ((1, "positive"), (0, "negative")):
+            folds = len(np.unique(fold[values == value]))
+            if folds < FEWEST_FOLDS:
+                return (
+                    f"it fits on some folds and scores another, nested: {label} has a {name} image "
+                    f"in {folds} folds, it needs one in {FEWEST_FOLDS}"
+                )
+    return ""
+
+
+def combine_nested(
+    task: Task,
+    rows: Rows,
+    members: Sequence[Member],
+    raw: Path | None = None,
+    candidates: Mapping[str, Candidate] = CANDIDATES,
+) -> Combination:
+    """All candidates for every label; `cannot_be_nested` must have said nothing. A label takes the
+    members that predict it. raw: the download, whose files' sizes are looked at."""
     shape = (len(rows.validated), len(task.labels))
-    out_of_fold = {name: np.full(shape, np.nan) for name in CANDIDATES}
+    out_of_fold = {name: np.full(shape, np.nan) for name in candidates}
     final = np.full(shape, np.nan)
     test = np.full((members[0].test.shape[1], len(task.labels)), np.nan)
     choice = {}
-    gains = []
+    fitted = {}
+    told = {}
     known = truth(rows.validated, task.labels, task)
     for k, label in enumerate(task.labels):
         chosen = [member for member in members if not np.isnan(member.out_of_fold[:, k]).any()]
-        if not chosen:
-            raise UserError(f"weights='earned': no member predicts {label}")
-        data = data_of(task, rows, chosen, known[:, k], k)
+        data = label_rows(task, rows, chosen, known[:, k], k)
 
         # Every candidate, nested, and the rule.
-        scores = {name: nested_scores(candidate, data) for name, candidate in CANDIDATES.items()}
-        name = last_earned(scores, data.labels, data.patients)
-        choice[label] = name
-        first = next(iter(scores.values()))
+        table, scores, fits = score_candidates(data, candidates)
+        name = last_earned(scores, data.labels, data.patients, task.metric)
         for other, values in scores.items():
-            out_of_fold[other][:, k] = in_unit_interval(other, values)
-            gain = gain_of(values, first, data.labels, data.patients)
-            gains.append({"label": label, "candidate": other, **gain})
+            out_of_fold[other][:, k] = values
+        choice[label] = name
+        final[:, k] = scores[name]
 
-        # Its scores: nested for the out-of-fold rows, fitted on all of them for the test rows.
-        final[:, k] = out_of_fold[name][:, k]
+        # The choice, fitted on all out-of-fold rows, for the test rows.
+        everything = np.ones(len(data.labels), bool)
+        one = candidates[name](data, everything)
+        fitted[label] = fitted_combination(task, rows, chosen, name, one)
         if len(test):
-            test[:, k] = test_scores(task, rows, chosen, data, name, k)
-    return Combination(out_of_fold, final, test, choice, gains)
+            test[:, k] = test_scores(rows, chosen, fitted[label], k)
+        told[label] = {
+            "candidates": table.to_dict("records"),
+            **told_of(data, fits),
+            "suspects": suspicious_columns(
+                rows.validated,
+                data.labels,
+                data.patients,
+                (*fitted[label].columns.numeric, *fitted[label].columns.categorical),
+                raw,
+            ),
+        }
+    return Combination(out_of_fold, final, test, choice, fitted, told)
 
 
-def data_of(task: Task, rows: Rows, members: Sequence[Member], labels: np.ndarray, k: int) -> Data:
+def told_of(data: StackingRows, fits: dict) -> dict:
+    """Which columns mattered to the second level, and how it learned; nothing where no candidate
+    has learners."""
+    learners = {fold: one.second_level for fold, one in fits.get(SECOND_LEVEL, {}).items()}
+    if not learners:
+        return {}
+    return {
+        "columns": what_mattered(data, learners),
+        "curve": learning_curve(data, learners),
+    }
+
+
+def label_rows(
+    task: Task, rows: Rows, members: Sequence[Member], labels: np.ndarray, k: int
+) -> StackingRows:
     """The out-of-fold rows of one label, with their patient columns."""
     fold = rows.validated["fold"].to_numpy()
     scores = np.stack([member.out_of_fold[:, k] for member in members], axis=1)
-    names = [member.name for member in members]
     patients = patient_table(rows.validated)
     columns = columns_of(task, patients)
-    return prepare(patients, out_of_fold_members(names, scores, fold), labels, fold, columns)
+    of_members = out_of_fold_members(unique_names(members), scores, fold)
+    return stacking_rows(patients, of_members, labels, fold, columns, task.metric)
 
 
-def patient_table(images: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `patient_id` as folds know it: an image without one is a patient of its own."""
-    return images.assign(patient_id=patient_keys(images).to_numpy()).reset_index(drop=True)
+def unique_names(members: Sequence[Member]) -> list[str]:
+    """Members' names, with the stage where both stages of a run are members."""
+    names = [member.name for member in members]
+    return [
+        f"{member.name} {member.stage}" if names.count(member.name) > 1 else member.name
+        for member in members
+    ]
 
 
 def columns_of(task: Task, patients: pd.DataFrame) -> Columns:
@@ -106,46 +176,27 @@ def columns_of(task: Task, patients: pd.DataFrame) -> Columns:
     return Columns(numeric, categorical, place if varied.get(place) else "")
 
 
-def test_scores(
-    task: Task, rows: Rows, members: Sequence[Member], data: Data, name: str, k: int
-) -> np.ndarray:
-    """(t,) scores in [0, 1] of the test rows by one candidate, the mean over folds."""
+def fitted_combination(
+    task: Task, rows: Rows, members: Sequence[Member], name: str, fitted: FittedCandidate
+) -> FittedCombination:
+    """One label's choice with all that scores a test image."""
     patients = patient_table(rows.validated)
-    tests = patient_table(rows.test)
     columns = columns_of(task, patients)
     levels = category_levels(patients, columns)
-    fold = rows.validated["fold"].to_numpy()
+    return FittedCombination(name, tuple(unique_names(members)), columns, levels, fitted)
+
+
+def test_scores(
+    rows: Rows, members: Sequence[Member], combination: FittedCombination, k: int
+) -> np.ndarray:
+    """(t,) scores in [0, 1] of the test rows: the mean over folds of what the combination makes of
+    each fold's networks."""
+    patients = patient_table(rows.test)
+    fold_of_row = rows.validated["fold"].to_numpy()
     parts = []
-    for number, each in enumerate(rows.folds):
-        # A network's test scores become quantiles by the map of its own out-of-fold scores.
-        raw = np.stack([member.test[number, :, k] for member in members], axis=1)
-        quantiles = np.empty_like(raw)
-        for column, member in enumerate(members):
-            frozen = quantile_map(member.out_of_fold[fold == each, k])
-            quantiles[:, column] = apply_map(raw[:, column], frozen)
-        names = tuple(member.name for member in members)
-        table = context(tests, Members(names, raw, quantiles, {}), columns, levels)
-        both = with_test_rows(data, table, raw, quantiles, tests["patient_id"].to_numpy())
-        training = np.arange(len(both.labels)) < len(data.labels)
-        parts.append(in_unit_interval(name, CANDIDATES[name](both, training, ~training)))
+    for position, fold in enumerate(rows.folds):
+        inside = fold_of_row == fold
+        scores = np.stack([member.test[position, :, k] for member in members], axis=1)
+        maps = frozen_maps(np.stack([m.out_of_fold[inside, k] for m in members], axis=1))
+        parts.append(combined_scores(combination, patients, scores, maps))
     return np.mean(parts, axis=0)
-
-
-def with_test_rows(
-    data: Data, table: pd.DataFrame, raw: np.ndarray, quantiles: np.ndarray, patients: np.ndarray
-) -> Data:
-    """The training rows followed by test rows, whose labels are unknown and whose fold is -1."""
-    return replace(
-        data,
-        table=pd.concat([data.table, table[list(data.table)]], ignore_index=True),
-        labels=np.concatenate([data.labels, np.full(len(table), np.nan)]),
-        fold=np.concatenate([data.fold, np.full(len(table), -1)]),
-        patients=np.concatenate([data.patients, patients]),
-        members=np.concatenate([data.members, quantiles.T], axis=1),
-        raw=np.concatenate([data.raw, raw.T], axis=1),
-    )
-
-
-def in_unit_interval(name: str, scores: np.ndarray) -> np.ndarray:
-    """A candidate's scores in [0, 1]: the second level's logits through the logistic function."""
-    return 1 / (1 + np.exp(-scores)) if name == SECOND_LEVEL else scores

@@ -5,7 +5,6 @@ folds: each image is scored by the network that did not train on its patient. It
 scored by every fold's network.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS, fold_folder
 from pipeline.core.artifacts.provenance import require_hashes, table_hashes
 from pipeline.core.artifacts.tables import align, fold_numbers
@@ -21,7 +19,7 @@ from pipeline.core.config.competition import Competition
 from pipeline.core.ensemble.averages import on_scale, quantile_map
 from pipeline.core.folds.audit import checked_tables
 from pipeline.core.folds.split import validation_rows
-from pipeline.core.runs.predictions import read_predictions
+from pipeline.core.runs.predictions import predictions_digest, read_predictions
 from pipeline.core.runtime.errors import UserError
 
 
@@ -101,7 +99,6 @@ def read_member(
     """
     validated_parts = []
     test_parts = []
-    digest = hashlib.sha256()
     views = set()
     for fold in rows.folds:
         path = fold_folder(competition, name, fold) / file
@@ -124,7 +121,6 @@ def read_member(
         test_parts.append(label_columns(test, places, labels))
 
         # the folds may have been scored with different numbers of views: the fewest are reported
-        digest.update(file_hash(path).encode())
         views.add(int(sidecar.get("views", 1)))
     if len({len(test) for test in test_parts}) > 1:
         raise UserError(
@@ -133,7 +129,8 @@ def read_member(
         )
     # the parts are in the order of rows.validated, fold after fold
     out_of_fold = np.concatenate(validated_parts)
-    return Member(name, stage, out_of_fold, np.stack(test_parts), min(views), digest.hexdigest())
+    digest = predictions_digest(competition, name, rows.folds, file)
+    return Member(name, stage, out_of_fold, np.stack(test_parts), min(views), digest)
 
 
 def require_fold(path: Path, table: pd.DataFrame, fold: int) -> None:

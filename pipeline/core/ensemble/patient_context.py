@@ -159,7 +159,7 @@ class Sorted:
         return Groups(tie).mean(self.place.astype(np.float64))
 
 
-def context(
+def context_columns(
     patients: pd.DataFrame, members: Members, columns: Columns, levels: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
     """All columns of the second level, (n, F) float32, in a fixed order that depends on the names
@@ -168,7 +168,7 @@ def context(
     patients: n rows, `patient_id` (str) and the columns that `columns` names; members: their
     scores, in the same order.
     """
-    check(patients, members, columns)
+    require_columns_and_scores(patients, members, columns)
     patient = Groups(codes_of(patients["patient_id"]))
     place = place_groups(patients, columns, patient)
     made: dict[str, np.ndarray] = {}
@@ -183,12 +183,12 @@ def context(
         made |= relative_columns(name, values, patient, place)
     if len(members.names) > 1:
         made |= relative_columns(CONSENSUS, ranked.mean(axis=1), patient, place)
-        made |= disagreement(ranked)
+        made |= disagreement_columns(ranked)
 
     # How far a member's passes over one image lie apart.
     for name in members.names:
         if name in members.passes:
-            made |= spread(name, logit(members.passes[name]))
+            made |= pass_columns(name, logit(members.passes[name]))
     return pd.DataFrame({name: values.astype(np.float32) for name, values in made.items()})
 
 
@@ -264,7 +264,7 @@ def relative_columns(
     return {f"{name}: {form}" if form else name: column for form, column in made.items()}
 
 
-def disagreement(values: np.ndarray) -> dict[str, np.ndarray]:
+def disagreement_columns(values: np.ndarray) -> dict[str, np.ndarray]:
     """How far the members lie apart on an image: {name: (n,)} of logits (n, M)."""
     highest, lowest = values.max(axis=1), values.min(axis=1)
     return {
@@ -274,7 +274,7 @@ def disagreement(values: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def spread(name: str, passes: np.ndarray) -> dict[str, np.ndarray]:
+def pass_columns(name: str, passes: np.ndarray) -> dict[str, np.ndarray]:
     """How far a member's passes lie apart on an image: {name: (n,)} of logits (n, P)."""
     return {
         f"{name}: pass spread": passes.std(axis=1),
@@ -293,16 +293,31 @@ def place_groups(patients: pd.DataFrame, columns: Columns, patient: Groups) -> G
 def category_levels(patients: pd.DataFrame, columns: Columns) -> dict[str, list[str]]:
     """The categories of the rows, sorted, for every categorical column: to be frozen in fit."""
     return {
-        name: sorted(patients[name].dropna().astype(str).unique()) for name in columns.categorical
+        name: sorted(category_texts(patients[name]).dropna().unique())
+        for name in columns.categorical
     }
 
 
 def category_codes(values: pd.Series, levels: Sequence[str]) -> np.ndarray:
     """(n,) float64: the position of each category in `levels`; NaN where it is blank or not among
-    them.
-    """
-    codes = pd.Index(levels).get_indexer(values.astype("object").where(values.notna(), None))
+    them."""
+    codes = pd.Index(levels, dtype=object).get_indexer(category_texts(values))
     return np.where(codes < 0, np.nan, codes)
+
+
+def category_texts(values: pd.Series) -> pd.Series:
+    """Categories as text, blanks as None: 1, 1.0 and "1.0", as tables read in other ways have them,
+    are one category."""
+    texts = {value: category_text(value) for value in values.dropna().unique()}
+    return values.astype("object").map(texts).astype("object").where(values.notna(), None)
+
+
+def category_text(value: object) -> str:
+    """One category as text, numbers in their shortest form."""
+    try:
+        return f"{float(value):g}"
+    except ValueError:
+        return str(value)
 
 
 def codes_of(*keys: Sequence) -> np.ndarray:
@@ -328,7 +343,7 @@ def divided(values: np.ndarray, by: np.ndarray) -> np.ndarray:
     return np.divide(values, by, out=np.full(len(values), np.nan), where=np.asarray(by) > 0)
 
 
-def check(patients: pd.DataFrame, members: Members, columns: Columns) -> None:
+def require_columns_and_scores(patients: pd.DataFrame, members: Members, columns: Columns) -> None:
     """Raise a UserError that names the first column that is missing, or the row, column and value
     that is not a score.
     """
@@ -347,13 +362,13 @@ def check(patients: pd.DataFrame, members: Members, columns: Columns) -> None:
         )
     for name, scores, quantiles in zip(members.names, members.scores.T, members.quantiles.T):
         for values in (scores, quantiles):
-            check_scores(name, values)
+            require_unit_interval(name, values)
     for name, passes in members.passes.items():
         for values in passes.T:
-            check_scores(f"{name}, a pass", values)
+            require_unit_interval(f"{name}, a pass", values)
 
 
-def check_scores(name: str, values: np.ndarray) -> None:
+def require_unit_interval(name: str, values: np.ndarray) -> None:
     """Raise a UserError that names the first row whose score does not lie in [0, 1]."""
     good = (values >= 0) & (values <= 1)
     if not good.all():

@@ -1,6 +1,7 @@
 """AUCs with their intervals as table rows, paired differences, and both as text.
 
-All labels, and their mean, are scored on one resample of patients.
+Intervals are over patients (`metrics.score_interval`, `metrics.exchange_test`). NaN limits mean
+that there are too few positives, negatives or patients to tell, and are written so.
 """
 
 from collections.abc import Sequence
@@ -9,17 +10,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.config.stages import MEAN_LABEL
-from pipeline.core.metrics.bootstrap import (
-    auc_difference,
-    bootstrap_aucs,
-    bootstrap_metric,
-    percentiles,
-)
-from pipeline.core.metrics.roc import auc, classes, partial_auc
+from pipeline.core.metrics.bootstrap import bootstrap_partial_aucs, percentiles
+from pipeline.core.metrics.exchange_test import auc_difference
+from pipeline.core.metrics.roc import auc, classes, mean_auc, partial_auc
+from pipeline.core.metrics.score_interval import auc_interval, mean_auc_interval
 
-REPLICATES = 1000
+REPLICATES = 1000  # resamples of a partial AUC, which has no formula
 LEVEL = 0.95  # of every interval
 DIFFERENCE = "+.4f"  # format of a difference of AUCs
+TOO_FEW = "too few to tell"
 
 
 def score_rows(
@@ -28,64 +27,62 @@ def score_rows(
     groups: np.ndarray,
     labels: Sequence[str],
     metric: str = "auc",
-    replicates: int = REPLICATES,
-    seed: int = 0,
 ) -> list[dict]:
     """Rows label, auc, low, high, n, positives for each label that the scores have, then one called
     "mean".
 
-    scores, truth: (n, K); groups: (n,) patients. AUC and interval are NaN where a label has one
-    class only, and such a label is not in the mean. The mean is given where all the others are
-    there. With metric "partial_auc" the columns partial_auc, partial_low, partial_high follow
-    (sensitivity above 0.8).
+    scores, truth: (n, K); groups: (n,) patients. The AUC is NaN where a label has one class only,
+    and such a label is not in the mean; the interval is NaN where there are too few to tell. The
+    mean is given where all the others are there. With metric "partial_auc" the columns
+    partial_auc, partial_low, partial_high follow (sensitivity above 0.8).
     """
-    # one resample for all labels, so that the interval of their mean knows their correlation
     has_scores = ~np.isnan(scores).any(axis=0)
     defined = classes(truth)
     used = np.flatnonzero(has_scores & defined)
-    samples = np.full((replicates, len(labels)), np.nan)
-    if len(used):
-        samples[:, used] = bootstrap_aucs(scores[:, used], truth[:, used], groups, replicates, seed)
 
     # a row for each label
     rows = []
     for k in np.flatnonzero(has_scores):
+        own = (scores[:, k], truth[:, k])
+        limits = auc_interval(*own, groups)
         n = np.count_nonzero(~np.isnan(truth[:, k]))
         positives = np.count_nonzero(truth[:, k] == 1)
-        row = score_row(labels[k], auc(scores[:, k], truth[:, k]), samples[:, k], n, positives)
+        row = score_row(labels[k], auc(*own), limits, n, positives)
         if metric == "partial_auc":
-            row |= partial_row(scores[:, k], truth[:, k], groups, replicates, seed)
+            row |= partial_row(*own, groups)
         rows.append(row)
 
     # the mean over labels: n counts rows that have at least one label
     if len(used) and (has_scores | ~defined).all():
-        mean = float(np.mean([row["auc"] for row in rows if not np.isnan(row["auc"])]))
+        mean = mean_auc(scores[:, used], truth[:, used])
+        limits = mean_auc_interval(scores[:, used], truth[:, used], groups)
         n = np.count_nonzero(~np.isnan(truth[:, used]).all(axis=1))
         positives = np.count_nonzero(truth[:, used] == 1)
-        rows.append(score_row(MEAN_LABEL, mean, samples[:, used].mean(axis=1), n, positives))
+        rows.append(score_row(MEAN_LABEL, mean, limits, n, positives))
     return rows
 
 
-def score_row(label: str, area: float, samples: np.ndarray, n: int, positives: int) -> dict:
-    """One row of scores.csv; samples: (replicates,) of the same area."""
-    low, high = percentiles(samples, LEVEL)
+def score_row(label: str, area: float, limits: tuple[float, float], n: int, positives: int) -> dict:
+    """One row of scores.csv."""
     return {
         "label": label,
         "auc": area,
-        "low": low,
-        "high": high,
+        "low": limits[0],
+        "high": limits[1],
         "n": int(n),
         "positives": int(positives),
     }
 
 
-def partial_row(
-    scores: np.ndarray, truth: np.ndarray, groups: np.ndarray, replicates: int, seed: int
-) -> dict:
-    """The partial AUC of one label with its interval; scores, truth, groups: (n,)."""
-    # drawing the rows is some hundred times slower than the counts of `bootstrap_aucs`
-    samples = bootstrap_metric(partial_auc, scores, truth, groups, replicates, seed)
-    low, high = percentiles(samples, LEVEL)
+def partial_row(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> dict:
+    """The partial AUC of one label with its interval, of resamples; NaN where the AUC has none.
+
+    scores, truth, groups: (n,).
+    """
+    low = high = float("nan")
+    if not np.isnan(auc_interval(scores, truth, groups)).any():
+        samples = bootstrap_partial_aucs(scores, truth, groups, REPLICATES)
+        low, high = percentiles(samples, LEVEL)
     return {"partial_auc": partial_auc(scores, truth), "partial_low": low, "partial_high": high}
 
 
@@ -96,13 +93,12 @@ def difference_row(
     second_scores: np.ndarray,
     truth: np.ndarray,
     groups: np.ndarray,
-    replicates: int = REPLICATES,
 ) -> dict | None:
     """Paired difference of the mean AUCs over the labels that both have and that have both classes;
     None where there is no such label.
 
     scores, truth: (n, K); groups: (n,) patients. Keys: first, second (the names as given),
-    difference, low, high, p, labels (how many).
+    difference, low, high, p (NaN = too few to tell), labels (how many).
     """
     # the means are over the same labels, else their difference would mean nothing
     both_scored = ~np.isnan(first_scores).any(axis=0) & ~np.isnan(second_scores).any(axis=0)
@@ -110,7 +106,7 @@ def difference_row(
     if not used.any():
         return None
     difference, low, high, p = auc_difference(
-        first_scores[:, used], second_scores[:, used], truth[:, used], groups, replicates=replicates
+        first_scores[:, used], second_scores[:, used], truth[:, used], groups
     )
     return {
         "first": first,
@@ -135,7 +131,11 @@ def with_interval(value: float, low: float, high: float, form: str = ".4f", ends
     '0.8123 [0.7800, 0.8400]'
     >>> with_interval(0.0123, -0.002, 0.03, DIFFERENCE)
     '+0.0123 [-0.0020, +0.0300]'
+    >>> with_interval(0.91234, float("nan"), float("nan"))
+    'too few to tell'
     """
+    if np.isnan(low):
+        return TOO_FEW
     ends = ends or form
     return f"{value:{form}} [{low:{ends}}, {high:{ends}}]"
 
@@ -145,9 +145,16 @@ def difference_text(row: dict) -> str:
     return with_interval(row["difference"], row["low"], row["high"], DIFFERENCE)
 
 
+def gain_text(row: dict) -> str:
+    """The same of a gain: a row with gain, low, high."""
+    return with_interval(row["gain"], row["low"], row["high"], DIFFERENCE)
+
+
 def sentence(row: dict) -> str:
     """A paired difference in words: which is better, by how much, and whether that is more than
     noise."""
+    if np.isnan(row["low"]):
+        return f"{row['first']} - {row['second']}: {TOO_FEW}"
     better = row["first"] if row["difference"] > 0 else row["second"]
     verdict = f"{better} is better" if excludes_zero(row) else "no difference beyond noise"
     figures = f"{difference_text(row)}, p = {row['p']:.3f}"
@@ -160,7 +167,9 @@ def score_lines(rows: Sequence[dict]) -> str:
     # one label is its own mean
     if set(table["label"]) - {MEAN_LABEL} == {table["label"].iloc[0]}:
         table = table[table["label"] != MEAN_LABEL]
+    few = table["auc"].notna() & table["low"].isna()
     for name in ("auc", "low", "high", "partial_auc", "partial_low", "partial_high"):
         if name in table:
             table[name] = table[name].map(lambda value: "" if pd.isna(value) else f"{value:.4f}")
+    table.loc[few, ["auc", "low", "high"]] = ["", *TOO_FEW.split(" to ", 1)]
     return table.fillna("").to_string(index=False)

@@ -1,46 +1,40 @@
-"""The second level (stacking): boosted trees beside logistic regression, on the columns of
+"""The second level (stacking): boosted trees beside logistic regression, fitted on the columns of
 `patient_context`.
 
-    model = fit(patients, members, labels, fold, columns)          from out-of-fold scores of the
-                                                                   training set
-    scores = predict(model, patients, [frozen_members(model, ...)])  of test images, in (0, 1)
-    scores = nested(data)                                          out of fold, for the metric
-    save(folder, model); model = load(folder)                      text and JSON, no pickle
+    rows = stacking_rows(patients, members, labels, fold, columns)   out-of-fold scores and columns
+    learners = fit_learners(table, labels, patients, recipe)         on any of them
+    logits = nested_logits(rows)                                     out of fold, for the metric
 
-Reads    folder/second_level.json, folder/trees<seed>.txt          (load)
-Writes   the same: names, columns, categories, quantile maps, coefficients, hashes of the trees;
-         LightGBM's text (save)
+Reads    arrays and a table in memory
+Writes   nothing; `fitted` keeps what travels
 
 Both learners give logits; these are averaged over seeds, then half and half. Every number of the
-recipe is fixed: nothing is tuned here, so that `nested` needs no inner search. A second
+recipe is fixed: nothing is tuned here, so that `nested_logits` needs no inner search. A second
 level sees out-of-fold scores only: each image was scored by a network that did not train on its
-patient. Where test images are scored by all folds' networks, the second level scores each network's
-scores and averages its own logits afterwards: a mean over networks is smoother than the scores it
-was fitted on.
+patient. Where test images are scored by all folds' networks, the second level scores each fold's
+scores, and its own are averaged afterwards: a mean over networks is smoother than the scores it was
+fitted on.
 
 One label at a time: labels (n,) of 1, 0, NaN = unknown; rows without a label still count as images
 of their patient.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import write_json, write_text
-from pipeline.core.artifacts.provenance import provenance
-from pipeline.core.ensemble.averages import apply_map, quantile_map, ranks_within
-from pipeline.core.ensemble.patient_context import Columns, Members, category_levels, context
+from pipeline.core.ensemble.averages import ranks_within
+from pipeline.core.ensemble.learners import Learners, Line, learner_logits, standardised
+from pipeline.core.ensemble.patient_context import (
+    CONSENSUS,
+    Columns,
+    Members,
+    category_levels,
+    context_columns,
+)
 from pipeline.core.runtime.errors import UserError
-
-# The quantile maps of scores that are no single fold's: the mean of all folds' maps.
-POOLED = "pooled"
-
-FILE = "second_level.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,103 +75,64 @@ STANDARD = Recipe()
 
 
 @dataclass(frozen=True)
-class Line:
-    """A logistic regression on standardised columns.
+class StackingRows:
+    """Out-of-fold scores of the training set, with what a second level is learned from.
 
-    mean, scale, weights: (F,) float64; intercept: float. An unknown value counts as the training
-    set's mean.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    weights: np.ndarray
-    intercept: float
-
-    def logits(self, table: np.ndarray) -> np.ndarray:
-        """(n,) float64 of the columns (n, F)."""
-        return standardised(table, self.mean, self.scale) @ self.weights + self.intercept
-
-
-@dataclass(frozen=True)
-class Learners:
-    """Both learners, fitted.
-
-    features: (F,) str, the columns in their order; trees: LightGBM's text, one a seed; lines: one a
-    seed.
-    """
-
-    features: tuple[str, ...]
-    trees: tuple[str, ...]
-    lines: tuple[Line, ...]
-    share: float
-
-
-@dataclass(frozen=True)
-class SecondLevel:
-    """All that is needed to score test images.
-
-    names: (M,) str, the members; maps: {member: {fold or "pooled": quantile map}}; levels: {column:
-    categories}.
-    """
-
-    names: tuple[str, ...]
-    columns: Columns
-    levels: dict[str, list[str]]
-    maps: dict[str, dict[str, list[dict]]]
-    learners: Learners
-    recipe: Recipe = field(default_factory=Recipe)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Out-of-fold scores of the training set, with what they are learned from.
-
-    table     (n, F) DataFrame, float32: the columns of `patient_context`
-    labels    (n,) float64 of 1, 0, NaN
-    fold      (n,) int: the fold whose network scored the row, no patient in two
-    patients  (n,) str
-    members   (M, n) float64: quantiles within fold
-    raw       (M, n) float64: scores as given
-    alone     names of the columns that know nothing of any score: the patient's own
+    table      (n, F) DataFrame, float32: the columns of `patient_context`
+    labels     (n,) float64 of 1, 0, NaN
+    fold       (n,) int: the fold whose network scored the row, no patient in two
+    patients   (n,) str
+    quantiles  (M, n) float64 in (0, 1): ranks within fold
+    scores     (M, n) float64: scores as given
+    alone      names of the columns that know nothing of any score: the patient's own
+    metric     what is made as large as it can be: "auc" or "partial_auc"
     """
 
     table: pd.DataFrame
     labels: np.ndarray
     fold: np.ndarray
     patients: np.ndarray
-    members: np.ndarray
-    raw: np.ndarray
+    quantiles: np.ndarray
+    scores: np.ndarray
     alone: tuple[str, ...]
+    metric: str = "auc"
 
 
 def out_of_fold_members(
     names: Sequence[str],
     scores: np.ndarray,
     fold: np.ndarray,
-    passes: Mapping[str, np.ndarray] | None = None,
+    passes: dict[str, np.ndarray] | None = None,
 ) -> Members:
     """Members (n, M) whose quantiles are ranks among the rows of the same fold, that is, of the
-    same network.
-    """
+    same network."""
     return Members(tuple(names), scores, ranks_within(scores, fold), passes or {})
 
 
-def prepare(
-    patients: pd.DataFrame, members: Members, labels: np.ndarray, fold: np.ndarray, columns: Columns
-) -> Data:
-    """The data of `nested`, from rows of the training set. Raises a UserError for a patient in two
+def stacking_rows(
+    patients: pd.DataFrame,
+    members: Members,
+    labels: np.ndarray,
+    fold: np.ndarray,
+    columns: Columns,
+    metric: str = "auc",
+) -> StackingRows:
+    """The rows of the training set with their columns. Raises a UserError for a patient in two
     folds.
+
+    patients: n rows with patient_id and the patient columns; labels: (n,) of 1, 0, NaN; fold: (n,)
+    int.
     """
-    check_folds(patients, fold)
+    require_whole_folds(patients, fold)
     labels = checked_labels(labels)
-    table = context(patients, members, columns, category_levels(patients, columns))
-    scored = (*members.names, "consensus", "members")
+    table = context_columns(patients, members, columns, category_levels(patients, columns))
+    scored = (*members.names, CONSENSUS, "members")
     alone = [
         name
         for name in table
-        if name not in scored and not name.startswith(tuple(f"{s}: " for s in scored))
+        if name not in scored and not name.startswith(tuple(f"{one}: " for one in scored))
     ]
-    return Data(
+    return StackingRows(
         table,
         labels,
         np.asarray(fold),
@@ -185,76 +140,12 @@ def prepare(
         members.quantiles.T,
         members.scores.T,
         tuple(alone),
+        metric,
     )
 
 
-def fit(
-    patients: pd.DataFrame,
-    members: Members,
-    labels: np.ndarray,
-    fold: np.ndarray,
-    columns: Columns,
-    recipe: Recipe = STANDARD,
-) -> SecondLevel:
-    """The second level for test images, fitted on all out-of-fold rows.
-
-    patients: n rows with patient_id and the patient columns; labels: (n,) of 1, 0, NaN; fold: (n,)
-    int.
-    """
-    data = prepare(patients, members, labels, fold, columns)
-    learners = learn(data.table, data.labels, data.patients, recipe)
-    maps = {name: frozen_maps(scores, data.fold) for name, scores in zip(members.names, data.raw)}
-    return SecondLevel(
-        members.names, columns, category_levels(patients, columns), maps, learners, recipe
-    )
-
-
-def frozen_maps(scores: np.ndarray, fold: np.ndarray) -> dict[str, list[dict]]:
-    """{fold: [its map], "pooled": every fold's map}: from one member's scores (n,) to quantiles."""
-    each = {str(number): quantile_map(scores[fold == number]) for number in np.unique(fold)}
-    return {number: [found] for number, found in each.items()} | {POOLED: list(each.values())}
-
-
-def frozen_members(
-    model: SecondLevel,
-    scores: np.ndarray,
-    fold: int | str = POOLED,
-    passes: Mapping[str, np.ndarray] | None = None,
-) -> Members:
-    """Test scores (t, M) of one fold's networks (or "pooled") with quantiles by frozen maps: a test
-    set of one row
-    gives what the whole would."""
-    wanted = f"{len(model.names)} members ({', '.join(model.names)})"
-    if np.ndim(scores) != 2 or np.shape(scores)[1] != len(model.names):
-        raise UserError(
-            f"second level: test scores of shape {np.shape(scores)}, where it was fitted on "
-            f"{wanted}"
-        )
-    quantiles = np.empty(np.shape(scores))
-    for column, name in enumerate(model.names):
-        if str(fold) not in model.maps[name]:
-            raise UserError(
-                f"second level: member {name} has no fold {fold}; there are "
-                f"{', '.join(model.maps[name])}"
-            )
-        found = [apply_map(scores[:, column], frozen) for frozen in model.maps[name][str(fold)]]
-        quantiles[:, column] = np.mean(found, axis=0)
-    return Members(model.names, np.asarray(scores, np.float64), quantiles, passes or {})
-
-
-def predict(model: SecondLevel, patients: pd.DataFrame, networks: Sequence[Members]) -> np.ndarray:
-    """Scores (t,) float64 in (0, 1) of test images, the mean (of logits) over the networks'
-    members.
-
-    patients: t rows, whole patients of the test set and nobody else's; networks: from
-    `frozen_members`, one a fold.
-    """
-    tables = [context(patients, members, model.columns, model.levels) for members in networks]
-    return 1 / (1 + np.exp(-np.mean([logits(model.learners, table) for table in tables], axis=0)))
-
-
-def nested(
-    data: Data,
+def nested_logits(
+    data: StackingRows,
     recipe: Recipe = STANDARD,
     rows: np.ndarray | None = None,
     columns: Sequence[str] | None = None,
@@ -268,41 +159,40 @@ def nested(
     result = np.full(len(data.labels), np.nan)
     for number in np.unique(data.fold[rows]):
         held = rows & (data.fold == number)
-        result[held] = score(data, rows & ~held, held, recipe, columns)
+        learners = fit_rows(data, rows & ~held, recipe, columns)
+        result[held] = learner_logits(learners, data.table[held])
     return result
 
 
-def score(
-    data: Data,
+def fit_rows(
+    data: StackingRows,
     training: np.ndarray,
-    held: np.ndarray,
     recipe: Recipe = STANDARD,
     columns: Sequence[str] | None = None,
-) -> np.ndarray:
-    """Logits of the rows `held` (n,) bool, by learners fitted on the rows `training` (n,) bool."""
+) -> Learners:
+    """Both learners on the rows `training` (n,) bool; columns: only these columns."""
     table = data.table[list(columns)] if columns is not None else data.table
-    learners = learn(table[training], data.labels[training], data.patients[training], recipe)
-    return logits(learners, table[held])
+    return fit_learners(table[training], data.labels[training], data.patients[training], recipe)
 
 
-def learn(
+def fit_learners(
     table: pd.DataFrame, labels: np.ndarray, patients: np.ndarray, recipe: Recipe
 ) -> Learners:
     """Both learners on the labelled rows. Raises a UserError where these are of one class."""
     known = ~np.isnan(labels)
-    values, truth, patients = table.to_numpy(np.float32)[known], labels[known], patients[known]
+    values = table.to_numpy(np.float32)[known]
+    truth = labels[known]
+    patients = patients[known]
     if len(np.unique(truth)) < 2:
         raise UserError(f"second level: {len(truth)} labelled rows of one class; both are needed")
-    trees = grow(values, truth, recipe) if recipe.share > 0 else ()
+    trees = fit_trees(values, truth, recipe) if recipe.share > 0 else ()
     lines = [
-        draw_line(values, truth, patients, recipe, seed)
-        for seed in recipe.seeds
-        if recipe.share < 1
+        fit_line(values, truth, patients, recipe, seed) for seed in recipe.seeds if recipe.share < 1
     ]
     return Learners(tuple(table.columns), tuple(trees), tuple(lines), recipe.share)
 
 
-def grow(values: np.ndarray, truth: np.ndarray, recipe: Recipe) -> list[str]:
+def fit_trees(values: np.ndarray, truth: np.ndarray, recipe: Recipe) -> list[str]:
     """Boosted trees as LightGBM's text, one a seed, from columns (n, F) float32 and labels (n,) of
     1 and 0.
     """
@@ -326,17 +216,16 @@ def grow(values: np.ndarray, truth: np.ndarray, recipe: Recipe) -> list[str]:
     }
     texts = []
     for seed in recipe.seeds:
-        rows, weights = fewer(
-            np.arange(len(truth)), truth, recipe.most_rows, np.random.default_rng(seed)
-        )
+        generator = np.random.default_rng(seed)
+        every = np.arange(len(truth))
+        rows, weights = fewer_negatives(every, truth, recipe.most_rows, generator)
         binned = lightgbm.Dataset(values[rows], truth[rows], weight=weights, params=settings)
-        texts.append(
-            lightgbm.train(settings | {"seed": seed}, binned, recipe.rounds).model_to_string()
-        )
+        trees = lightgbm.train(settings | {"seed": seed}, binned, recipe.rounds)
+        texts.append(trees.model_to_string())
     return texts
 
 
-def draw_line(
+def fit_line(
     values: np.ndarray, truth: np.ndarray, patients: np.ndarray, recipe: Recipe, seed: int
 ) -> Line:
     """A logistic regression on a seed's part of the patients, from columns (n, F) float32."""
@@ -344,8 +233,7 @@ def draw_line(
 
     generator = np.random.default_rng(seed)
     rows = drawn_rows(truth, patients, recipe.part_patients, generator)
-
-    rows, weights = fewer(rows, truth, recipe.most_rows, generator)
+    rows, weights = fewer_negatives(rows, truth, recipe.most_rows, generator)
 
     known = values[rows].astype(np.float64)
     mean, scale = moments(known)
@@ -354,7 +242,7 @@ def draw_line(
     return Line(mean, scale, line.coef_[0].astype(np.float64), float(line.intercept_[0]))
 
 
-def fewer(
+def fewer_negatives(
     rows: np.ndarray, truth: np.ndarray, most: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(rows, weights): where there are more than `most`, all positives and enough negatives, which
@@ -364,7 +252,8 @@ def fewer(
     """
     if len(rows) <= most:
         return rows, None
-    positive, negative = rows[truth[rows] == 1], rows[truth[rows] == 0]
+    positive = rows[truth[rows] == 1]
+    negative = rows[truth[rows] == 0]
     room = max(most - len(positive), len(positive))
     if room >= len(negative):
         return rows, None
@@ -397,110 +286,6 @@ def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(spread > 1e-9, spread, 1.0)
 
 
-def standardised(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """(n, F) float64, unknown values 0."""
-    return np.nan_to_num((np.asarray(values, np.float64) - mean) / scale)
-
-
-def logits(learners: Learners, table: pd.DataFrame) -> np.ndarray:
-    """(n,) float64: the mean over the seeds of each learner, then of the two."""
-    if tuple(table.columns) != learners.features:
-        lost = [name for name in learners.features if name not in table] or list(
-            set(table) - set(learners.features)
-        )
-        raise UserError(
-            f"second level: the columns differ from those it was fitted on, first {lost[:1]}"
-        )
-    values = table.to_numpy(np.float32)
-    result = np.zeros(len(values))
-    if learners.trees:
-        result += learners.share * np.mean(
-            [tree_logits(text, values) for text in learners.trees], axis=0
-        )
-    if learners.lines:
-        result += (1 - learners.share) * np.mean(
-            [line.logits(values) for line in learners.lines], axis=0
-        )
-    return result
-
-
-def tree_logits(text: str, values: np.ndarray) -> np.ndarray:
-    """(n,) float64: what the trees of one text say of the columns (n, F)."""
-    import lightgbm
-
-    trees = lightgbm.Booster(model_str=text)
-    return trees.predict(values, raw_score=True, num_threads=1)
-
-
-def save(folder: Path, model: SecondLevel, **facts: object) -> None:
-    """Write the trees and then second_level.json, which says that all stand."""
-    names = [f"trees{seed}.txt" for seed, _ in zip(model.recipe.seeds, model.learners.trees)]
-    for name, text in zip(names, model.learners.trees):
-        write_text(folder / name, text)
-    lines = [
-        {
-            "mean": line.mean.tolist(),
-            "scale": line.scale.tolist(),
-            "weights": line.weights.tolist(),
-            "intercept": line.intercept,
-        }
-        for line in model.learners.lines
-    ]
-    write_json(
-        folder / FILE,
-        provenance(
-            names=list(model.names),
-            columns=asdict(model.columns),
-            levels=model.levels,
-            maps=model.maps,
-            recipe=asdict(model.recipe),
-            features=list(model.learners.features),
-            lines=lines,
-            trees={name: text_hash(text) for name, text in zip(names, model.learners.trees)},
-            **facts,
-        ),
-    )
-
-
-def load(folder: Path) -> SecondLevel:
-    """What `save` wrote; a UserError names a file that is missing or changed."""
-    path = folder / FILE
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    told = json.loads(path.read_text(encoding="utf-8"))
-    trees = []
-    for name, digest in told["trees"].items():
-        file = folder / name
-        if not file.is_file():
-            raise UserError(f"{file}: there is no such file, and {path.name} names it")
-        trees.append(file.read_text(encoding="utf-8"))
-        if text_hash(trees[-1]) != digest:
-            raise UserError(f"{file}: these are not the trees that {path.name} was saved with")
-    lines = [
-        Line(
-            *(np.array(line[key], np.float64) for key in ("mean", "scale", "weights")),
-            line["intercept"],
-        )
-        for line in told["lines"]
-    ]
-    recipe = Recipe(**told["recipe"] | {"seeds": tuple(told["recipe"]["seeds"])})
-    columns = Columns(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in told["columns"].items()
-        }
-    )
-    learners = Learners(tuple(told["features"]), tuple(trees), tuple(lines), recipe.share)
-    return SecondLevel(
-        tuple(told["names"]), columns, told["levels"], told["maps"], learners, recipe
-    )
-
-
-def text_hash(text: str) -> str:
-    """The sha256 of a text, in hexadecimal."""
-    return sha256(text.encode("utf-8")).hexdigest()
-
-
 def checked_labels(labels: np.ndarray) -> np.ndarray:
     """Labels (n,) as float64; a UserError names the first row that is not 1, 0 or NaN."""
     labels = np.asarray(labels, np.float64)
@@ -511,7 +296,7 @@ def checked_labels(labels: np.ndarray) -> np.ndarray:
     return labels
 
 
-def check_folds(patients: pd.DataFrame, fold: np.ndarray) -> None:
+def require_whole_folds(patients: pd.DataFrame, fold: np.ndarray) -> None:
     """Raise a UserError that names the first patient whose images lie in two folds."""
     each = pd.Series(np.asarray(fold)).groupby(patients["patient_id"].to_numpy(), sort=False)
     torn = each.min() != each.max()

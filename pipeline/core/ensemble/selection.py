@@ -9,8 +9,8 @@ gain, estimated on rows they were not fitted on, has an interval that excludes 0
 import numpy as np
 
 from pipeline.core.ensemble.averages import weighted_mean
-from pipeline.core.metrics.bootstrap import auc_difference, midranks
-from pipeline.core.metrics.roc import auc_of_classes, checked_rows, classes
+from pipeline.core.metrics.exchange_test import auc_difference
+from pipeline.core.metrics.roc import auc_of_classes, checked_rows, classes, midranks
 
 SAME_MEMBER_CORRELATION = 0.999  # rank correlation above which two members are one
 
@@ -63,20 +63,22 @@ class Climber:
     and one sort each.
 
     scores: (M, n), comparable between members and folds (quantiles or ranks within fold); labels:
-    (n,) of 0, 1, NaN. singles: the AUC of each member (M,).
+    (n,) of 0, 1, NaN. singles: the AUC of each member (M,). metric: "auc", or "partial_auc", whose
+    climb looks at the positives that are missed first.
     """
 
-    def __init__(self, scores: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, scores: np.ndarray, labels: np.ndarray, metric: str = "auc") -> None:
+        self.area = AREAS[metric]
         _, positive, negative = checked_rows(scores[0], labels)
         self.positives = np.ascontiguousarray(scores[:, positive])
         self.negatives = np.ascontiguousarray(scores[:, negative])
         self.singles = np.array(
-            [auc_of_classes(one, other) for one, other in zip(self.positives, self.negatives)]
+            [self.area(one, other) for one, other in zip(self.positives, self.negatives)]
         )
 
     def auc(self, counts: np.ndarray) -> float:
         """AUC of the sum in which member m is counted counts[m] times."""
-        return auc_of_classes(counts @ self.positives, counts @ self.negatives)
+        return self.area(counts @ self.positives, counts @ self.negatives)
 
     def best_step(self, counts: np.ndarray, allowed: np.ndarray) -> tuple[int, float]:
         """(member, AUC) of the best single addition to the sum; the earliest of equals."""
@@ -84,8 +86,7 @@ class Climber:
         positives = counts @ self.positives
         negatives = counts @ self.negatives
         areas = [
-            auc_of_classes(positives + self.positives[m], negatives + self.negatives[m])
-            for m in allowed
+            self.area(positives + self.positives[m], negatives + self.negatives[m]) for m in allowed
         ]
         best = int(np.argmax(areas))
         return int(allowed[best]), areas[best]
@@ -120,12 +121,23 @@ class Climber:
         return counts
 
 
+def area_missed_first(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """The AUC of the fifth of the positives that scores lowest: the partial AUC above 80 %
+    sensitivity, divided by 0.2, but for rounding to whole positives."""
+    count = max(1, round(0.2 * len(positives)))
+    return auc_of_classes(np.sort(positives)[:count], negatives)
+
+
+AREAS = {"auc": auc_of_classes, "partial_auc": area_missed_first}
+
+
 def select(
     scores: np.ndarray,
     labels: np.ndarray,
     steps: int = CLIMB_STEPS,
     bags: int = BAGS,
     seed: int = 0,
+    metric: str = "auc",
 ) -> np.ndarray:
     """Weights (M,), summing to 1: the mean over `bags` climbs, each among a random half of the
     members.
@@ -134,7 +146,7 @@ def select(
     uniform.
     """
     members = len(scores)
-    climber = Climber(scores, labels)
+    climber = Climber(scores, labels, metric)
     if not climber.positives.shape[1] or not climber.negatives.shape[1]:
         return np.full(members, 1 / members)
     # bags: a member that is lucky on these rows is missing from half of the climbs
@@ -190,9 +202,8 @@ def nested_gain(
 
     members: (M, n, K) units; truth: (n, K); candidates: (M, K) 1 and 0; folds: (n,) of at least two
     values, no patient in two; groups: (n,) patients. `accepted` only where the interval lies
-    above 0.
+    above 0; too few to tell (NaN) is not accepted.
     """
-    # both averages are scored on the same resamples of patients
     fitted = nested_weighted_scores(members, truth, candidates, folds, seed)
     uniform = weighted_mean(list(members), candidates)
     scored = np.flatnonzero(classes(truth))

@@ -7,6 +7,7 @@ data/<competition>/folds_audit.json holds the audit for the report, with the has
 was made from; as long as they match, the search for twins is not repeated.
 """
 
+import csv
 import json
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def checked_tables(competition: Competition) -> tuple[pd.DataFrame, pd.DataFrame
     check_scored_labels(folder / "images.csv", images, competition.task)
     # The search for twins takes a minute at 223,414 images: not twice for the same tables.
     if not audit_is_current(competition.name):
+        require_whole_patients(folder / "images.csv", images, folds)
         require_no_leak(folder / "folds.csv", images, folds, dropped, competition.task)
     return images, folds, dropped
 
@@ -81,6 +83,25 @@ def check_scored_labels(where: object, images: pd.DataFrame, task: Task) -> None
             raise UserError(
                 f"{where}: row {row + 2}, column {label}: {value.iloc[row]!r} {NOT_A_LABEL}"
             )
+
+
+def require_whole_patients(path: Path, images: pd.DataFrame, folds: pd.DataFrame) -> None:
+    """Raise a UserError for a patient of images.csv who is in two folds, read here a second way.
+
+    As plain text: a reader of tables that takes the patient `NA` for blank, and so for several
+    patients, would hide their leak from every check that begins with its table.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = (row for row in csv.reader(file) if row)
+    patient = [row[header.index("patient_id")] for row in rows]
+    pairs = pd.DataFrame({"patient": patient, "fold": fold_of(images, folds).to_numpy()})
+    # Test images have no fold; rows whose cell is empty may be patients of their own.
+    pairs = pairs[pairs["fold"].notna() & (pairs["patient"] != "")].drop_duplicates()
+    split = pairs[pairs["patient"].duplicated(keep=False)].sort_values(["patient", "fold"])
+    if len(split):
+        name = split["patient"].iloc[0]
+        both = ", ".join(f"{fold:.0f}" for fold in split["fold"][split["patient"] == name])
+        raise UserError(f"{path}: column patient_id: patient {name!r} is in folds {both}")
 
 
 def require_no_leak(

@@ -25,11 +25,13 @@ def check_patients(where: object, images: pd.DataFrame, task: Task) -> None:
     blank = (images["patient_id"].isna() & (images["split"] != "test")).to_numpy()
     if blank.any() and task.patient_missing != "own_group":
         row = blank.argmax()
+        cell = f"{where}: row {row + 2}, column patient_id"
+        image = images["image_id"].iloc[row]
+        count = f"({blank.sum()} such rows)"
         raise UserError(
-            f"{where}: row {row + 2}, column patient_id: blank, so image "
-            f"{images['image_id'].iloc[row]} cannot be kept out of its patient's validation fold "
-            f"({blank.sum()} such rows); "
-            "patient_missing='own_group' in the competition's task makes each a patient of its own"
+            f"{cell}: blank, so image {image} cannot be kept out of its patient's validation fold "
+            f"{count}; patient_missing='own_group' in the competition's task makes each a patient "
+            "of its own"
         )
 
 
@@ -61,8 +63,11 @@ def links(images: pd.DataFrame, task: Task, part: np.ndarray | None = None) -> p
 
 
 def tags(images: pd.DataFrame, test: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(reason, tags by rows outside the test set, tags by all rows) for each column that may join
-    images."""
+    """The columns that may join images: (reason, a tag for each row, the same with test rows).
+
+    Images that share a tag belong together. The first tags know only what rows outside the test set
+    say, the second what all rows say.
+    """
     # A lesion or a hash stands in the row itself, so that other rows cannot change it.
     columns = []
     for reason in ("lesion_id", "phash"):
@@ -106,11 +111,11 @@ def stars(
     centres: np.ndarray,
     same: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Pairs (centre, other) of rows of `part` that share a tag, or have tags that are the `same`
-    (tag, other).
+    """Pairs (centre, other) of rows of `part` that share a tag, as columns first and second.
 
-    The centre of a tag is its row of `centres` with the least rank, then image_id. Where test rows
-    are the centres, only pairs with rows outside the test set are given.
+    Tags that are near each other count as shared where `same` (columns tag, other) lists them. The
+    centre of a tag is its row of `centres` with the least rank, then image_id. Where test rows are
+    the centres, only pairs with rows outside the test set are given.
     """
     columns = {
         "tag": tag,
@@ -149,7 +154,7 @@ def hashes_of(images: pd.DataFrame) -> tuple[str, ...]:
 
 @lru_cache(maxsize=2)
 def near_hashes(hashes: tuple[str, ...]) -> pd.DataFrame:
-    """Those of different hashes that are near, each pair both ways, as columns tag and other.
+    """Pairs of different hashes that are near each other, both ways round: columns tag and other.
 
     Kept for the next call: folds and audit ask about the same table, and 223,414 hashes take a
     minute.

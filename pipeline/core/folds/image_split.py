@@ -7,8 +7,6 @@ by likeness). The difference is what a split by image would have added to a repo
 nothing; it is zero in expectation where each patient has one image.
 """
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pandas as pd
@@ -17,10 +15,12 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, image_path
+from pipeline.core.artifacts.prepared_images import PreparedImage, prepared_images
 from pipeline.core.config.task import Task
 from pipeline.core.folds.balanced_search import group_table, iterative_stratification, split_groups
 from pipeline.core.folds.groups import links, patient_groups
 from pipeline.core.folds.split import patient_keys, scored, taking_part
+from pipeline.core.images.views import read_prepared_image
 from pipeline.core.metrics import auc
 
 FOLDS = 5
@@ -54,13 +54,14 @@ def leakage(name: str, images: pd.DataFrame, dropped: pd.DataFrame, task: Task) 
 
     # The pixels, where they are prepared.
     part = some_groups(rows, groups, PIXEL_ROWS)
-    if paths := prepared_paths(name, part):
-        table += split_rows("pixels", part, groups, task, likeness_scores(likeness(paths)))
+    if pictures := prepared_everywhere(name, part):
+        alike = likeness(pictures)
+        table += split_rows("pixels", part, groups, task, likeness_scores(alike))
     return table
 
 
 def some_groups(rows: pd.DataFrame, groups: pd.Series, most: int) -> pd.DataFrame:
-    """All rows, or those of whole groups drawn at random until there are `most`."""
+    """At most `most` rows where there are more: those of whole groups, drawn at random."""
     # Whole groups: a patient cut in half would be remembered less, and the difference be too small.
     group = groups.loc[patient_keys(rows)].to_numpy()
     order = np.random.RandomState(0).permutation(group.max() + 1)
@@ -87,7 +88,7 @@ def split_columns(rows: pd.DataFrame, task: Task) -> np.ndarray:
 
 
 def forest_scores(x: np.ndarray):
-    """A function (train, test, targets, seed) -> scores: one forest for all labels."""
+    """A random forest as a function (train, test, targets, seed) -> scores, for all labels."""
 
     def scores(train: np.ndarray, test: np.ndarray, targets: np.ndarray, seed: int) -> np.ndarray:
         # A regressor: the mean of 0 and 1 in a leaf is a score, and it takes many labels at once.
@@ -99,24 +100,25 @@ def forest_scores(x: np.ndarray):
     return scores
 
 
-def prepared_paths(name: str, rows: pd.DataFrame) -> list[Path]:
+def prepared_everywhere(name: str, rows: pd.DataFrame) -> list[PreparedImage]:
     """The prepared images of the rows at the smallest size that has them all; [] where none has."""
     folder = data_folder(name) / "images"
     if not folder.is_dir():
         return []
     for size in sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()):
-        paths = [image_path(name, size, image) for image in rows["image_id"]]
-        if all(path.is_file() for path in paths):
-            return paths
+        if all(image_path(name, size, image).is_file() for image in rows["image_id"]):
+            return prepared_images(name, size, rows["image_id"])
     return []
 
 
-def likeness(paths: list[Path]) -> np.ndarray:
-    """(n, n) float64: exp(-d / PIXEL_KERNEL_WIDTH), d the mean squared difference of two
-    standardised gray thumbnails."""
+def likeness(images: list[PreparedImage]) -> np.ndarray:
+    """How alike images look, (n, n) float64 from 0 to 1.
+
+    exp(-d / PIXEL_KERNEL_WIDTH), d the mean squared difference of two standardised gray thumbnails.
+    """
     thumbnails = []
-    for path in tqdm(paths, "thumbnails", unit="image"):
-        gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    for image in tqdm(images, "thumbnails", unit="image"):
+        gray = read_prepared_image(image, 1)
         small = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
         thumbnails.append(small.ravel())
     x = np.array(thumbnails, dtype=float)
@@ -129,8 +131,8 @@ def likeness(paths: list[Path]) -> np.ndarray:
 
 
 def likeness_scores(alike: np.ndarray):
-    """A function (train, test, targets, seed) -> scores: mean targets of the training rows,
-    weighted by likeness."""
+    """A kernel average as a function (train, test, targets, seed) -> scores: the mean target of the
+    training rows, weighted by likeness."""
 
     def scores(train: np.ndarray, test: np.ndarray, targets: np.ndarray, _seed: int) -> np.ndarray:
         weight = alike[np.ix_(test, train)]
@@ -154,7 +156,7 @@ def split_rows(model: str, rows: pd.DataFrame, groups: pd.Series, task: Task, sc
     aucs = np.empty((REPEATS, 2, len(labels) + 1))
     for seed in tqdm(range(REPEATS), model, unit="split"):
         for kind, fold in enumerate(both_splits(rows, groups, task, seed)):
-            out = out_of_fold_by_logistic(fold, given, scores, seed)
+            out = out_of_fold_scores(fold, given, scores, seed)
             aucs[seed, kind] = label_aucs(out, given, labels)
 
     # The mean of a single label would be that label again.
@@ -207,8 +209,8 @@ def both_splits(
     return by_image, fold.loc[group].to_numpy()
 
 
-def out_of_fold_by_logistic(fold: np.ndarray, given: np.ndarray, scores, seed: int) -> np.ndarray:
-    """(rows, labels) scores of every row by the model that did not see its fold."""
+def out_of_fold_scores(fold: np.ndarray, given: np.ndarray, scores, seed: int) -> np.ndarray:
+    """The scores of every row by the model that did not see its fold, (rows, labels) float64."""
     out = np.empty(given.shape)
     targets = np.nan_to_num(given)
     for k in range(FOLDS):
@@ -221,10 +223,10 @@ def out_of_fold_by_logistic(fold: np.ndarray, given: np.ndarray, scores, seed: i
 def leakage_text(rows: list[dict]) -> str:
     """The rows as a printed table."""
     lines = [f"{'model':<16}{'label':<20}{'by image':>10}{'by group':>10}{'difference':>12}"]
-    lines += [
-        f"{row['model']:<16}{row['label']:<20}{row['by_image']:>10.4f}{row['by_group']:>10.4f}"
-        f"{row['difference']:>+12.4f} ± {row['standard_error']:.4f}  ({row['images']} images, "
-        f"{row['patients']} patients)"
-        for row in rows
-    ]
+    for row in rows:
+        name = f"{row['model']:<16}{row['label']:<20}"
+        aucs = f"{row['by_image']:>10.4f}{row['by_group']:>10.4f}"
+        difference = f"{row['difference']:>+12.4f} ± {row['standard_error']:.4f}"
+        size = f"({row['images']} images, {row['patients']} patients)"
+        lines.append(f"{name}{aucs}{difference}  {size}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.task import Task
 from pipeline.core.folds.split import patient_keys, scored
 from pipeline.core.runtime.errors import UserError
@@ -50,41 +51,31 @@ def imported_folds(
     need = keys[scored(known, task) & ~gone.to_numpy()]
     lost = need[~need.isin(fold.index)]
     if len(lost):
-        raise UserError(
-            f"{path}: patient {lost.iloc[0]} of images.csv is not in it "
-            f"({lost.nunique()} such patients)"
-        )
+        count = f"({lost.nunique()} such patients)"
+        raise UserError(f"{path}: patient {lost.iloc[0]} of images.csv is not in it {count}")
     columns = {"image_id": known["image_id"][gone], "reason": f"removed by {path.name}", "twin": ""}
     return fold.reindex(sorted(keys.unique()), fill_value=-1), pd.DataFrame(columns)
 
 
 def read_map(path: Path) -> tuple[str, str, pd.DataFrame]:
     """(id column, number column, table) with ids as strings and whole numbers from -1 on."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(IDS, "str"))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: this is not a CSV file: {error}") from None
+    table = read_csv(path, ids=IDS)
 
     # What a row is about, and which column has its number.
     column = next((name for name in IDS if name in table), None)
     number = next((name for name in NUMBERS if name in table), None)
     if column is None or number is None:
-        raise UserError(
-            f"{path}: columns {', '.join(table.columns)}; a fold map has {' or '.join(IDS)}, "
-            f"and {' or '.join(NUMBERS)}"
-        )
+        needed = f"{' or '.join(IDS)}, and {' or '.join(NUMBERS)}"
+        raise UserError(f"{path}: columns {', '.join(table.columns)}; a fold map has {needed}")
 
     # Below -1 there is no meaning; a fraction would be cut to another fold's number.
     value = pd.to_numeric(table[number], errors="coerce")
     wrong = (value.isna() | (value % 1 != 0) | (value < -1)).to_numpy()
     if wrong.any():
         row = wrong.argmax()
-        raise UserError(
-            f"{path}: row {row + 2}, column {number}: {table[number].iloc[row]!r} is not a whole "
-            "number from -1 on"
-        )
+        cell = table[number].iloc[row]
+        where = f"{path}: row {row + 2}, column {number}"
+        raise UserError(f"{where}: {cell!r} is not a whole number from -1 on")
     return column, number, table.assign(**{number: value.astype(int)})
 
 
@@ -99,8 +90,6 @@ def one_fold(path: Path, patient: pd.Series, fold: pd.Series, modulo: int | None
     if twice.any():
         name = pairs["patient"][twice].iloc[0]
         both = ", ".join(map(str, pairs["fold"][pairs["patient"] == name]))
-        raise UserError(
-            f"{path}: patient {name} is in folds {both}: "
-            "images of one patient would train and validate"
-        )
+        reason = "images of one patient would train and validate"
+        raise UserError(f"{path}: patient {name} is in folds {both}: {reason}")
     return pairs.set_index("patient")["fold"]

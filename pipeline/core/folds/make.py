@@ -85,10 +85,8 @@ def searched_folds(
 ) -> pd.Series:
     """patient -> fold by `split_groups`; groups without a scored image get -1."""
     if folds < 2:
-        raise UserError(
-            f"--folds {folds}: one fold would validate everyone and leave no one to train on; "
-            "at least 2"
-        )
+        reason = "one fold would validate everyone and leave no one to train on"
+        raise UserError(f"--folds {folds}: {reason}; at least 2")
 
     # Only images that will be validated are shared out: the others weigh nothing in a score.
     groups = patient_groups(images, linked)
@@ -99,10 +97,9 @@ def searched_folds(
     # A patient's images form one group, and a group is never cut.
     count = len(np.unique(group))
     if count < folds:
-        raise UserError(
-            f"{folder / 'images.csv'}: {folds} folds asked of {count} groups of patients that have "
-            "nothing in common; ask for fewer with --folds"
-        )
+        available = f"{count} groups of patients that have nothing in common"
+        asked = f"{folder / 'images.csv'}: {folds} folds asked of {available}"
+        raise UserError(f"{asked}; ask for fewer with --folds")
 
     # The search over what each group brings to a fold.
     labels = rows.assign(**{label: pd.to_numeric(rows[label]) for label in task.labels})
@@ -121,10 +118,9 @@ def official_folds(
     keys = patient_keys(images)
     valid = keys[images["split"] == "valid"]
     if valid.empty:
-        raise UserError(
-            f"{folder / 'images.csv'}: column split: no row is 'valid', so there is no official "
-            "validation set; ask for folds with --folds 5"
-        )
+        reason = "no row is 'valid', so there is no official validation set"
+        where = f"{folder / 'images.csv'}: column split"
+        raise UserError(f"{where}: {reason}; ask for folds with --folds 5")
 
     # The groups of validation images, and the first image of each.
     groups = patient_groups(images, linked)

@@ -47,7 +47,7 @@ def read_dropped(competition: str) -> pd.DataFrame:
     path = data_folder(competition) / "folds_dropped.csv"
     if not path.is_file():
         return pd.DataFrame(columns=list(DROPPED_COLUMNS), dtype="str")
-    return read_csv(path, DROPPED_COLUMNS).astype("str")
+    return read_csv(path, DROPPED_COLUMNS, ids=DROPPED_COLUMNS).astype("str")
 
 
 def fold_of(images: pd.DataFrame, folds: pd.DataFrame) -> pd.Series:

@@ -30,6 +30,8 @@ class Cells(NamedTuple):
 def cells(count: int, length: int, margin: int = 0, scale: int = 1) -> Cells:
     """`count` equal cells over `length` original pixels, margin / 2 left out before, in an image
     at 1 / scale."""
+    # Everything in units of 1 / (2 * count * scale) decoded pixel: half a margin and a cell of any
+    # fraction are whole numbers there.
     edges = margin * count + 2 * length * np.arange(count + 1, dtype=np.int64)
     whole = 2 * count * scale
 
@@ -43,6 +45,7 @@ def cells(count: int, length: int, margin: int = 0, scale: int = 1) -> Cells:
 def area_mean(pixels: np.ndarray, rows: Cells, columns: Cells) -> np.ndarray:
     """Mean of every cell, rounded half up; pixels uint8 (H, W) or (H, W, 3), the result
     likewise."""
+    # Rows of interleaved channels: summing rows need not know how many there are.
     channels = pixels[0, 0].size
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     out = np.empty((len(rows.index) - 1, (len(columns.index) - 1) * channels), np.uint8)
@@ -65,15 +68,17 @@ def warm_up() -> None:
 def mean_numpy(
     flat: np.ndarray, out: np.ndarray, channels: int, rows: Cells, columns: Cells
 ) -> None:
-    """The same in numpy; about ten times slower."""
+    """`area_mean` in numpy, into `out`; about ten times slower."""
     total = rows.width * columns.width
     width = flat.shape[1] // channels
     before = np.zeros((width + 1, channels), np.int64)
     last = np.minimum(columns.index, width - 1)  # the last edge has no part in a further pixel
+
     # One output row at a time, so that the sums stay in the cache.
     for i, line in enumerate(out):
         sums = cell_rows(flat, rows, i).reshape(width, channels)
         np.cumsum(sums, axis=0, out=before[1:])
+        # A cell is the difference of what lies before its two edges, however wide it is.
         edges = columns.whole * before[columns.index] + columns.part[:, None] * sums[last]
         line[:] = ((np.diff(edges, axis=0) + total // 2) // total).reshape(-1)
 
@@ -81,10 +86,12 @@ def mean_numpy(
 def cell_rows(flat: np.ndarray, rows: Cells, i: int) -> np.ndarray:
     """The rows of cell i summed, each times the part of it that the cell covers: (W * channels,)
     int64."""
+    # All rows from the one the cell begins in, less the part of that one that lies above it.
     first = rows.index[i]
     last = rows.index[i + 1]
     sums = rows.whole * flat[first:last].sum(axis=0, dtype=np.int64)
     sums = sums - rows.part[i] * flat[first].astype(np.int64)
+
     # The end of the last cell lies on the border, where there is no further row.
     return sums + rows.part[i + 1] * flat[last] if rows.part[i + 1] else sums
 

@@ -10,6 +10,8 @@ import numpy as np
 
 ROWS_A_SUM = 256  # rows of uint8 whose sum fits 16 bits
 
+# Short, since numba needs the width of nearly every number said: a plain one is int64, and halves
+# or quarters what a vector instruction holds.
 u16 = np.uint16
 u32 = np.uint32
 i64 = np.int64
@@ -70,9 +72,11 @@ def sum_rows(acc, sums, flat, first, first_part, last, last_part, whole):
         # A cell within one row: enlarging.
         weigh_two(acc, flat[first], u32(last_part - first_part), flat[first], u32(0))
         return
+
     # The two rows that are covered in part; past the last row the weight is 0.
     bottom = flat[min(last, len(flat) - 1)]
     weigh_two(acc, flat[first], u32(whole - first_part), bottom, u32(last_part))
+
     # The whole rows between them.
     for r in range(first + 1, last, ROWS_A_SUM):
         block = flat[r : min(last, r + ROWS_A_SUM)]
@@ -85,6 +89,7 @@ def sum_rows(acc, sums, flat, first, first_part, last, last_part, whole):
 @numba.njit(nogil=True, cache=True)
 def edges_gray(edges, before, acc, index, part, whole):
     """edges[i] = whole times what lies before edge i of one row."""
+    # What lies before each pixel, then before each edge.
     run = i64(0)
     for x in range(acc.size - 1):
         run += i64(acc[x])
@@ -100,6 +105,7 @@ def edges_colour(edges, before, acc, index, part, whole):
     blue = i64(0)
     green = i64(0)
     red = i64(0)
+
     # A counter over pixels, not a stride: that is five times faster.
     for pixel in range(acc.size // 3 - 1):
         x = 3 * pixel
@@ -109,6 +115,8 @@ def edges_colour(edges, before, acc, index, part, whole):
         before[x + 3] = blue
         before[x + 4] = green
         before[x + 5] = red
+
+    # The edges.
     for i in range(index.size):
         j = 3 * index[i]
         e = 3 * i
@@ -126,7 +134,8 @@ def divide(out, edges, channels, total):
     """
     half = total // 2
     inverse = 1.0 / total
-    # A float quotient, put right by its remainder.
+
+    # A float quotient, put right by its remainder: whole division does not come in vectors.
     for x in range(out.size):
         value = edges[x + channels] - edges[x] + half
         quotient = i64(np.float64(value) * inverse)
@@ -143,11 +152,13 @@ def mean_compiled(
     row, row_part, row_whole and column, ...: the fields of `area.Cells`; total: a cell's area.
     """
     width = flat.shape[1]
-    # one pixel more: the last edge looks at it, with weight 0
+    # One pixel more: the last edge looks at it, with weight 0.
     acc = np.zeros(width + channels, np.uint32)
     sums = np.empty(width, np.uint16)
     before = np.zeros(width + channels, np.int64)
     edges = np.empty(column.size * channels, np.int64)
+
+    # One output row at a time; these four buffers stay in the cache.
     for i in range(out.shape[0]):
         j = i + 1
         sum_rows(acc[:width], sums, flat, row[i], row_part[i], row[j], row_part[j], row_whole)

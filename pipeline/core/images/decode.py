@@ -24,6 +24,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipeline.core.images import claims
 from pipeline.core.images.jpeg import (
     ORIENTATION,
     START,
@@ -47,15 +48,18 @@ BY_PILLOW = {
     "WebP": b"RIFF",
     "QOI": b"qoif",
 }
+# Of these, the headers that Pillow believes before this module sees a size, or that have a bound.
+CLAIMS = {
+    "JPEG 2000": claims.check_jpeg2000_claim,
+    "JPEG 2000 codestream": claims.check_jpeg2000_claim,
+    "WebP": claims.check_webp_claim,
+    "QOI": claims.check_qoi_claim,
+}
 PILLOW_NAMES = ("PNG", "GIF", "BMP", "PPM", "JPEG2000", "WEBP", "QOI", "TIFF", "JPEG")
+SEPARATED = 5  # TIFF's photometric interpretation of CMYK
+PLANES = 2  # its planar configuration of one channel after the other
 GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-
-# TIFF tags.
-PROBE_WIDTH = 256
-PROBE_HEIGHT = 257
-BITS = 258  # a sample
-SAMPLES = 277  # a pixel
 
 
 class DecodedImage(NamedTuple):
@@ -105,7 +109,7 @@ def decode(
 def decode_any_jpeg(data: bytes, gray: bool, choose: Callable[[Header, int], int]) -> DecodedImage:
     """A JPEG at the scale that `choose` allows, turned upright."""
     header = read_jpeg_header(data)
-    check_sides(header.width, header.height)
+    claims.check_claim(header.width, header.height, len(data), claims.JPEG)
     if header.components == 4:
         # OpenCV takes every CMYK for Adobe's inverted one.
         return finished(*decode_pillow(data), gray)
@@ -138,6 +142,9 @@ def decode_other(data: bytes, gray: bool) -> DecodedImage:
         return finished(*decode_png(data), gray)
     if data[:4] in TIFF:
         return finished(*decode_tiff(data), gray)
+    for kind, check in CLAIMS.items():
+        if data.startswith(BY_PILLOW[kind]):
+            check(data)
     if any(data.startswith(magic) for magic in BY_PILLOW.values()):
         return finished(*decode_pillow(data), gray)
     raise UnreadableImage(f"not an image of a kind that is read (begins with {data[:8]!r})")
@@ -156,9 +163,9 @@ def decode_png(data: bytes) -> tuple[np.ndarray, str]:
     one."""
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise UnreadableImage("truncated: the PNG ends within its header")
-    width, height, depth = struct.unpack_from(">IIB", data, 16)
+    claims.check_png_claim(data)
+    depth = data[24]
     colour_type = data[25]
-    check_sides(width, height)
     orientation = check_png(data)
     if orientation is None:
         return decode_pillow(data)
@@ -214,11 +221,18 @@ def valid_orientation(tags: dict[int, int]) -> int:
 
 
 def decode_tiff(data: bytes) -> tuple[np.ndarray, str]:
-    """TIFF: 16-bit colour by OpenCV (Pillow cuts it to 8 bits), the others by Pillow."""
-    tags = tiff_tags(data, (PROBE_WIDTH, PROBE_HEIGHT, BITS, ORIENTATION, SAMPLES))
-    if tags.get(BITS) != 16 or tags.get(SAMPLES, 1) < 3:
+    """TIFF: 16-bit colour by OpenCV (Pillow cuts it to 8 bits), the others, CMYK among them, by
+    Pillow."""
+    claims.check_tiff_claim(data)
+    wanted = (claims.BITS, ORIENTATION, claims.SAMPLES, claims.PHOTOMETRIC, claims.PLANAR)
+    tags = tiff_tags(data, wanted)
+    deep_colour = tags.get(claims.BITS) == 16 and tags.get(claims.SAMPLES, 1) >= 3
+    separated = tags.get(claims.PHOTOMETRIC) == SEPARATED
+    if deep_colour and separated and tags.get(claims.PLANAR) == PLANES:
+        # Pillow takes its samples for 8 bits.
+        raise UnreadableImage("unreadable: a CMYK TIFF of 16 bits in four planes")
+    if not deep_colour or separated:
         return decode_pillow(data)
-    check_sides(tags.get(PROBE_WIDTH, 0), tags.get(PROBE_HEIGHT, 0))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UnreadableImage("damaged: the TIFF decoder gives up")
@@ -239,6 +253,8 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
                 image.load()
                 return pillow_pixels(ImageOps.exif_transpose(image)), note
     except UnidentifiedImageError:
+        if data[:4] in TIFF and tiff_tags(data, (claims.WIDTH,)):
+            raise UnreadableImage("unreadable: a TIFF of a kind that is not read") from None
         raise UnreadableImage(
             f"damaged: its header makes no sense (begins with {data[:8]!r})"
         ) from None
@@ -246,6 +262,8 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
         raise UnreadableImage(f"too large: {error}") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as error:
         kind = "truncated" if "truncated" in str(error).lower() else "damaged"
+        if "unknown raw mode" in str(error):
+            kind = "unreadable"
         raise UnreadableImage(f"{kind}: {' '.join(str(error).split())[:120]}") from None
 
 

@@ -6,6 +6,7 @@ from the smallest to the largest, padding values apart. YBR and palette colours 
 frames: the first.
 """
 
+import importlib.util
 import io
 import logging
 import warnings
@@ -13,12 +14,40 @@ import zlib
 
 import numpy as np
 
+from pipeline.core.images import claims
 from pipeline.core.images.pixels import blocks, looked_up, narrow, stretch
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_sides
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+# Which of pydicom's plugins decodes which compressed transfer syntax, and the package that it
+# needs; always the same one, so that the pixels do not depend on what else is installed.
+DECODERS = {
+    "1.2.840.10008.1.2.5": ("pydicom", "pydicom"),  # RLE
+    "1.2.840.10008.1.2.4.50": ("pillow", "pillow"),  # JPEG baseline
+    JPEG_EXTENDED: ("pillow", "pillow"),  # of 8 bits; `extended_pixels` takes those of 12
+    "1.2.840.10008.1.2.4.57": ("gdcm", "python-gdcm"),  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": ("gdcm", "python-gdcm"),  # the same, first-order prediction
+    "1.2.840.10008.1.2.4.80": ("gdcm", "python-gdcm"),  # JPEG-LS
+    "1.2.840.10008.1.2.4.81": ("gdcm", "python-gdcm"),  # JPEG-LS, near-lossless
+    "1.2.840.10008.1.2.4.90": ("pylibjpeg", "pylibjpeg-openjpeg"),  # JPEG 2000
+    "1.2.840.10008.1.2.4.91": ("pylibjpeg", "pylibjpeg-openjpeg"),
+    "1.2.840.10008.1.2.4.201": ("pylibjpeg", "pylibjpeg-openjpeg"),  # high-throughput JPEG 2000
+    "1.2.840.10008.1.2.4.202": ("pylibjpeg", "pylibjpeg-openjpeg"),
+    "1.2.840.10008.1.2.4.203": ("pylibjpeg", "pylibjpeg-openjpeg"),
+}
+# The module that each package gives.
+MODULES = {
+    "pydicom": "pydicom",
+    "pillow": "PIL",
+    "python-gdcm": "gdcm",
+    "pylibjpeg-openjpeg": "openjpeg",
+}
+IMAGE_GROUP = 0x0028  # of the attributes that describe the pixels
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 CUT_SHORT = ("less than expected", "Unexpected end", "truncated", "No bytes")  # pydicom's words
+# Its words for a sound file that no decoder here reads.
+NOT_READ = ("does not support", "precision of 6 or 7", "missing dependencies", "no plugins")
 # pydicom's warnings go into the reason, not to the terminal
 logging.getLogger("pydicom").setLevel(logging.ERROR)
 
@@ -28,7 +57,6 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
     image."""
     import pydicom
     from pydicom.errors import BytesLengthException, InvalidDicomError
-    from pydicom.pixels import pixel_array
 
     try:
         check_deflated(data)
@@ -37,8 +65,9 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
             dataset = pydicom.dcmread(io.BytesIO(data), force=True)
             if any("End of file reached" in str(warning.message) for warning in heard):
                 raise UnreadableImage("truncated: the DICOM ends early")
+            drop_empty(dataset)
             check_dicom(dataset)
-            return displayed(dataset, pixel_array(dataset, index=0))
+            return displayed(dataset, stored_values(dataset))
     except (
         InvalidDicomError,
         BytesLengthException,
@@ -54,7 +83,13 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, str]:
         zlib.error,
     ) as error:
         text = " ".join(str(error).split())
-        kind = "truncated" if any(words in text for words in CUT_SHORT) else "damaged"
+        if "'NoneType' object" in text:  # of GDCM, which gives nothing where it cannot decode
+            text = "the decoder gives up"
+        kind = "damaged"
+        if any(words in text for words in CUT_SHORT):
+            kind = "truncated"
+        elif any(words in text for words in NOT_READ):
+            kind = "unreadable"
         raise UnreadableImage(f"{kind}: DICOM: {text[:160]}") from None
 
 
@@ -73,6 +108,85 @@ def check_deflated(data: bytes) -> None:
         raise UnreadableImage("too large: the deflated DICOM unpacks to more than 1 GiB")
 
 
+def drop_empty(dataset) -> None:
+    """Remove the elements without a value: an empty optional attribute says what a missing one
+    says."""
+    for tag in list(dataset.keys()):
+        value = dataset.get_item(tag).value  # as stored, before pydicom reads a meaning into it
+        padded = isinstance(value, bytes) and tag.group == IMAGE_GROUP and not value.strip(b" ")
+        if value is None or padded or (hasattr(value, "__len__") and not len(value)):
+            del dataset[tag]
+
+
+def stored_values(dataset) -> np.ndarray:
+    """The samples of the first frame, decompressed, by the decoder of its transfer syntax."""
+    from pydicom.pixels import pixel_array
+
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "")) if has_meta(dataset) else ""
+    if syntax not in DECODERS:
+        return pixel_array(dataset, index=0)
+
+    # A compressed frame says its own sides; a decoder would believe those, not the dataset's.
+    frame = first_frame(dataset)
+    sides = claims.codestream_sides(frame)
+    if sides and sides != (dataset.Columns, dataset.Rows):
+        raise UnreadableImage(
+            f"damaged: DICOM: it says {dataset.Columns} x {dataset.Rows}, and the compressed image "
+            f"in it {sides[0]} x {sides[1]}"
+        )
+    plugin, package = DECODERS[syntax]
+    deep = syntax == JPEG_EXTENDED and dataset.BitsStored > 8
+    if deep:
+        package = "python-gdcm"
+    if importlib.util.find_spec(MODULES[package]) is None:
+        raise UnreadableImage(f"unreadable: DICOM: this compression needs the package {package}")
+    if deep:
+        return extended_pixels(dataset, frame)
+    return pixel_array(dataset, index=0, decoding_plugin=plugin)
+
+
+def has_meta(dataset) -> bool:
+    """True where the file says how it is encoded."""
+    return getattr(dataset, "file_meta", None) is not None
+
+
+def first_frame(dataset) -> bytes:
+    """The first compressed frame."""
+    from pydicom.encaps import get_frame
+
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    return get_frame(dataset.PixelData, 0, number_of_frames=frames)
+
+
+def extended_pixels(dataset, frame: bytes) -> np.ndarray:
+    """A gray JPEG of 12 bits, which pydicom has no decoder for, by GDCM's own image."""
+    import gdcm
+
+    if dataset.SamplesPerPixel != 1:
+        raise UnreadableImage("unreadable: DICOM: a colour JPEG of 12 bits a sample")
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((dataset.Columns, dataset.Rows, 1))
+    image.SetDataElement(element)
+    photometric = gdcm.PhotometricInterpretation.GetPIType(dataset.PhotometricInterpretation)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(photometric))
+    syntax = gdcm.TransferSyntax.GetTSType(JPEG_EXTENDED)
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    stored = dataset.BitsStored
+    signed = int(dataset.get("PixelRepresentation", 0))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, stored, stored - 1, signed))
+    samples = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM gives bytes as text
+    values = np.frombuffer(samples, np.int16 if signed else np.uint16)
+    return values.reshape(dataset.Rows, dataset.Columns)
+
+
 def check_dicom(dataset) -> None:
     """Raise UnreadableImage when there are no pixels, or too many."""
     if not any(name in dataset for name in PIXELS):
@@ -81,6 +195,10 @@ def check_dicom(dataset) -> None:
         if not isinstance(dataset.get(name), int):
             raise UnreadableImage(f"no pixels: the DICOM does not say its {name}")
     check_sides(dataset.Columns, dataset.Rows, int(dataset.get("NumberOfFrames") or 1))
+    sample = int(dataset.get("BitsAllocated", 16)) * int(dataset.get("SamplesPerPixel", 1)) / 8
+    size = int(dataset.Columns * dataset.Rows * sample)
+    if size > MAX_BYTES:
+        raise UnreadableImage(f"too large: {size:,} bytes of pixels")
 
 
 def displayed(dataset, values: np.ndarray) -> tuple[np.ndarray, str]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline.core.images.phash import KEPT
 
-# bits: copies at JPEG quality 50 or half the size differ in up to 19, X-rays of two patients in 48
-# or more
+# Copies at JPEG quality 50 or half the size differ in up to 19 bits, X-rays of two patients in 48
+# or more.
 NEAR_BITS = 24
 BANDS = 16
 BAND_BITS = 16  # bits of a band
@@ -50,6 +50,8 @@ def near_pairs(unique: np.ndarray, near: int) -> list[tuple[int, int]]:
     bits = np.unpackbits(unique, axis=1).reshape(-1, KEPT, KEPT)
     keys, words = bands(bits, shuffle)
     views = [bands(turned, shuffle) for turned in turns(bits)]
+
+    # 16 bands, 8 turns, 17 buckets: each hash asks 2,176 times, not once for every other hash.
     pairs = []
     for band in range(BANDS):
         # Buckets: the hashes in the order of this band's key, and where each key's begin.
@@ -64,7 +66,9 @@ def near_pairs(unique: np.ndarray, near: int) -> list[tuple[int, int]]:
 
 def bands(bits: np.ndarray, shuffle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(BANDS, n) uint16 keys and (n, 4) uint64 words of (n, KEPT, KEPT) bits."""
-    packed = np.ascontiguousarray(np.packbits(bits.reshape(len(bits), -1)[:, shuffle], axis=1))
+    # The same 32 bytes twice: as 16 keys to look up, and as 4 words to count differences in.
+    shuffled = bits.reshape(len(bits), -1)[:, shuffle]
+    packed = np.ascontiguousarray(np.packbits(shuffled, axis=1))
     return np.ascontiguousarray(packed.view(np.uint16).T), packed.view(np.uint64)
 
 
@@ -116,6 +120,7 @@ def search(asking, turned_keys, turned, order, ordered, starts, near):
             if flip >= 0:
                 key ^= np.int64(1) << flip
             for place in range(starts[key], starts[key + 1]):
+                # Each pair once: its first hash is the one that is turned.
                 if order[place] > i and not far(turned[i], ordered[place], near):
                     pairs.append((i, order[place]))
     return pairs

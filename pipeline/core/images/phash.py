@@ -33,9 +33,12 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     Of large images some 256 rows are used, since to use all would take 2 % of the time of a
     decode.
     """
+    # Averaged first: that is what survives another encoder and another size.
     rows = pixels[:: max(1, len(pixels) // ROWS)]
     small = area_mean(rows, cells(HASHED_SIDE, rows.shape[0]), cells(HASHED_SIDE, rows.shape[1]))
     gray = small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+
+    # The constant term is the mean, positive in every image: it would tell nothing apart.
     bits = cosines() @ gray.astype(np.float32) @ cosines().T > 0
     bits[0, 0] = False
     return np.packbits(bits).tobytes().hex()

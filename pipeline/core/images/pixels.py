@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.core.raw.unreadable import UnreadableImage, check_sides
 
-SAMPLES_A_BLOCK = 1 << 20  # samples that are computed on at a time
+SAMPLES_A_BLOCK = 1 << 20  # samples that are computed on at a time: 8 MB as float64
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -47,13 +47,15 @@ def eight_bit(values: np.ndarray, kind: str) -> np.ndarray:
 def narrow(values: np.ndarray) -> np.ndarray:
     """uint16 to uint8: the range of 8, 12 or 16 bits, the least that holds the largest value,
     becomes 0 to 255."""
+    # X-ray detectors give 12 bits in 16: stretched over all 16, they would be nearly black.
     full = next(top for top in (255, 4095, 65535) if values.max() <= top)
+    # A table, since there are 65,536 values and often millions of samples.
     table = (np.arange(65536) * 255 + full // 2) // full
     return looked_up(values, np.minimum(table, 255).astype(np.uint8))
 
 
 def looked_up(values: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """table[values], uint8."""
+    """Each value replaced by its entry in a table, uint8."""
     out = np.empty(values.shape, np.uint8)
     # Some rows at a time: numpy widens what it indexes by to eight bytes.
     for rows in blocks(values):
@@ -80,6 +82,8 @@ def stretch(values: np.ndarray) -> np.ndarray:
     if not np.isfinite((low, high)).all():
         raise UnreadableImage("damaged: samples that are not finite numbers")
     span = high - low if high > low else 1.0
+
+    # In float64, and a block at a time: eight bytes a sample of a whole image could be too many.
     out = np.empty(values.shape, np.uint8)
     for rows in blocks(values):
         out[rows] = np.floor((values[rows].astype(np.float64) - low) / span * 255 + 0.5)

@@ -3,12 +3,13 @@
 A journal holds one JSON object a line, appended as each image ends, so that a killed run loses
 the images in hand and no more:
     image_id, file, stamp [bytes, mtime in ns of the file or its archive], and either
-    width, height, phash, decoded, brightness, file_bytes       or
+    width, height, phash, decoded, brightness, file_bytes, written {size: [bytes, CRC-32]}       or
     reason                              why there is no image
 """
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def prepare_one(
     try:
         data = read_source(raw, file)
         by_size, image = resized(data, sizes, resize)
+        if stamp_of(raw, file) != stamp:
+            raise UnreadableImage("changed: the file was written to while it was read; run again")
         encoded = {size: to_jpeg(pixels, resize) for size, pixels in by_size.items()}
         phash = perceptual_hash(image.pixels)
     except UnreadableImage as unreadable:
@@ -59,6 +62,9 @@ def prepare_one(
         "decoded": image.note,
         "brightness": brightness(image.pixels),
         "file_bytes": len(data) if isinstance(data, bytes) else None,
+        "written": {
+            str(size): [len(content), zlib.crc32(content)] for size, content in encoded.items()
+        },
     }
 
 
@@ -73,7 +79,8 @@ def brightness(pixels: np.ndarray) -> float:
 def put(folder: Path, name: str, content: bytes) -> None:
     """Write a file under a temporary name and rename it.
 
-    No fsync, which would take longer than everything else.
+    No fsync, which would take longer than everything else: `prepare` syncs all files of a journal
+    at once before the journal counts as whole.
     """
     temporary = folder / f".{name}.part"
     temporary.write_bytes(content)

@@ -28,9 +28,9 @@ from pipeline.core.images.jpeg import Header
 from pipeline.core.raw.unreadable import UnreadableImage
 
 METHOD = 1  # to be raised by whoever changes a prepared pixel: images are then prepared again
-# decoded pixels an output pixel: at least 57 dB to the full decode on images of 1 bit a pixel
+# Decoded pixels an output pixel: at least 57 dB to the full decode on images of 1 bit a pixel.
 RATIO = 2.5
-DETAILED = 2.0  # bits a pixel
+DETAILED = 2.0  # bits a pixel, above which a JPEG is decoded in full
 
 cv2.setNumThreads(0)  # its own threads gain nothing on one image and fight the workers
 
@@ -47,7 +47,9 @@ def resized(
     by_size = {}
     image = None
     scaled_for = None
-    # From the largest on, so that the others reuse its decode.
+
+    # From the largest on, so that the others reuse its decode: of 6000 x 4000 to four sizes, one
+    # decode and not four. `exact` asks for no scaled decode at all.
     for size in sorted(sizes, reverse=True):
         target = 0 if resize.exact else max(size, resize.largest)
         if image is None or (image.note.startswith("jpeg") and target != scaled_for):
@@ -66,6 +68,7 @@ def scale_for(header: Header, file_bytes: int, target: int, resize: Resize) -> i
     short, long = sorted((header.width, header.height))
     if target == 0 or file_bytes * 8 > DETAILED * short * long:
         return 1
+
     # With "long" both sides shrink by as much as the long one.
     side = long if resize.fit == "long" else short
     return max(scale for scale in (1, 2, 4, 8) if scale == 1 or side >= RATIO * scale * target)
@@ -101,11 +104,14 @@ def scaled(
 
     Sides that shrink are averaged; sides that grow are interpolated afterwards.
     """
+    # Enlarging by cells would repeat pixels as blocks: at most one cell a pixel.
     top, height, rows = down
     left, width, columns = across
     cells_down = cells(min(rows, height), height, top, image.scale)
     cells_across = cells(min(columns, width), width, left, image.scale)
     pixels = area_mean(image.pixels, cells_down, cells_across)
+
+    # "EXACT" is in whole numbers: the same bytes on every machine.
     if rows > height or columns > width:
         return cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_LINEAR_EXACT)
     return pixels

@@ -9,30 +9,23 @@ to hand over than one of floats. Photometric changes are albumentations'.
 
 import math
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
 from pipeline.core.images.jpeg import strict_decoder
-from pipeline.core.runtime.errors import UserError
 
 cv2.setNumThreads(0)  # its own threads gain nothing on one image and fight the loader's workers
 
 
-def read_prepared_image(path: Path, channels: int) -> np.ndarray:
-    """A prepared image as uint8 (H, W, channels), RGB order. UserError when it is missing or not
-    an image."""
-    try:
-        image = decoded(Path(path).read_bytes(), channels)
-    except OSError:
-        image = None
+def read_prepared_image(prepared: PreparedImage, channels: int) -> np.ndarray:
+    """A prepared image as uint8 (H, W, channels), RGB order. UserError when it is missing, not what
+    was written or not an image."""
+    image = decoded(prepared.read(), channels)
     if image is None:
-        raise UserError(
-            f"{path}: missing or not an image; delete images.csv beside its folder and run prepare "
-            "again"
-        )
+        raise prepared.fault("not a whole image")
     return image.reshape(*image.shape[:2], channels)
 
 
@@ -71,6 +64,8 @@ def affine(
     shearing = np.array([[1.0, slope], [0.0, 1.0]])
     mirror = np.diag([-1.0 if flip else 1.0, 1.0])
     linear = scale * rotation @ shearing @ mirror
+
+    # About the centre: move it to the origin, turn, move it back, then shift.
     centre = np.full(2, (size - 1) / 2)
     return np.column_stack([linear, centre - linear @ centre + np.asarray(shift) * size])
 
@@ -102,6 +97,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
 def pixels_outside(size: int, matrix: np.ndarray) -> int:
     """Pixels by which a view of a size x size image reaches beyond its edges, with 2 to spare; 0 if
     it does not."""
+    # A parallelogram reaches furthest at its corners; 2 more for what interpolation looks at.
     last = size - 1
     corners = np.array([[0, 0, 1], [last, 0, 1], [0, last, 1], [last, last, 1]])
     seen = corners @ cv2.invertAffineTransform(matrix).T
@@ -114,9 +110,11 @@ def pixels_outside(size: int, matrix: np.ndarray) -> int:
 
 def random_affine(size: int, augment: Augment, rng: np.random.Generator) -> np.ndarray | None:
     """A matrix drawn from the ranges of `augment`, or None where nothing moves."""
+    # A mirror image alone needs no interpolation and loses nothing: it comes with any view.
     flip = augment.flip and rng.random() < 0.5
     if rng.random() >= augment.probability:
         return affine(size, flip=flip) if flip else None
+
     # The order of the draws is part of every trained result.
     angle = rng.uniform(-augment.rotate, augment.rotate)
     shear = rng.uniform(-augment.shear, augment.shear)
@@ -167,6 +165,7 @@ def augmented(
         transform.set_random_seed(int(rng.integers(2**31)))
         out[:] = transform(image=out)["image"].reshape(out.shape)
 
+    # Last, so that a hole is black and square whatever came before.
     if augment.holes and rng.random() < augment.probability:
         cut_holes(out, augment, rng)
 
@@ -181,6 +180,7 @@ def halton(index: int, base: int) -> float:
     >>> [halton(i, 2) for i in range(1, 4)]
     [0.5, 0.25, 0.75]
     """
+    # The digits of the index in that base, mirrored at the point: 6 = 110 becomes .011 = 3/8.
     value = 0.0
     part = 1.0
     while index:
@@ -200,6 +200,8 @@ def view_matrices(count: int, size: int, augment: Augment) -> list[np.ndarray]:
     turns = (0, 90, 180, 270) if augment.flip and augment.rotate >= 90 else (0,)
     flips = (False, True) if augment.flip else (False,)
     symmetries = [(turn, flip) for flip in flips for turn in turns]
+
+    # View v does not depend on the count: eight views are the first eight of thirty.
     views = []
     for view in range(count):
         turn, flip = symmetries[view % len(symmetries)]
@@ -208,6 +210,7 @@ def view_matrices(count: int, size: int, augment: Augment) -> list[np.ndarray]:
             continue
         # Co-prime bases, so that the four movements do not follow one another.
         angle, grow, right, down = (halton(view, base) - 0.5 for base in (2, 3, 5, 7))
+        # Half the range, but at most 15 degrees either way: the symmetries turn by the rest.
         turn += angle * min(augment.rotate, 30)
         shift = (right * augment.translate, down * augment.translate)
         views.append(affine(size, turn, 1 + grow * augment.scale, 0.0, shift, flip))

@@ -1,43 +1,56 @@
-"""Metrics, in one place to import from: ROC measures (`roc.py`), DeLong (`delong.py`), bootstrap
-(`bootstrap.py`).
+"""Metrics, in one place to import from. Labels are 0, 1 and NaN (left out); groups are patients or
+studies.
 
-    auc(scores, labels)                     exact, ties 1/2, NaN labels left out, NaN with one class
-    mean_auc(scores, labels)                mean over columns
-    partial_auc(scores, labels, min_tpr)    ISIC 2024's area above a sensitivity
-    readers_below_curve(scores, labels, points)   the CheXpert organiser's NRBC
-    auc_interval, mean_auc_interval, auc_difference     bootstrap over patients or studies
-    delong, delong_interval, delong_test, permutation_test
-    roc_points, roc_band                    for drawing
+    roc                auc, mean_auc, partial_auc: exact, ties 1/2, NaN with one class only;
+                       roc_points; readers_below_curve, the CheXpert organiser's NRBC
+    score_interval     auc_interval, mean_auc_interval: for few positives; NaN = too few to tell
+    exchange_test      auc_difference: paired, exact where the two models may be exchanged
+    operating_points   point_at_specificity, point_at_sensitivity, roc_band, confusion_counts
+    delong             delong, delong_interval, delong_test: by variance alone, for comparison
+    bootstrap          bootstrap_metric, bootstrap_partial_aucs, bootstrap_curves,
+                       partial_auc_difference: resamples of groups
+
+Not here, since they import scikit-learn, a second that few callers need: `precision_recall`,
+`calibration`.
 """
 
 from pipeline.core.metrics.bootstrap import (
-    auc_difference,
-    auc_interval,
-    bootstrap_aucs,
+    bootstrap_curves,
     bootstrap_metric,
-    mean_auc,
-    mean_auc_interval,
-    midranks,
+    bootstrap_partial_aucs,
+    partial_auc_difference,
     percentiles,
-    permutation_test,
-    roc_band,
-    two_sided,
 )
 from pipeline.core.metrics.delong import delong, delong_interval, delong_test, group_codes
+from pipeline.core.metrics.exchange_test import auc_difference
+from pipeline.core.metrics.operating_points import (
+    OperatingPoint,
+    confusion_counts,
+    point_at_sensitivity,
+    point_at_specificity,
+    predictive_values,
+    roc_band,
+)
 from pipeline.core.metrics.roc import (
     auc,
+    mean_auc,
+    midranks,
     partial_auc,
     reader_point,
     readers_below_curve,
     roc_points,
 )
+from pipeline.core.metrics.score_interval import auc_interval, mean_auc_interval
 
 __all__ = [
+    "OperatingPoint",
     "auc",
     "auc_difference",
     "auc_interval",
-    "bootstrap_aucs",
+    "bootstrap_curves",
     "bootstrap_metric",
+    "bootstrap_partial_aucs",
+    "confusion_counts",
     "delong",
     "delong_interval",
     "delong_test",
@@ -46,11 +59,13 @@ __all__ = [
     "mean_auc_interval",
     "midranks",
     "partial_auc",
+    "partial_auc_difference",
     "percentiles",
-    "permutation_test",
+    "point_at_sensitivity",
+    "point_at_specificity",
+    "predictive_values",
     "reader_point",
     "readers_below_curve",
     "roc_band",
     "roc_points",
-    "two_sided",
 ]

@@ -200,6 +200,32 @@ def partial_auc(scores, labels, min_tpr: float = 0.8) -> float:
     return float(np.trapezoid(y, x))
 
 
+def paired_columns(scores, labels) -> tuple[np.ndarray, np.ndarray]:
+    """(scores (n, K), labels (n, K)); given, either may be (n,), and labels (n, 1)."""
+    columns = np.asarray(scores)
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    truth = np.asarray(labels)
+    truth = truth[:, None] if truth.ndim == 1 else truth
+    if len(truth) != len(columns) or truth.shape[1] not in (1, columns.shape[1]):
+        shapes = f"scores of shape {np.shape(scores)} and labels of shape {np.shape(labels)}"
+        raise ValueError(f"{shapes} do not fit")
+    return columns, np.broadcast_to(truth, columns.shape)
+
+
+def mean_auc(scores, labels) -> float:
+    """Mean over columns of their AUCs: scores (n, K), labels (n, K) or (n,); plain AUC for (n,).
+    NaN when a column has one class only."""
+    columns, truth = paired_columns(scores, labels)
+    return float(np.mean([auc(column, label) for column, label in zip(columns.T, truth.T)]))
+
+
+def midranks(values) -> np.ndarray:
+    """Ranks from 1, tied values sharing their mean rank: float64 (n,)."""
+    values = np.asarray(values)
+    ordered = np.sort(values)
+    return (ordered.searchsorted(values, "left") + ordered.searchsorted(values, "right") + 1) / 2
+
+
 def auc_or_nan(scores: np.ndarray, labels: np.ndarray) -> float:
     """AUC of one label, soft labels counting as positive above 1/2; NaN with one class only.
 

@@ -1,5 +1,5 @@
-"""Intervals of an AUC, of a mean of AUCs and of their paired difference, for few positives and for
-patients with several rows; no resampling, O(n log n).
+"""Intervals of an AUC and of a mean of AUCs, for few positives and for patients with several rows;
+no resampling, O(n log n). Their paired difference: `exchange_test`.
 
 With few positives an AUC near 1 is skewed, and its estimated variance is small just when the AUC
 came out high: an interval built from the estimate and its own variance starts too high. A score
@@ -25,7 +25,7 @@ A is the AUC found. Newcombe has m positives, n negatives, r = 1 and q the norma
 - q is Student's t quantile at (c + w)^2 / w degrees of freedom, those of r.                 (6)
 
 (3), (4), (5) and their use with (1) were chosen by simulation (bench_intervals.py), as were s_j in
-(7) and the limits facing and not facing 0 of a difference; no publication vouches for them. With
+(7); no publication vouches for them. With
 c -> infinity and one row per patient, (1) is Newcombe's interval.
 
 Too few to tell: fewer than 5 positives, 5 negatives, or 5 patients having either; the limits are
@@ -35,10 +35,10 @@ NaN.
 import math
 
 import numpy as np
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import ndtri, stdtrit
 
 from pipeline.core.metrics.delong import group_codes, placements
-from pipeline.core.metrics.roc import checked_rows
+from pipeline.core.metrics.roc import checked_rows, midranks, paired_columns
 
 FEW = 5  # positives, negatives, and patients with either, below which nothing is told
 PRIOR = 1.5  # c in (4): how many degrees of freedom equation (2) is worth
@@ -94,7 +94,7 @@ class Column:
             if not several.any():
                 continue
             rows += count[several].sum()
-            rank = middle_ranks(value)
+            rank = midranks(value)
             rank -= rank.mean()
             spread = math.sqrt((rank**2).mean())
             if spread == 0:
@@ -147,27 +147,6 @@ def information(area: float, m: float, n: float) -> float:
         return 0.0
     kurtosis = 1 / (area * (1 - area)) - 3.2
     return 2 / kurtosis * (m + n) * m * n / (m * m - m * n + n * n)
-
-
-def middle_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks (n,) up to a constant factor and offset, tied values sharing their mean rank."""
-    order = np.argsort(values)
-    ordered = values[order]
-    ranks = np.empty(len(values))
-    ranks[order] = ordered.searchsorted(ordered, "left") + ordered.searchsorted(ordered, "right")
-    return ranks
-
-
-def columns_of(scores, labels) -> tuple[np.ndarray, np.ndarray]:
-    """(scores (n, K), labels (n, K)); given, either may be (n,), and labels (n, 1)."""
-    columns = np.asarray(scores)
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    truth = np.asarray(labels)
-    truth = truth[:, None] if truth.ndim == 1 else truth
-    if len(truth) != len(columns) or truth.shape[1] not in (1, columns.shape[1]):
-        shapes = f"scores of shape {np.shape(scores)} and labels of shape {np.shape(labels)}"
-        raise ValueError(f"{shapes} do not fit")
-    return columns, np.broadcast_to(truth, columns.shape)
 
 
 def reduced(scores: np.ndarray, labels: np.ndarray, groups) -> list[Column]:
@@ -267,12 +246,21 @@ def checked_level(level: float) -> None:
         raise ValueError(f"level={level} is not between 0 and 1")
 
 
-def auc_interval(scores, labels, groups=None, level: float = 0.95) -> tuple[float, float]:
+def auc_interval(
+    scores,
+    labels,
+    groups=None,
+    level: float = 0.95,
+    replicates: int | None = None,
+    seed: int | None = None,
+) -> tuple[float, float]:
     """(low, high) of the AUC of scores (n,) for labels (n,) of 0, 1, NaN; groups (n,) are patients,
     None = independent rows.
 
-    (NaN, NaN) when there are too few to tell.
+    (NaN, NaN) when there are too few to tell. replicates, seed: nothing is resampled; they are
+    taken since callers of the bootstrap gave them.
     """
+    del replicates, seed
     return mean_auc_interval(np.ravel(scores), labels, groups, level)
 
 
@@ -283,123 +271,7 @@ def mean_auc_interval(scores, labels, groups=None, level: float = 0.95) -> tuple
     two patients.
     """
     checked_level(level)
-    columns = reduced(*columns_of(scores, labels), groups)
+    columns = reduced(*paired_columns(scores, labels), groups)
     if not columns or too_few(columns):
         return math.nan, math.nan
     return mean_limits(columns, level)
-
-
-def auc_difference(
-    first, second, labels, groups=None, level: float = 0.95
-) -> tuple[float, float, float, float]:
-    """(difference, low, high, p) of AUC(first) - AUC(second) on the same rows, or of the means over
-    columns for arrays (n, K).
-
-    The limit that faces 0 and p are a t test's with the clustered DeLong variance, (9) and (10), so
-    p < 1 - level exactly where the interval excludes 0. The far limit is the wider of the t test's
-    and MOVER's, (11) and (12), since a difference of AUCs near 1 is skewed away from 0: with (l, u)
-    the single intervals of the two means A and B, and R DeLong's correlation of the two,
-        low = A - B - sqrt[(A - l_A)^2 + (u_B - B)^2 - 2 R (A - l_A) (u_B - B)],             (11)
-        high = A - B + sqrt[(u_A - A)^2 + (B - l_B)^2 - 2 R (u_A - A) (B - l_B)].            (12)
-    At a difference of 0 both limits are far ones.
-
-    Scores that rank all labelled rows equally give (0, 0, 0, 1). For others whose variance comes
-    out as 0 the squared standard errors of the two single intervals are added instead.
-
-    NaN limits and p where there are too few to tell; the difference is still given, NaN where a
-    column has one class only.
-    """
-    checked_level(level)
-    one, truth = columns_of(first, labels)
-    other, _ = columns_of(second, labels)
-    if one.shape != other.shape:
-        raise ValueError(f"scores of shapes {np.shape(first)} and {np.shape(second)} differ")
-    ours = reduced(one, truth, groups)
-    theirs = reduced(other, truth, groups)
-    difference = mean_area(ours) - mean_area(theirs)
-    if abs(difference) < 1e-12:
-        difference = 0.0  # equal rankings may differ by rounding
-    if not ours or too_few(ours):
-        return difference, math.nan, math.nan, math.nan
-    variance, freedom = difference_variance(ours, theirs)
-    if variance < 1e-20:
-        if difference == 0 and same_order(one, other, truth):
-            return 0.0, 0.0, 0.0, 1.0
-        variance = separate_variance(ours) + separate_variance(theirs)
-        freedom = min(column.patients.min() for column in ours + theirs) - 1
-    error = math.sqrt(variance)
-    freedom = max(1.0, float(freedom))
-    half = float(stdtrit(freedom, (1 + level) / 2)) * error
-    p = min(1.0, 2 * float(stdtr(freedom, -abs(difference) / error)))
-    below, above = far_distances(ours, theirs, level)
-    low = difference - (half if difference > 0 else max(half, below))
-    high = difference + (half if difference < 0 else max(half, above))
-    return difference, max(-1.0, low), min(1.0, high), p
-
-
-def mean_area(columns: list[Column]) -> float:
-    """Mean of the AUCs; NaN without any."""
-    return float(np.mean([column.area for column in columns])) if columns else math.nan
-
-
-def far_distances(ours: list[Column], theirs: list[Column], level: float) -> tuple[float, float]:
-    """The square roots of (11) and (12)."""
-    size = len(ours)
-    covariance = covariance_of(ours + theirs)
-    # The covariance of the two means, up to a factor.
-    halves = np.repeat(np.eye(2), size, axis=0)
-    related = correlations(halves.T @ covariance @ halves)[0, 1]
-    our_area = mean_area(ours)
-    their_area = mean_area(theirs)
-    our_low, our_high = mean_limits(ours, level)
-    their_low, their_high = mean_limits(theirs, level)
-
-    def apart(one: float, two: float) -> float:
-        return math.sqrt(max(0.0, one**2 + two**2 - 2 * related * one * two))
-
-    below = apart(our_area - our_low, their_high - their_area)
-    above = apart(our_high - our_area, their_area - their_low)
-    return below, above
-
-
-def difference_variance(ours: list[Column], theirs: list[Column]) -> tuple[float, float]:
-    """(variance, degrees of freedom) of the difference of two means of AUCs.
-
-    The variance is the clustered DeLong one. With v_j, v'_j the parts of it that label j owes to
-    its positives and negatives, and m_gj, n_gj of them in patient g, the patients count by
-        omega_g = sum_j v_j m_gj / P_j + v'_j n_gj / N_j,                                    (9)
-        degrees of freedom = (sum omega_g)^2 / sum omega_g^2 - 1                             (10)
-    (Satterthwaite; Kish's effective number of patients, less one, where one class dominates).
-    """
-    labels = len(ours)
-    shares = [(a.sums - b.sums) / labels for a, b in zip(ours, theirs)]
-    weights = np.zeros(shares[0].shape[1])
-    # A patient's positives and negatives are corrected apart; their sum is squared per patient.
-    total = np.zeros(shares[0].shape[1])
-    for column, share in zip(ours, shares):
-        present = (column.counts > 0).sum(axis=1)
-        correction = present / (present - 1)
-        owed = correction * (share**2).sum(axis=1)
-        weights += owed / column.counts.sum(axis=1) @ column.counts
-        total += np.sqrt(correction) @ share
-    variance = float((total**2).sum())
-    squares = float((weights**2).sum())
-    freedom = float(weights.sum() ** 2 / squares - 1) if squares > 0 else 1.0
-    return variance, freedom
-
-
-def separate_variance(columns: list[Column]) -> float:
-    """Squared standard error of a mean of AUCs, read off its 95 % interval."""
-    low, high = mean_limits(columns, 0.95)
-    return ((high - low) / 2 / float(ndtri(0.975))) ** 2
-
-
-def same_order(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether each pair of columns ranks the labelled rows equally, ties included."""
-    for one, other, label in zip(first.T, second.T, labels.T):
-        one, positive, negative = checked_rows(one, label)
-        other = checked_rows(other, label)[0]
-        known = positive | negative
-        if not np.array_equal(middle_ranks(one[known]), middle_ranks(other[known])):
-            return False
-    return True

@@ -42,6 +42,7 @@ class Blended(nn.Module):
         self.patients = patients
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        # The patient columns, and behind them q.
         columns, q = inputs.tensor_split([self.patients.layers[0].in_features], dim=1)
         p = torch.sigmoid(self.patients(columns))
         # eps keeps the logit finite where the mean rounds to 0 or 1.
@@ -62,6 +63,7 @@ class PatientRows(torch.utils.data.Dataset):
 def load_patient_network(path: Path) -> tuple[PatientNetwork, dict]:
     """The network of a weights file, in eval mode, and its header (with "encoder", "hidden",
     "labels")."""
+    # The header says how wide it is: the columns and categories of that fold's training rows.
     header = read_weights_header(path)
     check_data(path)
     columns = width(header["encoder"])

@@ -12,18 +12,20 @@ A locator comes from a CSV, so it is checked: nothing outside the raw folder is 
 raw folder itself links to is the user's own choice.
 """
 
+import lzma
 import os
 import re
 import stat
 import zipfile
 import zlib
+from collections import deque
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from pipeline.core.raw import tfrecords
-from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage
+from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_sides
 
 HDF5 = (".hdf5", ".h5")
 NUMBERED = {
@@ -32,6 +34,9 @@ NUMBERED = {
     ".npy": tfrecords.npy_image,
 }
 OPEN_ARCHIVES = 8  # kept open by each worker
+# Bytes that a byte of a zip's member gives at most, where there is a bound.
+EXPANDS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+LINKS = 16  # soft links that an HDF5 key may pass; more go in a circle
 
 
 def is_outside(locator: str) -> bool:
@@ -133,10 +138,22 @@ def read_zip(path: Path, member: str) -> bytes:
         raise UnreadableImage(f"too large: {info.file_size:,} bytes")
     if info.flag_bits & 1:
         raise UnreadableImage(f"encrypted: {path.name} wants a password")
+    expands = EXPANDS.get(info.compress_type)
+    if expands and info.file_size > expands * info.compress_size:
+        raise UnreadableImage(
+            f"damaged: in {path.name}: {info.compress_size:,} bytes cannot hold {info.file_size:,}"
+        )
 
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        EOFError,
+        OSError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise UnreadableImage(f"damaged: in {path.name}: {error}") from None
 
 
@@ -158,11 +175,11 @@ def read_hdf5(path: Path, key: str) -> bytes | np.ndarray:
     file = open_hdf5(path, os.getpid())
     parent, _, last = key.rpartition("/")
     try:
-        node = file.get(key)
+        node = hdf5_node(file, key)
 
         # `x/17` where there is no such key: row 17 of the dataset x.
-        if node is None and last.isdecimal() and isinstance(file.get(parent), h5py.Dataset):
-            stack = file[parent]
+        stack = hdf5_node(file, parent) if node is None and last.isdecimal() else None
+        if isinstance(stack, h5py.Dataset):
             if not stack.shape or int(last) >= stack.shape[0]:
                 rows = stack.shape[:1]
                 raise UnreadableImage(f"missing: {parent} of {path.name} has {rows} rows")
@@ -171,16 +188,54 @@ def read_hdf5(path: Path, key: str) -> bytes | np.ndarray:
         if not isinstance(node, h5py.Dataset):
             raise UnreadableImage(f"missing: {path.name} has no dataset of that key")
         return hdf5_value(node, ())
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise UnreadableImage(f"damaged: in {path.name}: {error}") from None
 
 
+def hdf5_node(file, key: str):
+    """The group or dataset at a key, None where there is none.
+
+    Link by link, since HDF5 itself follows one into any file of the disk. UnreadableImage for such
+    a link, and for soft links that go in a circle.
+    """
+    import h5py
+
+    node = file
+    parts = deque(part for part in key.split("/") if part)
+    links = 0
+    while parts:
+        part = parts.popleft()
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        if link is None:
+            return None
+        if isinstance(link, h5py.ExternalLink):
+            raise UnreadableImage(f"refused: {part!r} in it is a link to another file")
+        if isinstance(link, h5py.SoftLink):
+            links += 1
+            if links > LINKS:
+                raise UnreadableImage("damaged: its links go in a circle")
+            node = file if link.path.startswith("/") else node
+            parts.extendleft(reversed([step for step in link.path.split("/") if step]))
+            continue
+        node = node[part]
+    return node
+
+
 def hdf5_value(dataset, index) -> bytes | np.ndarray:
-    """The bytes or pixels at an index of a dataset, its size checked before it is read."""
+    """The bytes or pixels at an index of a dataset, checked before it is read: that they lie in
+    this file, and how many there are."""
+    if dataset.is_virtual or dataset.external:
+        raise UnreadableImage("refused: its values lie in another file")
     shape = dataset.shape if index == () else dataset.shape[1:]
-    size = int(np.prod(shape)) * dataset.dtype.itemsize
+    # HDF5 unpacks whole chunks, whatever part of one is asked for.
+    values = max(int(np.prod(shape)), int(np.prod(dataset.chunks or ())))
+    size = values * dataset.dtype.itemsize
     if size > MAX_BYTES:
         raise UnreadableImage(f"too large: {size:,} bytes")
+    if len(shape) in (2, 3):
+        check_sides(shape[1], shape[0])
+    if dataset.dtype.hasobject and shape:
+        raise UnreadableImage(f"not an image: {shape} strings")
 
     # Encoded files are stored as strings, as opaque values or as rows of uint8.
     value = dataset[index]

@@ -10,10 +10,12 @@ seconds, and what is missing or unreadable is for `prepare` to report.
 
 import csv
 import itertools
+import lzma
 import os
 import posixpath
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -22,9 +24,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
+from pipeline.core.raw.unreadable import MAX_BYTES
 from pipeline.core.runtime.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")  # of image files, in the order they are looked for
+# Of image files, in the order they are looked for.
+LOWER = (".jpg", ".jpeg", ".png", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".jp2")
+SUFFIXES = (*LOWER, *map(str.upper, LOWER))
 SAFE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 SAFE_PATH = r"(?!.*(?:^|/)\.\.(?:/|$))(?!.*::)[^/\\:\x00][^\\:\x00]*"
 NOT_A_NAME = "is not a plain name (letters, digits, _ - .)"
@@ -46,6 +51,9 @@ def archives(raw: Path, folder: str = "") -> dict[str, tuple[str, ...]]:
     """The zips that lie directly in a folder of `raw`: locator -> the paths of the files inside."""
     members = {}
     for path in sorted((raw / folder).glob("*.zip")):
+        # A pipe of that name could be waited for without end.
+        if not path.is_file():
+            raise UserError(f"{path}: this is not a file, so it is no zip")
         status = path.stat()
         locator = path.relative_to(raw).as_posix()
         members[locator] = zip_members(str(path), status.st_size, status.st_mtime_ns)
@@ -97,6 +105,9 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
     try:
         if inside:
             with zipfile.ZipFile(raw / archive) as opened, opened.open(member) as file:
+                size = opened.getinfo(member).file_size
+                if size > MAX_BYTES:
+                    raise UserError(f"{where}: too large for a table: {size:,} bytes")
                 table = pd.read_csv(file, **options)
         else:
             table = pd.read_csv(where, **options)
@@ -107,6 +118,12 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
         pd.errors.EmptyDataError,
         UnicodeDecodeError,
         zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
     ) as error:
         raise UserError(f"{where}: this is not a CSV file: {error}") from None
 
@@ -222,6 +239,15 @@ def categories(table: pd.DataFrame, column: str) -> pd.Series:
     return values.where(~values.isin(("", "nan", "NaN", "NA")), None)
 
 
+def optional_ids(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column of ids, None where blank (and only there: `NA` is an id); all None where the file
+    lacks the column."""
+    if column not in table.columns:
+        return pd.Series(None, index=table.index, dtype=object)
+    values = table[column].astype(object)
+    return values.where(values != "", None)
+
+
 def has_image(folder: Path, suffix: str) -> bool:
     """True when the folder holds a file of that suffix; stops at the first."""
     if not folder.is_dir():
@@ -253,7 +279,7 @@ def find_images(raw: Path, folders: Iterable[str], inside: str = "") -> tuple[st
                 return locator, suffix
 
     raise UserError(
-        f"{raw / inside}: no folder {', '.join(folders)} with images ({', '.join(SUFFIXES)}), "
+        f"{raw / inside}: no folder {', '.join(folders)} with images ({', '.join(LOWER)}), "
         "nor a zip"
     )
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.raw.unreadable import check_sides
+
 Values = list[bytes] | list[int]
 OPEN_FILES = 16  # kept mapped by each process
 HEADER = 12  # bytes before a record's data: length and checksum
@@ -176,4 +178,5 @@ def npy_image(path: Path, row: int) -> np.ndarray:
     stack = npy(path)
     if stack.ndim not in (3, 4) or not 0 <= row < len(stack):
         raise ValueError(f"there is no row {row} of images in an array of shape {stack.shape}")
+    check_sides(stack.shape[2], stack.shape[1])
     return np.array(stack[row])

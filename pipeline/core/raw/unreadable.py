@@ -1,7 +1,7 @@
 """UnreadableImage, the one error of a file that gives no image, and the size limits.
 
 The reason is a few words that begin with a kind: missing, unreadable, not an image, empty,
-truncated, damaged, no pixels, too large, refused, encrypted.
+truncated, damaged, no pixels, too large, refused, encrypted, changed.
 """
 
 MAX_BYTES = 1 << 30  # of an encoded file

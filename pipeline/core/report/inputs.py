@@ -15,7 +15,7 @@ from pipeline.core.artifacts.paths import (
     models_folder,
 )
 from pipeline.core.artifacts.provenance import require_hashes
-from pipeline.core.artifacts.tables import align, read_csv
+from pipeline.core.artifacts.tables import SCORE_NAMES, align, read_csv
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, stage_1_member
 from pipeline.core.config.stages import is_stage_2
@@ -102,8 +102,8 @@ def read_evidence(competition: Competition) -> Evidence:
     ensemble_file = folder / "ensemble.csv"
     columns = ("unit_id", "image_id", "split", "fold", *task.labels)
     table = read_csv(ensemble_file, columns, made_by)
-    columns = ("member", "stage", "label", "auc", "low", "high")
-    scores = read_csv(folder / "scores.csv", columns, made_by)
+    columns = (*SCORE_NAMES, "auc", "low", "high")
+    scores = read_csv(folder / "scores.csv", columns, made_by, ids=SCORE_NAMES)
     facts = read_json(folder / "ensemble.json", made_by)
 
     # the units of the same folds, from the same tables

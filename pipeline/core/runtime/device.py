@@ -3,8 +3,10 @@
 import atexit
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -64,6 +66,25 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def hardware() -> str:
+    """What this run computes on, for people: `2 x NVIDIA A100`, `Intel Xeon ..., 2 cores`."""
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        processes = world()[1]
+        return f"{processes} x {name}" if processes > 1 else name
+    return f"{cpu_name()}, {cores()} cores"
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine()
 
 
 def cores() -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 # Tasks handed to a worker: one in hand, one waiting, so that it never waits for the parent.
 DEPTH = 2
@@ -145,13 +146,30 @@ def serve(work: Callable, setup: tuple, pipe: Connection, parents: Connection) -
     # Ctrl-C reaches every process of the terminal; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
-    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (WORKER_MEMORY, most))
+    limit_memory()
     while True:
         try:
             pipe.send(work(pipe.recv(), *setup))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
+
+
+def limit_memory() -> None:
+    """Let this process allocate WORKER_MEMORY bytes beyond what it has from the process that it was
+    forked from, which may hold networks."""
+    limit = held_memory() + WORKER_MEMORY
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if most != resource.RLIM_INFINITY:
+        limit = min(limit, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def held_memory() -> int:
+    """Bytes that count against the limit already; 0 where the system does not say."""
+    if sys.platform != "linux":
+        return 0
+    lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
 
 
 def keep_memory() -> None:

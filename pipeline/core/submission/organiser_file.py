@@ -60,10 +60,8 @@ def wanted(sample: pd.DataFrame, submission: Submission, task: Task) -> Wanted:
     # The sample is the organiser's word: a column it lacks is misspelt in the competition file.
     for column in (submission.id_column, *submission.columns.values()):
         if column not in sample.columns:
-            raise UserError(
-                f"the organiser's sample lacks the column {column!r}; it has "
-                f"{', '.join(sample.columns)}"
-            )
+            present = ", ".join(sample.columns)
+            raise UserError(f"the organiser's sample lacks the column {column!r}; it has {present}")
     return Wanted(
         ids=sample[submission.id_column].astype("str").reset_index(drop=True),
         columns=tuple(sample.columns),
@@ -92,10 +90,9 @@ def fill(sample: pd.DataFrame, scores: pd.DataFrame, submission: Submission) -> 
     aligned = scores.set_index(keys)[list(submission.columns)].reindex(ids.map(plain_id))
     blank = aligned.isna().to_numpy().any(axis=1)
     if blank.any():
-        raise UserError(
-            f"{blank.sum()} of the organiser's {len(ids)} ids have no score, first "
-            f"{ids[blank].iloc[0]!r}; is the ensemble older than the raw download?"
-        )
+        count = f"{blank.sum()} of the organiser's {len(ids)} ids have no score"
+        first = repr(ids[blank].iloc[0])
+        raise UserError(f"{count}, first {first}; is the ensemble older than the raw download?")
 
     # All else stays as the sample has it: its columns, their order, the spelling of its ids.
     filled = sample.copy()
@@ -210,10 +207,8 @@ def column_findings(header: list[str], want: Wanted) -> list[Finding]:
 
     # Both orders of CheXpert's five occur among files on its board: a warning.
     if not missing and not repeated and not extra and header != list(want.columns):
-        message = (
-            f"columns in the order {', '.join(header)}; the organiser's is "
-            f"{', '.join(want.columns)}"
-        )
+        theirs = ", ".join(want.columns)
+        message = f"columns in the order {', '.join(header)}; the organiser's is {theirs}"
         findings.append(Finding("warning", message))
     return findings
 

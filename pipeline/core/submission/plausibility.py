@@ -140,10 +140,9 @@ def unlike_training(values: pd.Series, prevalence: float) -> list[Finding]:
     mean = float(values.mean())
     if values.min() < 0 or values.max() > 1 or not 0 < prevalence < 1 or not 0 < mean < 1:
         return []
-    message = (
-        f"column {values.name}: the mean score is {mean:.3g}, {prevalence:.3g} of the training "
-        "images are positive"
-    )
+    share = f"{prevalence:.3g} of the training images are positive"
+    message = f"column {values.name}: the mean score is {mean:.3g}, {share}"
+
     # Rare positives leave a tail on the right, so inverted scores have it on the left.
     near_complement = abs(mean - (1 - prevalence)) < abs(mean - prevalence)
     skew = float(values.skew())
@@ -187,10 +186,8 @@ def unlike_reference(scores: pd.DataFrame, reference: pd.DataFrame) -> list[Find
             message = f"rank correlation {own:.2f} with the ensemble's scores: inverted?"
             findings.append(Finding("warning", f"column {column}: {message}"))
         elif best is not None and others[best] > max(own, 0) + SWAP_MARGIN:
-            message = (
-                f"follows {best} of the ensemble's scores ({others[best]:.2f}) better than "
-                f"{column} ({own:.2f}): swapped columns?"
-            )
+            other = f"{best} of the ensemble's scores ({others[best]:.2f})"
+            message = f"follows {other} better than {column} ({own:.2f}): swapped columns?"
             findings.append(Finding("warning", f"column {column}: {message}"))
     return findings
 

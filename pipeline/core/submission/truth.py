@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.core.artifacts.labels import truth as task_truth
 from pipeline.core.artifacts.labels import valid_labels
-from pipeline.core.artifacts.tables import align
+from pipeline.core.artifacts.tables import align, read_csv
 from pipeline.core.config.competition import Competition
 from pipeline.core.metrics import reader_point
 from pipeline.core.metrics.roc import classes
@@ -29,18 +29,7 @@ class Truth:
 def read_truth_table(path: Path, needed: Sequence[str], identity: str) -> pd.DataFrame:
     """A CSV with its ids as text, without trailing slashes; UserError for a missing file or column,
     or a blank id."""
-    try:
-        table = pd.read_csv(path, dtype={identity: "str", "patient_id": "str"})
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: this is not a CSV file: {error}") from None
-    for column in (identity, *needed):
-        if column not in table.columns:
-            raise UserError(
-                f"{path}: the column {column!r} is missing; there are "
-                f"{', '.join(map(str, table.columns))}"
-            )
+    table = read_csv(path, (identity, *needed), ids=(identity,))
 
     # Rows count as an editor shows them: the header is row 1.
     blank = table[identity].isna()
@@ -68,10 +57,8 @@ def read_truth(competition: Competition, path: Path) -> Truth:
     wrong = ~np.stack(valid, axis=1)
     for k in np.flatnonzero(wrong.any(axis=0)):
         row = int(np.argmax(wrong[:, k]))
-        raise UserError(
-            f"{path}: row {row + 2}, column {columns[k]}: {values[row, k]:g} is not 0, 1, -1 or "
-            "blank"
-        )
+        where = f"{path}: row {row + 2}, column {columns[k]}"
+        raise UserError(f"{where}: {values[row, k]:g} is not 0, 1, -1 or blank")
 
     # The labels to score against: what is uncertain is not scored.
     labels = task_truth(pd.DataFrame(values, columns=list(task.labels)), task.labels, task)
@@ -107,10 +94,8 @@ def numeric_columns(
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         cell = str(table[names[column]].iloc[row])
-        raise UserError(
-            f"{path}: row {table.index[row] + 2}, column {names[column]}: {cell!r} is not a finite "
-            "number"
-        )
+        where = f"{path}: row {table.index[row] + 2}, column {names[column]}"
+        raise UserError(f"{where}: {cell!r} is not a finite number")
     return values
 
 

@@ -29,6 +29,7 @@ def generations(folder: Path, phase: str) -> tuple[Path, Path]:
 def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> object:
     """The value as JSON, its tensors moved to `tensors` under their path. Dictionary keys keep
     their type."""
+    # A copy, since safetensors refuses tensors that share memory.
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().contiguous().clone()
         return {"tensor": path}
@@ -36,11 +37,13 @@ def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> objec
         # Pairs and not a JSON object, whose keys would all become strings.
         items = [[key, flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]
         return {"items": items}
+    # JSON knows lists only; what was a tuple comes back as one.
     if isinstance(value, (list, tuple)):
         parts = [flatten(item, f"{path}/{number}", tensors) for number, item in enumerate(value)]
         return {"list": parts} if isinstance(value, list) else {"tuple": parts}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
+    # Anything else would need pickle, which runs code of whoever wrote the file.
     raise TypeError(f"{path}: a {type(value).__name__} cannot be kept in a checkpoint")
 
 
@@ -73,10 +76,12 @@ def save_checkpoint(folder: Path, phase: str, state: dict) -> None:
     on a full disk."""
     tensors: dict[str, torch.Tensor] = {}
     form = json.dumps(flatten(state, "", tensors))
+    about = {"state": form, "digest": tensors_digest(form, tensors)}
     newest, previous = generations(folder, phase)
     try:
+        # Killed between the two renames, there is no newest file but a previous one: it is read.
         with atomic(newest) as temporary:
-            save_file(tensors, temporary, {"state": form, "digest": tensors_digest(form, tensors)})
+            save_file(tensors, temporary, about)
             if newest.exists():
                 newest.replace(previous)
     except (OSError, SafetensorError) as error:
@@ -95,6 +100,7 @@ def read_checkpoint(path: Path) -> dict:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(str(error)) from None
+    # safetensors checks lengths only: with a flipped bit in a weight training would just go on.
     if "state" not in about or tensors_digest(about["state"], tensors) != about.get("digest"):
         raise ValueError("its content does not match its digest")
     return unflatten(json.loads(about["state"]), tensors)

@@ -47,6 +47,7 @@ class LogFile:
 
     def synced_size(self) -> int:
         """Bytes of the file, all of them on the disk when this returns."""
+        # A checkpoint that survives a power cut must not speak of lines that did not.
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
@@ -55,6 +56,7 @@ class LogFile:
         """Cut the file to its size at the checkpoint; a shorter one is told and left as it is."""
         if not is_main():
             return
+        # Steps after the checkpoint are taken again, and write their lines again.
         with self.path.open("a+b") as file:
             now = file.seek(0, os.SEEK_END)
             if now < size:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.core.artifacts.paths import image_path
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.config.run import Finetune, Pretrain, as_json
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.runs.facts import facts_of
@@ -38,6 +38,8 @@ class Phase:
     ema         decay of an exponential moving average of the weights, 0 = none
     positives   at least so many of each label in a batch, 0 = plain shuffling
     workers     loader processes
+    origin      where its first weights are from: goes into the weights' header, compared with
+                nothing
     """
 
     name: str
@@ -59,6 +61,7 @@ class Phase:
     ema: float = 0.0
     positives: int = 0
     workers: int = 0
+    origin: dict = field(default_factory=dict)
 
     @property
     def order(self) -> BatchOrder:
@@ -86,6 +89,7 @@ def image_phase(
     seed: int,
     restarts: frozenset[int] = frozenset(),
     positives: int = 0,
+    origin: dict | None = None,
 ) -> Phase:
     """The phase of an image network, stage 1 or 2; what the two share is taken from the job.
 
@@ -95,10 +99,13 @@ def image_phase(
     targets  float32 (N, K), their labels in the rows' order, NaN = left out
     The other arguments are those of `Phase`.
     """
+    # Rows, images and targets are in one order; batches are indices into it.
     run = job.run
     resize = job.competition.task.resize
     dtype = precision(run.precision)
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(job.competition.name, run.size, rows["image_id"])
+
+    # The whole run goes into the key, since a checkpoint is continued by the very same run only.
     return Phase(
         name=name,
         folder=job.folder,
@@ -106,7 +113,7 @@ def image_phase(
         network=network,
         loss=loss,
         optimizer=optimizer,
-        data=TrainingBatches(paths, run.size, resize.channels, run.augment, seed),
+        data=TrainingBatches(images, run.size, resize.channels, run.augment, seed),
         targets=torch.from_numpy(targets),
         rate=rate,
         validate=image_validator(job, dtype),
@@ -119,4 +126,5 @@ def image_phase(
         ema=run.ema,
         positives=positives,
         workers=loader_processes(),
+        origin=origin or {},
     )

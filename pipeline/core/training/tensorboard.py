@@ -10,6 +10,7 @@ from pipeline.core.runtime.errors import UserError
 def event_writer(folder: Path):
     """A TensorBoard writer when TENSORBOARD=1 asks for one, else None; UserError where the package
     is not installed."""
+    # Imported only when it is asked for: requirements.txt does not have it.
     if os.environ.get("TENSORBOARD", "") in ("", "0") or not is_main():
         return None
     try:
@@ -27,6 +28,7 @@ def tensorboard_scalars(line: dict) -> dict[str, float]:
     >>> tensorboard_scalars({"loss": 0.5, "valid_auc": {"mean": 0.9}, "alpha": [0.1, 0.2]})
     {'loss/0': 0.5, 'valid_auc/mean': 0.9, 'alpha/0': 0.1, 'alpha/1': 0.2}
     """
+    # A number for each label is named by the label, or by its place.
     flat = {}
     for name, value in line.items():
         if isinstance(value, dict):

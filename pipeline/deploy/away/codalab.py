@@ -39,6 +39,7 @@ PROBED = 100  # paths tried to find the folder that they are relative to
 
 
 def main(arguments: argparse.Namespace) -> None:
+    # The list is all there is: no sex, age or projection, as the organiser's list has Path alone.
     folder = arguments.package
     package = read_package(folder)
     competition = load_competition(package["competition"])
@@ -53,16 +54,16 @@ def main(arguments: argparse.Namespace) -> None:
     if paths:
         stream(scorers, raw_images(scorers, raw, rows["file"]), time_left, scores)
     print_unreadable(scores)
+
+    # One bad file gets a neutral score; all bad means a wrong folder, and no score would show it.
     if paths and len(scores.unreadable) == len(paths):
-        raise UserError(
-            f"{arguments.list}: none of its {len(paths)} images can be read below {raw}; the "
-            f"first: {scores.unreadable[0]}"
-        )
+        none = f"none of its {len(paths)} images can be read below {raw}"
+        raise UserError(f"{arguments.list}: {none}; the first: {scores.unreadable[0]}")
 
     # Scores of the studies, under the organiser's names.
-    units = combine_runs(
-        package, read_quantiles(folder), rows, scores.tables, competition.task, scores.unreadable
-    )
+    quantiles = read_quantiles(folder)
+    task = competition.task
+    units = combine_runs(package, quantiles, rows, scores.tables, task, scores.unreadable)
     names = {"unit_id": competition.submission.id_column, **competition.submission.columns}
     write_csv(arguments.predictions, units.rename(columns=names))
     print(f"{arguments.predictions}: {len(units)} studies of {len(paths)} images")
@@ -86,6 +87,7 @@ def image_rows(paths: list[str], task: Task) -> pd.DataFrame:
     frontal where unknown)."""
     rows = pd.DataFrame({"file": paths}, dtype="str")
     rows["unit_id"] = rows["file"].str.rpartition("/")[0]
+    # Frontal where unknown, as 86 % of the training images are.
     if task.view:
         is_lateral = rows["file"].str.lower().str.contains("lateral")
         rows[task.view] = is_lateral.map({True: "Lateral", False: "Frontal"})
@@ -94,6 +96,7 @@ def image_rows(paths: list[str], task: Task) -> pd.DataFrame:
 
 def base_folder(paths: list[str], list_path: Path) -> Path:
     """The folder that the paths are relative to: the working folder, or that of the list."""
+    # Some paths, since the first image may be the one that is missing.
     for folder in (Path.cwd(), list_path.resolve().parent):
         if any((folder / path).is_file() for path in paths[:PROBED]):
             return folder

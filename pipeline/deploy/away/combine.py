@@ -26,8 +26,9 @@ def combine_runs(
     tables: ScoreTables,
     task: Task,
     unreadable: Collection[int] = (),
+    earned: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """unit_id and the labels, one row for each unit of `rows`, never NaN.
+    """The scores of the units of `rows`: columns unit_id and the labels, a row a unit, never NaN.
 
     package    what package.json says
     quantiles  "members" of quantiles.json, where the blend's method needs it
@@ -35,6 +36,7 @@ def combine_runs(
     tables     what has been scored so far, by the metadata network too
     unreadable positions of images that cannot be read: a unit of nothing else takes the mean of the
                other units
+    earned     (n, K) scores of the earned combination, instead of the runs' mean
 
     An image not reached yet is left out where its study has others, else it takes the mean of those
     that are. A label that no network has scored takes the share of positives in training.
@@ -46,7 +48,9 @@ def combine_runs(
     for key, scores in tables.items():
         if key[0] != METADATA:
             scored &= scores.notna().all(axis=1).to_numpy()
-    images = mean_image_scores(package, quantiles, tables, scored)
+    images = earned
+    if images is None:
+        images = mean_image_scores(package, quantiles, tables, scored)
     images = without_gaps(images, [package["prior"][label] for label in labels])
 
     # The metadata network, which scores every row.
@@ -54,7 +58,8 @@ def combine_runs(
     if patients is not None:
         images = blend_metadata(images, patients, package["metadata"])
 
-    # Units: of their scored images, of all where none is.
+    # Units: of their scored images, of all where none is. A study's maximum is then over real
+    # scores, not over the means that fill the gaps of images still to come.
     is_readable = ~np.isin(np.arange(len(rows)), list(unreadable))
     readable_units = rows["unit_id"][is_readable]
     unit_scored = rows["unit_id"].isin(rows["unit_id"][scored]).to_numpy()
@@ -63,6 +68,8 @@ def combine_runs(
     images = images[kept]
     units = pd.unique(rows["unit_id"]) if task.unit == "study" else rows["unit_id"].to_numpy()
     scores = np.array(unit_scores(rows, images, task) if len(rows) else images)
+
+    # A unit none of whose images can be read: the mean of the others says nothing either way.
     known = pd.Series(units).isin(readable_units).to_numpy()
     if known.any():
         scores[~known] = scores[known].mean(axis=0)
@@ -74,6 +81,7 @@ def mean_image_scores(
 ) -> np.ndarray:
     """float64 (n, K) weighted mean of the runs that have been scored; NaN for rows that are not
     `scored` (n,), and for labels that no network scored."""
+    # A member without any scored fold is left out; the mean is over the others.
     labels = package["labels"]
     parts = []
     weights = []
@@ -93,6 +101,7 @@ def member_scores(
 ) -> np.ndarray | None:
     """float64 (rows.sum(), K) mean of a member's folds on the scale of the blend's method, for the
     rows that are True in `rows` (n,); None where no fold was scored."""
+    # Each fold on the common scale first: folds are calibrated differently.
     folds = []
     for key, scores in tables.items():
         if key[0] == member:
@@ -107,6 +116,7 @@ def scores_on_scale(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapp
     values = scores.to_numpy(np.float64)
     if method != "quantile" or not len(values):
         return on_scale(values, method)
+    # Maps from out-of-fold scores, so that a score does not depend on which images came with it.
     maps = quantiles[key[0]][f"fold{key[1]}"]
     return on_scale(values, method, maps=[maps.get(label) for label in scores.columns])
 
@@ -114,6 +124,7 @@ def scores_on_scale(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapp
 def without_gaps(images: np.ndarray, prior: Sequence[float]) -> np.ndarray:
     """The scores (n, K) with a column's mean where a row has none, and its prior where the whole
     column has none."""
+    # The organiser refuses a file with a single blank.
     images = images.copy()
     for column, share in zip(images.T, prior, strict=True):
         gaps = np.isnan(column)

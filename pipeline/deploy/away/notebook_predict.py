@@ -33,7 +33,7 @@ STARTED = time.monotonic()
 ROOT = Path(os.environ.get("KAGGLE_ROOT", "/kaggle"))
 INPUT = ROOT / "input"
 WORKING = ROOT / "working"
-TEMP = Path(tempfile.mkdtemp())
+TEMP = Path(tempfile.mkdtemp())  # not WORKING, which is the notebook's output and holds 20 GB
 SAMPLE = "sample_submission.csv"
 PROGRAM = "pipeline.deploy.away.kaggle"
 MANY = 2000  # as many files in a folder are images; mounts lie beside fewer
@@ -55,6 +55,7 @@ def folders(top, depth):
 
 def listed(folder):
     """What is in a folder, in order; nothing where there are as many files as only images are."""
+    # Stops at MANY: a folder of 400,000 images is not listed to its end.
     with os.scandir(folder) as entries:
         names = [entry.name for entry, _ in zip(entries, range(MANY))]
     return [folder / name for name in sorted(names)] if len(names) < MANY else []
@@ -66,26 +67,30 @@ def first_folder(is_wanted, tried=()):
     for folder in [*(INPUT / one for one in tried), *folders(INPUT, 5)]:
         if folder.is_dir() and is_wanted(folder):
             return folder
-    raise SystemExit(
-        f"{INPUT}: nothing in it is what was looked for; attach the competition and the dataset"
-    )
+    cure = "attach the competition and the dataset"
+    raise SystemExit(f"{INPUT}: nothing in it is what was looked for; {cure}")
 
 
 def is_package(folder):
+    """Is this the dataset with the networks and the code?"""
     contents = folder / "package.json"
     return contents.is_file() and json.loads(contents.read_text()).get("competition") == PACKAGE
 
 
 def is_competition(folder):
+    """Are these the competition's files?"""
     return (folder / SAMPLE).is_file() and not (folder / "package.json").exists()
 
 
+# Kaggle has moved its mounts before, so what is in a folder counts, not what it is called. A
+# package is not taken for the competition, though it may carry a sample.
 folder = first_folder(is_package)
 package = json.loads((folder / "package.json").read_text())
 raw = first_folder(is_competition, (f"competitions/{SLUG}", SLUG))
 print(f"package {folder}\nraw     {raw}")
 
 # %%
+# The organiser's sample, as it is mounted now: in the rerun its ids are the hidden ones.
 submission = WORKING / package["file"]
 WORKING.mkdir(parents=True, exist_ok=True)
 with (raw / SAMPLE).open(encoding="utf-8-sig", newline="") as file:
@@ -97,6 +102,7 @@ ids = [row[id_column] for row in sample[1:] if row]
 
 def write_fallback():
     """Every id with the share of positives in training."""
+    # A constant column has an AUC of 0.5: little, but without a file there is no score at all.
     prior = {package["columns"][label]: share for label, share in package["prior"].items()}
     temporary = submission.with_name(".fallback.csv")
     with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -141,12 +147,16 @@ def version_parts(text):
 def lacks(module, wanted):
     """Is a package not there, or older than wanted ("timm>=1.0.31")?"""
     name, _, oldest = wanted.partition(">=")
-    return importlib.util.find_spec(module) is None or version_parts(version(name)) < version_parts(
-        oldest
-    )
+    if importlib.util.find_spec(module) is None:
+        return True
+    return version_parts(version(name)) < version_parts(oldest)
 
 
 site = install([wanted for module, wanted in package["wheels"].items() if lacks(module, wanted)])
+
+# A process of its own: if it crashes or runs out of memory, this notebook goes on, and the file
+# that was last written stands. No look at the hub, which would wait for a network that is not
+# there.
 left = HOURS * 3600 - (time.monotonic() - STARTED)
 environment = {
     **os.environ,
@@ -163,6 +173,7 @@ process = subprocess.Popen(
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
 )
+
 # The program ends by itself before the time is up; the watchdog is for one that hangs.
 watchdog = threading.Timer(left, process.kill)
 watchdog.start()
@@ -176,6 +187,7 @@ watchdog.cancel()
 def is_sound():
     """Does the submission have the sample's ids in order and a finite number in each other
     field?"""
+    # With the standard library alone: what broke the program may be a package.
     try:
         with submission.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
@@ -190,6 +202,7 @@ def is_sound():
 
 
 def is_finite(text):
+    """Is a field a finite number?"""
     try:
         return math.isfinite(float(text))
     except ValueError:

@@ -31,7 +31,7 @@ STARTED = time.monotonic()
 ROOT = Path(os.environ.get("KAGGLE_ROOT", "/kaggle"))
 INPUT = ROOT / "input"
 WORKING = ROOT / "working"
-TEMP = Path(tempfile.mkdtemp())
+TEMP = Path(tempfile.mkdtemp())  # for what is made anew: WORKING, the output, holds 20 GB
 NAME = TARGET.split("/")[0]
 STAGES = (
     ("pipeline.prepare", NAME),
@@ -70,15 +70,18 @@ def find_all(is_wanted, tried=()):
 
 
 def is_package(folder):
+    """Is this the dataset with the networks and the code?"""
     contents = folder / "package.json"
     return contents.is_file() and json.loads(contents.read_text()).get("competition") == PACKAGE
 
 
 def is_competition(folder):
+    """Are these the competition's files?"""
     return (folder / "sample_submission.csv").is_file() and not (folder / "package.json").exists()
 
 
 def is_earlier_output(folder):
+    """Are these the weights and checkpoints of an earlier session?"""
     return folder.name == "models" and (folder / NAME).is_dir()
 
 
@@ -99,17 +102,17 @@ for earlier in find_all(is_earlier_output):
     print(f"continues from {earlier}")
 
 # %%
+# Kaggle unpacks the zips of a data set, or does not.
 unpacked = [one for one in folders(folder, 3) if (one / "pipeline/finetune.py").is_file()]
 code = unpacked[0] if unpacked else TEMP / "code"
 if not unpacked:
     with zipfile.ZipFile(folder / "code.zip") as archive:
         archive.extractall(code)
+
+# The packages that this machine lacks, from the wheels in the package, in a folder of their own.
 site = TEMP / "site"
-missing = [
-    wanted
-    for module, wanted in package["wheels"].items()
-    if importlib.util.find_spec(module) is None
-]
+wheels = package["wheels"].items()
+missing = [wanted for module, wanted in wheels if importlib.util.find_spec(module) is None]
 if missing:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     where = ["--find-links", str(folder), "--target", str(site)]
@@ -143,6 +146,7 @@ def stage(*arguments):
 
 
 # %%
+# Each stage skips what is complete, so that every session runs the same list from the start.
 for arguments in STAGES:
     status = stage(*arguments)
     hours = (time.monotonic() - STARTED) / 3600

@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 
 from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.artifacts.tables import as_written
 from pipeline.core.config.run import METADATA, Resize, Run, from_json
-from pipeline.core.images.batches import loader
+from pipeline.core.images.area import warm_up
 from pipeline.core.images.decode import DecodedImage
 from pipeline.core.images.resize import read_back, resized, to_jpeg
 from pipeline.core.images.views import view_matrices
@@ -30,6 +31,7 @@ from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.device import device, loader_processes, precision
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
 IMAGES_OF_FIRST_CHUNK = 64  # images in the first chunk, which is timed
 IMAGES_A_CHUNK = 1024  # images in the other chunks: 300 MB of JPEGs at four sizes
@@ -74,7 +76,7 @@ class Progress:
 
 
 def read_package(folder: Path) -> dict:
-    """package.json."""
+    """What package.json says: the competition, the labels, the networks in order of value."""
     return json.loads((folder / "package.json").read_text(encoding="utf-8"))
 
 
@@ -89,7 +91,7 @@ def load_scorers(folder: Path, package: dict, leave_out: bool = False) -> list[S
     timm may be older, is printed and left out; otherwise it is a UserError."""
     scorers = []
     for entry in package["networks"]:
-        if entry["member"] == METADATA:
+        if entry["member"] == METADATA:  # it takes patients, not images: `score_metadata`
             continue
         try:
             scorers.append(load_scorer(folder / entry["file"], entry))
@@ -102,15 +104,15 @@ def load_scorers(folder: Path, package: dict, leave_out: bool = False) -> list[S
 
 def load_scorer(path: Path, entry: dict) -> Scorer:
     """One network as its file's header describes it."""
+    # Everything from the file itself: today's competition file may say something else.
     header = read_weights_header(path)
     run = from_json(Run, header["run"])
     labels = tuple(header["labels"])
     try:
         network = load_weights(path, run, labels)
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: not the weights of this timm's {run.network} ({str(error)[:200]})"
-        ) from None
+        reason = f"not the weights of this timm's {run.network}"
+        raise UserError(f"{path}: {reason} ({str(error)[:200]})") from None
     resize = from_json(Resize, header["resize"])
     return Scorer(entry["member"], entry["fold"], run, labels, resize, network)
 
@@ -118,7 +120,7 @@ def load_scorer(path: Path, entry: dict) -> Scorer:
 # ---- Images ---------------------------------------------------------------------------------
 
 
-class RawImages(torch.utils.data.Dataset):
+class RawImages:
     """Images in their organiser's form; item i is {size: JPEG as `prepare` writes it}, or a string:
     why it cannot be read."""
 
@@ -138,6 +140,8 @@ class RawImages(torch.utils.data.Dataset):
             return self.read(index)[0]
         except UnreadableImage as error:
             return f"{self.files[index]}: {error}"
+        except MemoryError:
+            return f"{self.files[index]}: too large: memory ran out"
 
     def read(self, index: int) -> tuple[dict[int, bytes], DecodedImage]:
         """({size: JPEG as `prepare` writes it}, the decoded image); UnreadableImage where there is
@@ -150,28 +154,38 @@ class RawImages(torch.utils.data.Dataset):
 def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawImages:
     """The images at every size that some network needs, by the resize specification that they all
     share."""
+    # One specification, so that an image is read and decoded once for all networks.
     specifications = {scorer.resize for scorer in scorers}
     if len(specifications) > 1:
-        raise UserError(
-            "the networks of this package were trained on images resized in different ways"
-        )
+        reason = "were trained on images resized in different ways"
+        raise UserError(f"the networks of this package {reason}")
     sizes = sorted({scorer.run.size for scorer in scorers})
+    warm_up()
     return RawImages(raw, files, sizes, specifications.pop())
 
 
-def read_chunk(
-    images: torch.utils.data.Dataset, chunk: range, scores: Progress
-) -> list[dict[int, bytes] | None]:
-    """The JPEGs of a chunk, None where an image cannot be read (and why, into `scores`)."""
-    jpegs = []
-    items = loader(images, list(chunk), loader_processes(), pin=False)
-    for index, item in zip(chunk, items):
-        if isinstance(item, str):
-            scores.unreadable[index] = item
-            jpegs.append(None)
-        else:
-            jpegs.append(item)
+def read_chunk(images: RawImages, chunk: range, scores: Progress) -> list[dict[int, bytes] | None]:
+    """The JPEGs of a chunk, None where an image cannot be read (and why, into `scores`).
+
+    They are strangers' files, so they are decoded as `prepare` does it: in workers whose memory and
+    time are limited, one of which may die without the others.
+    """
+    # JPEGs between processes rather than pixels: 47 KB at 384, not 442.
+    jpegs: list[dict[int, bytes] | None] = [None] * len(chunk)
+    with worker_pool(max(1, min(loader_processes(), len(chunk))), item_of, images) as run:
+        for index, item in run(chunk):
+            if isinstance(item, WorkerDied):
+                item = f"{images.files[index]}: {item}"
+            if isinstance(item, str):
+                scores.unreadable[index] = item
+            else:
+                jpegs[index - chunk.start] = item
     return jpegs
+
+
+def item_of(index: int, images: RawImages) -> dict[int, bytes] | str:
+    """One image, for a worker."""
+    return images[index]
 
 
 # ---- The plan: networks, chunks and the time left -------------------------------------------
@@ -179,7 +193,7 @@ def read_chunk(
 
 def stream(
     scorers: list[Scorer],
-    images: torch.utils.data.Dataset,
+    images: RawImages,
     left: Callable[[], float],
     scores: Progress,
     partial: bool = False,
@@ -220,6 +234,9 @@ def stream(
             reduce_views(kept[0], reading, count - done, left())
         else:
             kept = affordable(kept, reading, count - done, left())
+
+    # An image counts only where every network has scored it: one that stopped half way would take
+    # the other half from all.
     if partial or done == count:
         for scorer in kept:
             table = pd.DataFrame(values[scorer.key], columns=list(scorer.labels))
@@ -240,12 +257,14 @@ def mean_seconds(before: float, done: int, seconds: float, count: int) -> float:
 
 
 def print_progress(done: int, count: int, scorers: list[Scorer], left: float) -> None:
+    """One line a chunk; a notebook's log has no place for a bar."""
     time_left = f", {left:.0f} s left" if left < float("inf") else ""
     print(f"{done:,} of {count:,} images by {len(scorers)} networks{time_left}", flush=True)
 
 
 def reduce_views(scorer: Scorer, reading: float, images: int, left: float) -> None:
     """One view per image where all of the run's would take longer than there is."""
+    # One view of all images is worth more than all views of some: those without would get the mean.
     if scorer.run.views > 1 and images * (reading + scorer.seconds) > SAFETY * left:
         scorer.seconds /= scorer.run.views
         scorer.run = replace(scorer.run, views=1)
@@ -254,6 +273,8 @@ def reduce_views(scorer: Scorer, reading: float, images: int, left: float) -> No
 
 def affordable(scorers: list[Scorer], reading: float, images: int, left: float) -> list[Scorer]:
     """The networks that can score so many more images in the time left, the most valuable first."""
+    # Reading is paid once, however many networks look at the image. A small network may still fit
+    # where a larger, more valuable one did not.
     cost = images * reading
     kept = []
     for scorer in scorers:
@@ -285,14 +306,18 @@ def score_on_device(scorer: Scorer, jpegs: list[bytes], matrices: list[np.ndarra
     """float32 (n, V, K) scores before the sigmoid; the views in several parts where the device has
     too little memory for all at once."""
     channels = scorer.resize.channels
+
     # fp16 needs a CUDA device; a CPU computes in fp32 instead.
     asked = scorer.run.precision
     dtype = precision("fp32" if asked == "fp16" and device().type == "cpu" else asked)
+
+    # Without enough shared memory a loader process dies by SIGBUS; without processes it is slower.
     processes = loader_processes() if shared_memory() > SHARED_MEMORY else 0
 
     def read(number: int) -> np.ndarray:
         return read_back(jpegs[number], channels)
 
+    # All views at once, then in halves, thirds, ..., until a part fits.
     for parts in range(1, len(matrices) + 1):
         scores = np.empty((len(jpegs), len(matrices), len(scorer.labels)), np.float32)
         try:
@@ -325,8 +350,8 @@ def shared_memory() -> int:
 def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Progress) -> None:
     """Score the rows with each fold's metadata network; columns that are not there, and categories
     that training never saw, are missing values."""
-    numbers = rows.select_dtypes("float")
-    rows = rows.assign(**{name: nine_digits(column) for name, column in numbers.items()})
+    # As they went through images.csv at home.
+    rows = as_written(rows)
     for entry in package["networks"]:
         if entry["member"] == METADATA:
             network, header = load_patient_network(folder / entry["file"])
@@ -335,21 +360,10 @@ def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Prog
             scores.tables[METADATA, entry["fold"]] = table
 
 
-def nine_digits(column: pd.Series) -> np.ndarray:
-    """Numbers rounded to nine significant digits, as images.csv holds them; networks learnt from
-    these."""
-    values = column.to_numpy(np.float64)
-    size = np.where(np.isfinite(values) & (values != 0), np.abs(values), 1.0)
-    places = 10.0 ** (8 - np.floor(np.log10(size)))
-    return np.round(values * places) / places
-
-
 def print_unreadable(scores: Progress) -> None:
     """Print which images could not be read, and why."""
     for reason in list(scores.unreadable.values())[:UNREADABLE_SHOWN]:
         print(f"unreadable: {reason}")
-    if scores.unreadable:
-        print(
-            f"{len(scores.unreadable)} images could not be read; they have a neutral score",
-            flush=True,
-        )
+    count = len(scores.unreadable)
+    if count:
+        print(f"{count} images could not be read; they have a neutral score", flush=True)

@@ -21,13 +21,13 @@ import zipfile
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from pipeline.core.artifacts.paths import raw_folder, submissions_folder
+from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -43,9 +43,10 @@ from pipeline.deploy.rehearsal.isolation import (
     fresh_environment,
 )
 
-# Kaggle's two ways to name its mounts.
+# Kaggle's two ways to name its mounts: input/competitions/<slug>, and input/<slug>.
 NEW = "new"
 OLD = "old"
+# The Jupyter kernel's name, which no kernel of the user's has.
 KERNEL = "rehearsal"
 
 
@@ -77,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
         # The judgement.
         sample = competition.module.sample(raw_folder(competition.name))
         want = wanted(sample, competition.submission, competition.task)
-        scores = pd.read_csv(home, dtype={competition.submission.id_column: "str"})
+        scores = read_csv(home, ids=(competition.submission.id_column,))
         print(compare_with_home(root / "working" / home.name, scores, want))
 
 
@@ -86,6 +87,7 @@ def lay_out(
 ) -> list[tuple[Path, Path]]:
     """Make Kaggle's folders under `root`; returns what is to be mounted there, source and
     target."""
+    # Where the dataset and the competition are mounted.
     metadata = json.loads((folder / "dataset/dataset-metadata.json").read_text())
     owner, dataset = metadata["id"].split("/")
     inputs = root / "input"
@@ -130,6 +132,8 @@ def execute(
     book = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(root / "working")}}
     client = NotebookClient(book, km=manager, timeout=None, resources=resources)
+
+    # As in the rerun on the hidden test set; a HOME of its own, which holds no cached weights.
     variables = clean_variables(
         KAGGLE_ROOT=str(root), KAGGLE_IS_COMPETITION_RERUN="1", HOME=str(root.parent)
     )
@@ -146,11 +150,11 @@ def notebook_output(book: nbformat.NotebookNode) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     options = stage_parser(__doc__, targets=False)
     options.add_argument("competition", metavar="COMPETITION")
-    options.add_argument(
-        "--layout", choices=(NEW, OLD), default=NEW, help="how Kaggle names its mounts"
-    )
+    names = "how Kaggle names its mounts"
+    options.add_argument("--layout", choices=(NEW, OLD), default=NEW, help=names)
     return options
 
 

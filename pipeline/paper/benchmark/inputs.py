@@ -109,14 +109,14 @@ def view(pixels: Tensor, rows: Tensor, changes: Tensor, augment: str) -> Tensor:
 
 
 def batches(
-    images: Images, labels: Tensor, trial: Trial, generator: torch.Generator
+    images: Images, labels: Tensor, trial: Trial, generator: torch.Generator, taken: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised float32 images and labels of one epoch's batches. `labels` are those of `images`,
-    on the CPU."""
+    """Normalised float32 images and labels of one epoch's batches but for the first `taken`.
+    `labels` are those of `images`, on the CPU."""
     rows = epoch_rows(labels, trial.batch_size, trial.per_batch, generator)
     changes = torch.rand(*rows.shape, 3, generator=generator)
     rows = rows.to(images.pixels.device)
     changes = changes.to(images.pixels.device)
-    for batch, change in zip(rows, changes):
+    for batch, change in zip(rows[taken:], changes[taken:]):
         pixels = view(images.pixels, batch, change, trial.augment)
         yield images.normalised(pixels), images.labels[batch]

@@ -1,9 +1,8 @@
 """One training run: the training set a trial sees, the training, and the record it leaves."""
 
 import math
-import time
 from dataclasses import asdict
-from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +12,12 @@ from pipeline.core.runtime import device as machine
 from pipeline.paper.benchmark import datasets
 from pipeline.paper.benchmark.datasets import Benchmark, flip_labels, hold_out, imbalance
 from pipeline.paper.benchmark.inputs import Images
+from pipeline.paper.benchmark.progress import Checkpoints
 from pipeline.paper.benchmark.training import fit, score
 from pipeline.paper.benchmark.trial import Trial
+
+# What `easiest_first` returned in this process: trials of several losses share it.
+EASIEST: dict[tuple[Trial, torch.device], np.ndarray] = {}
 
 
 def training_rows(trial: Trial, benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,20 +42,21 @@ def extended(
     return np.concatenate([rows, added]), np.concatenate([targets, more])
 
 
-@lru_cache(maxsize=16)
-def easiest_first(first: Trial, device: torch.device) -> np.ndarray:
+def easiest_first(first: Trial, device: torch.device, checkpoints: Checkpoints) -> np.ndarray:
     """The removed positives, those first that a network trained by the trial `first` on the
     training set scores highest."""
     benchmark = datasets.read(first.dataset)
     rows, targets, removed = training_rows(first, benchmark)
     train = Images.of(benchmark.train_images[rows], targets, device)
-    network, _ = fit(first, train, {})
+    network, _ = fit(first, train, {}, checkpoints)
     others = Images.of(benchmark.train_images[removed], np.ones(len(removed)), device, like=train)
     scores = score(network, others, first.precision).numpy()
     return removed[np.argsort(-scores, kind="stable")]
 
 
-def easy_rows(trial: Trial, removed: np.ndarray, device: torch.device) -> np.ndarray:
+def easy_rows(
+    trial: Trial, removed: np.ndarray, device: torch.device, checkpoints: Checkpoints
+) -> np.ndarray:
     """The part `easy` of the removed positives that cross-entropy finds easiest (§5.2)."""
     first = Trial(
         dataset=trial.dataset,
@@ -66,20 +70,28 @@ def easy_rows(trial: Trial, removed: np.ndarray, device: torch.device) -> np.nda
         noisy=trial.noisy,
         precision=trial.precision,
     )
-    return easiest_first(first, device)[: round(trial.easy * len(removed))]
+    if (first, device) not in EASIEST:
+        EASIEST[first, device] = easiest_first(first, device, checkpoints)
+    return EASIEST[first, device][: round(trial.easy * len(removed))]
 
 
-def run(trial: Trial, device: torch.device, keep: dict | None = None) -> dict:
+def checkpoints_of(trial: Trial, folder: Path | None) -> tuple[Checkpoints, Checkpoints]:
+    """Those of the trial's training, and of the network that finds its easy data."""
+    return Checkpoints(folder, trial.key), Checkpoints(folder, f"{trial.key}-easy")
+
+
+def run(
+    trial: Trial, device: torch.device, keep: dict | None = None, folder: Path | None = None
+) -> dict:
     """Train and return the record. `keep`, when given, receives the last network and its training
-    images."""
-    started = time.monotonic()
-    worked = time.process_time()
+    images; in `folder` lie the checkpoints, from which a cut run goes on."""
+    checkpoints, of_easy = checkpoints_of(trial, folder)
     benchmark = datasets.read(trial.dataset)
 
     # The training set.
     rows, targets, removed = training_rows(trial, benchmark)
     if trial.easy:
-        rows, targets = extended(rows, targets, easy_rows(trial, removed, device), 1)
+        rows, targets = extended(rows, targets, easy_rows(trial, removed, device, of_easy), 1)
 
     # What it is scored on: the test set, or, when tuning, a part of the training set.
     if trial.held_out:
@@ -93,7 +105,8 @@ def run(trial: Trial, device: torch.device, keep: dict | None = None) -> dict:
         scored = (benchmark.test_images, benchmark.test_labels)
 
     train = Images.of(benchmark.train_images[rows], targets, device)
-    network, history = fit(trial, train, {name: Images.of(*scored, device, like=train)})
+    scored_on = {name: Images.of(*scored, device, like=train)}
+    network, history = fit(trial, train, scored_on, checkpoints)
     if keep is not None:
         keep.update(network=network, train=train)
     code = provenance()
@@ -104,8 +117,7 @@ def run(trial: Trial, device: torch.device, keep: dict | None = None) -> dict:
         "note": benchmark.note,
         "device": device_name(device),
         "computed_in": str(machine.precision(trial.precision)).removeprefix("torch."),
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(time.process_time() - worked, 1),
+        **{name: round(value, 1) for name, value in checkpoints.spent().items()},
         "commit": code["commit"],
         "torch": code["versions"]["torch"],
     }

@@ -1,10 +1,11 @@
 """The store of results, and sweeps that fill it: JSON lines, one training run each, appended as
 they end.
 
-A run already in the store is not run again, so a sweep that was interrupted continues where it
-stopped. Files from several machines are merged by putting them in the same folder, the program's
-name first (table1-lab2.jsonl), or by concatenating them: equal trials count once. A program whose
-trial another one has run copies the line into its own file.
+A run already in the store is not run again, and one that was cut goes on from its checkpoint in
+unfinished/, so a sweep that was interrupted continues where it stopped. Files from several machines
+are merged by putting them in the same folder, the program's name first (table1-lab2.jsonl), or by
+concatenating them: equal trials count once. A program whose trial another one has run copies the
+line into its own file.
 """
 
 import argparse
@@ -26,10 +27,11 @@ from pipeline.core.runtime import command
 from pipeline.core.runtime import device as machine
 from pipeline.core.runtime.command import time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
-from pipeline.paper.benchmark.run import run
+from pipeline.paper.benchmark.run import checkpoints_of, run
 from pipeline.paper.benchmark.trial import Trial
 
 FOLDER = Path(__file__).parents[1] / "results"
+UNFINISHED = "unfinished"  # the folder beside the lines that holds checkpoints
 
 
 def append(path: Path, record: dict) -> None:
@@ -175,13 +177,17 @@ def end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def run_and_append(trial: Trial, out: Path, device: str) -> dict:
-    """Run one trial and store its record, unless the time is up."""
+    """Run one trial, from its checkpoint where there is one, and store its record, unless the time
+    is up."""
     if time_left() < 0:
         raise TimeLimitReached(
             f"runs are still to do; the same command continues after those in {out}"
         )
-    record = run(trial, torch_device(device))
+    folder = out.parent / UNFINISHED
+    record = run(trial, torch_device(device), folder=folder)
     append(out, record)
+    for checkpoints in checkpoints_of(trial, folder):
+        checkpoints.remove()
     return record
 
 

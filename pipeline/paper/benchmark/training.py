@@ -2,83 +2,95 @@
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
+from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.checks import NotFinite
 from pipeline.core.metrics import auc
 from pipeline.core.pesg import PESG
 from pipeline.core.runtime import device as machine
+from pipeline.core.runtime.command import time_left
+from pipeline.core.runtime.errors import TimeLimitReached
 from pipeline.paper.benchmark.inputs import Images, batches
-from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.progress import Checkpoints, Training
 from pipeline.paper.benchmark.trial import Trial
 
 SCORE_BATCH = 512  # images scored at a time
-
-
-def criterion_of(trial: Trial, loss: str) -> nn.Module:
-    """The loss with the trial's hyper-parameters."""
-    if loss == "ce":
-        return CrossEntropy()
-    if loss == "focal":
-        return Focal(alpha=trial.focal_alpha, gamma=trial.focal_gamma)
-    if loss == "aucs":
-        return AUCSquare(normalize=trial.normalize)
-    criterion = AUCMargin(margin=trial.margin, normalize=trial.normalize, dual=trial.dual)
-    criterion.hinge = trial.constrained
-    return criterion
-
-
-def optimizer_of(
-    trial: Trial, network: nn.Module, criterion: nn.Module, loss: str
-) -> torch.optim.Optimizer:
-    """SGD for cross-entropy and focal loss, PESG for the AUC losses."""
-    shared = dict(lr=trial.lr, weight_decay=trial.weight_decay, momentum=trial.momentum)
-    if loss in ("ce", "focal"):
-        return torch.optim.SGD(network.parameters(), **shared)
-    return PESG(network.parameters(), loss=criterion, gamma=trial.gamma, **shared)
+# What an epoch's batches did, in the mean: ‖∂F/∂h‖ and ‖h‖ of the scores as the network gives them,
+# ‖∂F/∂w‖, the step's length η ‖∂F/∂w‖ / ‖w‖, and the share of batches without a positive.
+SEEN = ("score_gradient", "score_norm", "gradient", "relative_step", "no_positive")
+STOP_BEFORE = 5.0  # seconds kept of TIME_LIMIT, for a step and a checkpoint
 
 
 def fit(
-    trial: Trial, train: Images, tested: dict[str, Images]
+    trial: Trial,
+    train: Images,
+    tested: dict[str, Images],
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[nn.Module, dict[str, list]]:
-    """Train a fresh network; returns (the network that scores, every epoch's AUC on each of
-    `tested`, and alpha)."""
-    # The network, and the mean of its weights where that is what scores.
-    torch.manual_seed(trial.seed)
-    network = NETWORKS[trial.network]().to(train.pixels.device)
-    update = get_ema_multi_avg_fn(trial.average)
-    mean = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    scoring = mean.module if trial.average else network
+    """Train a fresh network, or go on from the newest of `checkpoints`; returns (the network that
+    scores, every epoch's AUC on each of `tested`, and alpha)."""
+    checkpoints = checkpoints or Checkpoints()
+    training = Training(trial, train, list(tested))
+    state = checkpoints.load()
+    if state is not None:
+        training.restore(state, f"{checkpoints.folder}/{checkpoints.name}.checkpoint.safetensors")
 
-    # Phases: cross-entropy for `first_ce` epochs, then the trial's own loss on a fresh classifier.
-    generator = torch.Generator().manual_seed(trial.seed)
-    labels = train.labels.cpu()
-    history: dict[str, list] = {name: [] for name in tested}
     title = f"{trial.dataset} {trial.network} {trial.loss} {trial.seed}"
-    bar = tqdm(total=trial.epochs, desc=title, unit="epoch")
-    for loss, epochs in (("ce", trial.first_ce), (trial.loss, trial.epochs - trial.first_ce)):
-        if loss != "ce" and trial.first_ce:
-            network.classifier.reset_parameters()
-        criterion = criterion_of(trial, loss).to(train.pixels.device)
-        optimizer = optimizer_of(trial, network, criterion, loss)
-        for epoch in range(epochs):
-            if epoch in decays(trial, loss, epochs):
-                decay(optimizer, trial.divide)
-            network.train()
-            try:
-                for pixels, targets in batches(train, labels, trial, generator):
-                    step(network, criterion, optimizer, pixels, targets, trial.precision)
-                    if trial.average:
-                        mean.update_parameters(network)
-            except NotFinite as error:
-                return scoring, diverged(history, tested, trial.epochs, str(error))
-            record(history, scoring, criterion, tested, trial.precision)
-            bar.set_postfix({name: values[-1] for name, values in history.items()})
-            bar.update()
+    bar = tqdm(total=trial.epochs, initial=training.epoch, desc=title, unit="epoch")
+    while training.epoch < trial.epochs:
+        try:
+            take_epoch(training, checkpoints)
+        except NotFinite as error:
+            history = diverged(training.history, tested, trial.epochs, str(error))
+            return training.scoring, history
+        record(training, tested)
+        training.epoch += 1
+        training.step = 0
+        bar.set_postfix({name: training.history[name][-1] for name in tested})
+        bar.update()
+    checkpoints.save(training.state())
     bar.close()
-    return scoring, history
+    return training.scoring, training.history
+
+
+def take_epoch(training: Training, checkpoints: Checkpoints) -> None:
+    """The steps of an epoch that are left, with their checkpoints."""
+    if training.step == 0:
+        start_epoch(training)
+    training.network.train()
+    labels = training.train.labels.cpu()
+    left = batches(training.train, labels, training.trial, training.generator, training.step)
+    for pixels, targets in left:
+        step(training, pixels, targets)
+        if training.trial.average:
+            training.mean.update_parameters(training.network)
+        training.step += 1
+        # After a step and never before an epoch's first, when its order is drawn already.
+        out_of_time = time_left() < STOP_BEFORE
+        if out_of_time or checkpoints.due():
+            checkpoints.save(training.state())
+        if out_of_time:
+            raise TimeLimitReached(
+                f"{checkpoints.name}: stopped in epoch {training.epoch + 1} of "
+                f"{training.trial.epochs}; the same command goes on from there"
+            )
+
+
+def start_epoch(training: Training) -> None:
+    """What happens between epochs: after `first_ce` of them the trial's own loss on a fresh
+    classifier; a lower rate."""
+    trial = training.trial
+    if trial.first_ce and training.epoch == trial.first_ce:
+        if trial.loss != "ce":
+            training.network.classifier.reset_parameters()
+        training.begin_phase(trial.loss)
+    first = training.epoch < trial.first_ce
+    begun = 0 if first else trial.first_ce
+    epochs = trial.first_ce if first else trial.epochs - trial.first_ce
+    if training.epoch - begun in decays(trial, training.loss, epochs):
+        decay(training.optimizer, trial.divide)
+    training.drawn = training.generator.get_state()
 
 
 def diverged(
@@ -109,21 +121,29 @@ def decay(optimizer: torch.optim.Optimizer, divide: float) -> None:
         optimizer.param_groups[0]["lr"] = lr
 
 
-def step(
-    network: nn.Module,
-    criterion: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    pixels: Tensor,
-    targets: Tensor,
-    precision: str,
-) -> None:
+def step(training: Training, pixels: Tensor, targets: Tensor) -> None:
     """One update."""
-    dtype = machine.precision(precision)
+    dtype = machine.precision(training.trial.precision)
     with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
-        scores = network(pixels)
-    optimizer.zero_grad(set_to_none=True)
-    criterion(scores, targets).backward()
-    optimizer.step()
+        scores = training.network(pixels)
+    scores.retain_grad()
+    training.optimizer.zero_grad(set_to_none=True)
+    training.criterion(scores, targets).backward()
+    training.seen.append(seen(training, scores, targets))
+    training.optimizer.step()
+
+
+@torch.no_grad()
+def seen(training: Training, scores: Tensor, targets: Tensor) -> Tensor:
+    """The numbers of `SEEN` for one batch, then its scores and labels, on the device: nothing waits
+    for them."""
+    weights = list(training.network.parameters())
+    gradient = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
+    rate = training.optimizer.param_groups[0]["lr"]
+    step = rate * gradient / torch.nn.utils.get_total_norm(weights)
+    none = (targets.sum() == 0).float()
+    numbers = torch.stack([scores.grad.norm(), scores.norm(), gradient, step, none])
+    return torch.cat([numbers, scores, targets])
 
 
 @torch.no_grad()
@@ -139,16 +159,21 @@ def score(network: nn.Module, images: Images, precision: str) -> Tensor:
     return torch.cat(parts).cpu()
 
 
-def record(
-    history: dict[str, list],
-    network: nn.Module,
-    criterion: nn.Module,
-    tested: dict[str, Images],
-    precision: str,
-) -> None:
-    """Append this epoch's AUC on each of `tested`, and the dual variable where there is one."""
+def record(training: Training, tested: dict[str, Images]) -> None:
+    """Append this epoch's AUC on each of `tested`, what its batches did, the AUC of the scores they
+    had in training, and the dual variable where there is one."""
+    history = training.history
     for name, images in tested.items():
-        scores = score(network, images, precision).numpy()
+        scores = score(training.scoring, images, training.trial.precision).numpy()
         history[name].append(round(float(auc(scores, images.labels.cpu().numpy())), 6))
-    if isinstance(criterion, AUCMargin):
-        history.setdefault("alpha", []).append(round(float(criterion.alpha.detach()), 5))
+    batches_seen = torch.stack(training.seen).cpu()
+    training.seen.clear()
+    means = batches_seen[:, : len(SEEN)].mean(0).tolist()
+    for name, value in zip(SEEN, means, strict=True):
+        history.setdefault(name, []).append(float(f"{value:.4g}"))
+    scores, labels = batches_seen[:, len(SEEN) :].chunk(2, 1)
+    of_training = auc(scores.flatten().numpy(), labels.flatten().numpy())
+    history.setdefault("batches_auc", []).append(round(float(of_training), 6))
+    if isinstance(training.criterion, AUCMargin):
+        alpha = float(training.criterion.alpha.detach())
+        history.setdefault("alpha", []).append(round(alpha, 5))

@@ -9,34 +9,36 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.ensemble.averages import quantile_map
 from pipeline.core.ensemble.earned import (
     CANDIDATES,
     last_earned,
-    measure,
     nested_choice,
     nested_scores,
-    simplest_earned,
+    score_candidates,
     with_recipe,
+)
+from pipeline.core.ensemble.fitted import (
+    FittedCandidate,
+    FittedCombination,
+    combined_scores,
+    read_combinations,
+    whole_patients,
+    write_combinations,
 )
 from pipeline.core.ensemble.patient_context import (
     SHRINK,
     Columns,
     Members,
     category_levels,
-    context,
+    context_columns,
     logit,
 )
 from pipeline.core.ensemble.second_level import (
-    POOLED,
     Recipe,
-    fit,
-    frozen_members,
-    load,
-    nested,
+    nested_logits,
     out_of_fold_members,
-    predict,
-    prepare,
-    save,
+    stacking_rows,
 )
 from pipeline.core.metrics import auc, auc_difference
 from pipeline.core.runtime.errors import UserError
@@ -81,7 +83,7 @@ def case(patients=200, seed=0, strength=1.5, members=2, folds=4):
 
 def made(**changes):
     table, members, labels, fold = case(**changes)
-    return prepare(table, members, labels, fold, COLUMNS)
+    return stacking_rows(table, members, labels, fold, COLUMNS)
 
 
 def one_member(values, **passes):
@@ -102,7 +104,7 @@ def test_a_patient_by_hand():
         }
     )
     passes = np.array([[0.5, 0.5], [0.5, 0.5], [sigmoid(1), sigmoid(3)], [0.5, 0.5]])
-    found = context(
+    found = context_columns(
         table, one_member([0, 2, 1, 3], m=passes), COLUMNS, category_levels(table, COLUMNS)
     )
     spread = np.sqrt(14 / 9)  # of 0, 1, 3
@@ -156,7 +158,7 @@ def test_columns_against_brute_force_over_each_patient():
     table, members, _, _ = case(patients=60, seed=3)
     values = np.round(logit(members.quantiles[:, 0]), 1)  # ties
     members = one_member(values)
-    found = context(table, members, COLUMNS, category_levels(table, COLUMNS))
+    found = context_columns(table, members, COLUMNS, category_levels(table, COLUMNS))
     values = logit(members.quantiles[:, 0])
     patient = table["patient_id"].to_numpy()
     site = table["site"].to_numpy()
@@ -192,7 +194,7 @@ def test_columns_against_brute_force_over_each_patient():
 
 def test_columns_against_pandas_groupby():
     table, members, _, _ = case(patients=300, seed=4)
-    found = context(table, members, COLUMNS, category_levels(table, COLUMNS))
+    found = context_columns(table, members, COLUMNS, category_levels(table, COLUMNS))
     values = pd.Series(logit(members.quantiles[:, 1]))
     grouped = values.groupby(table["patient_id"])
     np.testing.assert_allclose(found["m1: to mean"], values - grouped.transform("mean"), atol=1e-5)
@@ -219,13 +221,13 @@ def test_columns_against_pandas_groupby():
 def test_columns_do_not_depend_on_the_order_of_rows_or_on_other_patients():
     table, members, _, fold = case(patients=80, seed=5)
     levels = category_levels(table, COLUMNS)
-    whole = context(table, members, COLUMNS, levels)
+    whole = context_columns(table, members, COLUMNS, levels)
     order = np.random.default_rng(0).permutation(len(table))
-    mixed = context(table.iloc[order], taken(members, order), COLUMNS, levels)
+    mixed = context_columns(table.iloc[order], taken(members, order), COLUMNS, levels)
     np.testing.assert_allclose(mixed, whole.iloc[order], atol=1e-5)
     for number in np.unique(fold):  # what a call for each split gives
         rows = np.flatnonzero(fold == number)
-        alone = context(table.iloc[rows], taken(members, rows), COLUMNS, levels)
+        alone = context_columns(table.iloc[rows], taken(members, rows), COLUMNS, levels)
         np.testing.assert_allclose(alone, whole.iloc[rows], atol=1e-5)
 
 
@@ -247,14 +249,14 @@ def test_permuted_labels_are_not_predicted():
         data = made(seed=seed, patients=300)
         shuffled = np.random.default_rng(seed).permutation(data.labels)
         data = replace(data, labels=shuffled)
-        areas.append(auc(nested(data, QUICK), shuffled))
+        areas.append(auc(nested_logits(data, QUICK), shuffled))
     assert abs(np.mean(areas) - 0.5) < 0.03
 
 
 def test_labels_that_relative_columns_tell_are_predicted_better_than_by_the_mean():
     data = made(patients=400, seed=1)
     gain, low, _, _ = auc_difference(
-        nested(data, QUICK), data.members.mean(axis=0), data.labels, data.patients
+        nested_logits(data, QUICK), data.quantiles.mean(axis=0), data.labels, data.patients
     )
     assert gain > 0.03
     assert low > 0
@@ -267,8 +269,8 @@ def test_a_patients_labels_never_change_its_own_nested_scores(name):
     own = data.patients == patient
     changed = replace(data, labels=np.where(own, 1 - data.labels, data.labels))
     candidate = with_recipe(QUICK)[name]
-    before = nested_scores(candidate, data)
-    after = nested_scores(candidate, changed)
+    before = nested_scores(candidate, data)[0]
+    after = nested_scores(candidate, changed)[0]
     np.testing.assert_array_equal(before[own], after[own])
     same_fold = data.fold == data.fold[own][0]
     np.testing.assert_array_equal(before[same_fold], after[same_fold])
@@ -295,19 +297,19 @@ def test_blank_labels_are_left_out_of_the_fit_but_scored():
     data = made(seed=6)
     blank = np.random.default_rng(0).random(len(data.labels)) < 0.3
     some = replace(data, labels=np.where(blank, np.nan, data.labels))
-    scores = nested(some, QUICK)
+    scores = nested_logits(some, QUICK)
     assert np.isfinite(scores).all()
     assert auc(scores, some.labels) > 0.6
 
 
 def test_threads_and_repetition_change_nothing():
     data = made(seed=7)
-    first = nested(data, QUICK)
-    np.testing.assert_array_equal(first, nested(data, QUICK))
+    first = nested_logits(data, QUICK)
+    np.testing.assert_array_equal(first, nested_logits(data, QUICK))
     short = replace(QUICK, seeds=(0,), rounds=5)
-    few = nested(data, short, data.fold < 2)
+    few = nested_logits(data, short, data.fold < 2)
     np.testing.assert_allclose(
-        few, nested(data, replace(short, threads=2), data.fold < 2), atol=1e-12
+        few, nested_logits(data, replace(short, threads=2), data.fold < 2), atol=1e-12
     )
 
 
@@ -315,70 +317,95 @@ def test_threads_and_repetition_change_nothing():
 def test_drawing_negatives_leaves_the_level_of_the_logits(share):
     data = made(seed=8, patients=800)
     recipe = replace(QUICK, share=share, part_patients=1.0)
-    all_rows = nested(data, recipe)
-    some = nested(data, replace(recipe, most_rows=2500))
+    all_rows = nested_logits(data, recipe)
+    some = nested_logits(data, replace(recipe, most_rows=2500))
     assert not np.array_equal(all_rows, some)
     assert np.corrcoef(all_rows, some)[0, 1] > 0.95
     assert abs(all_rows.mean() - some.mean()) < 0.2
     assert auc(some, data.labels) > auc(all_rows, data.labels) - 0.02
 
 
-# --- fit, predict, files --------------------------------------------------------------------------
+# --- fitted, written, read, applied -------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def fitted():
+@pytest.fixture(scope="module", params=list(CANDIDATES))
+def fitted(request):
+    """Each candidate, fitted on all rows, and the frozen maps of fold 0."""
     table, members, labels, fold = case(seed=9)
-    return fit(table, members, labels, fold, COLUMNS, QUICK)
+    data = stacking_rows(table, members, labels, fold, COLUMNS)
+    candidate = with_recipe(QUICK)[request.param]
+    found = candidate(data, np.ones(len(labels), bool))
+    combination = FittedCombination(
+        request.param, members.names, COLUMNS, category_levels(table, COLUMNS), found
+    )
+    return combination, [quantile_map(column) for column in members.scores[fold == 0].T]
 
 
-def test_save_and_load_give_the_same_values_and_no_pickle(fitted, tmp_path):
-    save(tmp_path, fitted, note="here")
-    again = load(tmp_path)
+def test_written_and_read_it_gives_the_same_values(fitted, tmp_path):
+    combination, maps = fitted
+    write_combinations(tmp_path / "combination.json", {"nevus": combination})
+    again = read_combinations(tmp_path / "combination.json")["nevus"]
     table, members, _, _ = case(patients=20, seed=10)
-    networks = [frozen_members(fitted, members.scores, fold) for fold in (0, 1, POOLED)]
-    np.testing.assert_array_equal(predict(fitted, table, networks), predict(again, table, networks))
-    assert again.recipe == fitted.recipe
-    assert again.levels == fitted.levels
-    assert {path.suffix for path in tmp_path.iterdir()} == {".txt", ".json"}
-    (tmp_path / "trees0.txt").write_text("tree\n")
-    with pytest.raises(UserError, match=r"trees0\.txt"):
-        load(tmp_path)
+    before = combined_scores(combination, table, members.scores, maps)
+    np.testing.assert_array_equal(before, combined_scores(again, table, members.scores, maps))
+    assert (again.candidate, again.levels) == (combination.candidate, combination.levels)
+    assert [path.name for path in tmp_path.iterdir()] == ["combination.json"]
     with pytest.raises(UserError, match="no such file"):
-        load(tmp_path / "elsewhere")
+        read_combinations(tmp_path / "elsewhere.json")
 
 
-def test_test_rows_one_three_and_all_agree(fitted):
+def test_one_patient_alone_scores_as_among_all_and_in_blocks(fitted):
+    combination, maps = fitted
     table, members, _, _ = case(patients=90, seed=11)
-    whole = predict(fitted, table, [frozen_members(fitted, members.scores, 0)])
-    assert ((whole > 0) & (whole < 1)).all()
+    whole = combined_scores(combination, table, members.scores, maps)
+    assert ((whole >= 0) & (whole <= 1)).all()
+    blocks = combined_scores(combination, table, members.scores, maps, block=7)
+    np.testing.assert_allclose(blocks, whole, rtol=1e-12)
     size = table.groupby("patient_id")["patient_id"].transform("size").to_numpy()
     for wanted in (1, 3):
         rows = np.flatnonzero(size == wanted)[:wanted]  # one whole patient
         assert table["patient_id"].iloc[rows].nunique() == 1
         assert len(rows) == wanted
-        few = predict(fitted, table.iloc[rows], [frozen_members(fitted, members.scores[rows], 0)])
-        np.testing.assert_allclose(few, whole[rows], atol=1e-6)
+        few = combined_scores(combination, table.iloc[rows], members.scores[rows], maps)
+        np.testing.assert_allclose(few, whole[rows], rtol=1e-12)
+    assert len(combined_scores(combination, table[:0], members.scores[:0], maps)) == 0
 
 
 def test_a_patient_with_one_image_and_categories_never_seen(fitted):
+    combination, maps = fitted
     table = pd.DataFrame({"patient_id": ["x"], "age": [np.nan], "sex": ["unheard"], "site": [None]})
-    score = predict(fitted, table, [frozen_members(fitted, np.array([[0.9, 0.8]]))])
-    blank = predict(
-        fitted, table.assign(sex=None), [frozen_members(fitted, np.array([[0.9, 0.8]]))]
-    )
-    assert score.shape == (1,)
-    assert np.isfinite(score).all()
-    np.testing.assert_array_equal(score, blank)
+    scores = np.array([[0.9, 0.8]])
+    found = combined_scores(combination, table, scores, maps)
+    blank = combined_scores(combination, table.assign(sex=None), scores, maps)
+    assert found.shape == (1,)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, blank)
 
 
-def test_several_networks_are_averaged_after_the_second_level(fitted):
-    table, members, _, _ = case(patients=20, seed=12)
-    networks = [frozen_members(fitted, members.scores, fold) for fold in (0, 1)]
-    each = [logit(predict(fitted, table, [network])) for network in networks]
-    np.testing.assert_allclose(
-        logit(predict(fitted, table, networks)), np.mean(each, axis=0), atol=1e-9
-    )
+def test_blocks_hold_whole_patients_and_every_row_once():
+    generator = np.random.default_rng(0)
+    patients = pd.Series(generator.integers(0, 30, 400).astype(str))
+    for block in (1, 20, 150, 1000):
+        blocks = list(whole_patients(patients, block))
+        assert sorted(np.concatenate(blocks)) == list(range(400))
+        names = [set(patients.iloc[rows]) for rows in blocks]
+        assert sum(map(len, names)) == 30
+        for rows, inside in zip(blocks, names):
+            assert len(rows) <= block or len(inside) == 1
+
+
+def test_a_weighted_mean_by_hand():
+    table = pd.DataFrame({"patient_id": ["a", "b"], "age": [1.0, 2.0], "sex": "m", "site": "arm"})
+    maps = [
+        {"values": [0.0, 1.0], "quantiles": [0.0, 1.0]},
+        {"values": [0, 1], "quantiles": [1, 0]},
+    ]
+    scores = np.array([[0.2, 0.6], [0.4, 0.9]])
+    levels = category_levels(table, COLUMNS)
+    for on, expected in (("scores", [0.3, 0.525]), ("quantiles", [0.25, 0.325])):
+        one = FittedCombination("x", ("p", "q"), COLUMNS, levels, FittedCandidate((0.75, 0.25), on))
+        found = combined_scores(one, table, scores, maps)
+        np.testing.assert_allclose(found, expected)
 
 
 def test_a_category_of_the_held_out_fold_alone_changes_nothing():
@@ -389,7 +416,9 @@ def test_a_category_of_the_held_out_fold_alone_changes_nothing():
     blank = table.copy()
     blank.loc[rows, "sex"] = None
     for changed in (rare, blank):
-        assert np.isfinite(nested(prepare(changed, members, labels, fold, COLUMNS), QUICK)).all()
+        assert np.isfinite(
+            nested_logits(stacking_rows(changed, members, labels, fold, COLUMNS), QUICK)
+        ).all()
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -401,21 +430,20 @@ def test_errors_name_what_is_wrong(fitted):
     many = table["patient_id"].value_counts().index[0]
     torn[np.flatnonzero(table["patient_id"] == many)[0]] = 3 - torn[table["patient_id"] == many][0]
     with pytest.raises(UserError, match=f"patient {many} has images in the folds"):
-        prepare(table, members, labels, torn, COLUMNS)
+        stacking_rows(table, members, labels, torn, COLUMNS)
     with pytest.raises(UserError, match="'age' is missing"):
-        prepare(table.drop(columns="age"), members, labels, fold, COLUMNS)
+        stacking_rows(table.drop(columns="age"), members, labels, fold, COLUMNS)
     scores = members.scores.copy()
     scores[7, 1] = np.nan
     with pytest.raises(UserError, match="row 7, column m1: nan"):
-        prepare(table, replace(members, scores=scores), labels, fold, COLUMNS)
+        stacking_rows(table, replace(members, scores=scores), labels, fold, COLUMNS)
     with pytest.raises(UserError, match=r"row 0, the label 2.0"):
-        prepare(table, members, np.full(len(table), 2.0), fold, COLUMNS)
+        stacking_rows(table, members, np.full(len(table), 2.0), fold, COLUMNS)
     with pytest.raises(UserError, match="one class"):
-        fit(table, members, np.zeros(len(table)), fold, COLUMNS, QUICK)
+        nested_logits(stacking_rows(table, members, np.zeros(len(table)), fold, COLUMNS), QUICK)
+    combination, maps = fitted
     with pytest.raises(UserError, match=r"2 members \(m0, m1\)"):
-        frozen_members(fitted, np.zeros((3, 5)))
-    with pytest.raises(UserError, match="no fold 77"):
-        frozen_members(fitted, np.zeros((3, 2)), 77)
+        combined_scores(combination, table, np.zeros((len(table), 5)), maps)
 
 
 # --- the rule -------------------------------------------------------------------------------------
@@ -429,8 +457,8 @@ def test_the_rule_keeps_the_simplest_until_a_gain_is_more_than_noise():
     better = labels * 1.5 + generator.normal(size=3000)
     best = labels * 3 + generator.normal(size=3000)
     noise = base + generator.normal(scale=0.01, size=3000)
-    assert simplest_earned({"a": base, "b": noise}, labels, patients) == "a"
-    assert simplest_earned({"a": base, "b": noise, "c": better, "d": best}, labels, patients) == "c"
+    assert last_earned({"a": base, "b": noise}, labels, patients) == "a"
+    assert last_earned({"a": base, "b": noise, "c": better}, labels, patients) == "c"
     assert last_earned({"a": base, "b": noise, "c": better, "d": best}, labels, patients) == "d"
     assert last_earned({"a": best, "b": better}, labels, patients) == "a"
 
@@ -450,15 +478,17 @@ def test_the_real_melanomas():
         584,
         2056,
     )
-    table, scores = measure(data)
+    table, scores, _ = score_candidates(data)
     areas = table.set_index("candidate")["auc"]
     assert areas["rank mean"] == pytest.approx(0.9031, abs=2e-4)
     assert areas["second level"] > 0.920
-    _, low, _, _ = auc_difference(scores["second level"], data.raw[0], data.labels, data.patients)
+    _, low, _, _ = auc_difference(
+        scores["second level"], data.scores[0], data.labels, data.patients
+    )
     assert low > 0
     assert last_earned(scores, data.labels, data.patients) == "second level"
 
     # With the pictures' sizes, which belong to the cameras more than to the skin.
-    sized = nested(siim.read(size=True))
+    sized = nested_logits(siim.read(size=True))
     assert auc(sized, data.labels) > 0.922
     assert time.process_time() - started < 180  # of one core

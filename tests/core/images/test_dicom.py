@@ -2,66 +2,55 @@
 functions."""
 
 import base64
-import io
 import struct
 
 import numpy as np
 import pytest
 
+from pipeline.core.images import dicom
 from pipeline.core.images.decode import decode
 from pipeline.core.raw.unreadable import UnreadableImage
 
 pydicom = pytest.importorskip("pydicom")
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom import uid  # noqa: E402
+from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.sequence import Sequence  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGLSLossless,
     RLELossless,
 )
 
-# (300 * y + 17 * x * x) % 4096 for y < 8, x < 12, written by CharLS
+from tests.cases.dicoms import RAMP, made, written  # noqa: E402
+
+Y, X = np.mgrid[0:8, 0:12]
+STEEP = ((300 * Y + 17 * X * X) % 4096).astype(np.uint16)
+SMOOTH = (200 * Y + 100 * X).astype(np.uint16)
+# Each of them by an encoder that is none of the decoders here: CharLS, liblj92, libjpeg-turbo.
 JPEG_LS = base64.b64decode(
     "/9j/9wALDAAIAAwBAREA/9oACAEBAAAAALCyml1laDqLd+Sdl9N+ALGJmNTsK48BZAPwAhFWAFgAWMDJoPEUizNQ/hPipFWKteYst2EaVxnn6J0U"
     "4qhVPGDGc5EFSZR+EbJKKkVLpewXEQZSGKfZGSRioFQ4XLxuv4nzAPoi5ISTknbLVu2HyTRdnyRUj5Jg/9k="
 )
-
-
-def made(values: np.ndarray, stored: int = 12, **tags) -> Dataset:
-    """A dataset of one image; tags override."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
-    dataset.Rows, dataset.Columns = values.shape[:2]
-    dataset.SamplesPerPixel = 3 if values.ndim == 3 else 1
-    dataset.PhotometricInterpretation = "RGB" if values.ndim == 3 else "MONOCHROME2"
-    dataset.BitsAllocated = values.itemsize * 8
-    dataset.BitsStored = stored
-    dataset.HighBit = stored - 1
-    dataset.PixelRepresentation = int(values.dtype.kind == "i")
-    if values.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.PixelData = values.tobytes()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-def written(dataset: Dataset) -> bytes:
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+JPEG_LS_NEAR = base64.b64decode(  # at most 2 off
+    "/9j/6AAgU1BJRkYAAgAAAQAAAAgAAAAMChAGAQAAASwAAAEs/+gACAAAAAH/2P/3AAsQAAgADAEBEQD/+AANAf//"
+    "ABgATQEiAED/2gAIAQEAAgAAoLFZDLb2k6/L4/6LvEGi0irrzKWGS5Xi8XiGlMGz0kKjFdLxeLxDSlzV4RlLk9Pb"
+    "49o1S1q6IihyeXt7fESpY0ckJOWvL29vaJUrZOX5MWPL09vaSlUxcPiRyeHsADvA/9k="
+)
+LOSSLESS = base64.b64decode(
+    "/9j/xAAZAAEBAQEBAQAAAAAAAAAAAAAICQcMBQb/wwALDAAIAAwBABEA/9oACAEAAAYAAOf/APR+z1Xd0yu26/6Q"
+    "1DrLSxLJZLJZLJZLJZLJZLUsSyWSyWSyWSyWSyWS1LEslkslkslkslkslktSxLJZLJZLJZLJZLJZLUsSyWSyWSyW"
+    "SyWSyWS1LEslkslkslkslkslktSxLJZLJZLJZLJZLJbglf/Z"
+)
+TWELVE_BITS = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"
+    "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQH/wQALDAAIAAwBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAADf/EACEQAAAE"
+    "BQUAAAAAAAAAAAAAAAAMKUcGCAoLZThUVmZ0/9oACAEBAAA/AAM+xwkcLSAkFwZjfBggqMUkpHCRBlgSC3zG9fhT"
+    "BD//2Q=="
+)
 
 
 def shown(dataset: Dataset) -> np.ndarray:
     return decode(written(dataset)).pixels
-
-
-RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 
 def test_without_a_window_deep_values_go_from_smallest_to_largest():
@@ -159,14 +148,57 @@ def test_lossless_syntaxes_give_the_same(syntax):
     assert np.array_equal(shown(dataset), shown(made(RAMP)))
 
 
-def test_jpeg_ls():
-    y, x = np.mgrid[0:8, 0:12]
-    values = ((300 * y + 17 * x * x) % 4096).astype(np.uint16)
-    dataset = made(values)
-    dataset.PixelData = pydicom.encaps.encapsulate([JPEG_LS])
+def compressed(frame: bytes, syntax: str, values: np.ndarray, **tags) -> Dataset:
+    """A dataset with one compressed frame, of these values."""
+    dataset = made(values, **tags)
+    dataset.PixelData = pydicom.encaps.encapsulate([frame])
     dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
-    assert np.array_equal(shown(dataset), shown(made(values)))
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+@pytest.mark.parametrize(
+    "frame, syntax, values, off",
+    [
+        (JPEG_LS, uid.JPEGLSLossless, STEEP, 0),
+        (JPEG_LS_NEAR, uid.JPEGLSNearLossless, STEEP, 2),
+        (LOSSLESS, uid.JPEGLossless, STEEP, 0),
+        (LOSSLESS, uid.JPEGLosslessSV1, STEEP, 0),
+        (TWELVE_BITS, uid.JPEGExtended12Bit, SMOOTH, 0),
+    ],
+)
+def test_jpegs_of_twelve_bits(frame, syntax, values, off):
+    # A window as wide as the values are: the levels differ by no more than the samples.
+    window = dict(WindowCenter=2048, WindowWidth=4096)
+    pixels = shown(compressed(frame, syntax, values, **window)).astype(int)
+    assert np.abs(pixels - shown(made(values, **window))).max() <= np.ceil(off / 16)
+
+
+@pytest.mark.parametrize(
+    "syntax, package",
+    [
+        (uid.JPEGLosslessSV1, "python-gdcm"),
+        (uid.JPEGExtended12Bit, "python-gdcm"),
+        (uid.JPEG2000Lossless, "pylibjpeg-openjpeg"),
+    ],
+)
+def test_a_decoder_that_is_not_installed_is_named(monkeypatch, syntax, package):
+    monkeypatch.setitem(dicom.MODULES, package, "not_installed_here")
+    frame = compressed(LOSSLESS, syntax, STEEP)
+    assert reason(written(frame)).endswith(f"needs the package {package}")
+
+
+EMPTY = (
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue", "NumberOfFrames"),
+    *("PixelAspectRatio", "ICCProfile", "PatientName", "StudyDate", "ReferencedImageSequence"),
+)
+
+
+def test_an_empty_attribute_is_an_absent_one():
+    for name in EMPTY:
+        assert np.array_equal(shown(made(RAMP, **{name: None})), shown(made(RAMP))), name
+    assert np.array_equal(shown(made(RAMP, **dict.fromkeys(EMPTY))), shown(made(RAMP)))
 
 
 def test_deflated_and_without_preamble():

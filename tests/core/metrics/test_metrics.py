@@ -11,9 +11,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from pipeline.core import metrics
 from pipeline.core.metrics import (
     auc,
-    auc_difference,
     auc_interval,
-    bootstrap_aucs,
+    bootstrap_curves,
     bootstrap_metric,
     delong,
     delong_interval,
@@ -21,12 +20,11 @@ from pipeline.core.metrics import (
     mean_auc,
     mean_auc_interval,
     partial_auc,
-    permutation_test,
     reader_point,
     readers_below_curve,
-    roc_band,
     roc_points,
 )
+from tests.cases.bootstrap import bootstrap_aucs
 
 # Few distinct values, so that ties are common; -0.0 beside 0.0, and infinities.
 VALUES = st.sampled_from([-np.inf, -2.5, -1.0, -0.0, 0.0, 1e-300, 0.5, 1.0, 3.0, np.inf])
@@ -123,7 +121,7 @@ def test_one_class_is_undefined():
     for labels in ([1, 1], [0, 0], [np.nan, 1], [np.nan, np.nan]):
         assert math.isnan(auc([0.1, 0.2], labels))
         assert math.isnan(partial_auc([0.1, 0.2], labels))
-        assert all(map(math.isnan, auc_interval([0.1, 0.2], labels, replicates=10)))
+        assert all(map(math.isnan, auc_interval([0.1, 0.2], labels)))
     assert math.isnan(auc([], []))
     with pytest.raises(ValueError, match="both classes"):
         roc_points([0.1, 0.2], [1, 1])
@@ -320,7 +318,7 @@ def test_any_metric_is_resampled_alike():
 def test_bootstrap_does_not_depend_on_the_chunk(monkeypatch):
     scores, labels, groups = sample()
     whole = bootstrap_aucs(scores[:, 0], labels, groups, replicates=30)
-    monkeypatch.setattr("pipeline.core.metrics.bootstrap.CHUNK", 7 * len(np.unique(groups)))
+    monkeypatch.setattr("tests.cases.bootstrap.CHUNK", 7 * len(np.unique(groups)))
     assert np.array_equal(whole, bootstrap_aucs(scores[:, 0], labels, groups, replicates=30))
 
 
@@ -340,65 +338,6 @@ def test_standard_errors_agree():
     assert clustered > 2 * rows
 
 
-def test_interval_covers_the_truth():
-    """Two normals a standard deviation apart: AUC = Phi(1/sqrt 2) = 0.76025; 95 % intervals should
-    cover it ~95 %."""
-    truth = 0.7602499389065233
-    covered = 0
-    generator = np.random.default_rng(1)
-    for seed in range(200):
-        labels = np.repeat([0, 1], [150, 50])
-        low, high = auc_interval(
-            generator.normal(size=200) + labels, labels, replicates=300, seed=seed
-        )
-        covered += low <= truth <= high
-    assert 180 <= covered <= 198
-
-
-def test_difference_is_calibrated_under_the_null():
-    """Two equally good noisy readings: p should be below 0.1 in about a tenth of the trials."""
-    generator = np.random.default_rng(2)
-    small = 0
-    for seed in range(200):
-        labels = np.repeat([0, 1], [120, 60])
-        shared = generator.normal(size=180) + labels
-        first = shared + generator.normal(size=180)
-        second = shared + generator.normal(size=180)
-        small += auc_difference(first, second, labels, replicates=200, seed=seed)[3] < 0.1
-    assert 8 <= small <= 36
-
-
-def test_difference_agrees_with_delong_and_permutation():
-    scores, labels, groups = sample(rows=2000, columns=2, groups=500)
-    scores[:, 1] += 0.08 * labels
-    difference, low, high, p = auc_difference(
-        scores[:, 0], scores[:, 1], labels, groups, replicates=2000
-    )
-    reference = delong_test(scores[:, 0], scores[:, 1], labels, groups)
-    assert difference == pytest.approx(reference[0], abs=1e-12)
-    assert (low, high) == pytest.approx(reference[1:3], abs=0.1 * (high - low))
-    assert p == pytest.approx(reference[3], abs=0.05)
-    assert permutation_test(scores[:, 0], scores[:, 1], labels, groups) == pytest.approx(
-        reference[3], abs=0.06
-    )
-
-
-def test_equal_rankings_do_not_differ():
-    scores, labels, groups = sample()
-    assert auc_difference(scores[:, 0], np.exp(scores[:, 0]), labels, groups) == (0, 0, 0, 1)
-    assert permutation_test(scores[:, 0], np.exp(scores[:, 0]), labels, groups) == 1
-
-
-def test_a_clear_difference_is_found_at_the_floor_of_p():
-    scores, labels, groups = sample()
-    perfect = labels + 0.0
-    difference, low, _, p = auc_difference(perfect, scores[:, 0], labels, groups, replicates=199)
-    assert difference > 0.1 and low > 0 and p == pytest.approx(2 / 200)
-    assert permutation_test(
-        perfect, scores[:, 0], labels, groups, permutations=199
-    ) == pytest.approx(1 / 200)
-
-
 def test_mean_of_columns():
     scores, labels, groups = sample(columns=3)
     table = np.stack([labels, 1 - labels, labels], axis=1).astype(float)
@@ -410,28 +349,6 @@ def test_mean_of_columns():
     assert mean_auc_interval(scores[:, :1], labels, groups) == auc_interval(
         scores[:, 0], labels, groups
     )
-
-
-def test_correlated_columns_widen_the_interval_of_the_mean():
-    scores, labels, _ = sample(rows=1000, columns=4)
-    copies = np.repeat(scores[:, :1], 4, axis=1)
-    assert np.ptp(mean_auc_interval(copies, labels)) == pytest.approx(
-        np.ptp(auc_interval(scores[:, 0], labels))
-    )
-    independent = sample(rows=1000, columns=4, groups=1000)[0] * [1, -1, 1, -1] + labels[:, None]
-    assert np.ptp(mean_auc_interval(independent, labels)) < np.ptp(
-        mean_auc_interval(copies, labels)
-    )
-
-
-def test_intervals_repeat_with_the_seed_and_narrow_with_the_level():
-    scores, labels, groups = sample()
-    first = auc_interval(scores[:, 0], labels, groups, seed=4)
-    assert first == auc_interval(scores[:, 0], labels, groups, seed=4)
-    assert first != auc_interval(scores[:, 0], labels, groups, seed=5)
-    assert np.ptp(auc_interval(scores[:, 0], labels, groups, level=0.5)) < np.ptp(first)
-    with pytest.raises(ValueError, match=r"level=1\.5"):
-        auc_interval(scores[:, 0], labels, level=1.5)
 
 
 def test_groups_may_be_names_and_must_be_there():
@@ -454,7 +371,7 @@ def test_unlabelled_rows_do_not_count_as_groups():
     ) == auc_interval(scores[:, 0], labels, groups)
 
 
-def test_roc_band_against_weighted_curves():
+def test_curves_of_resamples_are_scikit_learns():
     """Each replicate's curve equals scikit-learn's of the drawn rows."""
     scores, labels, groups = sample(rows=200, groups=40)
     groups, scores = np.unique(groups, return_inverse=True)[1], scores[:, 0].round(1)
@@ -466,9 +383,8 @@ def test_roc_band_against_weighted_curves():
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)[groups]
         x, y, _ = roc_curve(labels, scores, sample_weight=drawn, drop_intermediate=False)
         curves.append(np.interp(grid, x, y))
-    low, high = np.quantile(curves, [0.025, 0.975], axis=0)
-    _, ours_low, ours_high = roc_band(scores, labels, groups, replicates=100, grid=grid)
-    assert ours_low == pytest.approx(low, abs=1e-9) and ours_high == pytest.approx(high, abs=1e-9)
+    ours = bootstrap_curves(scores, labels, grid, groups, replicates=100)
+    assert ours == pytest.approx(np.array(curves), abs=1e-9)
 
 
 @settings(deadline=None)

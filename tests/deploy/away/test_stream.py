@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.artifacts.tables import nine_digits
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.config.task import Resize
 from pipeline.deploy.away import stream as streaming
-from pipeline.deploy.away.stream import Progress, Scorer, affordable, nine_digits, stream
+from pipeline.deploy.away.stream import Progress, Scorer, affordable, stream
 
 RUN = Run(network="n", size=32, pretrain=Pretrain(lr=0.1), finetune=Finetune(), views=8)
 

@@ -35,7 +35,7 @@ def melanoma(tmp_path_factory):
     """A house with a submission and its Kaggle folder."""
     folder = tmp_path_factory.mktemp("melanoma")
     house.build(folder, "melanoma")
-    house.stage(folder, "pipeline.deploy.kaggle", "melanoma", "--owner", "me")
+    house.stage(folder, "pipeline.deploy.kaggle", "melanoma", "--owner", "me", "--licence", "other")
     return folder
 
 
@@ -143,7 +143,7 @@ def isic2024(tmp_path_factory):
     """A third competition, in HDF5, with three public test rows."""
     folder = tmp_path_factory.mktemp("isic2024")
     house.build(folder, "isic2024")
-    house.stage(folder, "pipeline.deploy.kaggle", "isic2024", "--owner", "me")
+    house.stage(folder, "pipeline.deploy.kaggle", "isic2024", "--owner", "me", "--licence", "other")
     return folder
 
 
@@ -236,6 +236,8 @@ def test_training_in_sessions(melanoma, tmp_path):
         "melanoma",
         "--owner",
         "me",
+        "--licence",
+        "other",
         "--train",
         target,
         "--resume",

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
-from pipeline.paper import levers, published, render, table1
+from pipeline.paper import diagnosis, levers, published, render, table1
 from pipeline.paper.benchmark import store as results
 from pipeline.paper.benchmark.trial import LOSSES, Trial
 from tests.cases.records import record_of
@@ -21,7 +21,7 @@ def runs(monkeypatch):
     """Stand in for training: the AUC is a function of the trial, and every run is counted."""
     done = []
 
-    def run(trial, _device):
+    def run(trial, _device, **_):
         done.append(trial)
         return record_of(trial, 0.5 + trial.margin / 10 + trial.gamma + trial.seed / 1000)
 
@@ -186,6 +186,20 @@ def test_every_lever_is_a_trial_of_its_own():
     assert len({trial.key for trial in variants.values()}) == len(variants)
     for name, trial in variants.items():
         assert levers.name_of(replace(trial, seed=3, held_out=0.1)) == name
+
+
+def test_every_setting_of_the_diagnosis_is_a_trial_of_its_own_and_has_a_row():
+    named = diagnosis.settings("cats_dogs", "resnet20", 0.01, 2)
+    assert len({trial.key for trial in named.values()}) == len(named)
+    records = []
+    for name, trial in named.items():
+        assert diagnosis.setting_of(replace(trial, seed=3)) == name
+        records += [record_of(replace(trial, seed=seed), 0.6) for seed in (0, 1)]
+    records[0]["score_norm"] = [3.0, 4.0]
+    page = "\n".join(diagnosis.section(records))
+    assert "| C2 (R), 1% | faithful | 2 of 2 | 2 | 0.6 | – | – | – | 4 | 0.2 |" in page
+    assert "| C2 (R), 1% | CE, crop | 1 of 2 | 2 |" in page
+    assert diagnosis.section([]) == []
 
 
 def test_lines_are_plain_json(tmp_path):

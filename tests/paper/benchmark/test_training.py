@@ -5,13 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from pipeline.core.runtime.errors import UserError
-from pipeline.paper.benchmark import datasets, training
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
+from pipeline.paper.benchmark import datasets, progress, training
 from pipeline.paper.benchmark import run as runs
 from pipeline.paper.benchmark.datasets import Benchmark
-from pipeline.paper.benchmark.store import as_trial
+from pipeline.paper.benchmark.progress import Checkpoints, criterion_of, optimizer_of
+from pipeline.paper.benchmark.store import as_trial, run_and_append
 from pipeline.paper.benchmark.trial import Trial
 
 CPU = torch.device("cpu")
@@ -43,8 +45,8 @@ def small(monkeypatch):
     """A data set whose classes differ in brightness, and a tiny network, replace the real ones."""
     benchmark = Benchmark("cifar10", *bright(1000, 0), *bright(400, 1), "synthetic")
     monkeypatch.setattr(datasets, "read", lambda _: benchmark)
-    monkeypatch.setitem(training.NETWORKS, "resnet20", Tiny)
-    runs.easiest_first.cache_clear()
+    monkeypatch.setitem(progress.NETWORKS, "resnet20", Tiny)
+    runs.EASIEST.clear()
 
 
 def trial(**changes) -> Trial:
@@ -107,7 +109,7 @@ def test_noisy_and_easy_data_are_added():
 def test_easy_data_are_those_that_the_first_network_scores_highest():
     asked = trial(easy=0.2)
     _, _, removed = runs.training_rows(asked, datasets.read("cifar10"))
-    easy = runs.easy_rows(asked, removed, CPU)
+    easy = runs.easy_rows(asked, removed, CPU, Checkpoints())
     light = datasets.read("cifar10").train_images.mean((1, 2, 3))
     rest = np.setdiff1d(removed, easy)
     assert light[easy].mean() > light[rest].mean() + 1
@@ -138,15 +140,13 @@ def test_the_rate_falls_within_a_training(monkeypatch):
 
 def test_decay_divides_the_rate_and_moves_the_reference():
     network = Tiny()
-    criterion = training.criterion_of(trial(), "aucm")
-    optimizer = training.optimizer_of(trial(), network, criterion, "aucm")
+    criterion = criterion_of(trial(), "aucm")
+    optimizer = optimizer_of(trial(), network, criterion, "aucm")
     training.decay(optimizer, 10)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
         [0.01] * len(optimizer.param_groups)
     )
-    sgd = training.optimizer_of(
-        trial(loss="ce"), network, training.criterion_of(trial(), "ce"), "ce"
-    )
+    sgd = optimizer_of(trial(loss="ce"), network, criterion_of(trial(), "ce"), "ce")
     training.decay(sgd, 4)
     assert sgd.param_groups[0]["lr"] == pytest.approx(0.025)
 
@@ -193,6 +193,127 @@ def test_keys_ignore_defaults_and_know_every_change():
 def test_values_that_make_no_sense_are_refused(changes):
     with pytest.raises(UserError):
         trial(**changes)
+
+
+def test_an_epoch_records_what_its_batches_did():
+    # One batch holds the whole training set, so the first step can be computed by hand.
+    asked = trial(epochs=1, batch_size=556, loss="ce", lr=0.5, seed=4)
+    kept: dict = {}
+    record = runs.run(asked, CPU, kept)
+    torch.manual_seed(4)
+    network = Tiny()
+    images = kept["train"]
+    scores = network(images.normalised(images.pixels))
+    chances = torch.sigmoid(scores.detach())
+    expected = (chances - images.labels).norm() / 556
+    torch.nn.functional.binary_cross_entropy(torch.sigmoid(scores), images.labels).backward()
+    squares = [(w.grad.square().sum(), w.detach().square().sum()) for w in network.parameters()]
+    gradient, weights = (sum(each).sqrt() for each in zip(*squares))
+    assert record["score_norm"] == pytest.approx([scores.norm().item()], rel=1e-3)
+    assert record["score_gradient"] == pytest.approx([expected.item()], rel=1e-3)
+    assert record["gradient"] == pytest.approx([gradient.item()], rel=1e-3)
+    assert record["relative_step"] == pytest.approx([0.5 * gradient / weights], rel=1e-3)
+    assert record["no_positive"] == [0.0]
+    ranks = roc_auc_score(images.labels, scores.detach())
+    assert record["batches_auc"] == pytest.approx([ranks], abs=1e-4)
+
+
+class Cut(BaseException):
+    """A kill in mid-run."""
+
+
+def cut_after(monkeypatch, steps: int) -> None:
+    """A process takes `steps` steps, a checkpoint after each, and dies."""
+    monkeypatch.setenv("CHECKPOINT_SECONDS", "0")
+    whole = training.step
+
+    def step(*arguments):
+        nonlocal steps
+        if steps == 0:
+            raise Cut
+        steps -= 1
+        whole(*arguments)
+
+    monkeypatch.setattr(training, "step", step)
+
+
+# An epoch has 17 steps: the cuts lie in the first epoch, at the first step of another, in the
+# middle of one after the rate has fallen, and in the second phase.
+@pytest.mark.parametrize("steps", [5, 17, 40, 60])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(loss="ce", augment="crop", momentum=0.9),
+        dict(loss="aucs", per_batch=4, average=0.9),
+        dict(margin=0.7, momentum=0.9),
+        dict(dual="closed_form", normalize="sigmoid"),
+        dict(first_ce=2, augment="flip"),
+        dict(easy=0.2, seed=3),
+    ],
+)
+def test_a_cut_run_goes_on_to_the_same_result(tmp_path, monkeypatch, changes, steps):
+    asked = trial(**changes)
+    kept: dict = {}
+    whole = runs.run(asked, CPU, kept)
+    with monkeypatch.context() as context:
+        cut_after(context, steps)
+        runs.EASIEST.clear()
+        with pytest.raises(Cut):
+            runs.run(asked, CPU, folder=tmp_path)
+    assert list(tmp_path.glob("*.checkpoint.safetensors"))
+    runs.EASIEST.clear()
+    again: dict = {}
+    resumed = runs.run(asked, CPU, again, tmp_path)
+    for name in ("test_auc", "alpha"):
+        assert resumed.get(name) == whole.get(name)
+    for name, value in kept["network"].state_dict().items():
+        assert torch.equal(value, again["network"].state_dict()[name]), name
+
+
+def test_a_resumed_run_takes_only_the_steps_that_are_left(tmp_path, monkeypatch):
+    with monkeypatch.context() as context:
+        cut_after(context, 40)
+        with pytest.raises(Cut):
+            runs.run(trial(), CPU, folder=tmp_path)
+    with monkeypatch.context() as context:
+        cut_after(context, 4 * 17 - 40)
+        runs.run(trial(), CPU, folder=tmp_path)
+
+
+def test_the_time_limit_stops_within_a_run_and_the_stored_run_leaves_no_checkpoint(
+    tmp_path, monkeypatch
+):
+    left = iter([60.0] * 30 + [1.0])
+    out = tmp_path / "a.jsonl"
+    with monkeypatch.context() as context:
+        context.setattr(training, "time_left", lambda: next(left))
+        with pytest.raises(TimeLimitReached, match="stopped in epoch 2 of 4"):
+            run_and_append(trial(), out, "cpu")
+    assert not out.exists()
+    record = run_and_append(trial(), out, "cpu")
+    assert record["test_auc"] == runs.run(trial(), CPU)["test_auc"]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.jsonl"]
+
+
+def test_the_time_of_the_earlier_process_counts(tmp_path):
+    first = Checkpoints(tmp_path, "a", seconds=100.0, cpu_seconds=50.0)
+    first.save({})
+    second = Checkpoints(tmp_path, "a")
+    second.load()
+    spent = second.spent()
+    assert 100 <= spent["seconds"] < 200
+    assert 50 <= spent["cpu_seconds"] < 60
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as context:
+        cut_after(context, 5)
+        with pytest.raises(Cut):
+            runs.run(trial(), CPU, folder=tmp_path)
+    other = Benchmark("cifar10", *bright(1000, 7), *bright(400, 1), "synthetic")
+    monkeypatch.setattr(datasets, "read", lambda _: other)
+    with pytest.raises(UserError, match="from other images than today's"):
+        runs.run(trial(), CPU, folder=tmp_path)
 
 
 @pytest.mark.gpu

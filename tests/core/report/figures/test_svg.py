@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.report import views as viewgain
 from pipeline.core.report.figures import svg as figures
+from pipeline.core.report.results import views as viewgain
 
 
 @pytest.mark.parametrize("module", [figures, viewgain])

@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, models_folder
 from pipeline.core.artifacts.tables import align
-from pipeline.core.config.stages import MEAN_LABEL
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.members import Rows
-from pipeline.core.ensemble.scores import difference_row, difference_text, score_rows
+from pipeline.core.ensemble.scores import difference_row, difference_text
 from pipeline.core.ensemble.units import to_units
+from pipeline.core.metrics.roc import classes, mean_auc
 from pipeline.core.report.figures.svg import difference_bar, limits_of
 from pipeline.core.report.html import drawn, html_table, paragraph, scale, side_by_side, source
 from pipeline.core.report.inputs import Evidence
@@ -88,28 +88,24 @@ def view_gains(
     over one view.
 
     views: (n, V, K) of images; truth: (U, K), patients: (U,) of units. The AUC is the mean over the
-    labels that can be scored; intervals resample patients.
+    labels that can be scored; intervals are over patients.
     """
     # gains are over one view, the first
     one_view = to_units(rows.validated, views[:, :1].mean(axis=1), task)
     gains = []
     for count in view_counts(views.shape[1]):
         scores = to_units(rows.validated, views[:, :count].mean(axis=1), task)
-        row = {"views": count, "auc": mean_auc_of(scores, truth, patients, task)}
+        row = {"views": count, "auc": mean_auc_of(scores, truth)}
         if count > 1:
             row |= difference_row(str(count), "1", scores, one_view, truth, patients) or {}
         gains.append(row)
     return gains
 
 
-def mean_auc_of(scores: np.ndarray, truth: np.ndarray, patients: np.ndarray, task: Task) -> float:
+def mean_auc_of(scores: np.ndarray, truth: np.ndarray) -> float:
     """The mean AUC over the labels that can be scored, NaN where there is none."""
-    scored = np.flatnonzero(~np.isnan(scores).any(axis=0))
-    labels = [task.labels[k] for k in scored]
-    # its interval is not shown, so two resamples are enough
-    rows = score_rows(scores[:, scored], truth[:, scored], patients, labels, replicates=2)
-    means = [row["auc"] for row in rows if row["label"] == MEAN_LABEL]
-    return means[0] if means else float("nan")
+    scored = ~np.isnan(scores).any(axis=0) & classes(truth)
+    return mean_auc(scores[:, scored], truth[:, scored]) if scored.any() else float("nan")
 
 
 def views(evidence: Evidence) -> str:

@@ -13,6 +13,7 @@ from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.ensemble.units import unit_of_image
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.metrics.roc import classes
+from pipeline.core.metrics.score_interval import FEW
 from pipeline.core.report.figures.svg import interval_bar, limits_of
 from pipeline.core.report.html import (
     Html,
@@ -34,7 +35,6 @@ AGE_BANDS = (
 MISSING = "missing"
 OTHERS = "others"
 MOST_VALUES = 12  # values of one column that are told apart; the rarer ones are "others"
-MIN_CASES = 10  # positives, or negatives, under which an AUC is marked as of few
 
 
 def unit_values(images: pd.DataFrame, column: str) -> pd.Series:
@@ -117,15 +117,11 @@ def display_order(values: pd.Series) -> list[str]:
 
 
 def subgroup_rows(
-    scores: np.ndarray,
-    truth: np.ndarray,
-    patients: Sequence,
-    values: pd.Series,
-    replicates: int = 1000,
+    scores: np.ndarray, truth: np.ndarray, patients: Sequence, values: pd.Series
 ) -> list[dict]:
-    """Per subgroup: group, n, positives, auc, low, high, few; NaN where it holds one class only.
+    """Per subgroup: group, n, positives, auc, low, high; NaN where it holds too few to tell.
 
-    scores, truth, patients, values: (U,) of one label; NaN truth is left out. Intervals resample
+    scores, truth, patients, values: (U,) of one label; NaN truth is left out. Intervals are over
     patients.
     """
     patients = np.asarray(patients)
@@ -141,16 +137,15 @@ def subgroup_rows(
             "group": name,
             "n": n,
             "positives": positives,
-            "few": min(positives, n - positives) < MIN_CASES,
             "auc": float("nan"),
             "low": float("nan"),
             "high": float("nan"),
         }
-        # an AUC needs both classes
-        if 0 < positives < n:
-            own = (scores[inside], truth[inside])
+        # an AUC without an interval would only mislead
+        own = (scores[inside], truth[inside])
+        row["low"], row["high"] = auc_interval(*own, patients[inside])
+        if not np.isnan(row["low"]):
             row["auc"] = auc(*own)
-            row["low"], row["high"] = auc_interval(*own, patients[inside], replicates=replicates)
         rows.append(row)
     return rows
 
@@ -163,10 +158,9 @@ def subgroups(evidence: Evidence) -> str:
     scored = np.flatnonzero(classes(evidence.units.truth))
     tables = [subgroup_table(evidence, k, columns) for k in scored]
     text = (
-        f"Gray: fewer than {MIN_CASES} positives or negatives, where an AUC means little. "
         "Subgroups that are wide apart may still differ by chance, or by how hard their cases "
-        "are; intervals are not adjusted for their number. Where an AUC is 1, resampling finds "
-        "nothing else, and the interval is too narrow."
+        "are; intervals are not adjusted for their number. An AUC is told from "
+        f"{FEW} positives and {FEW} negatives on, of as many patients."
     )
     return (
         paragraph(text)
@@ -203,9 +197,6 @@ def subgroup_table(evidence: Evidence, k: int, columns: dict[str, pd.Series]) ->
 def subgroup_line(row: dict, limits: tuple[float, float]) -> list:
     """The cells of one subgroup."""
     name = "not known" if row["group"] == MISSING else row["group"]
-    text = "one class only"
-    if not np.isnan(row["auc"]):
-        text = with_interval(row["auc"], row["low"], row["high"], ".3f")
-    style = "c-soft" if row["few"] else "c-final"
-    bar = interval_bar(row["auc"], row["low"], row["high"], limits, style)
+    text = with_interval(row["auc"], row["low"], row["high"], ".3f")
+    bar = interval_bar(row["auc"], row["low"], row["high"], limits, "c-final")
     return [name, text, drawn(bar), f"{row['n']:,}", f"{row['positives']:,}"]

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.member_stages import stage_lines
-from pipeline.core.ensemble.scores import DIFFERENCE, with_interval
+from pipeline.core.ensemble.scores import gain_text
 from pipeline.core.ensemble.selection import SAME_MEMBER_CORRELATION
 from pipeline.core.report.html import bullets, html_table, paragraph, shaded, source
 from pipeline.core.report.inputs import Evidence
@@ -67,7 +67,7 @@ def selection_lines(facts: dict) -> list[str]:
     if "selection" not in facts:
         return []
     selection = facts["selection"]
-    gain = with_interval(selection["gain"], selection["low"], selection["high"], DIFFERENCE)
+    gain = gain_text(selection)
     used = "so they are used"
     if not selection["accepted"]:
         used = "an interval that does not exclude 0, so they are not used"

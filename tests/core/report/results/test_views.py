@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.members import Rows
 from pipeline.core.metrics import auc, auc_difference
-from pipeline.core.report.views import view_gains
+from pipeline.core.report.results.views import view_gains
 
 
 def test_gain_of_views_equals_the_paired_difference_of_their_means():
