@@ -19,11 +19,11 @@ NOT A MEDICAL DEVICE: the scores are for research and competitions.
 Scores are those of the ensemble: the same views, folds, members, weights and blend. The metadata
 network takes part where --metadata has all of its columns; otherwise it is left out, which is
 said. Ranks within a set mean nothing for one image, so a blend by "rank" uses the frozen
-out-of-fold quantiles; a combination that has `earned` its place needs
-whole patients, so the members' mean stands in for it. A percentile is among the out-of-fold scores of the same average. `far` names
-what is unlike the training images: size, brightness, view (`likeness`). Where studies are scored,
-images with one `unit_id` in --metadata share their study's score; otherwise each image stands
-alone.
+out-of-fold quantiles; a combination that has `earned` its place needs whole patients, so the
+members' mean stands in for it. A percentile is among the out-of-fold scores of the same average.
+`far` names what is unlike the training images: size, brightness, view (`likeness`). Where studies
+are scored, images with one `unit_id` in --metadata share their study's score; otherwise each image
+stands alone.
 
 id is the path below IMAGES. Images come in parts of 256, so memory is that of the networks and
 0.3 GB whatever their number. A killed run, or one that TIME_LIMIT stopped, goes on with the next
