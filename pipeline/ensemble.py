@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, write_json
+from pipeline.core.artifacts.files import file_hash, write_sealed
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
@@ -201,7 +201,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     by_stage = {ENSEMBLE: average[0], final_stage: final[0]}
     averages = {stage: unit_maps(scores, rows, task) for stage, scores in by_stage.items()}
     quantiles = {"hashes": rows.hashes, "members": maps, "averages": averages}
-    write_json(folder / "quantiles.json", quantiles)
+    write_sealed(folder / "quantiles.json", quantiles)
     write_combinations(folder / COMBINATION, combined.fitted if combined else {})
     write_csv(folder / "ensemble.csv", unit_table(rows, units, final, task))
     facts = provenance(
@@ -221,7 +221,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         decided_by=ensemble_facts(request_for(competition, names, rows.folds)),
         digests={name: file_hash(folder / name) for name in WRITTEN},
     )
-    write_json(folder / "ensemble.json", facts)
+    write_sealed(folder / "ensemble.json", facts)
     print_scores(competition, facts)
 
 

@@ -29,9 +29,10 @@ duplicate that its makers removed: it is dropped.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from pipeline.core.artifacts.files import read_json, write_json
+from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
 from pipeline.core.config.competition import Competition, load_competition
@@ -89,6 +90,8 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
     check_patients(folder / "images.csv", images, task)
     check_scored_labels(folder / "images.csv", images, task)
 
+    say_when_changed(folder)
+
     # Folds are made once: those that exist are audited as they are. To make them again would move
     # patients between training and validation, and every trained network would have seen some of
     # the patients that it then validates.
@@ -106,7 +109,7 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
         refuse_leaks(path, report["leaks"])  # before anything is written
         # folds.csv last: where it exists, the dropped images and the origin exist too.
         write_csv(folder / "folds_dropped.csv", dropped)
-        write_json(folder / "folds_audit.json", {"made": origin})
+        write_sealed(folder / "folds_audit.json", {"made": origin})
         write_csv(path, folds)
 
     # The audit carries the hashes of the tables it is about; later stages trust it by these, which
@@ -119,12 +122,27 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
         report["why"] = leakage(name, images, dropped, task)
 
     # Printed and written also where it finds a leak: the table of leaks shows what to mend.
-    write_json(folder / "folds_audit.json", report)
+    write_sealed(folder / "folds_audit.json", report)
     print(f"{path}: {audit_text(report)}")
     print(shortcut_text(report["shortcuts"]))
     if report["why"]:
         print(f"what a split by image would have reported:\n{leakage_text(report['why'])}")
     refuse_leaks(path, report["leaks"])
+
+
+def say_when_changed(folder: Path) -> None:
+    """Print a warning where images.csv is not the one that `prepare` wrote; a user may edit it, and
+    a byte may rot."""
+    prepared = folder / "prepare.json"
+    if not prepared.exists():
+        return
+    written = read_json(prepared).get("images")
+    if written and written != file_hash(folder / "images.csv"):
+        print(
+            f"warning: {folder / 'images.csv'}: differs from what `prepare` wrote (changed by "
+            "hand, or damaged; `prepare` writes it again once it is deleted)",
+            file=sys.stderr,
+        )
 
 
 def earlier_why(path: Path, hashes: dict) -> list[dict]:

@@ -39,7 +39,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, sync_filesystem, write_json
+from pipeline.core.artifacts.files import (
+    file_hash,
+    require_plain,
+    sync_filesystem,
+    write_sealed,
+)
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, image_path, raw_folder
 from pipeline.core.artifacts.prepared_images import (
     WRITTEN,
@@ -53,7 +58,13 @@ from pipeline.core.artifacts.tables import IMAGE_COLUMNS, read_csv, write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
-from pipeline.core.images.prepared import ImageTask, prepare_one, read_journal, stamp_of
+from pipeline.core.images.prepared import (
+    ImageTask,
+    journal_text,
+    prepare_one,
+    read_journal,
+    stamp_of,
+)
 from pipeline.core.images.resize import METHOD
 from pipeline.core.raw.check import check_raw_table
 from pipeline.core.runtime.claims import unfinished
@@ -259,11 +270,12 @@ def finish_shard(
     # The lines of an earlier attempt and of earlier journals. Written anew, since a kill may have
     # left the last line cut in the middle, and the next would be appended to it.
     part = shard.with_suffix(".jsonl.part")
+    require_plain(part)
     kept = {key(line["image_id"], line["file"], line["stamp"]): line for line in read_journal(part)}
     for task in tasks:
         if key(*task) in known:
             kept[key(*task)] = known[key(*task)]
-    part.write_text("".join(json.dumps(line) + "\n" for line in kept.values()), encoding="utf-8")
+    part.write_text("".join(map(journal_text, kept.values())), encoding="utf-8")
     bar.update(len(kept))
 
     # A line is handed to the system as its image ends (buffering=1), so that a kill loses no image
@@ -271,7 +283,7 @@ def finish_shard(
     left = [task for task in tasks if key(*task) not in kept]
     with part.open("a", encoding="utf-8", buffering=1) as journal:
         for task, result in run(left):
-            journal.write(json.dumps(checked_line(task, result)) + "\n")
+            journal.write(journal_text(checked_line(task, result)))
             bar.update()
             if time_left() < STOP_BEFORE:
                 raise TimeLimitReached(
@@ -335,7 +347,7 @@ def write_tables(
         unreadable=len(unreadable),
         images=file_hash(folder / "images.csv"),
     )
-    write_json(folder / "prepare.json", made)
+    write_sealed(folder / "prepare.json", made)
     listed = f", listed in {errors}" if len(unreadable) else ""
     path = folder / "images.csv"
     print(f"{path}: {readable.sum():,} images; {len(unreadable):,} unreadable{listed}")

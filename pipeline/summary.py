@@ -9,7 +9,6 @@ AUC is the mean over labels; in brackets its 95 % interval, over patients.
 """
 
 import argparse
-import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from pipeline.core.config.run import METADATA, stage_1_member
 from pipeline.core.config.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.ensemble.scores import with_interval
+from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 # Widths of the columns; with a margin of 2 a line has 96 characters.
@@ -48,7 +48,7 @@ def competition_summary(competition: Competition) -> str:
     made_by = f"make ensemble COMP={competition.name}"
     columns = (*SCORE_NAMES, "auc", "low", "high")
     scores = read_csv(folder / "scores.csv", columns, made_by, ids=SCORE_NAMES)
-    facts = read_json(folder / "ensemble.json", made_by)
+    facts = read_average_facts(competition)
     means = scores[scores["label"] == MEAN_LABEL].set_index(["member", "stage"])
     blended = bool(facts["metadata"])
 
@@ -139,7 +139,7 @@ def files_to_look_at(competition: Competition) -> list[str]:
 
 def leaks_in_words(audit: Path) -> str:
     """How many leaks folds_audit.json names, in words."""
-    count = len(json.loads(audit.read_text(encoding="utf-8")).get("leaks", []))
+    count = len(read_json(audit, needed=("leaks",))["leaks"])
     return f"{count} leaks between folds"
 
 

@@ -26,7 +26,8 @@ from pipeline.core.artifacts.files import write_json
 from pipeline.core.artifacts.paths import models_folder, submissions_folder
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
-from pipeline.core.runtime.command import run_stage, seconds, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.environment import duration
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.notebook import (
     LICENCES,
@@ -128,7 +129,7 @@ def shared_settings(competition: Competition, arguments: argparse.Namespace) -> 
     return {
         "SLUG": competition.task.slug,
         "PACKAGE": competition.name,
-        "HOURS": seconds(arguments.time_limit) / 3600,
+        "HOURS": duration("--time-limit", arguments.time_limit) / 3600,
     }
 
 

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.core.artifacts.files import file_hash, read_json, write_json
+from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import check_data, provenance, require_hashes, table_hashes
@@ -27,9 +27,10 @@ from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.stages import EARNED, MEAN_LABEL, STAGE_1
 from pipeline.core.ensemble.fitted import COMBINATION
+from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
-from pipeline.core.runs.missing import damaged, ensemble_facts, reason_of, request_for
+from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
 from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
@@ -82,7 +83,7 @@ def write_package(
         ensemble="" if code_only else file_hash(models / "ensemble.json"),
         wheels={},
     )
-    write_json(unfinished / "package.json", contents)
+    write_sealed(unfinished / "package.json", contents)
     unfinished.replace(folder)
     return contents
 
@@ -107,7 +108,7 @@ def read_ensemble(competition: Competition) -> dict:
     """ensemble.json, made from today's tables; UserError where the metadata network needs columns
     that only `prepare` measures."""
     path = models_folder(competition.name) / "ensemble.json"
-    ensemble = read_json(path, f"make ensemble COMP={competition.name}")
+    ensemble = read_average_facts(competition)
     require_hashes(path, ensemble["hashes"], table_hashes(competition.name))
 
     # Members without weights cannot travel.
@@ -121,7 +122,6 @@ def read_ensemble(competition: Competition) -> dict:
     # The average that travels must be of today's predictions and configuration.
     request = request_for(competition, runs_averaged(ensemble), ensemble["folds"])
     reason = reason_of(ensemble.get("decided_by"), ensemble_facts(request))
-    reason = reason or damaged(path.parent, ensemble.get("digests", {}))
     if reason:
         raise UserError(f"{path}: {reason}; `make ensemble COMP={competition.name}` makes it anew")
 

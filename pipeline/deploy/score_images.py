@@ -412,8 +412,6 @@ class MeasuredImages(RawImages):
             jpegs, image = self.read(index)
         except UnreadableImage as error:
             return str(error)
-        except MemoryError:
-            return "too large: memory ran out"
         return jpegs, {
             "width": image.width,
             "height": image.height,
@@ -424,7 +422,10 @@ class MeasuredImages(RawImages):
 
 def measured_item(index: int, images: MeasuredImages) -> tuple[dict[int, bytes], dict] | str:
     """One image, for a worker."""
-    return images[index]
+    try:
+        return images[index]
+    except MemoryError:
+        return "too large: memory ran out"
 
 
 def score_part(

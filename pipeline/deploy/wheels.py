@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.files import write_sealed
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.environments import AT_LEAST, WHEELS
 from pipeline.deploy.package import add_to_zip
@@ -46,7 +46,7 @@ def add_wheels(folder: Path, package: dict, pythons: list[str]) -> None:
         oldest = f">={distribution(name).version}" if name in AT_LEAST else ""
         wanted[module] = f"{name}{oldest}"
     package["wheels"] = wanted
-    write_json(folder / "package.json", package)
+    write_sealed(folder / "package.json", package)
 
 
 def wheel_licences(asked: Iterable[str]) -> dict[str, str]:

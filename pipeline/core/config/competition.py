@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import os
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,6 +9,7 @@ from types import ModuleType
 from pipeline.core.config.run import AFTER_STAGE_1, METADATA, Metadata, Run
 from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, STAGE_1, STAGE_2
 from pipeline.core.config.task import Blend, Submission, Task
+from pipeline.core.runtime.environment import smoke
 from pipeline.core.runtime.errors import UserError
 
 
@@ -139,8 +139,3 @@ def check_competition(competition: Competition) -> None:
             raise UserError(
                 f"{file}: published names the stage {stage!r}; there are {', '.join(stages)}"
             )
-
-
-def smoke() -> bool:
-    """True when SMOKE=1: the same stages with tiny networks, sizes and epochs."""
-    return os.environ.get("SMOKE", "") not in ("", "0")

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline.core.artifacts.files import atomic
-from pipeline.core.artifacts.provenance import check_data, data_digest
+from pipeline.core.artifacts.files import atomic, require_plain, sealed
+from pipeline.core.artifacts.provenance import check_data, data_digest, tensors_checksum
 from pipeline.core.config.run import Run
 from pipeline.core.networks import imagenet
 from pipeline.core.runtime.errors import UserError
@@ -191,8 +191,10 @@ def save_weights(path: Path, network: nn.Module, header: dict) -> None:
         # Written twice: the digest is that of the file's bytes behind the header, which holds it.
         with atomic(path) as temporary:
             save_file(tensors, temporary)
-            digest = data_digest(temporary)  # of the tensors' bytes, which no header changes
-            save_file(tensors, temporary, {"pipeline": json.dumps({**header, "digest": digest})})
+            # Of the tensors' bytes and of their list, which no header changes.
+            digests = {"digest": data_digest(temporary), "tensors": tensors_checksum(temporary)}
+            facts = json.loads(json.dumps({**header, **digests}))
+            save_file(tensors, temporary, {"pipeline": json.dumps(sealed(facts))})
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path}: could not be written ({error}); make room and run the same command again"
@@ -201,6 +203,7 @@ def save_weights(path: Path, network: nn.Module, header: dict) -> None:
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a safetensors file on the CPU."""
+    require_plain(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -208,13 +211,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(path: Path, run: Run, labels: Sequence[str]) -> Network:
-    """The trained network of a weights file, on the CPU, in eval mode; UserError for damaged
-    data."""
+    """The trained network of a weights file, on the CPU, in eval mode; UserError for damaged data
+    and for another network's."""
     # "random", since every weight is in the file: nothing is downloaded where there is no network.
     check_data(path)
     network = build(run, len(labels), weights="random")
-    network.load_state_dict(read_tensors(path))
+    fill_network(network, path, run.network)
     return network.eval()
+
+
+def fill_network(network: nn.Module, path: Path, name: str) -> None:
+    """Load a weights file into a network; UserError where the file has other tensors than it."""
+    try:
+        network.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not the weights of this {name} ({reason}); delete it and train again"
+        ) from None
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -28,6 +28,7 @@ from pipeline.core.artifacts.tables import fold_numbers, read_folds
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.target_path import Target
+from pipeline.core.runs.average_files import changed_file
 from pipeline.core.runs.facts import (
     lacks_test_scores,
     predicted_with_other_weights,
@@ -203,7 +204,8 @@ def ensemble_reason(request: Request) -> str:
     except UserError as error:
         return str(error)
     reason = reason_of(recorded.get("decided_by"), ensemble_facts(request))
-    return reason or damaged(folder, recorded.get("digests", {}))
+    changed = changed_file(request.competition, recorded)
+    return reason or (f"{changed} has changed since it was made" if changed else "")
 
 
 def ensemble_facts(request: Request) -> dict:
@@ -303,14 +305,6 @@ def reason_of(recorded: object, today: dict) -> str:
     if not field:
         return "made by an older version"
     return f"made with {field}={shortened(old)}, today it is {shortened(new)}"
-
-
-def damaged(folder: Path, digests: dict[str, str]) -> str:
-    """The first of the files written together that is not as it was written, "" when all are."""
-    for name, digest in digests.items():
-        if not (folder / name).is_file() or file_hash(folder / name) != digest:
-            return f"{name} has changed since it was made"
-    return ""
 
 
 def shortened(value: object) -> str:

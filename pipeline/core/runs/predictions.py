@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import file_hash, write_json, write_text
+from pipeline.core.artifacts.files import file_hash, write_sealed, write_text
 from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import provenance, read_sidecar
 from pipeline.core.artifacts.tables import check_id_column, csv_text, read_csv
@@ -42,7 +42,7 @@ def write_predictions(
     text = csv_text(table[[*ROW_COLUMNS, *labels]])
     digest = hashlib.sha256(text.encode()).hexdigest()
     facts = {**facts, "hashes": hashes, "labels": labels, "digest": digest}
-    write_json(path.with_suffix(".json"), provenance(**facts))
+    write_sealed(path.with_suffix(".json"), provenance(**facts))
     write_text(path, text)
 
 
@@ -52,7 +52,13 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
     check_id_column(path, table)
     labels = [column for column in table.columns if column not in ROW_COLUMNS]
     check_finite_scores(path, table, labels)
-    return table, read_sidecar(path, made_by)
+    sidecar = read_sidecar(path, made_by)
+    if sidecar.get("digest", file_hash(path)) != file_hash(path):
+        raise UserError(
+            f"{path}: differs from what was written (damaged, or changed by hand); delete it and "
+            "predict again"
+        )
+    return table, sidecar
 
 
 def predictions_digest(

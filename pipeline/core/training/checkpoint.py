@@ -13,8 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pipeline.core.artifacts.files import atomic
-from pipeline.core.runtime.claims import claim_path
+from pipeline.core.artifacts.files import atomic, require_plain
 from pipeline.core.runtime.errors import UserError
 
 
@@ -61,10 +60,12 @@ def unflatten(form: dict, tensors: dict[str, torch.Tensor]) -> object:
 
 
 def tensors_digest(form: str, tensors: dict[str, torch.Tensor]) -> str:
-    """A sha256 over the JSON form and the bytes of all tensors, in the order of their names."""
+    """A sha256 over the JSON form and all tensors (name, dtype, shape, bytes), in the order of
+    their names."""
     digested = hashlib.sha256(form.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
+        digested.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         # Bytes, since numpy has no bfloat16; an empty tensor has none and no such view.
         if tensor.numel():
             digested.update(tensor.reshape(-1).view(torch.uint8).numpy())
@@ -94,6 +95,7 @@ def save_checkpoint(folder: Path, phase: str, state: dict) -> None:
 def read_checkpoint(path: Path) -> dict:
     """The state in a checkpoint file. ValueError when it is damaged."""
     try:
+        require_plain(path)
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             # Not a mapping: it has keys() but cannot be iterated over.
@@ -120,15 +122,6 @@ def load_checkpoint(folder: Path, phase: str) -> dict | None:
             instead = "the generation before it" if older else "the beginning"
             print(f"{path}: damaged ({error}); falling back to {instead}", flush=True)
     return None
-
-
-def remove_temporary(folder: Path, phase: str) -> None:
-    """Delete the temporary files of checkpoints and weights that a kill left half written."""
-    for name in (f"{phase}.checkpoint.safetensors", f"{phase}.safetensors"):
-        # A claim's name begins alike, and the claim is this process's own.
-        for path in folder.glob(f".{name}.*"):
-            if not path.name.startswith(claim_path(folder / name).name):
-                path.unlink(missing_ok=True)
 
 
 def remove(folder: Path, phase: str) -> None:

@@ -9,7 +9,6 @@ made from.
 
 import contextlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -38,14 +37,11 @@ from pipeline.core.runtime.device import (
     out_of_memory_advice,
     world,
 )
+from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
 from pipeline.core.training.log import DIVERGED, RunLog
 from pipeline.core.training.phase import Phase
-
-# A kill loses at most this much work, at under 1 % of the time for writing: a B5 in stage 2 is 0.34
-# GB (weights, reference, mean: 28.3 M float32 each).
-CHECKPOINT_SECONDS = 600.0
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
@@ -196,8 +192,6 @@ def begin(phase: Phase) -> Running:
 def restore(running: Running) -> None:
     """Load the newest checkpoint there is."""
     phase = running.phase
-    if is_main():
-        checkpoint.remove_temporary(phase.folder, phase.name)
     state = checkpoint.load_checkpoint(phase.folder, phase.name)
     if state is None:
         running.log.file.drop_phase()
@@ -326,11 +320,6 @@ def divergence_advice(running: Running) -> Iterator[None]:
         yield
     except NotFinite as error:
         raise UserError(f"{running.log.path}: step {running.step}: {error}; {DIVERGED}") from None
-
-
-def checkpoint_seconds() -> float:
-    """Seconds between checkpoints; CHECKPOINT_SECONDS overrides (0: after every step)."""
-    return float(os.environ.get("CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
 
 
 def save_running(running: Running) -> None:

@@ -1,9 +1,9 @@
 """TensorBoard events beside `log.jsonl`, for who asks for them with TENSORBOARD=1."""
 
-import os
 from pathlib import Path
 
 from pipeline.core.runtime.device import is_main
+from pipeline.core.runtime.environment import tensorboard
 from pipeline.core.runtime.errors import UserError
 
 
@@ -11,7 +11,7 @@ def event_writer(folder: Path):
     """A TensorBoard writer when TENSORBOARD=1 asks for one, else None; UserError where the package
     is not installed."""
     # Imported only when it is asked for: requirements.txt does not have it.
-    if os.environ.get("TENSORBOARD", "") in ("", "0") or not is_main():
+    if not tensorboard() or not is_main():
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
