@@ -61,11 +61,17 @@ def contents(home: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
 
 def results(home: Path, patterns: tuple[str, ...]) -> dict[str, bytes | str]:
     """What is compared of those files: their bytes; of weights, whose header says when they were
-    made, the digest of their tensors."""
-    found: dict[str, bytes | str] = contents(home, patterns)
-    for name in found:
+    made, the digest of their tensors; of a report, its text without the paths of this home. Not
+    compared: what is recorded beside a report, and journals, which are in the order in which
+    workers ended."""
+    found: dict[str, bytes | str] = {}
+    for name, data in contents(home, patterns).items():
         if name.endswith(".safetensors"):
             found[name] = data_digest(home / name)
+        elif name.endswith(".html"):
+            found[name] = data.replace(str(home).encode(), b"")
+        elif not name.endswith((".jsonl", ".jsonl.part", "report.json")):
+            found[name] = data
     return found
 
 
@@ -87,9 +93,8 @@ def restore(home: Path, before: dict[str, bytes]) -> None:
             path.write_bytes(data)
 
 
-def leftovers(home: Path) -> list[str]:
-    """Temporary files and claims that a stage left behind."""
-    marks = (".tmp", ".claim", ".part")
+def leftovers(home: Path, marks: tuple[str, ...] = (".tmp", ".claim", ".part")) -> list[str]:
+    """Temporary files, claims and unfinished journals that a stage left behind."""
     found = []
     for path in home.rglob("*"):
         if any(mark in path.name for mark in marks) and "raw" not in path.parts:

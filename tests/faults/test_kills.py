@@ -59,7 +59,7 @@ def run_job(home, stage: str, number: signal.Signals) -> None:
         ended = wait_for(running)
         fault = ""
         if number != signal.SIGKILL:
-            left = leftovers(home)
+            left = leftovers(home, (".tmp", ".claim"))
             fault = ended.fault or (f"left {left}" if left else "")
             # Before Python has its handlers a signal ends it at once.
             fault = "" if ended.status == -number and not left else fault

@@ -102,5 +102,5 @@ def fault_of(home, done, made, expected) -> str:
     if done.status == 0 and found != expected and not done.told:
         differ = [name for name in expected if found.get(name) != expected[name]]
         return f"other than before without a word: {differ} {done.printed[-300:]}"
-    left = leftovers(home / "models") + leftovers(home / "submissions")
+    left = leftovers(home, (".tmp", ".claim"))
     return f"left {left}" if left else ""

@@ -25,6 +25,7 @@ def read_average_facts(competition: Competition) -> dict:
 def changed_file(competition: Competition, facts: dict) -> str:
     """The first of the files whose digests `facts` has that is not as it was written, "" when all
     are."""
+    # Written one after the other, so a killed run or a hand's edit leaves them at odds.
     folder = models_folder(competition.name)
     for name, digest in facts.get("digests", {}).items():
         if not (folder / name).is_file() or file_hash(folder / name) != digest:

@@ -62,8 +62,13 @@ def try_claim(path: Path) -> bool:
     except FileExistsError:
         return False
     owner = {"machine": machine(), "pid": os.getpid(), "started": process_start(os.getpid())}
-    with os.fdopen(handle, "w") as file:
-        json.dump(owner, file)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(owner, file)
+    except OSError:
+        # A full disk: a claim that names nobody would be waited for.
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -35,6 +35,7 @@ from pipeline.core.runtime.device import (
     hardware,
     is_main,
     out_of_memory_advice,
+    reuse_memory,
     world,
 )
 from pipeline.core.runtime.environment import checkpoint_seconds
@@ -171,6 +172,7 @@ def begin(phase: Phase) -> Running:
         )
 
     # The parts that change from step to step.
+    reuse_memory()
     phase.network.to(device()).train()
     phase.loss.to(device())
     average = None
@@ -244,37 +246,37 @@ def take_steps(running: Running) -> None:
     batches = loader(phase.data, keys, phase.workers, device().type == "cuda")
     target = phase.key["target"]
     shown = dict(desc=target, disable=not is_main(), smoothing=0.1, dynamic_ncols=True)
-    bar = tqdm(total=total, initial=running.step, unit="step", **shown)
     saved = time.monotonic()
-    for inputs, indices in batches:
-        # One step, and after the last of an epoch a validation.
-        began = time.monotonic()
-        inputs = inputs.to(device(), non_blocking=True)
-        targets = phase.targets[indices].to(device())
-        with divergence_advice(running):
-            take_step(running, inputs, targets)
-            bar.update()
-            bar.set_postfix(running.log.progress, refresh=False)
-            end_of_epoch = running.step % each == 0
-            if end_of_epoch:
-                same_buffers(running.network)
-                aucs = phase.validate(running.network)
-                running.log.epoch(running.step, running.step // each, aucs)
-                phase.network.train()
+    # Closed also by an error, whose line would otherwise stand behind the bar.
+    with tqdm(total=total, initial=running.step, unit="step", **shown) as bar:
+        for inputs, indices in batches:
+            # One step, and after the last of an epoch a validation.
+            began = time.monotonic()
+            inputs = inputs.to(device(), non_blocking=True)
+            targets = phase.targets[indices].to(device())
+            with divergence_advice(running):
+                take_step(running, inputs, targets)
+                bar.update()
+                bar.set_postfix(running.log.progress, refresh=False)
+                end_of_epoch = running.step % each == 0
+                if end_of_epoch:
+                    same_buffers(running.network)
+                    aucs = phase.validate(running.network)
+                    running.log.epoch(running.step, running.step // each, aucs)
+                    phase.network.train()
 
-        # A checkpoint, or a stop: three times the slowest step so far (which may have had a
-        # validation), and five seconds to write.
-        running.slowest = max(running.slowest, time.monotonic() - began)
-        out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
-        if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
-            save_running(running)
-            saved = time.monotonic()
-        if out_of_time and running.step < total:
-            raise TimeLimitReached(
-                f"{target}: {phase.name} stopped at step {running.step} of {total}; the same "
-                "command goes on from there"
-            )
-    bar.close()
+            # A checkpoint, or a stop: three times the slowest step so far (which may have had a
+            # validation), and five seconds to write.
+            running.slowest = max(running.slowest, time.monotonic() - began)
+            out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
+            if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
+                save_running(running)
+                saved = time.monotonic()
+            if out_of_time and running.step < total:
+                raise TimeLimitReached(
+                    f"{target}: {phase.name} stopped at step {running.step} of {total}; the same "
+                    "command goes on from there"
+                )
 
 
 def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:

@@ -65,7 +65,6 @@ class Checkpoints:
         """The newest state, None when there is none."""
         if self.folder is None:
             return None
-        checkpoint.remove_temporary(self.folder, self.name)
         state = checkpoint.load_checkpoint(self.folder, self.name)
         if state is not None:
             self.seconds = state["spent"]["seconds"]
