@@ -11,7 +11,8 @@ def read_average_facts(competition: Competition) -> dict:
     quantiles.json beside it is not the one that was written with it."""
     folder = models_folder(competition.name)
     made_by = f"make ensemble COMP={competition.name}"
-    facts = read_json(folder / "ensemble.json", made_by, ("members", "folds", "weights"))
+    needed = ("members", "runs", "stages", "folds", "weights")
+    facts = read_json(folder / "ensemble.json", made_by, needed)
     changed = changed_file(competition, facts)
     if changed:
         raise UserError(
