@@ -6,11 +6,22 @@ What goes into a package does not depend on how good they are.
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
+
+from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED
+from pipeline.core.artifacts.tables import fold_numbers, read_folds
+from pipeline.core.config.competition import load_competition
+from pipeline.core.config.run import as_json
+from pipeline.core.networks.image import build as build_network
+from pipeline.core.networks.image import save_weights
+from pipeline.core.runs.facts import facts_of
+from pipeline.core.runs.job import Job
 
 RUNS = {
     "melanoma": ("b3_256", "b5_384"),
@@ -125,33 +136,19 @@ def stage(folder: Path, *arguments: str, status: int = 0, **more: str) -> str:
     return done.stdout
 
 
-UNTRAINED = """
-import sys
-import zlib
-import torch
-
-from pipeline.core.artifacts import tables
-from pipeline.core.artifacts.paths import fold_folder
-from pipeline.core.artifacts.provenance import table_hashes
-from pipeline.core.config.competition import load_competition
-from pipeline.core.networks.image import build, save_weights
-from pipeline.core.config.run import as_json
-
-name, *runs = sys.argv[1:]
-competition = load_competition(name)
-hashes = table_hashes(name)
-for run in map(competition.run, runs):
-    labels = list(competition.labels(run))
-    header = {"run": as_json(run), "labels": labels, "hashes": hashes,
-              "resize": as_json(competition.task.resize)}
-    for fold in tables.fold_numbers(tables.read_folds(name)):
-        for phase in ("pretrained", "finetuned"):
-            torch.manual_seed(zlib.crc32(f"{run.name} {fold} {phase}".encode()))
-            network = build(run, len(labels))
-            torch.nn.init.normal_(network.classifier.weight, std=0.5)
-            path = fold_folder(name, run.name, fold) / f"{phase}.safetensors"
-            save_weights(path, network, header)
-"""
+def write_untrained(name: str, runs: tuple[str, ...]) -> None:
+    """Weights of both stages for every fold of these runs, as they are drawn; in this process's
+    house."""
+    competition = load_competition(name)
+    for run in map(competition.run, runs):
+        for fold in fold_numbers(read_folds(name)):
+            job = Job(competition, run, fold)
+            for file in (PRETRAINED, FINETUNED):
+                torch.manual_seed(zlib.crc32(f"{run.name} {fold} {file}".encode()))
+                network = build_network(run, len(job.labels))
+                torch.nn.init.normal_(network.classifier.weight, std=0.5)
+                header = {**facts_of(job, file), "run": as_json(run)}
+                save_weights(job.folder / file, network, header)
 
 
 def build(folder: Path, name: str) -> None:
@@ -166,14 +163,10 @@ def build(folder: Path, name: str) -> None:
         stage(folder, "pipeline.demo", "--competition", name, "--images", "120", "--side", "64")
     stage(folder, "pipeline.prepare", name)
     stage(folder, "pipeline.folds", name, *(["--folds", "2"] if name != "chexpert" else []))
-    script = folder / "untrained.py"
-    script.write_text(UNTRAINED)
-    subprocess.run(
-        [sys.executable, str(script), name, *RUNS[name]],
-        cwd=ROOT,
-        check=True,
-        env=variables(folder, PYTHONPATH=str(ROOT)),
+    code = (
+        f"from tests.cases.trained import write_untrained as write; write({name!r}, {RUNS[name]!r})"
     )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=variables(folder))
     targets = [f"{name}/{run}" for run in RUNS[name]]
     stage(folder, "pipeline.predict", *targets)
     if name != "chexpert":
