@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+FOLDS = {"melanoma": "2", "isic2024": "3"}  # chexpert has the official one
 RUNS = {
     "melanoma": ("b3_256", "b5_384"),
     "chexpert": ("densenet121_320", "densenet169_320"),
@@ -131,25 +132,24 @@ import zlib
 import torch
 
 from pipeline.core.artifacts import tables
-from pipeline.core.artifacts.paths import fold_folder
-from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.config.competition import load_competition
-from pipeline.core.networks.image import build, save_weights
 from pipeline.core.config.run import as_json
+from pipeline.core.networks.image import build, save_weights
+from pipeline.core.runs.facts import facts_of
+from pipeline.core.runs.job import Job
 
 name, *runs = sys.argv[1:]
 competition = load_competition(name)
-hashes = table_hashes(name)
 for run in map(competition.run, runs):
     labels = list(competition.labels(run))
-    header = {"run": as_json(run), "labels": labels, "hashes": hashes,
-              "resize": as_json(competition.task.resize)}
     for fold in tables.fold_numbers(tables.read_folds(name)):
+        job = Job(competition, run, fold)
         for phase in ("pretrained", "finetuned"):
             torch.manual_seed(zlib.crc32(f"{run.name} {fold} {phase}".encode()))
             network = build(run, len(labels))
             torch.nn.init.normal_(network.classifier.weight, std=0.5)
-            path = fold_folder(name, run.name, fold) / f"{phase}.safetensors"
+            path = job.folder / f"{phase}.safetensors"
+            header = {**facts_of(job, path.name), "run": as_json(run)}
             save_weights(path, network, header)
 """
 
@@ -165,7 +165,7 @@ def build(folder: Path, name: str) -> None:
     else:
         stage(folder, "pipeline.demo", "--competition", name, "--images", "120", "--side", "64")
     stage(folder, "pipeline.prepare", name)
-    stage(folder, "pipeline.folds", name, *(["--folds", "2"] if name != "chexpert" else []))
+    stage(folder, "pipeline.folds", name, *(["--folds", FOLDS[name]] if name in FOLDS else []))
     script = folder / "untrained.py"
     script.write_text(UNTRAINED)
     subprocess.run(
