@@ -72,8 +72,8 @@ endef
 # $(call need,NAME,EXAMPLE): an error where a variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2; exit 2; }
 
-.PHONY: help setup demo rehearse test test-slow test-gpu lint bench paper clean clean-folds needs-comp prepare folds pretrain \
-        finetune metadata predict ensemble submit report forget score check kaggle kaggle-submit kaggle-scores \
+.PHONY: help setup demo rehearse test test-slow test-gpu lint bench paper proof clean clean-folds needs-comp prepare folds pretrain \
+        finetune metadata predict ensemble submit report status forget score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
 help: ## print this list
@@ -119,6 +119,9 @@ submit: | $(INSTALLED) ## the organiser's file, filled in and validated
 
 report: | $(INSTALLED) ## one self-contained HTML page
 	$(call make_up_to,report)
+
+status: needs-comp ## how far every fold of RUN is: done, running where, interrupted, missing (ARGS=--watch)
+	@$(PYTHON) -m pipeline.status $(addprefix $(COMP)/,$(RUN)) $(if $(RUN),,$(COMP)) $(ARGS)
 
 forget: needs-comp ## remove weights and predictions of RUN, FOLDS (STAGE=finetune keeps stage 1), listing them first
 	@$(PYTHON) -m pipeline.forget $(COMP) --run "$(RUN)" --folds "$(FOLDS)" $(if $(STAGE),--stage $(STAGE))
@@ -196,6 +199,9 @@ bench: | $(INSTALLED) ## every benchmark, as ratios against what one would other
 
 paper: | $(INSTALLED) ## the paper's tables and figures that the data there allow; ARGS="--epochs 10 --seeds 1" on a CPU
 	$(PYTHON) -m pipeline.paper.everything $(ARGS)
+
+proof: | $(INSTALLED) ## does stage 2 help? one protocol over five sets of real images; ARGS="--sets chexpert --size 96"
+	$(PYTHON) -m pipeline.paper.proof $(ARGS)
 
 clean: ## delete the demo's artifacts and caches (never your data or models)
 	rm -rf data/demo models/demo submissions/demo .pytest_cache .ruff_cache .hypothesis

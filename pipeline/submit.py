@@ -184,9 +184,8 @@ def combination_text(facts: dict) -> str:
             single = [row for row in told["columns"] if not row["kind"]]
             largest = sorted(single, key=lambda row: -row["gain"])[:SHOWN]
             columns = ", ".join(f"{row['column']} {row['gain']:.0%}" for row in largest)
-            kinds = ", ".join(
-                f"{row['column']} {-row['fall']:+.4f}" for row in told["columns"] if row["kind"]
-            )
+            whole_kinds = [row for row in told["columns"] if row["kind"]]
+            kinds = ", ".join(f"{row['column']} {-row['fall']:+.4f}" for row in whole_kinds)
             text += f" (gain: {columns}; permuted: {kinds})"
         telling = [row["column"] for row in told["suspects"] if row["tells"]]
         if telling:
@@ -208,9 +207,10 @@ def auc_in_words(competition: Competition) -> str:
         return "unknown"
     table = read_csv(path, (*SCORE_NAMES, "auc", "low", "high"), ids=SCORE_NAMES)
     final = ensemble_facts_written(competition).get("final_stage", ENSEMBLE)
-    rows = table[
-        (table["member"] == ENSEMBLE) & (table["label"] == MEAN_LABEL) & (table["stage"] == final)
-    ]
+
+    # The ensemble has rows for several stages; the one that is submitted is named in its sidecar.
+    means = table[(table["member"] == ENSEMBLE) & (table["label"] == MEAN_LABEL)]
+    rows = means[means["stage"] == final]
     return "unknown" if rows.empty else "{auc:.4f} [{low:.4f}, {high:.4f}]".format(**rows.iloc[0])
 
 
@@ -253,9 +253,8 @@ def asked(competition: Competition, path: Path | None) -> pd.DataFrame:
     if id_column not in table.columns and has_paths:
         table[id_column] = table["Path"].str.rpartition("/")[0]
     if id_column not in table.columns:
-        raise UserError(
-            f"{path}: the column {id_column!r} is missing; there are {', '.join(table.columns)}"
-        )
+        present = ", ".join(table.columns)
+        raise UserError(f"{path}: the column {id_column!r} is missing; there are {present}")
 
     # The score columns are empty: only ids and names are compared.
     ids = table[[id_column]].drop_duplicates()
@@ -285,9 +284,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
     path = submission_path(competition)
     slug = kaggle_slug(competition)
     if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such file; `make submit COMP={competition.name}` makes it"
-        )
+        made_by = f"make submit COMP={competition.name}"
+        raise UserError(f"{path}: there is no such file; `{made_by}` makes it")
     if bool(arguments.kernel) != (arguments.kernel_version is not None):
         raise UserError("--kernel and --kernel-version go together")
 
@@ -302,9 +300,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
         print(f"would run: {kaggle.shown(command)}")
         return
     if not kaggle.has_credentials():
-        raise UserError(
-            f"no Kaggle credentials: {kaggle.SETUP}; would have run: {kaggle.shown(command)}"
-        )
+        unsent = f"would have run: {kaggle.shown(command)}"
+        raise UserError(f"no Kaggle credentials: {kaggle.SETUP}; {unsent}")
 
     # The client may exit with 0 although Kaggle took nothing.
     said = kaggle.run_client(command).strip()
@@ -320,9 +317,8 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
 def kaggle_slug(competition: Competition) -> str:
     """The competition's name on Kaggle, or a UserError."""
     if not competition.task.slug:
-        raise UserError(
-            f"pipeline/competitions/{competition.name}.py gives no slug, so it is not on Kaggle"
-        )
+        file = f"pipeline/competitions/{competition.name}.py"
+        raise UserError(f"{file} gives no slug, so it is not on Kaggle")
     return competition.task.slug
 
 

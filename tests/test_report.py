@@ -302,8 +302,9 @@ def test_truth_of_the_other_download_is_aligned_by_what_follows_its_folder():
 
 
 @pytest.mark.usefixtures("roots")
-def test_summary_fits_a_terminal_and_says_what_scores_csv_says():
-    text = competition_summary(competition(unit="study"))
+def test_summary_fits_a_terminal_and_says_what_scores_csv_says(monkeypatch):
+    scored = competition(unit="study")
+    text = competition_summary(scored)
     table = pd.read_csv(models_folder(NAME) / "scores.csv").set_index(["member", "stage", "label"])
     lines = {line[2 : NAME_WIDTH + 2].strip(): line for line in text.splitlines()}
     for member, stage_name, line in (
@@ -318,3 +319,7 @@ def test_summary_fits_a_terminal_and_says_what_scores_csv_says():
     figures = text.split("\n\n")[0].splitlines()
     assert max(map(len, figures)) <= 100
     assert str(data_folder(NAME) / "folds_audit.json") in text and "0 leaks" in text
+    # A smoke run also says what to expect of its stages.
+    assert "stage 2 lost" not in text
+    monkeypatch.setenv("SMOKE", "1")
+    assert "stage 2 lost .003 to .016" in competition_summary(scored)

@@ -363,3 +363,22 @@ def test_folds_need_images_csv_only(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (data / "folds.csv").is_file() and not (data / "prepare.json").exists()
+
+
+def test_status_says_what_is_done_refused_interrupted_and_missing(project):
+    done = project.make("status", f"RUN={RUN}")
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 done" in done.stdout
+
+    # Fold 0 lost its stage 2 half-way; fold 1's margin was edited afterwards.
+    folder = project.file(FOLD)
+    (folder / "finetuned.safetensors").rename(folder / "finetuned.checkpoint.safetensors")
+    (folder / "predictions.csv").unlink()
+    text = project.competition.read_text()
+    project.competition.write_text(text.replace("margin=0.8", "margin=0.7"))
+    lines = project.make("status", f"RUN={RUN}").stdout.splitlines()
+    first = next(line for line in lines if line.startswith(f"{RUN}/fold0"))
+    second = next(line for line in lines if line.startswith(f"{RUN}/fold1"))
+    assert re.search(r"done \.\d{4} +interrupted +missing", first)
+    assert re.search(r"done \.\d{4} +refused", second)
+    assert any("margin" in line for line in lines)

@@ -30,7 +30,8 @@ from pipeline.paper.benchmark.trial import Trial
 from pipeline.paper.published import SHORT_NAMES
 from pipeline.paper.table1 import base_trial
 
-# What each changes of Table 1's row of its loss.
+# What each changes of Table 1's row of its loss. "working" pulls four levers at once; each stands
+# alone below it, and cross-entropy takes those that are no matter of the loss.
 SETTINGS: dict[str, dict] = {
     "faithful": {},
     "working": dict(augment="crop", per_batch=13, normalize="sigmoid", dual="closed_form"),
@@ -57,11 +58,13 @@ SHOWN = (1, 5, 10, 20, 50, 100)  # epochs of the table
 def settings(dataset: str, network: str, imratio: float, epochs: int) -> dict[str, Trial]:
     """Every setting by name, with seed 0."""
     base = base_trial(dataset, network, imratio, "aucm", epochs)
+    # Cross-entropy has no margin: 1 is what Table 1's trials of it carry.
     return {name: replace(base, **changes) for name, changes in SETTINGS.items()}
 
 
 def setting_of(trial: Trial) -> str:
     """The name of the setting that a trial is, "" when it is none."""
+    # The store has no names: a setting is known by its values.
     named = settings(trial.dataset, trial.network, trial.imratio, trial.epochs)
     plain = replace(trial, seed=0)
     return next((name for name, setting in named.items() if setting == plain), "")
@@ -72,6 +75,8 @@ def main(options: argparse.Namespace) -> None:
     for name in options.settings:
         if name not in named:
             raise UserError(f"--settings: none is called {name!r}; there are {'; '.join(named)}")
+
+    # All in one sweep, so that --jobs finds work to the end.
     names = options.settings or list(named)
     records = sweep_all_seeds([named[name] for name in names], options)
     draw(dict(zip(names, records, strict=True)), options)
@@ -79,6 +84,7 @@ def main(options: argparse.Namespace) -> None:
 
 def draw(records: dict[str, list[dict]], options: argparse.Namespace) -> None:
     """A panel for each measure, a line for each setting."""
+    # Cross-entropy has no alpha, and no line in that panel.
     figure, axes = plots.axes_grid(2, 3)
     for axis, (measure, title) in zip(axes.flat, PANELS.items()):
         for (name, of_setting), colour in zip(records.items(), COLOURS * 2):
@@ -86,6 +92,8 @@ def draw(records: dict[str, list[dict]], options: argparse.Namespace) -> None:
             if histories:
                 plots.curve(axis, histories, colour, name)
         plots.label(axis, title, "epoch")
+
+    # Steps, gradients and norms differ by powers of ten between normalisers.
     for axis in (axes[0, 2], axes[1, 0], axes[1, 1]):
         axis.set_yscale("log")
     axes[0, 0].legend(frameon=False, fontsize=7)
@@ -95,12 +103,15 @@ def draw(records: dict[str, list[dict]], options: argparse.Namespace) -> None:
 
 def section(records: list[dict]) -> list[str]:
     """RESULTS.md's table: of each setting the measures at some epochs, in the mean over seeds."""
+    # One row's runs differ in their seed only.
     rows: dict[tuple[str, Trial], list[dict]] = {}
     for record in records:
         trial = as_trial(record)
         rows.setdefault((setting_of(trial), replace(trial, seed=0)), []).append(record)
     if not rows:
         return []
+
+    columns = ("test AUC", "batches' AUC", "step", "‖∂F/∂h‖", "‖h‖", "α", "computed on")
     lines = [
         "",
         "## Faithful and working: what an epoch does",
@@ -110,16 +121,17 @@ def section(records: list[dict]) -> list[str]:
         "batch's scores before BSN, their norm ‖h‖, and α, each in the mean over the epoch's "
         "batches and over seeds.",
         "",
-        "| data (network), imratio | setting | epoch | seeds | "
-        + " | ".join(("test AUC", "batches' AUC", "step", "‖∂F/∂h‖", "‖h‖", "α", "computed on"))
-        + " |",
+        f"| data (network), imratio | setting | epoch | seeds | {' | '.join(columns)} |",
         "|---" * 11 + "|",
     ]
+
+    # The last epoch is always among those shown: it is the result.
     for (name, trial), of_setting in rows.items():
+        data = f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]}), {trial.imratio:.0%}"
         shown = sorted({epoch for epoch in SHOWN if epoch < trial.epochs} | {trial.epochs})
         for epoch in shown:
             cells = [
-                f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]}), {trial.imratio:.0%}",
+                data,
                 name,
                 f"{epoch} of {trial.epochs}",
                 str(len(of_setting)),

@@ -25,11 +25,13 @@ def check_patients(where: object, images: pd.DataFrame, task: Task) -> None:
     blank = (images["patient_id"].isna() & (images["split"] != "test")).to_numpy()
     if blank.any() and task.patient_missing != "own_group":
         row = blank.argmax()
+        cell = f"{where}: row {row + 2}, column patient_id"
+        image = images["image_id"].iloc[row]
+        count = f"({blank.sum()} such rows)"
         raise UserError(
-            f"{where}: row {row + 2}, column patient_id: blank, so image "
-            f"{images['image_id'].iloc[row]} cannot be kept out of its patient's validation fold "
-            f"({blank.sum()} such rows); "
-            "patient_missing='own_group' in the competition's task makes each a patient of its own"
+            f"{cell}: blank, so image {image} cannot be kept out of its patient's validation fold "
+            f"{count}; patient_missing='own_group' in the competition's task makes each a patient "
+            "of its own"
         )
 
 

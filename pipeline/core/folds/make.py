@@ -97,11 +97,9 @@ def searched_folds(
     # A patient's images form one group, and a group is never cut.
     count = len(np.unique(group))
     if count < folds:
-        groups_there = f"{count} groups of patients that have nothing in common"
-        raise UserError(
-            f"{folder / 'images.csv'}: {folds} folds asked of {groups_there}; "
-            "ask for fewer with --folds"
-        )
+        available = f"{count} groups of patients that have nothing in common"
+        asked = f"{folder / 'images.csv'}: {folds} folds asked of {available}"
+        raise UserError(f"{asked}; ask for fewer with --folds")
 
     # The search over what each group brings to a fold.
     labels = rows.assign(**{label: pd.to_numeric(rows[label]) for label in task.labels})
@@ -120,10 +118,9 @@ def official_folds(
     keys = patient_keys(images)
     valid = keys[images["split"] == "valid"]
     if valid.empty:
-        raise UserError(
-            f"{folder / 'images.csv'}: column split: no row is 'valid', so there is no official "
-            "validation set; ask for folds with --folds 5"
-        )
+        reason = "no row is 'valid', so there is no official validation set"
+        where = f"{folder / 'images.csv'}: column split"
+        raise UserError(f"{where}: {reason}; ask for folds with --folds 5")
 
     # The groups of validation images, and the first image of each.
     groups = patient_groups(images, linked)

@@ -66,9 +66,8 @@ def run_client(arguments: list[str]) -> str:
         last_line = output.splitlines()[-1]
         if "No module named kaggle" in last_line:
             raise UserError("the Kaggle client is not installed: pip install -r requirements.txt")
-        raise UserError(
-            f"`{shown(arguments)}` failed with status {done.returncode}: {redacted(last_line)}"
-        )
+        failed = f"`{shown(arguments)}` failed with status {done.returncode}"
+        raise UserError(f"{failed}: {redacted(last_line)}")
     return redacted(done.stdout)
 
 

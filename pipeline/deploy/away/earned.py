@@ -34,6 +34,7 @@ SECONDS_A_ROW = 1e-4
 def read_package_combinations(folder: Path, package: dict) -> dict[str, FittedCombination]:
     """{label: combination} of a package, {} where it averages its runs. A file that is not the one
     that was packed is printed and left out: the mean of the runs needs none."""
+    # The package names the digest: another run's combination would give scores as well.
     wanted = package.get("combination", "")
     path = folder / COMBINATION
     if not wanted:
@@ -58,10 +59,13 @@ def earned_scores(
     package, quantiles, rows, tables, unreadable: as `combine_runs` takes them; rows with patient_id
     and the patient columns.
     """
+    # An image that cannot be read is not in images.csv at home either: a patient's number of images
+    # counts only the others.
     readable = ~np.isin(np.arange(len(rows)), list(unreadable))
-    # an image that cannot be read is not in images.csv at home either
     patients = patient_table(as_written(rows[readable]))
     result = np.full((len(rows), len(package["labels"])), np.nan)
+
+    # Label by label. Whatever fails is printed and the mean stands: nobody can look at the rerun.
     for k, label in enumerate(package["labels"]):
         combination = combinations[label]
         folds = whole_folds(combination, package, tables, readable, label)
@@ -69,6 +73,8 @@ def earned_scores(
             names = ", ".join(combination.members)
             print(f"second level: no fold has whole scores of {names}: the mean instead")
             return None
+
+        # A fold's networks go through the combination together, then the folds are averaged.
         try:
             parts = [
                 fold_scores(combination, fold, label, quantiles, patients, tables, readable)
@@ -90,15 +96,16 @@ def whole_folds(
     label: str,
 ) -> list[int]:
     """The folds in which every member has scored every readable image."""
-    folds = sorted({network["fold"] for network in package["networks"]})
-    return [
-        fold
-        for fold in folds
-        if all(
+    # A member's score is a column of the second level: without it the others mean something else.
+    whole = []
+    for fold in sorted({network["fold"] for network in package["networks"]}):
+        scored = (
             (member, fold) in tables and tables[member, fold].loc[readable, label].notna().all()
             for member in combination.members
         )
-    ]
+        if all(scored):
+            whole.append(fold)
+    return whole
 
 
 def fold_scores(
@@ -110,7 +117,8 @@ def fold_scores(
     tables: ScoreTables,
     readable: np.ndarray,
 ) -> np.ndarray:
-    """(readable.sum(),) what the combination makes of one fold's networks."""
+    """What the combination makes of one fold's networks, (readable.sum(),) float64."""
+    # Each network's scores go through its own frozen map: folds are calibrated differently.
     members = combination.members
     scores = [tables[member, fold][label].to_numpy(np.float64)[readable] for member in members]
     maps = [quantiles[member][f"fold{fold}"][label] for member in members]

@@ -67,9 +67,8 @@ def first_folder(is_wanted, tried=()):
     for folder in [*(INPUT / one for one in tried), *folders(INPUT, 5)]:
         if folder.is_dir() and is_wanted(folder):
             return folder
-    raise SystemExit(
-        f"{INPUT}: nothing in it is what was looked for; attach the competition and the dataset"
-    )
+    cure = "attach the competition and the dataset"
+    raise SystemExit(f"{INPUT}: nothing in it is what was looked for; {cure}")
 
 
 def is_package(folder):

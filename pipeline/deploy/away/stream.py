@@ -110,9 +110,8 @@ def load_scorer(path: Path, entry: dict) -> Scorer:
     try:
         network = load_weights(path, run, labels)
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: not the weights of this timm's {run.network} ({str(error)[:200]})"
-        ) from None
+        reason = f"not the weights of this timm's {run.network}"
+        raise UserError(f"{path}: {reason} ({str(error)[:200]})") from None
     resize = from_json(Resize, header["resize"])
     return Scorer(entry["member"], entry["fold"], run, labels, resize, network)
 

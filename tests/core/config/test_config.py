@@ -9,7 +9,7 @@ from pipeline.core.config.competition import competition_names, load_competition
 from pipeline.core.config.run import Finetune, Pretrain, Run, as_json, from_json
 from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
 from pipeline.core.losses.normalize import NORMALIZERS
 from pipeline.core.runtime.command import seconds
 from pipeline.core.runtime.errors import UserError
@@ -99,7 +99,7 @@ def test_a_wrong_value_is_named(make, message):
 def test_the_names_of_normalisers_and_losses_are_those_that_the_losses_know():
     assert run.NORMALIZERS == NORMALIZERS
     kinds = [type(make_loss(Finetune(loss=name), 2)) for name in run.LOSSES]
-    assert kinds == [AUCMargin, AUCSquare, CrossEntropy, Focal]
+    assert kinds == [AUCMargin, AUCSquare, Pairwise, CrossEntropy, Focal]
 
 
 def test_a_misspelt_field_is_a_type_error():

@@ -13,7 +13,7 @@ from pipeline.core.config.task import Resize
 from pipeline.core.images import area, jpeg
 from pipeline.core.images.area import area_mean, cells
 from pipeline.core.images.decode import decode
-from pipeline.core.images.prepared import prepare_one
+from pipeline.core.images.prepared import prepare_one, stamp_of
 from pipeline.core.images.resize import resized, scale_for, to_jpeg
 from pipeline.core.images.views import read_prepared_image
 from pipeline.core.raw.unreadable import UnreadableImage
@@ -122,7 +122,8 @@ def test_prepare_writes_what_inference_makes(tmp_path):
     for size in (48, 64):
         (tmp_path / "images" / str(size)).mkdir(parents=True)
     resize = Resize(fit="short", channels=3)
-    prepare_one(("a", "x.jpg", [0, 0]), tmp_path, tmp_path / "images", (48, 64), resize)
+    job = ("a", "x.jpg", stamp_of(tmp_path, "x.jpg"))
+    prepare_one(job, tmp_path, tmp_path / "images", (48, 64), resize)
     for size in (48, 64):
         path = tmp_path / "images" / str(size) / "a.jpg"
         stored = cv2.imread(str(path), cv2.IMREAD_COLOR)[:, :, ::-1]

@@ -1,0 +1,247 @@
+"""Does a second stage with AUC-M help? One protocol over five sets of real images.
+
+    make proof                                          everything: days of a CPU, hours of a GPU
+    python -m pipeline.paper.proof --sets chexpert --folds 0 --seeds 1 --size 64 --epochs 1 1
+    python -m pipeline.paper.proof --page               only the page, from what has been run
+
+reads   data/<comp>/{images,folds}.csv and images/, $DATA/<benchmark>/raw; ImageNet weights
+        (core/networks/imagenet.py)
+writes  models/proof/<settings>/<set>/fold<f>/seed<s>/: stage_1.safetensors, tries.jsonl, and a
+        table of scores for each method; pipeline/paper/PROOF.md
+
+The protocol. Backbone lite0 from ImageNet weights. Stage 1 is cross-entropy with Adam for E1
+epochs; from its weights every method goes on for E2, with the same views and batch size, so all see
+the same number of images; cross-entropy goes on with its classifier. Each method, and stage 1, has
+three rates: the best on inner validation (a fifth of the training patients, first seed) is taken
+for every seed of that fold, and trained on the whole training part. The test fold is scored once.
+What exists is not made again: the same command goes on after the last whole training.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+from tqdm import tqdm
+
+from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.paths import root
+from pipeline.core.artifacts.tables import write_csv
+from pipeline.core.metrics import auc
+from pipeline.core.networks.image import Network, read_tensors, save_weights
+from pipeline.core.runtime.command import run_stage, stage_parser, time_left
+from pipeline.core.runtime.errors import TimeLimitReached
+from pipeline.paper.benchmark.store import append, read_lines
+from pipeline.paper.proof import page
+from pipeline.paper.proof.methods import (
+    METHODS,
+    STAGE_1_RATES,
+    Method,
+    fresh_network,
+    scores_of,
+    train,
+)
+from pipeline.paper.proof.sets import BENCHMARKS, SETS, ImageSet, missing, read_set
+
+PAGE = Path(__file__).parents[1] / "PROOF.md"
+STAGE_1 = "stage 1"
+
+
+def folder_of(options: argparse.Namespace) -> Path:
+    """Where the runs of these settings lie: others have a folder of their own."""
+    first, second = options.epochs
+    name = f"{options.size}px_{first}+{second}epochs_batch{options.batch}"
+    return root("MODELS") / "proof" / (f"{name}_random" if options.random else name)
+
+
+def inner_split(data: ImageSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) rows: a fifth of the patients validate, stratified by label."""
+    splitter = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    parts = splitter.split(rows, data.labels[rows], data.patients[rows])
+    training, validation = next(iter(parts))
+    return rows[training], rows[validation]
+
+
+class Unit:
+    """One fold and seed of a set: its stage 1, its tries, its tables of scores."""
+
+    def __init__(self, options: argparse.Namespace, data: ImageSet, fold: int, seed: int) -> None:
+        self.options = options
+        self.data = data
+        self.fold = fold
+        self.seed = seed
+        self.folder = folder_of(options) / data.name / f"fold{fold}" / f"seed{seed}"
+
+    def scores_path(self, method: str) -> Path:
+        words = method.replace(",", "").replace(" ", "_")
+        return self.folder / f"{words}.csv"
+
+    def first_stage(self, rows: np.ndarray, rate: float, name: str) -> Path:
+        """The weights of stage 1 on `rows`, trained unless they are there."""
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():
+            network = self.fresh()
+            method = Method(METHODS["CE"].loss, STAGE_1_RATES, restart=False, adam=True)
+            self.train(network, method, rate, rows, self.options.epochs[0])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_weights(path, network, {"rate": rate, "source": network.source})
+        return path
+
+    def fresh(self) -> Network:
+        weights = "random" if self.options.random else "imagenet"
+        return fresh_network(self.options.size, self.seed, weights)
+
+    def train(
+        self, network: Network, method: Method, rate: float, rows: np.ndarray, epochs: int
+    ) -> None:
+        if time_left() < 0:
+            raise TimeLimitReached(f"{self.folder}: the same command goes on from there")
+        images = self.data.images[rows]
+        labels = self.data.labels[rows]
+        train(network, method, rate, images, labels, epochs, self.options.batch, self.seed)
+
+    def second_stage(
+        self, stage_1: Path, name: str, rate: float, rows: np.ndarray, scored: np.ndarray
+    ) -> np.ndarray:
+        """Scores of the rows `scored` after a method's stage 2 on `rows`."""
+        network = fresh_network(self.options.size, self.seed, "random")
+        network.load_state_dict(read_tensors(stage_1))
+        self.train(network, METHODS[name], rate, rows, self.options.epochs[1])
+        return scores_of(network, self.data.images[scored])
+
+    def rates(self) -> dict[str, float]:
+        """The best rate of stage 1 and of each method on inner validation; every try is a line of
+        tries.jsonl."""
+        path = self.folder / "tries.jsonl"
+        rows, _ = self.data.split(self.fold)
+        training, validation = inner_split(self.data, rows)
+        truth = self.data.labels[validation]
+        best: dict[str, float] = {}
+        for name, tried in ((STAGE_1, STAGE_1_RATES), *((n, m.rates) for n, m in METHODS.items())):
+            done = {line["rate"]: line["auc"] for line in read_lines(path) if line["name"] == name}
+            for rate in tried:
+                if rate in done:
+                    continue
+                if name == STAGE_1:
+                    weights = self.first_stage(training, rate, f"inner_{rate:g}")
+                    network = fresh_network(self.options.size, self.seed, "random")
+                    network.load_state_dict(read_tensors(weights))
+                    scores = scores_of(network, self.data.images[validation])
+                else:
+                    weights = self.folder / f"inner_{best[STAGE_1]:g}.safetensors"
+                    scores = self.second_stage(weights, name, rate, training, validation)
+                done[rate] = float(auc(scores, truth))
+                append(path, {"name": name, "rate": rate, "auc": round(done[rate], 6)})
+            best[name] = max(tried, key=lambda rate: done[rate])
+        return best
+
+    def run(self, rates: dict[str, float], bar: tqdm) -> None:
+        """Every method on the whole training part, scored on the test fold."""
+        rows, tested = self.data.split(self.fold)
+        stage_1 = self.first_stage(rows, rates[STAGE_1], "stage_1")
+        for name in METHODS:
+            path = self.scores_path(name)
+            if not path.exists():
+                scores = self.second_stage(stage_1, name, rates[name], rows, tested)
+                table = pd.DataFrame({"patient": self.data.patients[tested]})
+                table["label"] = self.data.labels[tested]
+                table["score"] = scores
+                write_csv(path, table)
+            bar.update()
+
+    def table(self) -> pd.DataFrame | None:
+        """patient, label, and a column of scores for each method; None while one is missing."""
+        tables = {}
+        for name in METHODS:
+            path = self.scores_path(name)
+            if not path.exists():
+                return None
+            tables[name] = pd.read_csv(path, dtype={"patient": str})
+        first = tables[next(iter(METHODS))][["patient", "label"]]
+        return first.assign(**{name: table["score"] for name, table in tables.items()})
+
+
+def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.DataFrame]:
+    """Whatever of a set is not there yet; (fold, seed) -> scores of every method."""
+    found: dict[tuple[int, int], pd.DataFrame] = {}
+    data = read_set(name, options.size, 0)
+    folds = [fold for fold in sorted(set(data.folds.tolist())) if fold >= 0]
+    folds = [fold for fold in folds if options.folds is None or fold in options.folds]
+    bar = tqdm(total=len(folds) * options.seeds * len(METHODS), desc=name, unit="run")
+    for fold in folds:
+        rates = None
+        for seed in range(options.seeds):
+            # Of a benchmark the seed draws the positives, as the paper's training sets do.
+            data = read_set(name, options.size, seed) if seed and name in BENCHMARKS else data
+            unit = Unit(options, data, fold, seed)
+            if not options.page:
+                rates = rates or unit.rates()
+                unit.run(rates, bar)
+            table = unit.table()
+            if table is not None:
+                found[fold, seed] = table
+    bar.close()
+    return found
+
+
+def main(options: argparse.Namespace) -> None:
+    results = []
+    absent = {name: missing(name) or "not run" for name in SETS}
+    for name in options.sets:
+        runs = {} if missing(name) else run_set(options, name)
+        if runs:
+            results.append(page.summarise(name, runs))
+            absent.pop(name)
+        # After each set: a run that is cut leaves what it has.
+        write_page(options, results, absent)
+    print(page.verdict(results))
+    print("wrote", options.out)
+
+
+def write_page(
+    options: argparse.Namespace, results: list[page.SetResult], absent: dict[str, str]
+) -> None:
+    """PROOF.md, or what --out names: the verdict, the tables, what is missing, the protocol."""
+    first, second = options.epochs
+    start = "random weights" if options.random else "ImageNet weights"
+    lines = [
+        "# Does stage 2 help?",
+        "",
+        page.verdict(results),
+        "",
+        f"lite0 at {options.size} px from {start}, {first} + {second} epochs, batches of "
+        f"{options.batch}; three rates each on inner validation. Intervals: bootstrap over "
+        "patients within folds and over seeds, paired. Made by `make proof`; the docstring of "
+        "`pipeline/paper/proof/__main__.py` is the protocol.",
+        "",
+        *(f"- {result.name}: {result.tested}" for result in results),
+        *(page.tables(results) if results else []),
+        "",
+        "Missing:",
+        "",
+        *([f"- {name}: {reason}" for name, reason in absent.items()] or ["- nothing"]),
+    ]
+    write_text(options.out, "\n".join(lines) + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    options = stage_parser(__doc__, targets=False)
+    options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    options.add_argument("--folds", nargs="+", type=int, default=None, help="test folds (all)")
+    options.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (3)")
+    options.add_argument("--size", type=int, default=160, help="pixels (160)")
+    options.add_argument(
+        "--epochs", nargs=2, type=int, default=(4, 4), metavar=("E1", "E2"), help="(4 4)"
+    )
+    options.add_argument("--batch", type=int, default=64, help="images in a batch (64)")
+    options.add_argument("--random", action="store_true", help="start from random weights")
+    options.add_argument("--page", action="store_true", help="train nothing, write the page")
+    options.add_argument(
+        "--out", type=Path, default=PAGE, help="the page (pipeline/paper/PROOF.md)"
+    )
+    return options
+
+
+if __name__ == "__main__":
+    run_stage(main, parser())
