@@ -154,6 +154,32 @@ for run in map(competition.run, runs):
 """
 
 
+SECOND_LEVEL = """
+import sys
+
+from pipeline.core.ensemble import combination
+
+combination.last_earned = lambda *_: "second level"
+from pipeline import ensemble
+
+ensemble.main(ensemble.parser().parse_args(sys.argv[1:]))
+"""
+
+
+def submit_second_level(folder: Path, name: str) -> None:
+    """The ensemble and the submission anew as if the second level had earned its place, which it
+    does not with networks that nobody trained."""
+    script = folder / "second_level.py"
+    script.write_text(SECOND_LEVEL)
+    subprocess.run(
+        [sys.executable, str(script), *(f"{name}/{run}" for run in RUNS[name])],
+        cwd=ROOT,
+        check=True,
+        env=variables(folder, PYTHONPATH=str(ROOT)),
+    )
+    stage(folder, "pipeline.submit", name)
+
+
 def build(folder: Path, name: str) -> None:
     """Raw files, prepared images, folds, untrained networks, predictions, ensemble and
     submission."""
@@ -163,7 +189,7 @@ def build(folder: Path, name: str) -> None:
         raw.mkdir(parents=True)
         writers[name](raw)
     else:
-        stage(folder, "pipeline.demo", "--competition", name, "--images", "120", "--side", "64")
+        stage(folder, "pipeline.demo", "--competition", name, "--images", "200", "--side", "64")
     stage(folder, "pipeline.prepare", name)
     stage(folder, "pipeline.folds", name, *(["--folds", FOLDS[name]] if name in FOLDS else []))
     script = folder / "untrained.py"

@@ -64,6 +64,20 @@ def suspicious_columns(
     return rows
 
 
+def suspicion_lines(found: Sequence[dict]) -> list[str]:
+    """What `suspicious_columns` found, in sentences without their full stop; [] where nothing."""
+    lines = []
+    tell = [row for row in found if row["tells"] and not row["used"]]
+    if tell:
+        texts = [f"{row['column']} {row['auc']:.3f}" for row in tell]
+        lines.append(f"tells the label though it should not (AUC): {', '.join(texts)}")
+    name = [row for row in found if row["names_patients"] > NAMES_PATIENTS and row["used"]]
+    if name:
+        texts = [f"{row['column']} {row['names_patients']:.0%}" for row in name]
+        lines.append(f"names patients (share singled out): {', '.join(texts)}")
+    return lines
+
+
 def facts_of_images(images: pd.DataFrame, raw: Path | None) -> dict[str, np.ndarray]:
     """{fact: (n,) float64, NaN where unknown}."""
     facts = {
