@@ -30,7 +30,7 @@ from pipeline.core.config.target_path import parse_target
 from pipeline.core.report.figures import histograms, roc_curves, training
 from pipeline.core.report.html import page
 from pipeline.core.report.inputs import Evidence, read_evidence
-from pipeline.core.report.origins import folds, members, sources
+from pipeline.core.report.origins import combinations, folds, members, sources
 from pipeline.core.report.results import differences, gallery, scores, subgroups, views
 from pipeline.core.report.results.readers import against_readers
 from pipeline.core.runs.missing import report_facts
@@ -76,6 +76,7 @@ def report(evidence: Evidence, truth: Path | None = None, readers: Path | None =
         ("training", "Training", training.training(evidence)),
         ("views", "Test-time views", views.views(evidence)),
         ("members", "Members of the ensemble", members.members_section(evidence)),
+        ("combinations", "Ways to combine the members", combinations.combinations(evidence)),
         ("subgroups", "Subgroups", subgroups.subgroups(evidence)),
         ("errors", "The most confident errors", gallery.gallery(evidence)),
         ("folds", "Folds", folds.folds(evidence)),
