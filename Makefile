@@ -93,8 +93,8 @@ needs-comp: | $(INSTALLED)
 
 # ---- the stages, in order -------------------------------------------------------------------------------------------
 
-prepare: | $(INSTALLED) ## raw download -> images.csv and every size, in one pass
-	$(call make_up_to,prepare)
+prepare: needs-comp ## raw download -> images.csv and every size, in one pass; damaged images are found and made again
+	@$(PYTHON) -m pipeline.prepare $(or $(addprefix $(COMP)/,$(RUN)),$(COMP))
 
 folds: | $(INSTALLED) ## patient-grouped, stratified, leak-audited folds (K=5 overrides the competition's number)
 	$(call make_up_to,folds)

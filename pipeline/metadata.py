@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.labels import targets, truth
-from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, fold_folder, image_path
+from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, fold_folder
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
@@ -143,12 +144,12 @@ def image_probabilities(job: Job, rows: pd.DataFrame) -> np.ndarray:
             f"{path}: there is no such file; `make finetune COMP={competition.name}` makes it"
         )
     require_current(Job(competition, run, job.fold), path)
-    paths = [image_path(competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(competition.name, run.size, rows["image_id"])
     channels = competition.task.resize.channels
     scores = score_views(
         load_weights(path, run, competition.labels(run)),
-        lambda i: read_prepared_image(paths[i], channels),
-        len(paths),
+        lambda i: read_prepared_image(images[i], channels),
+        len(images),
         view_matrices(1, run.size, run.augment),
         precision(run.precision),
         loader_processes(),

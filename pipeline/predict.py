@@ -26,8 +26,8 @@ from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     PRETRAINED,
     STAGE_1_PREDICTIONS,
-    image_path,
 )
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
@@ -80,12 +80,12 @@ def scores_of_views(job: Job, weights: str, rows: pd.DataFrame) -> np.ndarray:
         )
     require_current(job, path)
     network = load_weights(path, run, job.labels)
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(job.competition.name, run.size, rows["image_id"])
     channels = job.competition.task.resize.channels
     scores = score_views(
         network,
-        lambda index: read_prepared_image(paths[index], channels),
-        len(paths),
+        lambda index: read_prepared_image(images[index], channels),
+        len(images),
         view_matrices(run.views, run.size, run.augment),
         precision(run.precision),
         loader_processes(),

@@ -6,6 +6,8 @@
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
 Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says
+        data/<comp>/images/<size>.csv    image_id bytes crc32: what was written; checked by whoever
+                                         reads an image
         data/<comp>/images.csv           image_id file patient_id unit_id split source width
                                          height phash decoded, patient columns, labels; width
                                          and height are the original's, upright
@@ -16,10 +18,11 @@ Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the ta
         data/<comp>/prepare/             journals of finished images
 
 Killed or interrupted, it goes on where it was: at most the images in hand are done again. Several
-machines that share the folder may run it at once and share the work. Run again later, it redoes the
-images whose files have changed or whose prepared copies are missing, and leaves the rest. A
-worker holds one image at a time: 0.25 GB for photographs of 24 million pixels; for the largest
-that are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
+machines that share the folder may run it at once and share the work. Run again later, it reads all
+prepared images and holds them against what was written (size and CRC-32); those that are missing or
+damaged, which are named, and those whose files have changed are made again, the rest is left. A
+worker holds one image at a time: 0.25 GB for photographs of 24 million pixels; for the largest that
+are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
 """
 
 import argparse
@@ -34,9 +37,15 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, write_json
-from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, raw_folder
-from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
+from pipeline.core.artifacts.files import file_hash, sync_filesystem, write_json
+from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, image_path, raw_folder
+from pipeline.core.artifacts.prepared_images import (
+    WRITTEN,
+    PreparedImage,
+    checksum_file,
+    needed_sizes,
+    prepared_sizes,
+)
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
 from pipeline.core.config.competition import Competition, load_competition
@@ -50,6 +59,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
+SHOWN = 5  # damaged images that are named
 SHARD = 512  # images that one machine claims at a time
 STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
 IMAGE_FACTS = ["width", "height", "phash", "decoded"]
@@ -125,18 +135,43 @@ def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
 
 
 def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
-    """(image_id, file, stamp) -> journal line, for every image all of whose prepared
-    copies exist."""
-    prepared = []
+    """(image_id, file, stamp) -> journal line, for every image all of whose prepared copies are
+    what was written; the first of those that are not are printed."""
     for size in sizes:
         (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
-        prepared.append({entry.name for entry in os.scandir(folder / "images" / str(size))})
-    known = {}
+    lines = {}
     for journal in sorted(home.glob("*/*.jsonl*")):
         for line in read_journal(journal):
-            if "reason" in line or all(f"{line['image_id']}.jpg" in names for names in prepared):
-                known[key(line["image_id"], line["file"], line["stamp"])] = line
+            lines[key(line["image_id"], line["file"], line["stamp"])] = line
+
+    known = {}
+    faults = []
+    for name, line in tqdm(lines.items(), "checking", unit="image", disable=not lines):
+        fault = None if "reason" in line else copy_fault(folder.name, line, sizes)
+        if fault:
+            faults.append(fault)
+        else:
+            known[name] = line
+    for fault in faults[:SHOWN]:
+        print(f"made again: {fault}", flush=True)
+    if len(faults) > SHOWN:
+        print(f"made again: {len(faults) - SHOWN:,} more", flush=True)
     return known
+
+
+def copy_fault(competition: str, line: dict, sizes: tuple[int, ...]) -> str | None:
+    """What is wrong with the first of an image's prepared copies that is not as the journal's line
+    has it; None where all are."""
+    for size in sizes:
+        path = image_path(competition, size, line["image_id"])
+        written = line.get("written", {}).get(str(size))
+        if written is None:
+            return f"{path}: nothing says what was written"
+        try:
+            PreparedImage(path, *written).read()
+        except UserError as error:
+            return str(error).partition("; `make prepare")[0]
+    return None
 
 
 def key(image_id: str, file: str, stamp: list[int]) -> tuple:
@@ -175,12 +210,17 @@ def resize_all(
         ) as bar,
     ):
         for shard in unfinished(list(shards)):
-            finish_shard(shard, shards[shard], known, run, bar)
+            finish_shard(shard, shards[shard], images, known, run, bar)
         bar.update(total - bar.n)  # what other machines have done
 
 
 def finish_shard(
-    shard: Path, tasks: list[ImageTask], known: dict[tuple, dict], run: Callable, bar: tqdm
+    shard: Path,
+    tasks: list[ImageTask],
+    images: Path,
+    known: dict[tuple, dict],
+    run: Callable,
+    bar: tqdm,
 ) -> None:
     """Complete one journal: what is known already, then what has to be made; renamed when whole."""
     part = shard.with_suffix(".jsonl.part")
@@ -196,6 +236,8 @@ def finish_shard(
                 raise TimeLimitReached(
                     f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} images"
                 )
+    # A whole journal vouches for its images: they are on the disk before it is.
+    sync_filesystem(images)
     part.replace(shard)
 
 
@@ -231,6 +273,7 @@ def write_tables(
         [{name: line.get(name) for name in IMAGE_FACTS} for line in lines], index=table.index
     )
     good = ~table["image_id"].isin(bad["image_id"])
+    write_checksums(folder, [line for line in lines if "reason" not in line], specification)
     first = [name for name in IMAGE_COLUMNS if name in table.columns]
     images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[good]
     write_csv(folder / "images.csv", images.astype({"width": "int64", "height": "int64"}))
@@ -248,6 +291,13 @@ def write_tables(
         f"{folder / 'images.csv'}: {good.sum():,} images; {len(bad):,} unreadable"
         + (f", listed in {folder / 'prepare_errors.csv'}" if len(bad) else "")
     )
+
+
+def write_checksums(folder: Path, lines: list[dict], specification: dict) -> None:
+    """images/<size>.csv of every size."""
+    for size in specification["sizes"]:
+        rows = [(line["image_id"], *line["written"][str(size)]) for line in lines]
+        write_csv(checksum_file(folder.name, size), pd.DataFrame(rows, columns=WRITTEN))
 
 
 def parser() -> argparse.ArgumentParser:

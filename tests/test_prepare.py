@@ -16,9 +16,13 @@ import pandas as pd
 import pytest
 
 from pipeline import prepare as stage
+from pipeline.core.artifacts.paths import image_path
+from pipeline.core.artifacts.prepared_images import prepared_images, prepared_sizes
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.images import prepared
 from pipeline.core.images.decode import decode
+from pipeline.core.images.views import read_prepared_image
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.errors import UserError
 from tests.cases import bad_files
@@ -179,6 +183,88 @@ def test_again_does_only_what_has_changed(made):
     after = stamps(made.folder)
     redone = {Path(path).stem for path in after if after[path] != before.get(path)}
     assert redone == {"i00003", "i00005"}
+
+
+GRAY = cv2.imencode(".jpg", np.full((1, 1), 128, np.uint8))[1].tobytes()
+DAMAGES = {
+    "no bytes": lambda _path: b"",
+    "NULs, as after a power cut": lambda path: bytes(path.stat().st_size),
+    "another image": lambda path: path.with_name("i00007.jpg").read_bytes(),
+    "a gray pixel": lambda _path: GRAY,
+    "a byte short": lambda path: path.read_bytes()[:-1],
+    "a byte more": lambda path: path.read_bytes() + b"\0",
+    "a changed bit": lambda path: flipped(path.read_bytes()),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def test_damaged_prepared_images_are_refused_and_made_again(made, capsys):
+    made.prepare()
+    paths = [image_path("made", 24, f"i{i:05d}") for i in range(len(DAMAGES))]
+    sound = {path: path.read_bytes() for path in sorted((made.folder / "images").rglob("*.jpg"))}
+    for path, (_, damage) in zip(paths, DAMAGES.items()):
+        path.write_bytes(damage(path))
+    (made.folder / "images/16/i00009.jpg").unlink()
+    os.mkfifo(made.folder / "images/16/i00009.jpg")
+
+    # Whoever reads one is told which, and what to do.
+    ids = list(images(made.folder)["image_id"])
+    for path, image in zip(paths, prepared_images("made", 24, ids)):
+        with pytest.raises(UserError, match=f"{path.name}: .*; `make prepare COMP=made`"):
+            read_prepared_image(image, 3)
+    with pytest.raises(UserError, match=r"i00009\.jpg: 0 bytes, where prepare wrote"):
+        prepared_images("made", 16, ids)[9].read()
+
+    # Which is true: what was damaged is named and made again, the same as before.
+    table = (made.folder / "images.csv").read_bytes()
+    before = stamps(made.folder)
+    capsys.readouterr()
+    made.prepare()
+    assert {path: path.read_bytes() for path in sound} == sound
+    assert capsys.readouterr().out.count("made again: ") == 6  # five by name, then how many more
+    assert (made.folder / "images.csv").read_bytes() == table
+    whole = {Path(path).stem for path, time in stamps(made.folder).items() if time == before[path]}
+    assert whole == {"i00007", "i00008", "i00010", "i00011"}
+
+
+def test_checksums_that_are_lost_or_wrong_are_told(made):
+    made.prepare()
+    path = made.folder / "images/16.csv"
+    text = path.read_text()
+    for content, message in (
+        ("", "not a CSV"),
+        (text.replace("crc32", "x"), "'crc32' is missing"),
+        (text.replace("i00003", "i99999"), "i00003.jpg: not listed in"),
+        (text.replace("\ni00003,", "\ni00003,x"), "not all are whole numbers"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            prepared_images("made", 16, ["i00003"])
+    path.unlink()
+    assert prepared_sizes(made.competition) == {24}
+    made.prepare()
+    assert path.read_text() == text
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(made, monkeypatch):
+    def changes(raw, file):
+        content = (raw / file).read_bytes()
+        if file == "5.jpg":
+            os.utime(raw / file, ns=(1, 1))
+        return content
+
+    monkeypatch.setattr(prepared, "read_source", changes)
+    made.prepare()
+    assert list(errors(made.folder)["image_id"]) == ["i00005"]
+    assert errors(made.folder)["reason"][0].startswith("changed")
+    monkeypatch.undo()
+    monkeypatch.setenv("DATA", str(made.folder.parent))
+    made.prepare()
+    assert errors(made.folder).empty
 
 
 def test_another_specification_prepares_all_again(made):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
 from pipeline.core.images.batches import TrainingBatches
 
@@ -108,7 +109,7 @@ def main() -> None:
             for channels in (3, 1):
                 paths = write_pictures(Path(folder), size, channels)
                 plain = Plain(paths)
-                ours = TrainingBatches(paths, size, channels, AUGMENT, 0)
+                ours = TrainingBatches(list(map(PreparedImage, paths)), size, channels, AUGMENT, 0)
                 calls = [
                     lambda _, p=plain: plain_batch(p),
                     lambda e, o=ours: o[(e, np.arange(BATCH))],

@@ -14,7 +14,8 @@ import torch
 from scipy.stats import spearmanr
 
 from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.paths import FINETUNED, image_path
+from pipeline.core.artifacts.paths import FINETUNED
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.image import load_weights
@@ -28,14 +29,14 @@ def both(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     (N, K) each."""
     rows = job.validation()
     run = job.run
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(job.competition.name, run.size, rows["image_id"])
     channels = job.competition.task.resize.channels
     network = load_weights(job.folder / FINETUNED, run, job.labels)
     scores = [
         score_views(
             network,
-            lambda index: read_prepared_image(paths[index], channels),
-            len(paths),
+            lambda index: read_prepared_image(images[index], channels),
+            len(images),
             view_matrices(1, run.size, run.augment),
             dtype,
             0,

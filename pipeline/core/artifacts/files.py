@@ -1,9 +1,11 @@
 """Writing files so that a killed program leaves nothing half-made: a temporary name first, renamed
 when whole."""
 
+import ctypes
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,21 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_filesystem(folder: Path) -> None:
+    """Have all that was written to a folder's file system on the disk when this returns: for many
+    files far cheaper than to sync each."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+        if libc is None or not hasattr(libc, "syncfs"):
+            os.sync()
+        elif libc.syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,8 +7,6 @@ by likeness). The difference is what a split by image would have added to a repo
 nothing; it is zero in expectation where each patient has one image.
 """
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pandas as pd
@@ -17,10 +15,12 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, image_path
+from pipeline.core.artifacts.prepared_images import PreparedImage, prepared_images
 from pipeline.core.config.task import Task
 from pipeline.core.folds.balanced_search import group_table, iterative_stratification, split_groups
 from pipeline.core.folds.groups import links, patient_groups
 from pipeline.core.folds.split import patient_keys, scored, taking_part
+from pipeline.core.images.views import read_prepared_image
 from pipeline.core.metrics import auc
 
 FOLDS = 5
@@ -54,8 +54,9 @@ def leakage(name: str, images: pd.DataFrame, dropped: pd.DataFrame, task: Task) 
 
     # The pixels, where they are prepared.
     part = some_groups(rows, groups, PIXEL_ROWS)
-    if paths := prepared_paths(name, part):
-        table += split_rows("pixels", part, groups, task, likeness_scores(likeness(paths)))
+    if pictures := prepared_everywhere(name, part):
+        alike = likeness(pictures)
+        table += split_rows("pixels", part, groups, task, likeness_scores(alike))
     return table
 
 
@@ -99,26 +100,25 @@ def forest_scores(x: np.ndarray):
     return scores
 
 
-def prepared_paths(name: str, rows: pd.DataFrame) -> list[Path]:
+def prepared_everywhere(name: str, rows: pd.DataFrame) -> list[PreparedImage]:
     """The prepared images of the rows at the smallest size that has them all; [] where none has."""
     folder = data_folder(name) / "images"
     if not folder.is_dir():
         return []
     for size in sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()):
-        paths = [image_path(name, size, image) for image in rows["image_id"]]
-        if all(path.is_file() for path in paths):
-            return paths
+        if all(image_path(name, size, image).is_file() for image in rows["image_id"]):
+            return prepared_images(name, size, rows["image_id"])
     return []
 
 
-def likeness(paths: list[Path]) -> np.ndarray:
+def likeness(images: list[PreparedImage]) -> np.ndarray:
     """How alike images look, (n, n) float64 from 0 to 1.
 
     exp(-d / PIXEL_KERNEL_WIDTH), d the mean squared difference of two standardised gray thumbnails.
     """
     thumbnails = []
-    for path in tqdm(paths, "thumbnails", unit="image"):
-        gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    for image in tqdm(images, "thumbnails", unit="image"):
+        gray = read_prepared_image(image, 1)
         small = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
         thumbnails.append(small.ravel())
     x = np.array(thumbnails, dtype=float)

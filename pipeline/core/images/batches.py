@@ -2,11 +2,11 @@
 scoring."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
 from pipeline.core.images.views import all_views, augmented, read_prepared_image
 
@@ -16,9 +16,9 @@ class TrainingBatches(torch.utils.data.Dataset):
     and the indices (B,)."""
 
     def __init__(
-        self, paths: list[Path], size: int, channels: int, augment: Augment, seed: int
+        self, images: list[PreparedImage], size: int, channels: int, augment: Augment, seed: int
     ) -> None:
-        self.paths = paths
+        self.images = images
         self.size = size
         self.channels = channels
         self.augment = augment
@@ -30,7 +30,8 @@ class TrainingBatches(torch.utils.data.Dataset):
         for out, index in zip(batch, indices, strict=True):
             # A stream of its own for each (seed, epoch, image): the same view in any process.
             rng = np.random.default_rng((self.seed, epoch, int(index)))
-            augmented(read_prepared_image(self.paths[index], self.channels), self.augment, rng, out)
+            image = read_prepared_image(self.images[index], self.channels)
+            augmented(image, self.augment, rng, out)
         return torch.from_numpy(batch), torch.from_numpy(np.asarray(indices))
 
 

@@ -3,12 +3,13 @@
 A journal holds one JSON object a line, appended as each image ends, so that a killed run loses
 the images in hand and no more:
     image_id, file, stamp [bytes, mtime in ns of the file or its archive], and either
-    width, height, phash, decoded       or
+    width, height, phash, decoded, written {size: [bytes, CRC-32]}       or
     reason                              why there is no image
 """
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -53,13 +54,17 @@ def prepare_one(
         "height": image.height,
         "phash": phash,
         "decoded": image.note,
+        "written": {
+            str(size): [len(content), zlib.crc32(content)] for size, content in encoded.items()
+        },
     }
 
 
 def put(folder: Path, name: str, content: bytes) -> None:
     """Write a file under a temporary name and rename it.
 
-    No fsync, which would take longer than everything else.
+    No fsync, which would take longer than everything else: `prepare` syncs all files of a journal
+    at once before the journal counts as whole.
     """
     temporary = folder / f".{name}.part"
     temporary.write_bytes(content)

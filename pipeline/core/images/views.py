@@ -9,28 +9,23 @@ to hand over than one of floats. Photometric changes are albumentations'.
 
 import math
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
 from pipeline.core.images.jpeg import strict_decoder
-from pipeline.core.runtime.errors import UserError
 
 cv2.setNumThreads(0)  # its own threads gain nothing on one image and fight the loader's workers
 
 
-def read_prepared_image(path: Path, channels: int) -> np.ndarray:
-    """A prepared image as uint8 (H, W, channels), RGB order. UserError when it is missing or not
-    an image."""
-    try:
-        image = decoded(Path(path).read_bytes(), channels)
-    except OSError:
-        image = None
+def read_prepared_image(prepared: PreparedImage, channels: int) -> np.ndarray:
+    """A prepared image as uint8 (H, W, channels), RGB order. UserError when it is missing, not what
+    was written or not an image."""
+    image = decoded(prepared.read(), channels)
     if image is None:
-        cure = "delete images.csv beside its folder and run prepare again"
-        raise UserError(f"{path}: missing or not an image; {cure}")
+        raise prepared.fault("not a whole image")
     return image.reshape(*image.shape[:2], channels)
 
 

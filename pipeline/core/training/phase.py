@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.core.artifacts.paths import image_path
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.config.run import Finetune, Pretrain, as_json
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.runs.facts import facts_of
@@ -102,7 +102,7 @@ def image_phase(
     run = job.run
     resize = job.competition.task.resize
     dtype = precision(run.precision)
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(job.competition.name, run.size, rows["image_id"])
     return Phase(
         name=name,
         folder=job.folder,
@@ -110,7 +110,7 @@ def image_phase(
         network=network,
         loss=loss,
         optimizer=optimizer,
-        data=TrainingBatches(paths, run.size, resize.channels, run.augment, seed),
+        data=TrainingBatches(images, run.size, resize.channels, run.augment, seed),
         targets=torch.from_numpy(targets),
         rate=rate,
         validate=image_validator(job, dtype),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.labels import truth
-from pipeline.core.artifacts.paths import image_path
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.losses.checks import NotFinite
 from pipeline.core.metrics.roc import auc_or_nan
@@ -26,17 +26,17 @@ def image_validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[
     rows = job.validation()
     run = job.run
     task = job.competition.task
-    paths = [image_path(job.competition.name, run.size, image) for image in rows["image_id"]]
+    images = prepared_images(job.competition.name, run.size, rows["image_id"])
     labels = truth(rows, job.labels, task)
     matrices = view_matrices(1, run.size, run.augment)
     # A few hundred images are read before loader processes have started.
-    workers = loader_processes() if len(paths) > 500 else 0
+    workers = loader_processes() if len(images) > 500 else 0
 
     def validate(network: nn.Module) -> dict[str, float]:
         scores = score_views(
             network,
-            lambda index: read_prepared_image(paths[index], task.resize.channels),
-            len(paths),
+            lambda index: read_prepared_image(images[index], task.resize.channels),
+            len(images),
             matrices,
             dtype,
             workers,
@@ -44,7 +44,7 @@ def image_validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[
         bad = np.count_nonzero(~np.isfinite(scores).all(axis=1))
         if bad:
             raise NotFinite(
-                f"{bad} of {len(paths)} validation images get a score that is not finite"
+                f"{bad} of {len(images)} validation images get a score that is not finite"
             )
         aucs = map(auc_or_nan, scores.T, labels.T)
         return mean_first(dict(zip(job.labels, aucs, strict=True)))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.core.artifacts.paths import data_folder, image_path
+from pipeline.core.artifacts.paths import data_folder
+from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.config.competition import load_competition
 from pipeline.core.folds.split import fold_of, patient_keys, scored, taking_part
 from pipeline.core.images.views import read_prepared_image
@@ -80,9 +81,8 @@ def read_competition(name: str, size: int) -> ImageSet:
     chosen = images[usable]
     prepared = prepared_size(name, size)
     pixels = []
-    for image_id in chosen["image_id"]:
-        path = image_path(name, prepared, image_id)
-        pixels.append(resized(read_prepared_image(path, competition.task.resize.channels), size))
+    for image in prepared_images(name, prepared, chosen["image_id"]):
+        pixels.append(resized(read_prepared_image(image, competition.task.resize.channels), size))
     stacked = np.stack([np.broadcast_to(image, (size, size, 3)) for image in pixels])
     return ImageSet(
         name,

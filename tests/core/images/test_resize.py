@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.task import Resize
 from pipeline.core.images import area, jpeg
 from pipeline.core.images.area import area_mean, cells
@@ -112,7 +113,7 @@ def test_inference_sees_the_pixels_that_training_saw(fit, channels, kind, tmp_pa
     for size, pixels in resized(source, (48, 128, 200), resize)[0].items():
         path = tmp_path / f"{size}.jpg"
         path.write_bytes(to_jpeg(pixels, resize))
-        trained = read_prepared_image(path, channels)
+        trained = read_prepared_image(PreparedImage(path), channels)
         assert trained.shape == (size, size, channels)
         assert np.array_equal(network_input(source, size, resize), trained)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.images.views import affine, all_views, read_prepared_image, view_matrices, warp
@@ -108,7 +109,7 @@ def images(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(6)]
     for number, path in enumerate(paths):
         cv2.imwrite(str(path), noise(32, 3, number))
-    return paths
+    return list(map(PreparedImage, paths))
 
 
 def test_a_random_view_depends_on_seed_epoch_and_image_only(images):
@@ -137,12 +138,12 @@ def test_colours_are_rgb(tmp_path):
     cv2.imwrite(
         str(path), np.full((8, 8, 3), (0, 0, 255), np.uint8)
     )  # OpenCV writes blue, green, red
-    assert (read_prepared_image(path, 3)[0, 0] == (255, 0, 0)).all()
+    assert (read_prepared_image(PreparedImage(path), 3)[0, 0] == (255, 0, 0)).all()
 
 
 def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(UserError, match="gone"):
-        read_prepared_image(tmp_path / "gone.jpg", 3)
+        read_prepared_image(PreparedImage(tmp_path / "gone.jpg"), 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -155,9 +156,11 @@ def test_both_decoders_give_the_same_pixels(tmp_path, monkeypatch, channels, sto
     cv2.imwrite(
         str(path), cv2.GaussianBlur(noise(side, stored), (5, 5), 0), [cv2.IMWRITE_JPEG_QUALITY, 95]
     )
-    ours = read_prepared_image(path, channels)
+    ours = read_prepared_image(PreparedImage(path), channels)
     monkeypatch.setattr("pipeline.core.images.views.strict_decoder", lambda: None)
-    assert np.array_equal(ours, read_prepared_image(path, channels)) and ours.shape == (
+    assert np.array_equal(
+        ours, read_prepared_image(PreparedImage(path), channels)
+    ) and ours.shape == (
         side,
         side,
         channels,
@@ -170,4 +173,4 @@ def test_a_prepared_jpeg_that_was_cut_off_is_named(tmp_path):
     path = tmp_path / "cut.jpg"
     path.write_bytes(cv2.imencode(".jpg", noise(64, 3))[1].tobytes()[:1500])
     with pytest.raises(UserError, match=r"cut\.jpg"):
-        read_prepared_image(path, 3)
+        read_prepared_image(PreparedImage(path), 3)

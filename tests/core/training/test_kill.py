@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.images.batches import TrainingBatches
 from pipeline.core.networks.image import build, read_tensors
@@ -59,7 +60,7 @@ def train(pictures: Path, folder: Path) -> None:
         network=network,
         loss=loss,
         optimizer=make_optimizer(RECIPE, network.parameters(), loss),
-        data=TrainingBatches(paths, 32, 3, RUN.augment, 3),
+        data=TrainingBatches(list(map(PreparedImage, paths)), 32, 3, RUN.augment, 3),
         targets=targets,
         rate=stepwise(RECIPE.lr, RECIPE.divide, RECIPE.milestones),
         restarts=frozenset(RECIPE.milestones),

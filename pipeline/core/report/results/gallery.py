@@ -3,13 +3,13 @@ that score lowest."""
 
 import base64
 from html import escape
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.paths import data_folder, image_path, models_folder
+from pipeline.core.artifacts.paths import data_folder, models_folder
+from pipeline.core.artifacts.prepared_images import PreparedImage, prepared_images
 from pipeline.core.config.task import Task
 from pipeline.core.metrics.roc import classes
 from pipeline.core.report.html import paragraph, side_by_side, source
@@ -97,7 +97,7 @@ def case(evidence: Evidence, unit: int, size: int, score: float, below: float, t
     images = evidence.rows.validated
     image = images[images["image_id"] == key["image_id"]].iloc[0]
     facts = ", ".join(image_facts(image, evidence.competition.task))
-    data = jpeg_base64(image_path(evidence.name, size, key["image_id"]))
+    data = jpeg_base64(prepared_images(evidence.name, size, [key["image_id"]])[0])
     alt = f"{title}: {key['image_id']}, score {score:.3f}" + (f", {facts}" if facts else "")
     return (
         f'<figure><img alt="{escape(alt)}" src="data:image/jpeg;base64,{data}">'
@@ -124,19 +124,16 @@ def image_facts(image: pd.Series, task: Task) -> list[str]:
     return facts
 
 
-def jpeg_base64(path: Path) -> str:
+def jpeg_base64(prepared: PreparedImage) -> str:
     """A prepared image, no larger than THUMBNAIL_SIDE, as base64 JPEG."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = cv2.imdecode(np.frombuffer(prepared.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise UserError(
-            f"{path}: missing or not an image; `make prepare` makes it again once prepare.json is "
-            "deleted"
-        )
+        raise prepared.fault("not a whole image")
     # never enlarged: the browser does that as well
     shrink = THUMBNAIL_SIDE / max(image.shape[:2])
     if shrink < 1:
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     written, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not written:
-        raise UserError(f"{path}: cannot be written as JPEG")
+        raise UserError(f"{prepared.path}: cannot be written as JPEG")
     return base64.b64encode(encoded.tobytes()).decode("ascii")
