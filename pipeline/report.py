@@ -26,6 +26,7 @@ from pipeline.core.artifacts.files import write_text
 from pipeline.core.artifacts.paths import submissions_folder
 from pipeline.core.artifacts.provenance import notice, write_sidecar
 from pipeline.core.config.competition import load_competition
+from pipeline.core.config.stages import EARNED
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.report.figures import histograms, roc_curves, training
 from pipeline.core.report.html import page
@@ -114,6 +115,9 @@ def lead(evidence: Evidence) -> str:
     # What was averaged.
     runs = len(evidence.after)
     average = f"Mean of {runs} runs" if runs > 1 else next(iter(evidence.after))
+    if evidence.final_stage == EARNED:
+        chosen = ", ".join(dict.fromkeys(evidence.facts["choice"].values()))
+        average = f"{chosen.capitalize()} of {runs} members"
     blended = " and a network on patient columns" if evidence.facts["metadata"] else ""
     return (
         f'<p class="soft">{escape(average)}{blended}. Every score is of a network that never saw '

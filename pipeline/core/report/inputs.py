@@ -23,6 +23,7 @@ from pipeline.core.ensemble.averages import weighted_mean
 from pipeline.core.ensemble.members import Rows, read_member, read_rows
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.folds.audit import audit_hashes
+from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
 
@@ -64,6 +65,11 @@ class Evidence:
     def patients(self) -> np.ndarray:
         """The patient of each unit (U,)."""
         return self.units.keys["patient_id"].to_numpy()
+
+    @property
+    def trained(self) -> list[str]:
+        """The runs that were trained here; members from elsewhere have neither log nor views."""
+        return [run for run in self.after if not is_imported(self.name, run)]
 
     @property
     def made_by(self) -> str:

@@ -11,7 +11,6 @@ from pipeline.core.report.figures.svg import Plot
 from pipeline.core.report.figures.training_curves import Curves, curves_of, read_log
 from pipeline.core.report.html import figure, legend, paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
-from pipeline.core.runs.predictions import is_imported
 
 AXIS_MARGIN = 0.03  # of a curve's range, kept free above and below
 MIN_RANGE = 0.02  # so that noise of a flat curve is not drawn as large
@@ -20,8 +19,7 @@ STEP_MARGIN = 1.02  # the step axis ends a little after the last step
 
 def training(evidence: Evidence) -> str:
     """Per run: AUC over the steps of both stages, and α beside the gap of the class means."""
-    # members from elsewhere were not trained here
-    runs = [run for run in evidence.after if not is_imported(evidence.name, run)]
+    runs = evidence.trained
     if not runs:
         return paragraph("All members were taken from elsewhere: nothing was trained here.")
     if evidence.metadata is not None:

@@ -112,11 +112,14 @@ def views(evidence: Evidence) -> str:
     """What 2, 4, ... views gain over one, per run."""
     task = evidence.competition.task
     gains = {}
-    for run in tqdm(evidence.after, desc="gain of views", unit="run", leave=False):
+    for run in tqdm(evidence.trained, desc="gain of views", unit="run", leave=False):
         scores = read_views(evidence.name, run, evidence.rows, task.labels)
         gains[run] = view_gains(
             scores, evidence.rows, evidence.units.truth, evidence.patients, task
         )
+
+    if not gains:
+        return paragraph("All members were taken from elsewhere: their views are not known.")
 
     # one scale for all runs
     ends = [0.0]
