@@ -72,8 +72,8 @@ endef
 # $(call need,NAME,EXAMPLE): an error where a variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2; exit 2; }
 
-.PHONY: help setup demo rehearse test test-slow test-gpu lint bench paper proof clean clean-folds needs-comp prepare folds pretrain \
-        finetune metadata predict ensemble submit report status forget score check kaggle kaggle-submit kaggle-scores \
+.PHONY: help setup demo rehearse test test-slow test-faults test-gpu lint bench paper proof clean clean-folds needs-comp \
+        prepare folds pretrain finetune metadata predict ensemble submit report status forget score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
 help: ## print this list
@@ -185,7 +185,10 @@ test: | $(INSTALLED) ## the fast tests
 	$(PYTHON) -m pytest -m "not slow and not gpu"
 
 test-slow: | $(INSTALLED) ## the tests that take minutes
-	$(PYTHON) -m pytest -m "slow and not gpu"
+	$(PYTHON) -m pytest -m "slow and not gpu and not faults"
+
+test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: tried, wrong (about 8 minutes)
+	$(PYTHON) -m pytest -m faults tests/faults
 
 test-gpu: | $(INSTALLED) ## the tests that need a GPU
 	$(PYTHON) -m pytest -m gpu

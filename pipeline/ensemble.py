@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, write_json
+from pipeline.core.artifacts.files import file_hash, write_sealed
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
@@ -183,7 +183,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     warning = notice(competition.name)
     maps = {member.name: member_maps(member, rows, task.labels) for member in members}
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task, warning))
-    write_json(folder / "quantiles.json", {"hashes": rows.hashes, "members": maps})
+    write_sealed(folder / "quantiles.json", {"hashes": rows.hashes, "members": maps})
     write_combinations(folder / COMBINATION, combined.fitted if combined else {})
     write_csv(folder / "ensemble.csv", unit_table(rows, units, final, task))
     facts = provenance(
@@ -201,7 +201,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         decided_by=ensemble_facts(request_for(competition, names, rows.folds)),
         digests={name: file_hash(folder / name) for name in WRITTEN},
     )
-    write_json(folder / "ensemble.json", facts)
+    write_sealed(folder / "ensemble.json", facts)
     print_scores(competition, facts)
 
 

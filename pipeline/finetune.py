@@ -42,7 +42,8 @@ def finetune(job: Job) -> None:
     recipe = run.finetune
     seed = fold_seed(job.target, "finetuned", run.seed)
 
-    # What is learnt: hard labels, or NaN where a label is left out, as the AUC losses need.
+    # What is learnt: hard labels, or NaN where a label is left out. The AUC losses compare one
+    # class with the other, and a label of 0.7 would be in neither.
     rows = job.training()
     labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
 
@@ -50,6 +51,8 @@ def finetune(job: Job) -> None:
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
     loss = make_loss(recipe, len(job.labels))
+
+    # What is about to be trained, before hours are spent on it.
     dtype = precision(run.precision)
     if is_main():
         print(
@@ -59,7 +62,8 @@ def finetune(job: Job) -> None:
         )
         print(count_table(rows, job.labels, labels, task.uncertain_finetune))
 
-    # At the end of each of PESG's stages the rate falls and the reference restarts.
+    # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
+    # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
     phase = image_phase(
         job,
@@ -85,6 +89,8 @@ def begin_from_stage_1(job: Job) -> Network:
         raise UserError(
             f"{path}: there is no such file; `make pretrain COMP={job.competition.name}` makes it"
         )
+    # Refused where an earlier recipe, size or table made them: hours of stage 2 would go into a
+    # network that the configuration does not describe.
     require_current(job, path)
     return load_weights(path, job.run, job.labels)
 

@@ -31,6 +31,7 @@ FILES = {
 
 
 def main(options: argparse.Namespace) -> None:
+    # An empty RUN means "all" elsewhere in make; here all weights would go, so it must be named.
     runs = options.run.split()
     if not runs:
         raise UserError('RUN is empty; name what to forget, as in RUN="b5_384" or RUN=metadata')
@@ -40,7 +41,8 @@ def main(options: argparse.Namespace) -> None:
         print(f"{models_folder(request.name)}: nothing of {', '.join(runs)} to forget")
         return
 
-    # Name every file before the first is removed.
+    # Name every file before the first is removed. Without a terminal, as in a
+    # job, nobody could answer, and the command itself is taken for a yes.
     for path in files:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     if sys.stdin.isatty() and input(f"remove these {len(files)} files? [y/N] ").lower() != "y":
@@ -52,16 +54,16 @@ def main(options: argparse.Namespace) -> None:
 
 def files_to_remove(request: Request, runs: list[str], stage: str) -> list[Path]:
     """The files of these runs and folds that the stage and those after it have written."""
-    stages = FORGETTABLE_STAGES[FORGETTABLE_STAGES.index(stage) :]
     files = []
     for run in runs:
+        # The metadata network trains and predicts in one stage, so all of it goes together.
         first = "pretrain" if run == METADATA else stage
+        stages = FORGETTABLE_STAGES[FORGETTABLE_STAGES.index(first) :]
         for folder in fold_folders(request, run):
-            for name in (
-                FORGETTABLE_STAGES[FORGETTABLE_STAGES.index(first) :] if run == METADATA else stages
-            ):
+            for name in stages:
                 for pattern in FILES[name]:
                     files += sorted(path for path in folder.glob(pattern) if path.is_file())
+    # A run named twice would otherwise have its files removed twice, which is an error.
     return list(dict.fromkeys(files))
 
 

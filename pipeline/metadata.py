@@ -59,16 +59,19 @@ def main(arguments: argparse.Namespace) -> None:
 
 def train_metadata(job: Job) -> None:
     """Train one fold and write its weights, unless they exist."""
+    # A stage killed between training and predicting goes on with the weights that exist.
     weights = job.folder / FINETUNED
     if weights.exists():
         require_current(job, weights)
         return
+
     task = job.competition.task
     config = job.competition.metadata
     recipe = config.finetune
     seed = fold_seed(job.target, "finetuned", config.seed)
 
-    # Columns become numbers by means and categories of the training rows alone.
+    # Columns become numbers by means and categories of the training rows alone, so that nothing of
+    # the validation rows gets in. The encoder travels in the weights' header.
     rows = job.training()
     labels = targets(rows, task.labels, task, task.uncertain_finetune, seed)
     encoder = fit_encoder(rows, task)
@@ -81,11 +84,15 @@ def train_metadata(job: Job) -> None:
             f"{width(encoder)} columns of {', '.join((*task.numeric, *task.categorical))}"
         )
 
-    # On its own, or as one half of a blend whose other half, a network on images, is frozen.
+    # On its own, or as one half of a blend whose other half, a network on images, is frozen: that
+    # one scores each training row once, before the first step.
     network = patients
     if config.through:
         inputs = np.hstack([inputs, image_probabilities(job, rows)])
         network = Blended(patients)
+
+    # Stage 2's loss and schedule. The patient network alone is kept, also where a blend around it
+    # was trained, since the ensemble blends it with the images' scores.
     loss = make_loss(recipe, len(task.labels))
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
     phase = Phase(
@@ -131,6 +138,7 @@ def metadata_validator(
 def image_probabilities(job: Job, rows: pd.DataFrame) -> np.ndarray:
     """float32 (N, K) probabilities that the frozen image network of this fold gives the rows, one
     view each."""
+    # The blend is taken label by label, so a run of some labels has no q for the others.
     competition = job.competition
     run = competition.run(competition.metadata.through)
     if competition.labels(run) != competition.task.labels:
@@ -138,17 +146,21 @@ def image_probabilities(job: Job, rows: pd.DataFrame) -> np.ndarray:
             f"metadata.through={run.name!r} predicts {', '.join(competition.labels(run))} only; "
             "it must be a run that predicts all labels"
         )
+
+    # The same fold's weights: another fold's network has trained on rows that this one validates.
     path = fold_folder(competition.name, run.name, job.fold) / FINETUNED
     if not path.exists():
         raise UserError(
             f"{path}: there is no such file; `make finetune COMP={competition.name}` makes it"
         )
     require_current(Job(competition, run, job.fold), path)
+
+    # One view, the image itself, as in the validation AUC of the log.
     images = prepared_images(competition.name, run.size, rows["image_id"])
     channels = competition.task.resize.channels
     scores = score_views(
         load_weights(path, run, competition.labels(run)),
-        lambda i: read_prepared_image(images[i], channels),
+        lambda index: read_prepared_image(images[index], channels),
         len(images),
         view_matrices(1, run.size, run.augment),
         precision(run.precision),

@@ -37,7 +37,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, sync_filesystem, write_json
+from pipeline.core.artifacts.files import (
+    file_hash,
+    require_plain,
+    sync_filesystem,
+    write_sealed,
+)
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, image_path, raw_folder
 from pipeline.core.artifacts.prepared_images import (
     WRITTEN,
@@ -51,7 +56,13 @@ from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
-from pipeline.core.images.prepared import ImageTask, prepare_one, read_journal, stamp_of
+from pipeline.core.images.prepared import (
+    ImageTask,
+    journal_text,
+    prepare_one,
+    read_journal,
+    stamp_of,
+)
 from pipeline.core.images.resize import METHOD
 from pipeline.core.raw.check import check_raw_table
 from pipeline.core.runtime.claims import unfinished
@@ -60,38 +71,47 @@ from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
 SHOWN = 5  # damaged images that are named
-SHARD = 512  # images that one machine claims at a time
-STOP_BEFORE = 10.0  # seconds of a time limit left when the stage stops
+# Images that one machine claims at a time: 26 s of one core at 51 ms each (24 million pixels, four
+# sizes). That is about the most that the last machine is waited for.
+SHARD = 512
+# Seconds of a time limit left when the stage stops. It looks at the clock as each image ends (51 ms
+# as above), so that it ends by itself before a scheduler ends it by force.
+STOP_BEFORE = 10.0
+# What a journal says of a readable image; these columns of images.csv come after the organiser's.
 IMAGE_FACTS = ["width", "height", "phash", "decoded"]
 
 
 def main(args: argparse.Namespace) -> None:
     for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
         competition = load_competition(name)
+        # Sizes that exist stay: another list of sizes is another specification, by which every
+        # image is decoded again, and one decode serves them all.
         sizes = needed_sizes(competition, args.targets) | prepared_sizes(competition)
         prepare_images(competition, tuple(sorted(sizes)), args.workers)
 
 
 def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: int) -> None:
-    """All images of a competition at these sizes, then its tables."""
+    """Prepare all images of a competition at these sizes, then write its tables."""
     # What the download says, checked before hours are spent on images.
     raw = raw_folder(competition.name)
     folder = data_folder(competition.name)
     table = check_raw_table(competition.name, competition.module.read_raw(raw), competition.task)
-    specification = {
-        "resize": asdict(competition.task.resize),
-        "sizes": list(sizes),
-        "method": METHOD,
-    }
+
+    # Journals lie in a folder named by the specification, so that no image of another size or
+    # method is ever taken for one of these.
+    resize = asdict(competition.task.resize)
+    specification = {"resize": resize, "sizes": list(sizes), "method": METHOD}
     home = folder / "prepare" / specification_digest(specification)
     forget_others(folder, home)
 
     # One journal a shard: a machine claims a shard, and what a killed one left is gone on with.
+    # The tasks hold the bytes and time of every file: a changed download has journals of its own,
+    # which begin with the lines of the images that have not changed.
     tasks = list_tasks(raw, table)
     journals = home / specification_digest(tasks)
-    shards = {
-        journals / f"{i:06d}.jsonl": tasks[i : i + SHARD] for i in range(0, len(tasks), SHARD)
-    }
+    shards = {}
+    for start in range(0, len(tasks), SHARD):
+        shards[journals / f"{start:06d}.jsonl"] = tasks[start : start + SHARD]
     known = known_lines(folder, home, sizes)
     drop_incomplete(shards, known)
     resize_all(competition, sizes, raw, shards, known, workers)
@@ -110,10 +130,12 @@ def specification_digest(value: object) -> str:
 
 
 def forget_others(folder: Path, home: Path) -> None:
-    """Take away the tables and journals of another specification, whose images are about to be
+    """Remove the tables and journals of another specification, whose images are about to be
     overwritten."""
     others = [path for path in (folder / "prepare").glob("*") if path != home]
     if others:
+        # The tables go before the first image is overwritten: should this run be killed, no later
+        # stage finds a table over images of two kinds.
         print(
             f"{folder}: prepared by another specification before; preparing all images again",
             flush=True,
@@ -125,7 +147,8 @@ def forget_others(folder: Path, home: Path) -> None:
 
 
 def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
-    """(image_id, file, stamp) of every row; a file's stamp tells whether it has changed since."""
+    """(image_id, file, stamp) of every row; a file's stamp shows whether it has changed since."""
+    # Images inside one archive ("train.zip::a.jpg") share its stamp: one look at the disk for all.
     containers = {file: file.partition("::")[0] for file in table["file"]}
     stamps = {path: stamp_of(raw, path) for path in set(containers.values())}
     return [
@@ -139,11 +162,14 @@ def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple,
     what was written; the first of those that are not are printed."""
     for size in sizes:
         (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
+
+    # Whole journals and those that a killed machine left half written (.jsonl.part).
     lines = {}
     for journal in sorted(home.glob("*/*.jsonl*")):
         for line in read_journal(journal):
             lines[key(line["image_id"], line["file"], line["stamp"])] = line
 
+    # An unreadable image has no copy that could have changed.
     known = {}
     faults = []
     for name, line in tqdm(lines.items(), "checking", unit="image", disable=not lines):
@@ -175,13 +201,15 @@ def copy_fault(competition: str, line: dict, sizes: tuple[int, ...]) -> str | No
 
 
 def key(image_id: str, file: str, stamp: list[int]) -> tuple:
-    """What a journal line is about."""
+    """What a journal line is about, as a dictionary key; a stamp is a list, which cannot be one."""
     return image_id, file, *stamp
 
 
 def drop_incomplete(shards: dict[Path, list[ImageTask]], known: dict[tuple, dict]) -> None:
-    """Remove whole journals some of whose images have been lost since, so that they are made
+    """Remove the journals of which some images have been lost since, so that those are made
     again."""
+    # A shard counts as done when its journal exists. The lines of the images that are left are in
+    # `known`, so only the lost ones are made again.
     for shard, tasks in shards.items():
         if shard.exists() and not all(key(*task) in known for task in tasks):
             shard.unlink(missing_ok=True)
@@ -195,19 +223,20 @@ def resize_all(
     known: dict,
     workers: int,
 ) -> None:
-    """Work through the shards that nobody else has, until all exist."""
-    images = data_folder(competition.name) / "images"
+    """Work through the shards that no other machine has, until all exist."""
+    name = competition.name
+    images = data_folder(name) / "images"
     total = sum(map(len, shards.values()))
     done = sum(len(tasks) for path, tasks in shards.items() if path.exists())
     if done == total:
         return
+
+    # Compiled code is loaded once, 0.3 s, before the workers are forked from this process.
     warm_up()
     setup = (raw.resolve(), images, sizes, competition.task.resize)
     with (
         worker_pool(min(workers, total), prepare_one, *setup) as run,
-        tqdm(
-            total=total, initial=done, unit="image", mininterval=0.5, desc=competition.name
-        ) as bar,
+        tqdm(total=total, initial=done, unit="image", mininterval=0.5, desc=name) as bar,
     ):
         for shard in unfinished(list(shards)):
             finish_shard(shard, shards[shard], images, known, run, bar)
@@ -223,14 +252,23 @@ def finish_shard(
     bar: tqdm,
 ) -> None:
     """Complete one journal: what is known already, then what has to be made; renamed when whole."""
+    # The lines of an earlier attempt and of earlier journals. Written anew, since a kill may have
+    # left the last line cut in the middle, and the next would be appended to it.
     part = shard.with_suffix(".jsonl.part")
+    require_plain(part)
     kept = {key(line["image_id"], line["file"], line["stamp"]): line for line in read_journal(part)}
-    kept |= {key(*task): known[key(*task)] for task in tasks if key(*task) in known}
-    part.write_text("".join(json.dumps(line) + "\n" for line in kept.values()), encoding="utf-8")
+    for task in tasks:
+        if key(*task) in known:
+            kept[key(*task)] = known[key(*task)]
+    part.write_text("".join(map(journal_text, kept.values())), encoding="utf-8")
     bar.update(len(kept))
+
+    # A line is handed to the system as its image ends (buffering=1), so that a kill loses no image
+    # but those in hand.
+    left = [task for task in tasks if key(*task) not in kept]
     with part.open("a", encoding="utf-8", buffering=1) as journal:
-        for task, result in run([task for task in tasks if key(*task) not in kept]):
-            journal.write(json.dumps(checked_line(task, result)) + "\n")
+        for task, result in run(left):
+            journal.write(journal_text(checked_line(task, result)))
             bar.update()
             if time_left() < STOP_BEFORE:
                 raise TimeLimitReached(
@@ -243,8 +281,11 @@ def finish_shard(
 
 def checked_line(task: ImageTask, result: dict | WorkerDied) -> dict:
     """The journal line of a result; a UserError where the disk is at fault."""
+    # An image that took its decoder down, or more than two minutes, is one unreadable image.
     if isinstance(result, WorkerDied):
-        return {"image_id": task[0], "file": task[1], "stamp": task[2], "reason": str(result)}
+        image_id, file, stamp = task
+        return {"image_id": image_id, "file": file, "stamp": stamp, "reason": str(result)}
+    # A full disk would make every image that follows unreadable, so it stops the stage.
     if "failed" in result:
         raise UserError(result["failed"])
     return result
@@ -253,44 +294,42 @@ def checked_line(task: ImageTask, result: dict | WorkerDied) -> dict:
 def write_tables(
     folder: Path, table: pd.DataFrame, results: dict[str, dict], specification: dict
 ) -> None:
-    """images.csv, prepare_errors.csv and prepare.json, the last one last."""
+    """Write images.csv, prepare_errors.csv and prepare.json, the last one last."""
+    # What could not be read is listed with its reason, never dropped in silence.
+    errors = folder / "prepare_errors.csv"
+    columns = ["image_id", "file", "reason"]
     lines = [results[image_id] for image_id in table["image_id"]]
-    bad = pd.DataFrame(
-        [
-            {name: line[name] for name in ("image_id", "file", "reason")}
-            for line in lines
-            if "reason" in line
-        ],
-        columns=["image_id", "file", "reason"],
-    )
-    write_csv(folder / "prepare_errors.csv", bad)
-    if len(bad) == len(table):
+    failed = [{name: line[name] for name in columns} for line in lines if "reason" in line]
+    unreadable = pd.DataFrame(failed, columns=columns)
+    write_csv(errors, unreadable)
+    if len(unreadable) == len(table):
         raise UserError(
-            f"{folder / 'prepare_errors.csv'}: none of the {len(table):,} images could be read; "
-            f"{bad['file'].iloc[0]}: {bad['reason'].iloc[0]}"
+            f"{errors}: none of the {len(table):,} images could be read; "
+            f"{unreadable['file'].iloc[0]}: {unreadable['reason'].iloc[0]}"
         )
-    facts = pd.DataFrame(
-        [{name: line.get(name) for name in IMAGE_FACTS} for line in lines], index=table.index
-    )
-    good = ~table["image_id"].isin(bad["image_id"])
+
+    # The readable images, in the table's order: ids, what was seen in the image, patient columns
+    # and labels. Width and height are float where some rows have none, and whole numbers after.
+    seen = [{name: line.get(name) for name in IMAGE_FACTS} for line in lines]
+    facts = pd.DataFrame(seen, index=table.index)
+    readable = ~table["image_id"].isin(unreadable["image_id"])
     write_checksums(folder, [line for line in lines if "reason" not in line], specification)
     first = [name for name in IMAGE_COLUMNS if name in table.columns]
-    images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[good]
+    images = pd.concat([table[first], facts, table.drop(columns=first)], axis=1)[readable]
     write_csv(folder / "images.csv", images.astype({"width": "int64", "height": "int64"}))
-    write_json(
-        folder / "prepare.json",
-        provenance(
-            **specification,
-            synthetic=(folder / "raw" / SYNTHETIC_MARKER).is_file(),
-            readable=int(good.sum()),
-            unreadable=len(bad),
-            images=file_hash(folder / "images.csv"),
-        ),
+
+    # Last, since sizes count as prepared where prepare.json names them.
+    made = provenance(
+        **specification,
+        synthetic=(folder / "raw" / SYNTHETIC_MARKER).is_file(),
+        readable=int(readable.sum()),
+        unreadable=len(unreadable),
+        images=file_hash(folder / "images.csv"),
     )
-    print(
-        f"{folder / 'images.csv'}: {good.sum():,} images; {len(bad):,} unreadable"
-        + (f", listed in {folder / 'prepare_errors.csv'}" if len(bad) else "")
-    )
+    write_sealed(folder / "prepare.json", made)
+    listed = f", listed in {errors}" if len(unreadable) else ""
+    path = folder / "images.csv"
+    print(f"{path}: {readable.sum():,} images; {len(unreadable):,} unreadable{listed}")
 
 
 def write_checksums(folder: Path, lines: list[dict], specification: dict) -> None:
@@ -301,10 +340,10 @@ def write_checksums(folder: Path, lines: list[dict], specification: dict) -> Non
 
 
 def parser() -> argparse.ArgumentParser:
+    """The stage's options."""
     parser = stage_parser(__doc__)
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)"
-    )
+    words = "processes (default: one a core)"
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help=words)
     return parser
 
 

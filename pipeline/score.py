@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
     competition = load_competition(arguments.competition)
     labels = competition.task.labels
 
-    # what to read from each file
+    # The files, aligned to the truth's ids: members is (M, n, K).
     truth = read_truth(competition, arguments.truth)
     where = parse_pairs(arguments.where, "--where")
     columns = columns_of_labels(competition, parse_pairs(arguments.column, "--column"))
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
     tables = [read_scored_file(competition, path, truth, columns, where) for path in arguments.file]
     members = np.stack([scores for scores, _ in tables])
 
-    # every file by itself
+    # Every file by itself; a single one has nothing to be averaged or compared with.
     rows = []
     for name, scores in zip(names, members):
         rows += [{"file": name, **row} for row in file_score_rows(scores, truth, competition)]
@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(json.dumps(result_line(members[0], truth, competition, arguments.readers)))
         return
 
-    # their average; quantiles need the out-of-fold scores of each fold, so ranks serve instead
+    # Their average. Quantiles need the out-of-fold scores of each fold, so ranks serve instead.
     method = arguments.method or ("mean" if competition.blend.method == "mean" else "rank")
     scaled = scale_members(members, [fold for _, fold in tables], method)
     weights = np.ones((len(members), len(labels)))
@@ -78,6 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
     title = f"{method} of {len(members)}"
     rows += [{"file": title, **row} for row in file_score_rows(average, truth, competition)]
 
+    # The JSON comes last, where a script finds it (`tail -1`).
     print(score_lines(rows))
     print_duplicates(names, members, labels)
     compare_entries(names, scaled, weights, truth, method)
@@ -85,31 +86,20 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The stage's options."""
     options = stage_parser(__doc__, targets=False)
-    options.add_argument("competition", metavar="COMPETITION", help="melanoma, chexpert, ...")
-    options.add_argument(
-        "--file", type=Path, nargs="+", required=True, help="scores, a row per image or study"
-    )
-    options.add_argument(
-        "--truth", type=Path, required=True, help="the true labels of the same rows"
-    )
-    options.add_argument("--readers", type=Path, help="folder with a CSV of 0/1 calls per reader")
-    options.add_argument(
-        "--method", choices=("mean", "rank"), help="of several files (default: the blend's)"
-    )
-    options.add_argument(
-        "--drop-duplicates", action="store_true", help="columns that rank alike count once"
-    )
-    options.add_argument(
-        "--column", nargs="+", default=[], metavar="LABEL=COLUMN", help="the files' own names"
-    )
-    options.add_argument(
-        "--where",
-        nargs="+",
-        default=[],
-        metavar="COLUMN=VALUE",
-        help="only these rows of the files",
-    )
+    add = options.add_argument
+    add("competition", metavar="COMPETITION", help="melanoma, chexpert, ...")
+    scores = "scores, a row per image or study"
+    add("--file", type=Path, nargs="+", required=True, help=scores)
+    add("--truth", type=Path, required=True, help="the true labels of the same rows")
+    add("--readers", type=Path, help="folder with a CSV of 0/1 calls per reader")
+    add("--method", choices=("mean", "rank"), help="of several files (default: the blend's)")
+    add("--drop-duplicates", action="store_true", help="columns that rank alike count once")
+    own = "the files' own names"
+    add("--column", nargs="+", default=[], metavar="LABEL=COLUMN", help=own)
+    some = "only these rows of the files"
+    add("--where", nargs="+", default=[], metavar="COLUMN=VALUE", help=some)
     return options
 
 
@@ -124,6 +114,7 @@ def parse_pairs(texts: Sequence[str], option: str) -> dict[str, str]:
 def columns_of_labels(competition: Competition, renamed: dict[str, str]) -> list[str]:
     """The files' column of each label: as --column says, else as in the submission, else the
     label."""
+    # A misspelt label would otherwise be ignored, and the file read by its usual columns.
     labels = competition.task.labels
     for label in (*competition.submission.columns, *renamed):
         if label not in labels:
@@ -147,12 +138,16 @@ def read_scored_file(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(scores (n, K), fold of each row (n,) or None) aligned to the truth's ids; every id must be
     there exactly once."""
+    # The rows that --where asks for: a file of several years, say, of which the truth has one.
     identity = competition.submission.id_column
     table = read_truth_table(path, (*columns, *where), identity)
     for column, value in where.items():
         table = table[table[column].astype(str) == value]
     if table.empty:
-        raise UserError(f"{path}: no row" + (f" with {where}" if where else ""))
+        asked = f" with {where}" if where else ""
+        raise UserError(f"{path}: no row{asked}")
+
+    # By id, never by position: files of other people are in any order.
     places = align(path, table, truth.ids, "of the truth", identity)
     scores = numeric_columns(path, table, columns, blank=False)[places]
     folds = table["fold"].to_numpy()[places] if "fold" in table else None
@@ -164,6 +159,7 @@ def scale_members(
 ) -> np.ndarray:
     """Scores (M, n, K) as they are averaged: themselves, or their ranks, within folds where every
     file has the column."""
+    # Within folds for all or for none: ranks within a fold and over all rows are different scales.
     if any(fold is None for fold in folds):
         folds = [None] * len(members)
     return np.stack([on_scale(scores, method, fold) for scores, fold in zip(members, folds)])
@@ -177,6 +173,8 @@ def file_score_rows(scores: np.ndarray, truth: Truth, competition: Competition) 
 
 def print_duplicates(names: Sequence[str], members: np.ndarray, labels: Sequence[str]) -> None:
     """Print the pairs of files that rank some labels alike."""
+    # Two entries of one team rank some labels alike and not others, so a pair is told with its
+    # labels: three of the released CheXpert files share four of five columns.
     labels_of_pair: dict[tuple[int, int], list[str]] = {}
     for label, first, second, rho in nearly_equal_members(members):
         text = labels[label] + (" (inverted)" if rho < 0 else "")
@@ -193,6 +191,7 @@ def compare_entries(
 
     scaled: (M, n, K) on the scale on which they are averaged; weights: (M, K).
     """
+    # The best is picked on the rows that it is compared on, which flatters it, not the average.
     average = weighted_mean(scaled, weights, method)
     best = int(np.argmax([mean_auc(scores, truth.labels) for scores in scaled]))
     print(
@@ -200,9 +199,11 @@ def compare_entries(
         "all on one scale:"
     )
     print_difference("average", names[best], average, scaled[best], truth)
+
+    # What each file adds: the average with it and without it, on the same rows.
     for one, name in enumerate(names):
         rest = np.arange(len(names)) != one
-        # a label whose only weights were this file's: the others count alike
+        # Where a label's only weights were this file's, the others count alike.
         others = np.where(weights[rest].any(axis=0), weights[rest], 1.0)
         without = weighted_mean(scaled[rest], others, method)
         print_difference(f"with {name}", f"without {name}", average, without, truth)
@@ -220,6 +221,7 @@ def result_line(
     scores: np.ndarray, truth: Truth, competition: Competition, readers: Path | None
 ) -> dict:
     """What the last line holds, under the organiser's names; readers: their folder, or None."""
+    # Other programs read this line: its names do not change.
     labels = competition.task.labels
     rows = {row["label"]: row for row in file_score_rows(scores, truth, competition)}
     mean = rows[MEAN_LABEL]
@@ -230,12 +232,13 @@ def result_line(
     }
     if competition.task.metric == "partial_auc":
         facts["partial_auc"] = {label: rows[label]["partial_auc"] for label in labels}
+
+    # CheXpert's board ranks by the mean AUC + 0.001 of the mean count of readers (0 to 3).
     if readers:
         points = read_readers(competition, readers, truth)
-        counts = {
-            label: readers_below_curve(scores[:, k], truth.labels[:, k], points[label])
-            for k, label in enumerate(labels)
-        }
+        counts = {}
+        for k, label in enumerate(labels):
+            counts[label] = readers_below_curve(scores[:, k], truth.labels[:, k], points[label])
         facts |= {"nrbc": counts, "mean_nrbc": float(np.mean(list(counts.values())))}
     return facts
 

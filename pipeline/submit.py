@@ -31,6 +31,7 @@ from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.stages import EARNED, ENSEMBLE, MEAN_LABEL, SECOND_LEVEL
 from pipeline.core.ensemble.suspects import suspicion_lines
+from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -134,6 +135,7 @@ def ensemble_test_rows(competition: Competition) -> pd.DataFrame:
     """The ensemble's test rows: unit_id and the labels."""
     path = models_folder(competition.name) / "ensemble.csv"
     made_by = f"make ensemble COMP={competition.name}"
+    read_average_facts(competition)
     table = read_csv(path, ("unit_id", "split", *competition.task.labels), made_by)
     return table[table["split"] == "test"]
 
@@ -166,8 +168,8 @@ def with_unreadable(
 
 def members_in_words(competition: Competition) -> str:
     """What the ensemble averages, as its sidecar has it."""
-    facts = ensemble_facts_written(competition)
-    names = ", ".join(map(str, facts.get("members", ()))) or "unknown"
+    facts = read_average_facts(competition)
+    names = ", ".join(map(str, facts["members"]))
     if facts.get("final_stage") == EARNED:
         names = f"{names}; {combination_text(facts)}"
     warning = notice(competition.name)
@@ -193,19 +195,13 @@ def combination_text(facts: dict) -> str:
     return "; ".join(texts)
 
 
-def ensemble_facts_written(competition: Competition) -> dict:
-    """ensemble.json, {} where there is none."""
-    path = models_folder(competition.name) / "ensemble.json"
-    return read_json(path) if path.is_file() else {}
-
-
 def auc_in_words(competition: Competition) -> str:
     """The mean out-of-fold AUC and its interval of what is submitted, as scores.csv has it."""
     path = models_folder(competition.name) / "scores.csv"
     if not path.is_file():
         return "unknown"
     table = read_csv(path, (*SCORE_NAMES, "auc", "low", "high"), ids=SCORE_NAMES)
-    final = ensemble_facts_written(competition).get("final_stage", ENSEMBLE)
+    final = read_average_facts(competition).get("final_stage", ENSEMBLE)
 
     # The ensemble has rows for several stages; the one that is submitted is named in its sidecar.
     means = table[(table["member"] == ENSEMBLE) & (table["label"] == MEAN_LABEL)]
@@ -285,6 +281,12 @@ def send(competition: Competition, arguments: argparse.Namespace) -> None:
     if not path.is_file():
         made_by = f"make submit COMP={competition.name}"
         raise UserError(f"{path}: there is no such file; `{made_by}` makes it")
+    sidecar = path.with_suffix(".json")
+    if sidecar.is_file() and read_json(sidecar).get("digest") != file_hash(path):
+        raise UserError(
+            f"{path}: differs from what `make submit COMP={competition.name}` wrote (damaged, or "
+            "changed by hand); make it again"
+        )
     if bool(arguments.kernel) != (arguments.kernel_version is not None):
         raise UserError("--kernel and --kernel-version go together")
 

@@ -9,7 +9,6 @@ AUC is the mean over labels; in brackets its 95 % interval, over patients.
 """
 
 import argparse
-import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -23,9 +22,10 @@ from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.ensemble.scores import with_interval
+from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
 
-# widths of the columns; with a margin of 2 a line has 96 characters
+# Widths of the columns; with a margin of 2 a line has 96 characters.
 NAME = 22
 CELL = 24
 # Of the demo's four runs: -.003, -.016, -.004, -.009.
@@ -43,22 +43,23 @@ def main(arguments: argparse.Namespace) -> None:
 
 def competition_summary(competition: Competition) -> str:
     """The table of one competition as text."""
+    # What `ensemble` wrote: nothing is computed here, so the table cannot differ from the report.
     folder = models_folder(competition.name)
     made_by = f"make ensemble COMP={competition.name}"
     columns = (*SCORE_NAMES, "auc", "low", "high")
     scores = read_csv(folder / "scores.csv", columns, made_by, ids=SCORE_NAMES)
-    facts = read_json(folder / "ensemble.json", made_by)
+    facts = read_average_facts(competition)
     means = scores[scores["label"] == MEAN_LABEL].set_index(["member", "stage"])
     blended = bool(facts["metadata"])
 
-    # the heading: runs may end with different losses, which share the column of stage 2
+    # The heading. Runs may end with different losses, which share the column of stage 2.
     stage_2 = [stage for stage in scores["stage"].unique() if is_stage_2(stage)]
     titles = [STAGE_1, " / ".join(stage_2)]
     if blended:
         titles.append(blend_title(facts["metadata"]))
     lines = [heading(competition, scores, facts), summary_line("", *titles)]
 
-    # a line for each run, one for the metadata network, one for the ensemble
+    # A line for each run, one for the metadata network, one for the ensemble.
     for run in facts["weights"]:
         cells = [auc_cell(means, run, [STAGE_1]), auc_cell(means, run, stage_2)]
         if blended:
@@ -78,6 +79,7 @@ def competition_summary(competition: Competition) -> str:
 
 def heading(competition: Competition, scores: pd.DataFrame, facts: dict) -> str:
     """The competition, what was scored, and a rule below."""
+    # There is no mean where runs predict some labels only, or where no label has both classes.
     rows = scores[scores["label"] == MEAN_LABEL]
     if not len(rows):
         rows = scores
@@ -110,7 +112,7 @@ def auc_cell(means: pd.DataFrame, member: str, stages: Collection[str]) -> str:
     for stage in stages:
         if (member, stage) in means.index:
             row = means.loc[(member, stage)]
-            # ends with 3 digits, so that three columns fit a terminal of 100
+            # The ends have 3 digits, so that three columns fit a terminal of 100.
             return with_interval(row["auc"], row["low"], row["high"], ends=".3f")
     return "–"
 
@@ -128,14 +130,15 @@ def files_to_look_at(competition: Competition) -> list[str]:
     ]
     lines = []
     for title, path, note in files:
+        remark = f"  ({note})" if note else ""
         if path.is_file():
-            lines.append(summary_line(title, str(path)) + (f"  ({note})" if note else ""))
+            lines.append(summary_line(title, str(path)) + remark)
     return lines
 
 
 def leaks_in_words(audit: Path) -> str:
     """How many leaks folds_audit.json names, in words."""
-    count = len(json.loads(audit.read_text(encoding="utf-8")).get("leaks", []))
+    count = len(read_json(audit, needed=("leaks",))["leaks"])
     return f"{count} leaks between folds"
 
 

@@ -364,7 +364,7 @@ def test_a_kill_loses_no_more_than_the_images_in_hand_and_two_at_once_share(tmp_
     assert len(table) == count + 1 and table["image_id"].is_unique
     after = stamps(tmp_path / "melanoma")
     kept = sum(after[path] == before[path] for path in before)
-    sizes = len(list((tmp_path / "melanoma" / "images").iterdir()))
+    sizes = len([path for path in (tmp_path / "melanoma" / "images").iterdir() if path.is_dir()])
     assert kept >= (done - 1) * sizes  # a line cut short by the kill at most
     assert not list((tmp_path / "melanoma" / "images").rglob(".*"))
 

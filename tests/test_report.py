@@ -16,7 +16,7 @@ from pipeline import report as stage
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, fold_folder, models_folder
 from pipeline.core.ensemble.scores import with_interval
-from pipeline.core.metrics import auc, auc_interval
+from pipeline.core.metrics import auc, auc_interval, point_at_specificity
 from pipeline.core.report.inputs import read_evidence
 from pipeline.core.report.results import readers as against
 from pipeline.core.runtime.errors import UserError
@@ -133,6 +133,39 @@ def test_numbers_are_those_of_scores_csv(page):
         assert f"{row.auc:.4f} [{row.low:.4f}, {row.high:.4f}]" in cells, row
     for row in json.loads((models_folder(NAME) / "ensemble.json").read_text())["differences"]:
         assert f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]" in cells
+
+
+def test_the_first_screen_answers(page):
+    """Sensitivity at 95 % specificity, its interval, the data and how it was made, before any
+    section; the figures are those of the rows."""
+    header = page[: page.index("<main>")]
+    evidence = read_evidence(competition(unit="study"))
+    for k, label in enumerate(evidence.labels):
+        own = (evidence.final[:, k], evidence.units.truth[:, k])
+        point = point_at_specificity(*own, 0.95, evidence.patients)
+        ends = f"({100 * point.low:.0f} to {100 * point.high:.0f} %)"
+        assert f"{label}</th><td>{100 * point.sensitivity:.0f} % {ends}</td>" in header
+    for text in ("real data; full run", "uniform weights", "not recorded", "275 images", "commit"):
+        assert text in header, text
+
+
+@pytest.mark.usefixtures("copy")
+def test_synthetic_data_stand_beside_no_paper():
+    (data_folder(NAME) / "raw").mkdir()
+    (data_folder(NAME) / "raw" / ".made-by-demo.json").write_text("{}")
+    html = stage.report(read_evidence(published(competition(unit="study"))))
+    assert "SYNTHETIC DATA" in html and "synthetic data; full run; no figure" in html
+    assert 'class="theirs"' not in html and "0.9345" not in html
+
+
+def test_a_final_row_below_another_is_said(page):
+    assert ("The final scores are not the highest row" in page) == final_is_beaten()
+
+
+def final_is_beaten() -> bool:
+    table = pd.read_csv(models_folder(NAME) / "scores.csv").query("label == 'mean'")
+    final = table[(table["member"] == "ensemble") & (table["stage"] == "blend")]["auc"].iloc[0]
+    return bool((table["auc"] > final).any())
 
 
 def test_the_papers_numbers_are_marked_as_theirs(page):

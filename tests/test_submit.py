@@ -72,7 +72,7 @@ def write_ensemble(models: Path, seed: int = 0) -> None:
     )
     table.to_csv(models / "ensemble.csv", index=False)
     (models / "ensemble.json").write_text(
-        json.dumps({"members": ["b5_384/fold0", "metadata/fold0"]})
+        json.dumps({"members": ["b5_384/fold0", "metadata/fold0"], "folds": [0], "weights": {}})
     )
 
 

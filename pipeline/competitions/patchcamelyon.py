@@ -27,6 +27,8 @@ import pandas as pd
 
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
+from pipeline.core.raw.read import hdf5_array
+from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.errors import UserError
 
 STEM = "camelyonpatch_level_2_split"
@@ -124,15 +126,12 @@ def read_part(raw: Path, part: str) -> pd.DataFrame:
 
 def read_labels(raw: Path, part: str) -> np.ndarray:
     """The labels (N,) float of one part."""
-    import h5py  # only HDF5 downloads need it
-
     path = raw / f"{STEM}_{part}_y.h5"
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; unpack {path.name}.gz there with gunzip")
     try:
-        with h5py.File(path, "r") as file:
-            labels = np.asarray(file["y"]).reshape(-1).astype(float)
-    except (OSError, KeyError) as error:
+        labels = hdf5_array(path, "y").reshape(-1).astype(float)
+    except (UnreadableImage, ValueError, TypeError) as error:
         reason = "this is not a whole HDF5 file with a data set 'y'"
         raise UserError(f"{path}: {reason} ({error})") from None
     if not np.isin(labels, (0, 1)).all():

@@ -61,26 +61,23 @@ class PESG(torch.optim.Optimizer):
         momentum: float = 0.0,
         regularize_dual: bool = False,
     ) -> None:
+        # Every group holds the step of its stage, so that torch's own state_dict saves it; only α's
+        # group ascends, down to its floor.
         self.loss = loss
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                gamma=gamma,
-                weight_decay=weight_decay,
-                momentum=momentum,
-                ascend=False,
-                floor=None,
-                stage_step=0,
-            ),
-        )
+        recipe = dict(lr=lr, gamma=gamma, weight_decay=weight_decay, momentum=momentum)
+        super().__init__(params, {**recipe, "ascend": False, "floor": None, "stage_step": 0})
         if isinstance(loss, AUCMargin) and loss.dual == "sgd":
             self.add_dual(loss, regularize_dual)
 
     def add_dual(self, loss: AUCMargin, regularized: bool) -> None:
         """Groups of their own for the loss's a and b, which descend, and its α, which ascends."""
+        # Neither pulled nor decayed, unless asked for: at p = 0.01 that would hold a and b at 0.69
+        # where the class mean is 0.8. α never is.
         free = dict(gamma=0.0, weight_decay=0.0)
-        self.add_param_group({"params": [loss.a, loss.b], **({} if regularized else free)})
+        regularizers = {} if regularized else free
+        self.add_param_group({"params": [loss.a, loss.b], **regularizers})
+
+        # The hinge's α is projected to α ≥ 0; the square loss's may have either sign.
         floor = 0.0 if loss.hinge else None
         ascent = dict(ascend=True, floor=floor, momentum=0.0)
         self.add_param_group({"params": [loss.alpha], **ascent, **free})
@@ -88,9 +85,12 @@ class PESG(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, checking the values; a group added in mid-stage counts as unchanged since the
         stage began."""
+        # `stage_step` is the same for all groups; one that is added later takes it over.
         if self.param_groups:
             param_group.setdefault("stage_step", self.param_groups[0]["stage_step"])
         super().add_param_group(param_group)
+
+        # nan fails this comparison as well as a negative value does.
         group = self.param_groups[-1]
         for name in ("lr", "gamma", "weight_decay", "momentum"):
             if not 0 <= group[name] < torch.inf:
@@ -110,6 +110,8 @@ class PESG(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 value = closure()
+
+        # Every gradient is of the old point already, so the order of the groups does not matter.
         for group in self.param_groups:
             group["stage_step"] += 1
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -125,10 +127,13 @@ class PESG(torch.optim.Optimizer):
         gradients = [parameter.grad for parameter in parameters]
         lr = group["lr"]
         gamma = group["gamma"]
+        # Without γ no reference is needed, and the two copies of the weights are not kept.
         means = []
         references = []
         if gamma:
             means, references = self.references(parameters, group)
+
+        # The pull first, from the old v, as algorithm 1 has it; then the gradient.
         if group["momentum"]:
             self.descend_with_momentum(parameters, gradients, references, group)
         else:
@@ -143,6 +148,8 @@ class PESG(torch.optim.Optimizer):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Running means up to the previous step, and references; both start at the current
         value."""
+        # `averaged`: up to which step of the stage the mean counts. It lags for a parameter that
+        # had no gradient for a while.
         states = [self.state[parameter] for parameter in parameters]
         before = group["stage_step"] - 1
         for parameter, state in zip(parameters, states):
@@ -168,6 +175,7 @@ class PESG(torch.optim.Optimizer):
         γ v_ref / momentum leaves the buffer beforehand, and the rest is SGD with decay γ + λ: three
         passes, not six.
         """
+        # Buffers in the parameters' own layout: the fused kernel reads memory in order.
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states):
             if "momentum_buffer" not in state:
@@ -178,17 +186,15 @@ class PESG(torch.optim.Optimizer):
         momentum = group["momentum"]
         lr = group["lr"]
         decay = group["weight_decay"]
+
+        # momentum (buffer - γ v_ref / momentum) + ∇F + (γ + λ) v is the new buffer.
         if references:
-            torch._foreach_add_(buffers, references, alpha=-group["gamma"] / momentum)
-            fused_sgd(
-                parameters,
-                gradients,
-                buffers,
-                momentum=momentum,
-                lr=lr,
-                weight_decay=group["gamma"] + decay,
-            )
+            gamma = group["gamma"]
+            torch._foreach_add_(buffers, references, alpha=-gamma / momentum)
+            rates = dict(momentum=momentum, lr=lr, weight_decay=gamma + decay)
+            fused_sgd(parameters, gradients, buffers, **rates)
             return
+
         # Without a reference: torch's own foreach SGD, operation by operation, hence bit for bit.
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
@@ -209,6 +215,7 @@ class PESG(torch.optim.Optimizer):
             group["stage_step"] = 0
             if steps == 0:
                 continue
+            # A parameter that has had no gradient so far has no state, and needs none.
             for parameter in group["params"]:
                 state = self.state.get(parameter, {})
                 if "reference" not in state:
@@ -230,6 +237,7 @@ class PESG(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """torch's, and the loss's a, b, α: a snapshot, which later steps do not change."""
+        # torch's state_dict shares its tensors, and the next step would change a kept checkpoint.
         state = super().state_dict()
         if self.loss is not None:
             state = {**state, "loss": self.loss.state_dict()}
@@ -242,6 +250,7 @@ class PESG(torch.optim.Optimizer):
             self.loss.load_state_dict(state_dict["loss"])
 
     def __getstate__(self) -> dict[str, Any]:
+        """What copy.deepcopy and pickle keep: torch leaves out attributes that it does not know."""
         return {**super().__getstate__(), "loss": self.loss}
 
 
@@ -258,6 +267,7 @@ def pull(
 ) -> None:
     """v ← v - to_reference (v - v_ref) - to_zero v, as (1 - to_zero) · lerp: exactly v where v =
     v_ref and no decay."""
+    # lerp moves by a share of the way to v_ref; divided by `kept`, since the factor comes after it.
     kept = 1 - to_zero
     if kept <= 0:
         raise ValueError(
@@ -317,6 +327,7 @@ def chunks(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
     chunk: list[Tensor] = []
     size = 0
     for parameter in parameters:
+        # A parameter larger than that is a chunk of its own.
         full = parameter.device.type == "cpu" and size + parameter.nbytes > CHUNK_BYTES
         if chunk:
             first = chunk[0]

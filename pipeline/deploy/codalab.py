@@ -24,6 +24,7 @@ from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.environments import CODALAB_IMAGE, CODALAB_INSTALLS
 from pipeline.deploy.package import megabytes, write_package
 
+# The program that the organiser calls.
 PREDICT = '''"""One row for each study of the images in a list.
 
     python src/predict.py valid_image_paths.csv predictions.csv
@@ -77,12 +78,14 @@ def main(arguments: argparse.Namespace) -> None:
             f"pipeline/competitions/{competition.name}.py scores images; a CodaLab bundle writes "
             "studies"
         )
-    # All that is uploaded.
+
+    # All that is uploaded. The code lies in folders, which CodaLab keeps; Kaggle's client does not.
     folder = submissions_folder(competition.name) / "codalab"
     package = write_package(competition, folder / "src", zipped=False)
     write_text(folder / "src" / "predict.py", PREDICT)
 
     # How to run it: the versions of this machine, so that it computes there what it computes here.
+    # torch is the image's own.
     packages = " ".join(f"{name}=={version(name)}" for name in CODALAB_INSTALLS)
     write_text(folder / "Dockerfile", DOCKERFILE.format(image=arguments.image, packages=packages))
     size = megabytes((folder / "src").glob("*.safetensors"))
@@ -95,15 +98,12 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     options = stage_parser(__doc__, targets=False)
-    options.add_argument(
-        "competition", metavar="COMPETITION", help="chexpert, or another that is scored by study"
-    )
-    options.add_argument(
-        "--image",
-        default=CODALAB_IMAGE,
-        help=f"the Docker image to start from (default {CODALAB_IMAGE})",
-    )
+    by_study = "chexpert, or another that is scored by study"
+    options.add_argument("competition", metavar="COMPETITION", help=by_study)
+    start = f"the Docker image to start from (default {CODALAB_IMAGE})"
+    options.add_argument("--image", default=CODALAB_IMAGE, help=start)
     return options
 
 

@@ -18,6 +18,7 @@ CODALAB_INSTALLS = (
     "numba",
     "tqdm",
 )
+# What a rehearsal may import; of OpenCV's two builds it takes the one that is installed.
 CODALAB = (*CODALAB_IMAGE_HOLDS, *CODALAB_INSTALLS, "opencv-python")
 
 # What Kaggle's image holds of what is used here, and the notebook's own machinery.

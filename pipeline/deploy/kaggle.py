@@ -26,7 +26,8 @@ from pipeline.core.artifacts.files import write_json
 from pipeline.core.artifacts.paths import models_folder, submissions_folder
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
-from pipeline.core.runtime.command import run_stage, seconds, stage_parser
+from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.environment import duration
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.notebook import (
     LICENCES,
@@ -53,6 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
     package = write_dataset(competition, folder / "dataset", arguments)
 
     # Notebooks: one that predicts where there are networks, one that trains where it is asked for.
+    # They attach the dataset by its name, so they can be written before it is uploaded.
     kinds = []
     if package["networks"]:
         write_predict(competition, folder / "predict", arguments)
@@ -76,6 +78,7 @@ def title_of(competition: Competition, kind: str) -> str:
 
 def write_dataset(competition: Competition, folder: Path, arguments: argparse.Namespace) -> dict:
     """Write the dataset and return what its package.json says."""
+
     title = title_of(competition, "package")
     # Refused before the weights are copied: an owner or title that Kaggle would refuse.
     reference(arguments.owner, checked_title(title, 6))
@@ -85,6 +88,8 @@ def write_dataset(competition: Competition, folder: Path, arguments: argparse.Na
     predicts = (models_folder(competition.name) / "ensemble.json").is_file()
     code_only = bool(arguments.train) and not predicts
     package = write_package(competition, folder, zipped=True, code_only=code_only)
+
+    # What Kaggle's image may lack, and what Kaggle asks to know of a dataset.
     add_wheels(folder, package, arguments.python)
     subtitle = f"Networks and code for {competition.name}"[:80]
     licences = wheel_licences(package["wheels"].values())
@@ -96,37 +101,27 @@ def write_dataset(competition: Competition, folder: Path, arguments: argparse.Na
 def write_predict(competition: Competition, folder: Path, arguments: argparse.Namespace) -> None:
     """The notebook that predicts, without the internet: a competition that reruns notebooks on its
     hidden test set takes no other."""
-    write_kernel(
-        folder,
-        "notebook_predict.py",
-        shared_settings(competition, arguments),
-        kernel_metadata(
-            arguments.owner,
-            title_of(competition, "predict"),
-            competition.task.slug,
-            reference(arguments.owner, title_of(competition, "package")),
-        ),
-    )
+    owner = arguments.owner
+    title = title_of(competition, "predict")
+    dataset = reference(owner, title_of(competition, "package"))
+    metadata = kernel_metadata(owner, title, competition.task.slug, dataset)
+    write_kernel(folder, "notebook_predict.py", shared_settings(competition, arguments), metadata)
 
 
 def write_train(competition: Competition, folder: Path, arguments: argparse.Namespace) -> None:
     """The notebook that trains; with --resume its own last output is attached to it."""
-    title = title_of(competition, "train")
     settings = shared_settings(competition, arguments)
     settings["TARGET"] = checked_target(competition, arguments.train)
-    write_kernel(
-        folder,
-        "notebook_train.py",
-        settings,
-        kernel_metadata(
-            arguments.owner,
-            title,
-            competition.task.slug,
-            reference(arguments.owner, title_of(competition, "package")),
-            kernels=(reference(arguments.owner, title),) if arguments.resume else (),
-            internet=True,
-        ),
-    )
+
+    # A session ends after 12 hours at most, so training goes on from its own last output, once
+    # there is one.
+    owner = arguments.owner
+    title = title_of(competition, "train")
+    dataset = reference(owner, title_of(competition, "package"))
+    itself = (reference(owner, title),) if arguments.resume else ()
+    slug = competition.task.slug
+    metadata = kernel_metadata(owner, title, slug, dataset, kernels=itself, internet=True)
+    write_kernel(folder, "notebook_train.py", settings, metadata)
 
 
 def shared_settings(competition: Competition, arguments: argparse.Namespace) -> dict:
@@ -134,13 +129,14 @@ def shared_settings(competition: Competition, arguments: argparse.Namespace) -> 
     return {
         "SLUG": competition.task.slug,
         "PACKAGE": competition.name,
-        "HOURS": seconds(arguments.time_limit) / 3600,
+        "HOURS": duration("--time-limit", arguments.time_limit) / 3600,
     }
 
 
 def checked_target(competition: Competition, text: str) -> str:
     """The training notebook's target, or a UserError where this competition has none of that
     name."""
+    # Refused here rather than on Kaggle, after an upload and the start of a machine.
     target = parse_target(text)
     if target.competition != competition.name:
         raise UserError(f"--train {text}: not a target of {competition.name}")
@@ -156,36 +152,24 @@ def write_kernel(folder: Path, script: str, settings: dict, metadata: dict) -> N
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     options = stage_parser(__doc__, targets=False)
-    options.add_argument("competition", metavar="COMPETITION", help="melanoma, ...")
-    options.add_argument("--owner", required=True, metavar="NAME", help="your user name on Kaggle")
-    options.add_argument(
-        "--licence",
-        required=True,
-        metavar="LICENCE",
-        help=f"of the dataset, as Kaggle names it: {', '.join(LICENCES)}; images that the networks "
-        "learnt from may allow only some of them",
+    add = options.add_argument
+    add("competition", metavar="COMPETITION", help="melanoma, ...")
+    add("--owner", required=True, metavar="NAME", help="your user name on Kaggle")
+    licence = (
+        f"of the dataset, as Kaggle names it: {', '.join(LICENCES)}; images that the networks "
+        "learnt from may allow only some of them"
     )
-    options.add_argument(
-        "--time-limit", default="8.5h", help="for the whole notebook (default 8.5h)"
-    )
-    options.add_argument(
-        "--python",
-        nargs="*",
-        default=[],
-        metavar="3.12",
-        help="Kaggle's Python, where it is not yours: "
-        "wheels of compiled packages are fetched for it",
-    )
-    options.add_argument(
-        "--train",
-        default="",
-        metavar="TARGET",
-        help="write a notebook that trains this run or fold",
-    )
-    options.add_argument(
-        "--resume", action="store_true", help="attach the training notebook's own last output to it"
-    )
+    add("--licence", required=True, metavar="LICENCE", help=licence)
+    # Kaggle's competitions allow 9 to 12 hours; half an hour is for starting and writing.
+    add("--time-limit", default="8.5h", help="for the whole notebook (default 8.5h)")
+    other = "Kaggle's Python, where it is not yours: wheels of compiled packages are fetched for it"
+    add("--python", nargs="*", default=[], metavar="3.12", help=other)
+    train = "write a notebook that trains this run or fold"
+    add("--train", default="", metavar="TARGET", help=train)
+    resume = "attach the training notebook's own last output to it"
+    add("--resume", action="store_true", help=resume)
     return options
 
 

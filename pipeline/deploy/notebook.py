@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.core.runtime.errors import UserError
 
+# A line that begins a cell, and what follows the mark: the cell's name.
 MARK = re.compile(r"^# %%(.*)$", re.MULTILINE)
 OWNER = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
 # The licences of a dataset by Kaggle's names for them, but for those that give a work to the public
@@ -118,19 +119,16 @@ def kernel_metadata(
 def notebook(script: Path, settings: dict) -> dict:
     """A script with a docstring and `# %%` marks as a notebook (nbformat 4.5), its settings cell of
     these values."""
+    # The docstring, as the text on top.
     text = script.read_text(encoding="utf-8")
-    cells = [
-        {
-            "cell_type": "markdown",
-            "id": "cell",
-            "metadata": {},
-            "source": ast.get_docstring(ast.parse(text)),
-        }
-    ]
+    words = ast.get_docstring(ast.parse(text))
+    cells = [{"cell_type": "markdown", "id": "cell", "metadata": {}, "source": words}]
+
     # A cell is what lies between two marks; nothing but the docstring lies before the first.
     marks = list(MARK.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     for number, (mark, end) in enumerate(zip(marks, ends, strict=True)):
+        # The script's own values give way to those of the competition.
         source = text[mark.end() : end].strip("\n")
         if mark[1].strip() == "settings":
             source = "\n".join(f"{name} = {value!r}" for name, value in settings.items())

@@ -18,20 +18,16 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.core.artifacts.files import file_hash, read_json, write_json
+from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import FINETUNED, fold_folder, models_folder
-from pipeline.core.artifacts.provenance import (
-    check_data,
-    provenance,
-    require_hashes,
-    table_hashes,
-)
+from pipeline.core.artifacts.provenance import check_data, provenance, require_hashes, table_hashes
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json
-from pipeline.core.config.stages import EARNED
+from pipeline.core.config.stages import EARNED, MEAN_LABEL, STAGE_1
 from pipeline.core.ensemble.fitted import COMBINATION
+from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
@@ -39,12 +35,10 @@ from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.errors import UserError
 
 MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
+# What a package of code alone says of its ensemble.
 NO_ENSEMBLE = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}
-FOLDERS_LEFT_HOME = (
-    "paper",
-    "demo",
-    "deploy/rehearsal",
-)  # folders of `pipeline` that do not travel
+# Folders of `pipeline` that do not travel.
+FOLDERS_LEFT_HOME = ("paper", "demo", "deploy/rehearsal")
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
 
 
@@ -53,6 +47,7 @@ def write_package(
 ) -> dict:
     """Fill a new folder with the package of a competition's ensemble and return what package.json
     says. An older folder of that name is deleted."""
+    # Filled under another name: a package that was cut in the middle would be uploaded as if whole.
     ensemble = NO_ENSEMBLE if code_only else read_ensemble(competition)
     unfinished = folder.with_name(f".{folder.name}.new")
     for old in (unfinished, folder):
@@ -90,7 +85,7 @@ def write_package(
         ensemble="" if code_only else file_hash(models_folder(competition.name) / "ensemble.json"),
         wheels={},
     )
-    write_json(unfinished / "package.json", contents)
+    write_sealed(unfinished / "package.json", contents)
     unfinished.replace(folder)
     return contents
 
@@ -99,8 +94,10 @@ def read_ensemble(competition: Competition) -> dict:
     """ensemble.json, made from today's tables; UserError where the metadata network needs columns
     that only `prepare` measures."""
     path = models_folder(competition.name) / "ensemble.json"
-    ensemble = read_json(path, f"make ensemble COMP={competition.name}")
+    ensemble = read_average_facts(competition)
     require_hashes(path, ensemble["hashes"], table_hashes(competition.name))
+
+    # Members without weights cannot travel.
     for member in ensemble["members"]:
         if is_imported(competition.name, member):
             raise UserError(
@@ -113,6 +110,8 @@ def read_ensemble(competition: Competition) -> dict:
     reason = reason_of(ensemble.get("decided_by"), ensemble_facts(request))
     if reason:
         raise UserError(f"{path}: {reason}; `make ensemble COMP={competition.name}` makes it anew")
+
+    # Patient columns must be in the organiser's own test table, which is all there is there.
     if METADATA in ensemble["members"] or is_earned(ensemble):
         for column in (*competition.task.numeric, *competition.task.categorical):
             if column in MEASURED_BY_PREPARE:
@@ -142,12 +141,15 @@ def require_current_package(folder: Path, competition: Competition, target: str)
 def copy_networks(competition: Competition, ensemble: dict, folder: Path) -> list[dict]:
     """Copy the weights and list them in order of value: every run's first fold, the best run first,
     then the second folds, and so on; the metadata networks are listed last and cost nothing."""
+    # In order of value, because there the clock may stop it: what has been averaged by then should
+    # be the best of every run.
     aucs = out_of_fold_aucs(competition) if ensemble["members"] else {}
     networks = []
     for member in ensemble["members"]:
         if not has_weight(member, ensemble):
             continue
         for turn, fold in enumerate(ensemble["folds"]):
+            # Checked to the byte: a damaged one would be found on the organiser's machine only.
             path = fold_folder(competition.name, member, fold) / FINETUNED
             run = competition.metadata if member == METADATA else competition.run(member)
             require_current(Job(competition, run, fold), path)
@@ -192,7 +194,8 @@ def out_of_fold_aucs(competition: Competition) -> dict[str, float]:
     """Member -> its mean out-of-fold AUC after stage 2, over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
     table = read_csv(path, (*SCORE_NAMES, "auc"), ids=SCORE_NAMES)
-    table = table[(table["stage"] != "CE") & (table["label"] != "mean")]
+    # A run that predicts some labels only has no row for their mean, hence the mean taken here.
+    table = table[(table["stage"] != STAGE_1) & (table["label"] != MEAN_LABEL)]
     return table.groupby("member")["auc"].mean().fillna(0.0).to_dict()
 
 
@@ -206,11 +209,13 @@ def modules(competition: str) -> dict[str, Path]:
     """Path inside the package -> file: all of `pipeline` but FOLDERS_LEFT_HOME, and of the
     competitions this one and those whose names begin with an underscore."""
     root = Path(__file__).parents[1]
+    left_home = tuple(f"{folder}/" for folder in FOLDERS_LEFT_HOME)
     paths = {}
     for path in sorted(root.rglob("*.py")):
         inside = path.relative_to(root)
-        if inside.as_posix().startswith(tuple(f"{folder}/" for folder in FOLDERS_LEFT_HOME)):
+        if inside.as_posix().startswith(left_home):
             continue
+        # The files of other competitions have no business there.
         shared = inside.stem.startswith("_")
         if inside.parts[0] == "competitions" and inside.stem != competition and not shared:
             continue
@@ -219,6 +224,7 @@ def modules(competition: str) -> dict[str, Path]:
 
 
 def copy_code(folder: Path, competition: str) -> None:
+    """The code as folders, where nothing unpacks it."""
     for inside, path in modules(competition).items():
         (folder / inside).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / inside)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from pipeline.core.artifacts.files import write_json
+from pipeline.core.artifacts.files import write_sealed
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.environments import AT_LEAST, WHEELS
 from pipeline.deploy.package import add_to_zip
@@ -24,6 +24,7 @@ from pipeline.deploy.package import add_to_zip
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64", "any")
 # Licences that ask no more of who passes the wheel on than its own text, which a wheel contains.
 PERMISSIVE = re.compile(r"\b(Apache|MIT|BSD|ISC|PSF|HPND|zlib)\b", re.IGNORECASE)
+# What pip adds to a package as it installs it. A wheel has a RECORD of its own, made anew here.
 WRITTEN_BY_PIP = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
 
@@ -31,18 +32,21 @@ def add_wheels(folder: Path, package: dict, pythons: list[str]) -> None:
     """Put the wheels into the package and list them in its package.json: module -> what pip is
     asked for. `pythons` are versions such as 3.12; the one that runs here is always among them."""
     wheel_licences(WHEELS.values())
+
+    # Wheels for this Python, and for Kaggle's where it is another.
     available = {module: name for module, name in WHEELS.items() if repack(name, folder)}
     this_python = f"{sys.version_info.major}.{sys.version_info.minor}"
     for python in pythons:
         if python != this_python:
             fetch(list(available.values()), python, folder)
 
+    # What the notebook asks pip for.
     wanted = {}
     for module, name in available.items():
         oldest = f">={distribution(name).version}" if name in AT_LEAST else ""
         wanted[module] = f"{name}{oldest}"
     package["wheels"] = wanted
-    write_json(folder / "package.json", package)
+    write_sealed(folder / "package.json", package)
 
 
 def wheel_licences(asked: Iterable[str]) -> dict[str, str]:
@@ -83,6 +87,8 @@ def repack(name: str, folder: Path) -> Path | None:
         dist = distribution(name)
     except PackageNotFoundError:
         return None
+
+    # Sorted, so that the archive has the same bytes each time.
     files = sorted((file for file in dist.files or () if is_content(str(file))), key=str)
     metadata = next(str(file) for file in files if str(file).endswith(".dist-info/METADATA"))
     info = metadata.split("/")[0]  # <name>-<version>.dist-info
@@ -123,6 +129,8 @@ def wheel_digest(content: bytes) -> str:
 
 def fetch(names: list[str], python: str, folder: Path) -> None:
     """Download wheels of the installed versions for another Python on 64-bit Linux."""
+    # --only-binary: a source would be built here, for the wrong Python. --no-deps: what they
+    # require is in Kaggle's image, and torch above all must not be installed anew.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(folder), "--python-version", python]
     for platform in PLATFORMS:
@@ -130,5 +138,6 @@ def fetch(names: list[str], python: str, folder: Path) -> None:
     command += [f"{name}=={distribution(name).version}" for name in names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
+        # pip's last line says what was wrong; those before it are its search.
         reason = done.stderr.strip().splitlines()[-1]
         raise UserError(f"pip could not fetch wheels for Python {python}: {reason}")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.core.artifacts.training_log import read_log
 from pipeline.core.config.competition import load_competition
 from pipeline.core.config.target_path import parse_target
-from pipeline.core.report.figures.training_curves import read_log
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.device import precision
 from pipeline.finetune import finetune

@@ -1,36 +1,79 @@
-"""Writing files so that a killed program leaves nothing half-made: a temporary name first, renamed
-when whole."""
+"""Writing files so that a killed program leaves nothing half-made, and reading back JSON that tells
+when it has been damaged.
+
+A file is written under a temporary name and renamed when whole. A JSON object that a stage leaves
+behind carries a checksum of itself, by which reading it finds any changed byte.
+"""
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 from pipeline.core.runtime.errors import UserError
 
+CHECKSUM = "checksum"  # the key of a sealed object's own checksum, its last
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; renamed to `path` when the block ends well,
-    removed otherwise."""
+    """A temporary file to write to; renamed to `path` when the block ends well, removed otherwise.
+
+    It lies in a folder of its own beside `path`, so that what a library leaves around it when it
+    is killed is known by that folder's name, and goes when `path` is written the next time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    remove_abandoned(path)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = folder / path.name
+    handle = lock(folder)
     try:
+        # The mode that the user's umask gives; safetensors would make the file private.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # A full disk has no name of its own, and a temporary one helps nobody.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def lock(folder: Path) -> int:
+    """A handle on a folder, locked as long as it is open, hence while its process lives."""
+    handle = os.open(folder, os.O_RDONLY)
+    # Some network file systems lock no folders: there its leftovers stay.
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the temporary folders of `path` whose writers were killed, those that nobody locks."""
+    for folder in path.parent.glob(f".{path.name}.*.tmp"):
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except OSError:
+            continue  # another process has removed it
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One without a file may have been made this moment, and not be locked yet.
+            if any(folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def sync_filesystem(folder: Path) -> None:
@@ -59,6 +102,33 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def write_sealed(path: Path, value: dict) -> None:
+    """Write a JSON object with its checksum, as `write_json` does; `read_json` checks it."""
+    write_json(path, sealed(value))
+
+
+def sealed(value: dict) -> dict:
+    """The object with a checksum of itself as its last key.
+
+    >>> value = sealed({"a": 1})
+    >>> is_intact(value), is_intact({**value, "a": 2}), is_intact({"a": 2})
+    (True, False, True)
+    """
+    return {**value, CHECKSUM: checksum(value)}
+
+
+def is_intact(value: dict) -> bool:
+    """False where an object is not the one that was sealed; True where it has no checksum: older
+    versions wrote none, and no single changed byte both takes it away and harms the rest."""
+    rest = {key: item for key, item in value.items() if key != CHECKSUM}
+    return value.get(CHECKSUM, checksum(rest)) == checksum(rest)
+
+
+def checksum(value: object) -> str:
+    """The first 16 digits of the sha256 of a JSON value, whatever its spacing."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
 @lru_cache(maxsize=64)
 def _hash(path: str, _size: int, _mtime: int) -> str:
     digest = hashlib.sha256()
@@ -70,23 +140,49 @@ def _hash(path: str, _size: int, _mtime: int) -> str:
 
 def file_hash(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
+    require_plain(path)
     status = path.stat()
     return _hash(str(path), status.st_size, status.st_mtime_ns)
 
 
+def require_plain(path: Path) -> None:
+    """Raise a UserError where `path` exists and is no plain file: a pipe would be waited for
+    without end."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe, a socket or a device"
+        raise UserError(f"{path}: is {kind}, not a file; remove it and run the same command again")
+
+
+def read_text(path: Path) -> str:
+    """A file's text; UserError where it is no plain file or not UTF-8."""
+    require_plain(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8 text; mend it by hand") from None
+
+
 def read_json(path: Path, made_by: str = "", needed: Sequence[str] = ()) -> dict:
-    """A JSON object; UserError where it is missing, cut short or lacks a `needed` key."""
+    """A JSON object without its checksum; UserError where it is missing, damaged or lacks a
+    `needed` key."""
+    require_plain(path)
     if not path.is_file():
         way = f"; `{made_by}` makes it" if made_by else ""
         raise UserError(f"{path}: there is no such file{way}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         raise UserError(f"{path}: not a JSON file ({error}); delete it and make it again") from None
     missing = [key for key in needed if not isinstance(value, dict) or key not in value]
     if missing or not isinstance(value, dict):
         raise UserError(
-            f"{path}: not written by this pipeline ({', '.join(missing) or 'not an object'} is "
+            f"{path}: not written by this pipeline ({', '.join(missing) or 'an object'} is "
             "missing); delete it and make it again"
         )
+    if not is_intact(value):
+        raise UserError(
+            f"{path}: differs from what was written (damaged, or changed by hand); delete it and "
+            "make it again"
+        )
+    value.pop(CHECKSUM, None)
     return value

@@ -4,10 +4,9 @@ The roots are the environment variables DATA, MODELS and SUBMISSIONS, by default
 those names.
 """
 
-import os
 from pathlib import Path
 
-from pipeline.core.config.competition import smoke
+from pipeline.core.runtime import environment
 from pipeline.core.runtime.errors import UserError
 
 # The artifacts of one fold of one run.
@@ -21,10 +20,11 @@ SYNTHETIC_MARKER = ".made-by-demo.json"  # in a raw folder that the demo wrote; 
 
 def root(name: str) -> Path:
     """The folder that the environment variable DATA, MODELS or SUBMISSIONS names."""
-    if os.environ.get(name):
-        return Path(os.environ[name])
+    named = environment.folder(name)
+    if named:
+        return named
     folder = Path(name.lower())
-    return folder / "smoke" if smoke() and name != "DATA" else folder
+    return folder / "smoke" if environment.smoke() and name != "DATA" else folder
 
 
 def data_folder(competition: str) -> Path:

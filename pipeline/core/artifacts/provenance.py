@@ -11,9 +11,17 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-from pipeline.core.artifacts.files import file_hash, read_json, write_json
+from pipeline.core.artifacts.files import (
+    CHECKSUM,
+    checksum,
+    file_hash,
+    is_intact,
+    read_json,
+    require_plain,
+    write_sealed,
+)
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder
-from pipeline.core.config.competition import smoke
+from pipeline.core.runtime.environment import smoke
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.runtime.install import installed
 
@@ -32,21 +40,47 @@ DECIDING_PACKAGES = (  # another version of these may change a number
 
 
 def read_weights_header(path: Path) -> dict:
-    """What `network.save_weights` put into a file, or a UserError when it is not one of ours.
+    """What `network.save_weights` put into a file, or a UserError when it is not one of ours, or
+    not as it was written.
 
     A safetensors file begins with the header's length (8 bytes, little-endian) and the header, a
-    JSON object whose "__metadata__" maps strings to strings; ours is JSON under "pipeline".
+    JSON object whose "__metadata__" maps strings to strings; ours is JSON under "pipeline". Its
+    other keys list the tensors: name, dtype, shape, place.
     """
+    require_plain(path)
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > LARGEST:
                 raise ValueError(f"a header of {length} bytes")
-            return json.loads(json.loads(file.read(length))["__metadata__"]["pipeline"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+            tensors = json.loads(file.read(length))
+        header = json.loads(tensors.pop("__metadata__")["pipeline"])
+        if not isinstance(header, dict):
+            raise ValueError("its header is no JSON object")
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path}: no weights file of this pipeline ({error}); delete it and train again"
+            f"{path}: no weights file of this pipeline ({error!r}); delete it and train again"
         ) from None
+    # The list of tensors has a checksum of its own inside what is sealed; older files have neither.
+    if not is_intact(header) or header.get("tensors", checksum(tensors)) != checksum(tensors):
+        raise UserError(damaged_weights(path, "header differs"))
+    return {key: value for key, value in header.items() if key not in (CHECKSUM, "tensors")}
+
+
+def damaged_weights(path: Path, what: str) -> str:
+    """That a weights file is not as it was written, and what to do."""
+    return (
+        f"{path}: its {what} from what was written (damaged, or changed by hand); delete "
+        f"{path.parent} and make it again, or restore that file"
+    )
+
+
+def tensors_checksum(path: Path) -> str:
+    """The checksum of a safetensors file's list of tensors."""
+    with path.open("rb") as file:
+        tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    tensors.pop("__metadata__", None)
+    return checksum(tensors)
 
 
 def data_digest(path: Path) -> str:
@@ -63,10 +97,7 @@ def check_data(path: Path) -> None:
     """Raise a UserError where the tensors of a weights file are not those that were written."""
     recorded = read_weights_header(path).get("digest")
     if recorded != data_digest(path):
-        raise UserError(
-            f"{path}: its data differ from what was written (damaged, or changed by hand); delete "
-            f"{path.parent} and make it again, or restore that file"
-        )
+        raise UserError(damaged_weights(path, "data differ"))
 
 
 def table_hashes(competition: str) -> dict[str, str]:
@@ -186,7 +217,7 @@ def read_sidecar(path: Path, made_by: str = "") -> dict:
             f"{sidecar}: there is no such file, so nobody knows what made {path.name}; delete "
             f"{path.name} and make it again{way}"
         )
-    return read_json(sidecar)
+    return read_json(sidecar, needed=("commit",))
 
 
 def recorded_facts(path: Path) -> dict:
@@ -197,4 +228,4 @@ def recorded_facts(path: Path) -> dict:
 def write_sidecar(path: Path, competition: str, **facts: object) -> None:
     """Write beside a finished file what made it, with the digest of the file itself."""
     about = provenance(competition, digest=file_hash(path), **facts)
-    write_json(path.with_suffix(".json"), about)
+    write_sealed(path.with_suffix(".json"), about)

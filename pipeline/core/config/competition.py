@@ -1,12 +1,7 @@
-"""A competition: its file, loaded and checked, and the paths of its parts.
-
-A target is the path of what a stage makes: `melanoma`, `melanoma/b5_384` or
-`melanoma/b5_384/fold0`; a coarser one means all below it.
-"""
+"""A competition: its file, loaded by name and checked as a whole, and its tiny form for SMOKE=1."""
 
 import difflib
 import importlib
-import os
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,13 +9,14 @@ from types import ModuleType
 from pipeline.core.config.run import METADATA, Metadata, Run
 from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, STAGE_1, STAGE_2
 from pipeline.core.config.task import Blend, Submission, Task
+from pipeline.core.runtime.environment import smoke
 from pipeline.core.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Competition:
-    """All of one competition: its name, the values above, and the module that reads its raw
-    files."""
+    """All of one competition: its name, the values of its file, and the module itself, which reads
+    the raw download."""
 
     name: str
     task: Task
@@ -33,30 +29,33 @@ class Competition:
 
     def run(self, name: str) -> Run:
         """The run or trial of that name, or a UserError that lists the names there are."""
-        for run in (*self.runs, *self.trials):
+        # Trials too: they are made only when they are named, and this is where they are.
+        known = (*self.runs, *self.trials)
+        for run in known:
             if run.name == name:
                 return run
-        names = ", ".join(run.name for run in (*self.runs, *self.trials))
+        names = ", ".join(run.name for run in known)
         raise UserError(f"{self.name}: no run is called {name!r}; the runs are {names}")
 
     def labels(self, run: Run | Metadata) -> tuple[str, ...]:
         """The labels that a run predicts, in the task's order; the metadata network: all."""
+        # The task's order for all: columns averaged by position would mix labels up.
         chosen = run.labels if isinstance(run, Run) else ()
         return tuple(label for label in self.task.labels if not chosen or label in chosen)
 
 
 def competition_names() -> list[str]:
     """The names of all competition files."""
+    # By the files in the folder, so that a new competition is in no list. Names that begin with an
+    # underscore are helpers of several competitions.
     package = importlib.import_module("pipeline.competitions")
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(package.__path__)
-        if not module.name.startswith("_")
-    )
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def load_competition(name: str) -> Competition:
     """Import and check a competition file; SMOKE=1 gives its tiny form."""
+    # Compared with the files that exist before anything is imported: ../x is refused.
     names = competition_names()
     if name not in names:
         near = difflib.get_close_matches(name.lower(), names, n=1)
@@ -67,6 +66,8 @@ def load_competition(name: str) -> Competition:
         if not hasattr(module, needed):
             raise UserError(f"pipeline/competitions/{name}.py: `{needed}` is missing")
 
+    # What the file may leave out has a default here. A smoke run keeps its name, so that every path
+    # and command is that of the real run.
     runs = tuple(module.runs)
     trials = tuple(getattr(module, "trials", ()))
     metadata = getattr(module, "metadata", None)
@@ -87,6 +88,7 @@ def import_competition(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"pipeline.competitions.{name}")
     except ImportError as error:
+        # A package that is not installed is another matter, and its own message names it.
         if not (error.name or "").startswith("pipeline.core"):
             raise
         raise UserError(
@@ -100,12 +102,16 @@ def check_competition(competition: Competition) -> None:
     """Raise a UserError where the parts of a competition contradict each other."""
     file = f"pipeline/competitions/{competition.name}.py"
     task = competition.task
+
+    # Names: they are folders, so two runs of one name would overwrite each other's weights.
     names = [run.name for run in (*competition.runs, *competition.trials)]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{file}: two runs are called {name!r}; give one a tag")
         if name == METADATA:
             raise UserError(f"{file}: a run may not be called {METADATA!r}")
+
+    # Labels: each part names only those of the task, and a margin for each where it gives several.
     for run in (*competition.runs, *competition.trials):
         for label in run.labels:
             if label not in task.labels:
@@ -114,9 +120,11 @@ def check_competition(competition: Competition) -> None:
                     "labels"
                 )
         margin = run.finetune.margin
-        if isinstance(margin, tuple) and len(margin) != len(competition.labels(run)):
-            labels = len(competition.labels(run))
+        labels = len(competition.labels(run))
+        if isinstance(margin, tuple) and len(margin) != labels:
             raise UserError(f"{file}: run {run.name} has {len(margin)} margins for {labels} labels")
+
+    # The run that the metadata network is trained through: raises where there is none.
     if competition.metadata and competition.metadata.through:
         competition.run(competition.metadata.through)
     for label in task.labels:
@@ -129,8 +137,3 @@ def check_competition(competition: Competition) -> None:
             raise UserError(
                 f"{file}: published names the stage {stage!r}; there are {', '.join(stages)}"
             )
-
-
-def smoke() -> bool:
-    """True when SMOKE=1: the same stages with tiny networks, sizes and epochs."""
-    return os.environ.get("SMOKE", "") not in ("", "0")

@@ -11,6 +11,8 @@ from typing import Any
 
 from pipeline.core.config.task import Resize, require, require_between, require_in
 
+# The choices of a recipe, written out rather than imported from where they are implemented: a
+# competition's file and make's questions, answered within a second, need no torch.
 LOSSES = ("aucm", "aucs", "pairwise", "ce", "focal")
 # The names of losses.pairwise.SURROGATES, which need torch; a test holds the two equal.
 SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
@@ -37,6 +39,7 @@ class Augment:
     probability: float = 1.0
 
     def __post_init__(self) -> None:
+        # Shears near 90 degrees have no bound: at 89 a side is moved by 57 times its length.
         require_between(self, "rotate", 0, 180)
         for name in ("translate", "scale", "hole_size", "photometric", "probability"):
             require_between(self, name, 0, 1)
@@ -55,20 +58,18 @@ class Pretrain:
     lr: float
     lr_max: float | None = None
     cycle_epochs: int | None = None
-    weight_decay: float = 1e-5
-    epochs: int = 2
+    weight_decay: float = 1e-5  # the paper's, for every data set
+    epochs: int = 2  # these two: the paper's CheXpert
     batch_size: int = 32
 
     def __post_init__(self) -> None:
         require_between(self, "lr", 1e-12, 1e3)
         require_between(self, "weight_decay", 0)
+        # 0 epochs: the initial weights are kept as stage 1's.
         require_between(self, "epochs", 0)
         require_between(self, "batch_size", 1)
-        require(
-            (self.lr_max is None) == (self.cycle_epochs is None),
-            self,
-            "lr_max and cycle_epochs go together",
-        )
+        together = (self.lr_max is None) == (self.cycle_epochs is None)
+        require(together, self, "lr_max and cycle_epochs go together")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +93,10 @@ class Finetune:
     """
 
     loss: str = "aucm"
-    lr: float = 0.1
-    gamma: float = 1 / 500
+    lr: float = 0.1  # the paper's CheXpert; 0.01 for melanoma
+    gamma: float = 1 / 500  # the paper tries 1/300, 1/500, 1/800
     weight_decay: float = 0.0
-    momentum: float = 0.0
+    momentum: float = 0.0  # algorithm 1 has none
     margin: float | tuple[float, ...] = 1.0
     normalize: str = "none"
     dual: str = "sgd"
@@ -129,6 +130,7 @@ class Finetune:
         else:
             whole = self.hardest_negatives == self.hardest_positives == 1
             require(whole, self, "shares of the hardest images need loss='pairwise'")
+        # An AUC loss compares the two classes of a batch; one image has one, and the loss is 0.
         require_between(self, "batch_size", 2)
         require_between(self, "divide", 1)
         increasing = list(self.milestones) == sorted(set(self.milestones))
@@ -139,7 +141,8 @@ class Finetune:
 
 # The folder of the metadata network, beside those of the runs.
 METADATA = "metadata"
-# timm's own test network, 0.37 M parameters.
+# A smoke run: timm's own test network, 0.37 M parameters, and recipes of 6 epochs, in which it
+# learns the demo's images to an out-of-fold AUC of .82 to .90 (tests/bench/RESULTS.md).
 SMOKE_NETWORK = "test_resnet.r160_in1k"
 SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
 SMOKE_FINETUNE = dict(epochs=6, batch_size=32, milestones=(4,), milestone_unit="epoch")
@@ -172,7 +175,7 @@ class Run:
     labels: tuple[str, ...] = ()
     weights: str = "imagenet"
     augment: Augment = Augment()
-    views: int = 30
+    views: int = 30  # the paper's
     precision: str = "auto"
     accumulate: int = 1
     checkpointing: bool = False
@@ -196,6 +199,8 @@ class Run:
     @property
     def name(self) -> str:
         """`tf_efficientnet_b5.ns_jft_in1k` at 384 is `b5_384`."""
+        # Made from the values, so that no name contradicts what it names; never parsed back. The
+        # part behind the point names pretrained weights, which are a value of their own.
         if self.named:
             return self.named
         short = self.network.split(".")[0]
@@ -258,6 +263,7 @@ def from_json(cls: type, values: Mapping) -> Any:
     nested = {"pretrain": Pretrain, "finetune": Finetune, "augment": Augment, "resize": Resize}
     arguments = {}
     for item in fields(cls):
+        # A field younger than the file that holds the values has its default.
         name = item.name
         if name not in values:
             continue

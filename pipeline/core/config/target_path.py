@@ -1,7 +1,7 @@
-"""Targets, the paths of what a stage makes: `melanoma`, `melanoma/b5_384` or
-`melanoma/b5_384/fold0`.
+"""Targets: which competition, run and fold a command is about, written as a path: `melanoma`,
+`melanoma/b5_384` or `melanoma/b5_384/fold0`.
 
-A coarser target means all below it.
+A shorter target means all below it.
 """
 
 import re
@@ -27,6 +27,7 @@ class Target:
 
 def parse_target(text: str) -> Target:
     """`melanoma/b5_384/fold0` as a Target; a UserError says what is wrong with any other text."""
+    # competition / run / fold<k>; a last slash, as shells complete folders, is no mistake.
     match = re.fullmatch(r"([a-z][a-z0-9_]*)(?:/([A-Za-z0-9_.\-]+))?(?:/fold(\d+))?/?", text)
     if not match:
         raise UserError(
@@ -43,16 +44,18 @@ def expand(
     `folds` maps a competition's name to the folds it has. With `metadata` the metadata network
     stands for the runs; a competition without one gives nothing.
     """
+    members_of = metadata_of if metadata else runs_of
     jobs = []
     for target in map(parse_target, texts):
         competition = load_competition(target.competition)
         known = folds[target.competition]
         if target.fold is not None and target.fold not in known:
             raise UserError(f"{target}: folds.csv has the folds {', '.join(map(str, known))}")
-        for member in (
-            metadata_of(competition, target) if metadata else runs_of(competition, target)
-        ):
-            for fold in known if target.fold is None else [target.fold]:
+
+        # Every run and fold below the target, unless an earlier target meant it already.
+        wanted = known if target.fold is None else [target.fold]
+        for member in members_of(competition, target):
+            for fold in wanted:
                 if (competition, member, fold) not in jobs:
                     jobs.append((competition, member, fold))
     return jobs

@@ -36,7 +36,8 @@ def require(condition: bool, owner: object, message: str) -> None:
 def require_in(owner: object, name: str, allowed: tuple) -> None:
     """Raise unless the field is one of the allowed values."""
     value = getattr(owner, name)
-    require(value in allowed, owner, f"{name}={value!r} is none of {', '.join(map(repr, allowed))}")
+    choices = ", ".join(map(repr, allowed))
+    require(value in allowed, owner, f"{name}={value!r} is none of {choices}")
 
 
 def require_between(owner: object, name: str, low: float, high: float = float("inf")) -> None:
@@ -64,15 +65,16 @@ class Resize:
     fit: str = "square"
     channels: int = 3
     exact: bool = False
-    quality: int = 95
+    quality: int = 95  # at 384 pixels 45 dB, 47 KB an image
     pad: int = 0
-    largest: int = 768
+    largest: int = 768  # of the paper's melanoma networks
 
     def __post_init__(self) -> None:
         require_in(self, "fit", ("square", "short", "long"))
         require_in(self, "channels", (1, 3))
         require_between(self, "quality", 1, 100)
         require_between(self, "pad", 0, 255)
+        # Twice the largest size of a run; as a colour image 0.2 GB.
         require_between(self, "largest", 1, 8192)
 
 
@@ -92,6 +94,7 @@ class Uncertain:
     def __post_init__(self) -> None:
         require_in(self, "policy", ("ones", "zeros", "ignore"))
         require((self.low is None) == (self.high is None), self, "low and high go together")
+        # Pham et al.: ones are drawn from [0.55, 0.85], zeros from [0, 0.3].
         if self.low is not None:
             inside = 0 <= self.low <= self.high <= 1
             require(inside, self, f"low={self.low}, high={self.high} is not a part of [0, 1]")
@@ -145,21 +148,29 @@ class Task:
     slug: str = ""
 
     def __post_init__(self) -> None:
+        # Labels name the columns of every table from here on, so each name is one column.
         require(bool(self.labels), self, "labels is empty")
         different = len(set(self.labels)) == len(self.labels)
         require(different, self, f"labels={self.labels!r} repeats one")
+
+        # The choices.
         require_in(self, "unit", ("image", "study"))
         require_in(self, "aggregate", ("max", "mean", "frontal_first"))
         require_in(self, "blank", ("negative", "ignore", "error"))
         require_in(self, "patient_missing", ("error", "own_group"))
         require_in(self, "test_patients", ("report", "drop"))
         require_in(self, "metric", ("auc", "partial_auc"))
+
+        # One fold would validate everyone and leave no one to train on.
         if self.folds != OFFICIAL:
             enough = isinstance(self.folds, int) and self.folds >= 2
             neither = f"folds={self.folds!r} is neither a number of 2 or more nor 'official'"
             require(enough, self, neither)
         if self.aggregate == "frontal_first":
             require(bool(self.view), self, "aggregate='frontal_first' needs view")
+
+        # A misspelt label's policy would be ignored in silence; a smoothed label would stop stage 2
+        # after the hours of stage 1.
         for name in (*self.uncertain_pretrain, *self.uncertain_finetune):
             unknown = f"an uncertainty policy names {name!r}, which is not in labels"
             require(name in self.labels, self, unknown)

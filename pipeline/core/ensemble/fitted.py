@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import read_json, write_json
+from pipeline.core.artifacts.files import read_json, write_sealed
 from pipeline.core.ensemble.averages import FrozenMap, apply_map
 from pipeline.core.ensemble.learners import (
     Learners,
@@ -159,7 +159,7 @@ def whole_patients(patients: pd.Series, block: int) -> Iterator[np.ndarray]:
 
 def write_combinations(path: Path, combinations: Mapping[str, FittedCombination]) -> None:
     """{label: combination} as JSON."""
-    write_json(path, {label: combination_json(one) for label, one in combinations.items()})
+    write_sealed(path, {label: combination_json(one) for label, one in combinations.items()})
 
 
 def read_combinations(path: Path) -> dict[str, FittedCombination]:

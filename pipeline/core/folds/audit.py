@@ -8,13 +8,13 @@ was made from; as long as they match, the search for twins is not repeated.
 """
 
 import csv
-import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import file_hash
+from pipeline.core.artifacts.files import file_hash, read_json
 from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images
@@ -53,10 +53,19 @@ def checked_tables(competition: Competition) -> tuple[pd.DataFrame, pd.DataFrame
 def audit_is_current(name: str) -> bool:
     """True when folds_audit.json found no leak in the very tables of today."""
     path = data_folder(name) / "folds_audit.json"
-    if not path.is_file():
+    if not path.exists():
         return False
-    audit = json.loads(path.read_text(encoding="utf-8"))
-    return audit.get("hashes") == audit_hashes(name) and audit.get("leaks") == []
+    audit = read_json(path, needed=("made",))
+    today = audit_hashes(name)
+    for part, before in audit.get("hashes", {}).items():
+        if today.get(part) != before:
+            print(
+                f"warning: {data_folder(name) / part}.csv: another than {path.name} is about "
+                f"(changed by hand, or damaged); `python -m pipeline.folds {name} --audit` looks "
+                "at it again",
+                file=sys.stderr,
+            )
+    return audit.get("hashes") == today and audit.get("leaks") == []
 
 
 def audit_hashes(name: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Torch datasets and loader: batches of random views for training, all views of an image for
 scoring."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -9,6 +9,8 @@ import torch
 from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
 from pipeline.core.images.views import all_views, augmented, read_prepared_image
+from pipeline.core.runtime.command import leave_signals_to_the_parent
+from pipeline.core.runtime.errors import UserError
 
 
 class TrainingBatches(torch.utils.data.Dataset):
@@ -51,11 +53,34 @@ class ViewBatches(torch.utils.data.Dataset):
         return torch.from_numpy(np.concatenate(views)), torch.from_numpy(np.asarray(indices))
 
 
+class Handed(torch.utils.data.Dataset):
+    """The items of a dataset; one that raises a UserError is that error, since torch would raise it
+    again with a worker's traceback as its text."""
+
+    def __init__(self, dataset: torch.utils.data.Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: object) -> object:
+        try:
+            return self.dataset[key]
+        except UserError as error:
+            return error
+
+
+def begin_worker(_number: int) -> None:
+    """What a loader process does first."""
+    leave_signals_to_the_parent()
+
+
 def loader(
     dataset: torch.utils.data.Dataset, keys: list, workers: int, pin: bool
-) -> torch.utils.data.DataLoader:
+) -> Iterator[object]:
     """The dataset's items for these keys, in order, prepared ahead by `workers` processes."""
-    ahead = {"prefetch_factor": 4} if workers else {}
-    return torch.utils.data.DataLoader(
-        dataset, sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, **ahead
+    ahead = {"prefetch_factor": 4, "worker_init_fn": begin_worker} if workers else {}
+    items = torch.utils.data.DataLoader(
+        Handed(dataset), sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, **ahead
     )
+    for item in items:
+        if isinstance(item, UserError):
+            raise item
+        yield item

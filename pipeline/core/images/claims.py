@@ -5,6 +5,7 @@ too large for memory, or where the file is too short to hold so many pixels even
 are alike.
 """
 
+import math
 import struct
 
 from pipeline.core.images.jpeg import tiff_tags
@@ -26,6 +27,8 @@ PHOTOMETRIC = 262
 SAMPLES = 277  # a pixel
 PLANAR = 284
 TIFF_EXPANDS = {1: 1, 8: DEFLATE, 32773: 64, 32946: DEFLATE}
+
+BMP_PLAIN = (0, 3)  # BMP's compressions that are none
 
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
 FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # start of frame: JPEG's and JPEG-LS's
@@ -68,6 +71,12 @@ def check_tiff_claim(data: bytes) -> None:
     if expands:
         bits = tags.get(BITS, 1) * tags.get(SAMPLES, 1)
         check_claim(width, height, len(data), expands * 8 / max(1, bits))
+
+
+def check_plain_claim(kind: str, width: int, height: int, data: bytes) -> None:
+    """A PNM or BMP, by Pillow's name of its kind: uncompressed, a pixel takes a bit at least."""
+    plain = kind == "PPM" or (kind == "BMP" and data[30] in BMP_PLAIN)
+    check_claim(width, height, len(data), 8 if plain else math.inf)
 
 
 def check_webp_claim(data: bytes) -> None:

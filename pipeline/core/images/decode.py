@@ -34,7 +34,7 @@ from pipeline.core.images.jpeg import (
     tiff_tags,
 )
 from pipeline.core.images.pixels import eight_bit, upright
-from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_sides
+from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_CHECKED = (b"IHDR", b"PLTE", b"IDAT")  # the chunks that make the image
@@ -248,7 +248,7 @@ def decode_pillow(data: bytes) -> tuple[np.ndarray, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=PILLOW_NAMES) as image:
-                check_sides(*image.size)
+                claims.check_plain_claim(image.format, *image.size, data)
                 note = image.format.lower() + (" 16 bit" if image.mode in WIDE_MODES else "")
                 image.load()
                 return pillow_pixels(ImageOps.exif_transpose(image)), note

@@ -9,10 +9,12 @@ the images in hand and no more:
 
 import json
 import os
+import sys
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.core.artifacts.files import CHECKSUM, is_intact, sealed
 from pipeline.core.config.task import Resize
 from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.resize import resized, to_jpeg
@@ -82,10 +84,32 @@ def stamp_of(raw: Path, file: str) -> list[int]:
 
 
 def read_journal(path: Path) -> Iterable[dict]:
-    """The whole lines of a journal; a last line cut short by a kill is left out."""
+    """The whole lines of a journal; a last line cut short by a kill is left out, and so, with a
+    warning, is any that is damaged: what it was about is done again."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    damaged = 0
+    for text in path.read_bytes().split(b"\n")[:-1]:
+        line = journal_line(text)
+        if line is None:
+            damaged += 1
+        else:
+            yield line
+    if damaged:
+        again = f"{damaged} damaged lines; doing those images again"
+        print(f"warning: {path}: {again}", file=sys.stderr)
+
+
+def journal_text(line: dict) -> str:
+    """A line of a journal, with its checksum."""
+    return json.dumps(sealed(line)) + "\n"
+
+
+def journal_line(text: bytes) -> dict | None:
+    """What a line of a journal says, without its checksum; None where it is damaged."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(line, dict) and is_intact(line) and {"image_id", "file", "stamp"} <= {*line}
+    return {key: value for key, value in line.items() if key != CHECKSUM} if whole else None

@@ -54,6 +54,7 @@ class AUCMargin(nn.Module):
         memory: float = 0.9,
     ) -> None:
         super().__init__()
+        # A wrong argument is an error here: LibAUC's takes `imratio` and overwrites it in silence.
         if dual not in ("sgd", "closed_form"):
             raise ValueError(f"dual={dual!r} is neither 'sgd' nor 'closed_form'")
         normalize = "l2*sqrt_b" if normalize == "l2·√B" else normalize  # as mathematics writes it
@@ -85,12 +86,16 @@ class AUCMargin(nn.Module):
     def make_dual(self) -> None:
         """a, b, α of shape (K,), all starting at 0."""
         a, b, alpha = (torch.zeros(self.num_labels) for _ in range(3))
+        # α is a buffer that has a gradient. As a parameter any optimizer would find and minimise
+        # it, which turns the ranking over: a training AUC of 0.0001 was measured.
         if self.dual == "sgd":
             self.a = nn.Parameter(a)
             self.b = nn.Parameter(b)
             self.register_buffer("alpha", alpha.requires_grad_())
             self.alpha.ascends = True
             return
+
+        # In closed form nothing descends or ascends: `remember` sets all three.
         self.register_buffer("a", a)
         self.register_buffer("b", b)
         self.register_buffer("alpha", alpha)
@@ -99,6 +104,7 @@ class AUCMargin(nn.Module):
 
     def _apply(self, fn, recurse: bool = True):
         """Move α in place: PESG holds this very tensor, and a moved copy would not be a leaf."""
+        # torch would put another tensor into the buffer; here its data change and it stays itself.
         alpha = self._buffers.pop("alpha")
         try:
             super()._apply(fn, recurse)
@@ -112,13 +118,19 @@ class AUCMargin(nn.Module):
 
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean over labels of the mean of F over entries, a float32 scalar."""
+        # The global batch, the entries of it that count, and their scores normalised.
         raw, y, mask = checks.batch_columns(scores, labels, mask, self.training, self.num_labels)
         admitted, batch = self.admit(raw, y, mask)
         h = normalize(admitted, batch.n, self.normalize)
+
+        # The value of F, which carries its gradients. In closed form a, b and α are set first: at
+        # their optimum ∂F/∂h is p(1-p) times the gradient of A_M (Theorem 1).
         if self.dual == "closed_form" and self.training:
             self.remember(h.detach(), batch)
         a, b, alpha, margin, prior = self.variables(h.dtype)
         value = MinMax.apply(h, a, b, alpha, batch, prior, margin)
+
+        # Errors and warnings; what `last` shows is computed only when it is asked for.
         judged = value
         if self.normalize == "sigmoid":
             # A sigmoid turns an infinite score into a finite one; 0 · inf is NaN.
@@ -129,9 +141,14 @@ class AUCMargin(nn.Module):
 
     def variables(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """a, b, α, m and p (None: the batch's) in the dtype the loss computes in."""
-        a, b, alpha = self.a, self.b, self.alpha
+        # `to` of the same dtype would be one more operation on the path of every batch.
+        a = self.a
+        b = self.b
+        alpha = self.alpha
         if a.dtype != dtype:
-            a, b, alpha = a.to(dtype), b.to(dtype), alpha.to(dtype)
+            a = a.to(dtype)
+            b = b.to(dtype)
+            alpha = alpha.to(dtype)
         prior = None if self.prior is None else self.prior.to(dtype)
         return a, b, alpha, self.margin.to(dtype), prior
 
@@ -153,6 +170,7 @@ class AUCMargin(nn.Module):
         On an accelerator scores, counts and wrong labels are judged when they have reached the
         host: at a later call.
         """
+        # Of training alone: a batch of one class is one that teaches nothing.
         if self.training and batch.live is not None:
             self.one_class += torch.stack([batch.positives == 0, batch.negatives == 0])
         if not checks.read_at_once(h):
@@ -160,6 +178,8 @@ class AUCMargin(nn.Module):
             k = self.num_labels
             self.warn(counts[:k], counts[k : 2 * k], counts[2 * k :])
             return
+
+        # Counts are read only where they can lead to a warning.
         checks.check_scores(h, value)
         bounded = self.hinge and self.normalize != "none"
         if batch.live is not None or (bounded and "margin" not in self.warned):
@@ -192,6 +212,9 @@ class AUCMargin(nn.Module):
         if checks.read_at_once(h):
             # Before a NaN gets into what is remembered.
             checks.check_scores(h, h.sum())
+
+        # a (k = 0) and b (k = 1): means over entries, not over batches, so that a batch with one
+        # positive moves a less than one with ten, and one with none leaves it where it is.
         means = class_means(h, batch)
         duals = (self.a, self.b)
         entries = (batch.positives, batch.negatives)

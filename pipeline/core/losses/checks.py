@@ -50,6 +50,7 @@ def batch_columns(
     h, y, mask = as_columns(scores, labels, mask, num_labels)
     if not training or process_count() == 1:
         return h, y, mask
+    # The mask travels as NaN labels, so that one exchange carries all three.
     if mask is not None:
         y = torch.where(boolean(mask), y, torch.nan)
     h, y = global_batch(h, y)
@@ -72,6 +73,7 @@ def as_columns(
         raise ValueError(f"scores are {scores.dtype}, not floating point")
     if len(shape) not in (1, 2):
         raise ValueError(f"scores have shape {tuple(shape)}, neither (B,) nor (B, K)")
+    # No broadcasting: (N,) against (N, 1) would make N x N pairs, as LibAUC's focal loss does.
     for name, other in (("labels", labels), ("mask", mask)):
         if other is not None and other.shape != shape:
             raise ValueError(f"{name} have shape {tuple(other.shape)}, scores {tuple(shape)}")
@@ -80,6 +82,7 @@ def as_columns(
         raise ValueError(
             f"scores of shape {tuple(shape)} are for {columns} labels, the loss for {num_labels}"
         )
+    # Half precision has 3 digits; sums over a batch need more, whatever autocast says.
     h = scores if scores.dtype in WIDE else scores.float()
     y = labels.to(device=h.device, dtype=h.dtype)
     if len(shape) == 2:
@@ -100,6 +103,7 @@ def admit(
     # The usual batch, all labels valid, is recognised by one or two operations.
     if on_host and mask is None and all_valid(y, soft):
         return h, y, None
+    # Replaced, not multiplied by 0: 0 times a NaN or infinite score is NaN.
     valid = entries(y, mask)
     counted = valid > 0
     h = torch.where(counted, h, 0.0)
@@ -216,6 +220,7 @@ class LateChecks:
         """
         if self.tally is None or self.tally.least.device != y.device:
             self.tally = Tally(self.numbers + 3, y.device)
+        # What has arrived of earlier batches, and then this batch's own part.
         *earlier, lowest, minus_highest, finite = self.tally.read()
         judge_extremes(lowest, minus_highest, finite, self.soft)
         noted = extremes(y, value.detach(), self.soft)
@@ -228,6 +233,7 @@ class LateChecks:
 def extremes(y: Tensor, value: Tensor, soft: bool) -> Tensor:
     """For a Tally, float64 (3,): the lowest wrong label below 0, minus the highest wrong label,
     and 0 for a loss that is not finite (1 else)."""
+    # All as lowest values, so that one running minimum keeps the three.
     wrong = torch.where(wrong_labels(y, soft), y, 0.0)
     # One 0 more, since a batch may be empty and has no minimum then.
     wrong = torch.cat([wrong.flatten(), wrong.new_zeros(1)])
@@ -288,6 +294,7 @@ def refuse_to_minimise(optimizer: Optimizer, *_: object) -> None:
 
     Minimised, α runs away from the saddle and the ranking turns over: training AUC near 0.
     """
+    # PESG says of itself that it ascends.
     if getattr(optimizer, "ascends_alpha", False):
         return
     for group in optimizer.param_groups:

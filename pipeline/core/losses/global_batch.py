@@ -23,6 +23,7 @@ def gather(local: Tensor) -> tuple[Tensor, int]:
 
     The number of rows may differ between processes; the other dimensions may not.
     """
+    # How many rows each process has.
     sizes = torch.empty(process_count(), dtype=torch.int64, device=local.device)
     dist.all_gather_into_tensor(sizes, torch.tensor([len(local)], device=local.device))
     sizes = sizes.tolist()

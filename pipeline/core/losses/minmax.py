@@ -92,13 +92,15 @@ def min_max(
     n = batch.n
     scale = 2 * weight / n
     p = batch.positives / n if prior is None else prior
+    # p(1 - p), and 0 for a label of one class, as everything of such a label will be.
     pq = torch.addcmul(p, p, p, value=-1)
     if batch.live is not None:
         pq = pq * batch.live
 
     # Residuals d: exactly h - b at y = 0 and h - a at y = 1.
     d = h - torch.lerp(b, a, y)
-    # From here on e and cd are 2 weight / n times what the module's docstring calls e and c d.
+    # From here on e and cd are 2 weight / n times what the module's docstring calls e and c d. In
+    # place where it can be, which spares a new tensor each time.
     e = (p - y).mul_(scale)
     for part in (batch.valid, batch.live):
         if part is not None:
@@ -108,7 +110,8 @@ def min_max(
     negative_cd = cd.sum(0) - positive_cd
 
     # mean(e h) by way of d: the same number, without its cancellation when all scores lie far from
-    # 0.
+    # 0. What d has taken away is p N- b - (1 - p) N+ a; with p of this very batch both factors are
+    # n p(1 - p), and it joins the margin as b - a.
     if prior is None:
         short = (margin - a).add_(b).sub_(alpha)
         two_t = torch.addcmul(negative_cd - positive_cd, pq, short, value=2 * weight)
@@ -118,7 +121,8 @@ def min_max(
             mean_e_centre = mean_e_centre * batch.live
         two_t = negative_cd - positive_cd + mean_e_centre + 2 * weight * pq * (margin - alpha)
 
-    # Half of Σ c d² here, since c d carries a factor of 2.
+    # The value: 2α t + p(1-p)α², and half of Σ c d², since c d carries a factor of 2. Then the
+    # gradients, ∂/∂h = c d + α e among them.
     dual_part = alpha * torch.add(two_t, pq * alpha, alpha=weight)
     value = torch.add(dual_part, (cd * d).sum(0), alpha=0.5)
     gradient_h = cd.addcmul_(alpha, e)
@@ -130,6 +134,7 @@ class MinMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, h, a, b, alpha, batch, prior, margin):
+        # The gradients are ready with the value; backward only multiplies them.
         value, gradients = min_max(h, batch, a, b, alpha, prior, margin, weight=1 / h.shape[1])
         ctx.save_for_backward(*gradients)
         return value.sum().float()
@@ -156,6 +161,8 @@ def class_means(h: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 def margin_loss(h: Tensor, batch: Batch, margin: Tensor | float, hinge: bool = True) -> Tensor:
     """A_M = V+ + V- + max(0, m - μ+ + μ-)² of each label (eq. 6); without the hinge A_S (eq. 5).
     (K,)"""
+    # Each score's distance from its own class mean, squared; entries that do not count have y = 0
+    # and are left out by `class_means`.
     mean_pos, mean_neg = class_means(h, batch)
     squares = (h - torch.lerp(mean_neg, mean_pos, batch.y)) ** 2
     variance_pos, variance_neg = class_means(squares, batch)

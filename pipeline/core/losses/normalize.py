@@ -41,6 +41,7 @@ class Direction(torch.autograd.Function):
         # In float64, where the square of any float32 score still fits.
         norm = torch.linalg.vector_norm(h, dim=0, dtype=torch.float64) / s
         norm = torch.where(norm > 0, norm, 1.0).to(h.dtype)
+        # A norm of 0 was made 1 above: u = h = 0, and below the gradient passes unchanged.
         u = h / norm
         ctx.save_for_backward(u, norm)
         ctx.s = s
@@ -49,6 +50,7 @@ class Direction(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
+        # What points along u would only change the norm, which u has lost: it is taken out.
         u, norm = ctx.saved_tensors
         along = (u * g).sum(0).div_(ctx.s**2)
         return torch.addcmul(g, u, along, value=-1).div_(norm), None
@@ -63,6 +65,7 @@ def reach(positives: float | Tensor, negatives: float | Tensor, how: str) -> flo
     stays above 0 and the hinge never acts. Under the sigmoid the bound, 1, is approached and never
     reached.
     """
+    # `0 * positives +` gives the constant the counts' own shape, dtype and device.
     if how == "none":
         return 0 * positives + torch.inf
     if how == "sigmoid":

@@ -20,6 +20,7 @@ class EntryLoss(nn.Module):
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """A float32 scalar; 0 if no entry counts. In several processes, in training mode, that of
         the global batch."""
+        # In float32 at least, from here to the end.
         h, y, mask = checks.batch_columns(scores, labels, mask, self.training)
         h, y, valid = self.admit(h, y, mask)
         value = self.reduce(h, y, valid)
@@ -66,6 +67,8 @@ class Focal(EntryLoss):
         self.gamma = gamma
 
     def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
+        # Logarithms of p and 1 - p straight from the score: log(1 - sigmoid(h)) is -inf from h = 17
+        # on in float32.
         log_p = F.logsigmoid(h)
         log_q = F.logsigmoid(-h)
         # exp(γ̂ log q), not q^γ̂: its gradient at q = 0 is 0 for every γ̂ > 0.

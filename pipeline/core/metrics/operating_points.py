@@ -109,8 +109,8 @@ def rate_limits(
 def roc_band(
     scores, labels, groups=None, level: float = 0.95, replicates: int = 1000, grid=None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(false positive rates, low, high): the same interval of the sensitivity at each of the false
-    positive rates `grid`, default 201 from 0 to 1; NaN where there are too few to tell."""
+    """(false positive rates, low, high): the same interval of the sensitivity at each of the
+    ascending false positive rates `grid`, default 201 from 0 to 1; NaN = too few to tell."""
     grid = np.linspace(0, 1, 201) if grid is None else np.asarray(grid, float)
     rows, patients = effective_positives(scores, labels, groups)
     if not rows:
@@ -121,7 +121,9 @@ def roc_band(
     ends = np.append(np.flatnonzero(np.diff(false_positive) > 0), len(false_positive) - 1)
     rates = np.interp(grid, false_positive[ends], true_positive[ends])
     low, high = wilson_limits(rates, curves.var(axis=0), rows, patients, level)
-    return grid, low, high
+    # The curve rises, so a lower limit holds to its right and an upper one to its left; without
+    # this the band jumps where a curve of few positives does.
+    return grid, np.maximum.accumulate(low), np.minimum.accumulate(high[::-1])[::-1]
 
 
 def effective_positives(scores, labels, groups) -> tuple[int, float]:

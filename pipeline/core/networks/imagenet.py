@@ -12,7 +12,6 @@ source that is there and does not fit is an error, never a reason to try the nex
 """
 
 import hashlib
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.files import file_hash
+from pipeline.core.runtime import environment
 from pipeline.core.runtime.errors import UserError
 
 
@@ -73,18 +73,17 @@ def backbone_digest(backbone: nn.Module) -> str:
 def users_file(network: str) -> Path | None:
     """The file of PRETRAINED= for a network; None where it is not set, or is a folder without that
     network's file."""
-    place = os.environ.get("PRETRAINED")
-    if not place:
+    path = environment.pretrained()
+    if path is None:
         return None
-    path = Path(place)
     if path.is_dir():
         named = path / f"{network}.safetensors"
         if named.is_file():
             return named
-        print(f"PRETRAINED={place}: no {named.name} in it")
+        print(f"PRETRAINED={path}: no {named.name} in it")
         return None
     if path.suffix != ".safetensors" or not path.is_file():
-        raise UserError(f"PRETRAINED={place}: neither a .safetensors file nor a folder of them")
+        raise UserError(f"PRETRAINED={path}: neither a .safetensors file nor a folder of them")
     return path
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from pipeline.core.artifacts.provenance import check_data, read_weights_header
-from pipeline.core.networks.image import read_tensors
+from pipeline.core.networks.image import fill_network
 from pipeline.core.networks.patient_columns import encode_columns, width
 from pipeline.core.networks.scoring import sigmoid
+from pipeline.core.runtime.errors import UserError
 
 
 class PatientNetwork(nn.Module):
@@ -42,6 +43,7 @@ class Blended(nn.Module):
         self.patients = patients
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        # The patient columns, and behind them q.
         columns, q = inputs.tensor_split([self.patients.layers[0].in_features], dim=1)
         p = torch.sigmoid(self.patients(columns))
         # eps keeps the logit finite where the mean rounds to 0 or 1.
@@ -62,11 +64,15 @@ class PatientRows(torch.utils.data.Dataset):
 def load_patient_network(path: Path) -> tuple[PatientNetwork, dict]:
     """The network of a weights file, in eval mode, and its header (with "encoder", "hidden",
     "labels")."""
+    # The header says how wide it is: the columns and categories of that fold's training rows.
     header = read_weights_header(path)
     check_data(path)
+    for key in ("encoder", "hidden", "labels"):
+        if key not in header:
+            raise UserError(f"{path}: its header lacks {key!r}; delete it and train again")
     columns = width(header["encoder"])
     network = PatientNetwork(columns, tuple(header["hidden"]), len(header["labels"]))
-    network.load_state_dict(read_tensors(path))
+    fill_network(network, path, "network on patient columns")
     return network.eval(), header
 
 

@@ -38,16 +38,17 @@ def score_views(
     views = len(matrices)
     network.to(device()).eval()
 
-    # Every process takes each processes-th image.
+    # Every process takes each processes-th image; a batch is all views of a few images.
     mine = np.arange(count)[rank::processes]
     images = max(1, views_in_batch // views)
     keys = [mine[start : start + images] for start in range(0, len(mine), images)]
     batches = loader(ViewBatches(read, matrices), keys, workers, device().type == "cuda")
+
+    # A part of no rows comes first: a process may have no image at all, and concatenate needs one.
     parts = [np.empty((0, views, network.classifier.out_features), np.float32)]
-    shown = bool(title) and is_main()
-    with tqdm(
-        total=len(mine), unit="image", desc=title, disable=not shown, dynamic_ncols=True
-    ) as bar:
+    hidden = not (title and is_main())
+    shown = dict(unit="image", desc=title, disable=hidden, dynamic_ncols=True)
+    with tqdm(total=len(mine), **shown) as bar:
         for batch, indices in batches:
             with autocast(dtype):
                 scores = network(batch.to(device(), non_blocking=True))
@@ -58,6 +59,8 @@ def score_views(
 
 def in_order(mine: np.ndarray, count: int) -> np.ndarray:
     """The shares (n, V, K) of all processes as one array (count, V, K) in the images' order."""
+    # Shares differ in length by one image, which the gathering of objects, unlike that of tensors,
+    # does not mind.
     processes = world()[1]
     if processes == 1:
         return mine

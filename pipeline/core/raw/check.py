@@ -1,12 +1,14 @@
 """Checks of the table that a competition's read_raw returns, before anything is written."""
 
+import sys
+
 import pandas as pd
 
 from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
 from pipeline.core.artifacts.tables import IMAGE_COLUMNS, SPLITS
 from pipeline.core.config.task import Task
 from pipeline.core.raw.read import is_outside
-from pipeline.core.raw.tables import NOT_A_NAME, SAFE_NAME, refuse
+from pipeline.core.raw.tables import NOT_A_NAME, SAFE_NAME, is_formula, refuse
 from pipeline.core.runtime.errors import UserError
 
 MAX_ID_BYTES = 200  # bytes of an image_id: file systems take names of 255
@@ -38,6 +40,7 @@ def check_raw_table(competition: str, table: pd.DataFrame, task: Task) -> pd.Dat
         refuse(where, "patient_id", patient, blank(table["patient_id"]), "is blank")
     for name in task.labels:
         check_label(where, table, name, task)
+    warn_of_formulas(where, table, ("patient_id", "unit_id", *task.categorical))
     return table
 
 
@@ -68,6 +71,20 @@ def check_files(where: str, table: pd.DataFrame) -> None:
     check_filled(where, table, "file")
     files = table["file"].astype("str")
     refuse(where, "file", files, files.map(is_outside), "is not a path inside the raw folder")
+
+
+def warn_of_formulas(where: str, table: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Print a warning for each of the columns with a cell that a spreadsheet would run."""
+    for column in columns:
+        runs = is_formula(table[column])
+        if runs.any():
+            first = int(runs.argmax())
+            print(
+                f"warning: {where}: row {first}, column {column}: {table[column].iloc[first]!r} "
+                f"begins like a formula ({runs.sum()} such rows): do not open images.csv in a "
+                "spreadsheet",
+                file=sys.stderr,
+            )
 
 
 def check_label(where: str, table: pd.DataFrame, name: str, task: Task) -> None:

@@ -13,6 +13,7 @@ raw folder itself links to is the user's own choice.
 """
 
 import lzma
+import math
 import os
 import re
 import stat
@@ -221,17 +222,39 @@ def hdf5_node(file, key: str):
     return node
 
 
-def hdf5_value(dataset, index) -> bytes | np.ndarray:
-    """The bytes or pixels at an index of a dataset, checked before it is read: that they lie in
-    this file, and how many there are."""
+def hdf5_array(path: Path, key: str) -> np.ndarray:
+    """A whole dataset, labels for example; the file is closed again. UnreadableImage where there is
+    none, or it lies elsewhere."""
+    import h5py
+
+    check_regular(path)
+    try:
+        with h5py.File(path, "r") as file:
+            node = hdf5_node(file, key)
+            if not isinstance(node, h5py.Dataset):
+                raise UnreadableImage(f"missing: there is no dataset {key!r}")
+            check_stored(node, node.shape)
+            return np.asarray(node)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UnreadableImage(f"damaged: {error}") from None
+
+
+def check_stored(dataset, shape: tuple[int, ...]) -> None:
+    """Raise UnreadableImage where the values are not in this file, or a part of this shape is too
+    large."""
     if dataset.is_virtual or dataset.external:
         raise UnreadableImage("refused: its values lie in another file")
-    shape = dataset.shape if index == () else dataset.shape[1:]
     # HDF5 unpacks whole chunks, whatever part of one is asked for.
-    values = max(int(np.prod(shape)), int(np.prod(dataset.chunks or ())))
+    values = max(math.prod(shape), math.prod(dataset.chunks or ()))
     size = values * dataset.dtype.itemsize
     if size > MAX_BYTES:
         raise UnreadableImage(f"too large: {size:,} bytes")
+
+
+def hdf5_value(dataset, index) -> bytes | np.ndarray:
+    """The bytes or pixels at an index of a dataset, checked before it is read."""
+    shape = dataset.shape if index == () else dataset.shape[1:]
+    check_stored(dataset, shape)
     if len(shape) in (2, 3):
         check_sides(shape[1], shape[0])
     if dataset.dtype.hasobject and shape:

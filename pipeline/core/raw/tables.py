@@ -187,6 +187,18 @@ def refuse(
     )
 
 
+def is_formula(cells: pd.Series) -> np.ndarray:
+    """True where a spreadsheet would run a text cell: it begins with = + - @, a tab or a carriage
+    return, and is no number.
+
+    >>> is_formula(pd.Series(["=cmd|' /C calc'!A0", "-1.5", "-x", "torso", None])).tolist()
+    [True, False, True, False, False]
+    """
+    text = cells.fillna("").astype("str")
+    begins = text.str.match(r"[=+\-@\t\r]").to_numpy(bool)
+    return begins & pd.to_numeric(text, errors="coerce").isna().to_numpy()
+
+
 def names(where: object, table: pd.DataFrame, column: str) -> pd.Series:
     """A column of ids that become file names: filled, unique, and made of letters, digits, `_`,
     `-` and `.` only."""

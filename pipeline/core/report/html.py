@@ -19,13 +19,16 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]], notice
     parts = []
     for name, section, html in sections:
         links.append(f'<a href="#{name}">{escape(section)}</a> ')
-        parts.append(f'<section id="{name}"><h2>{escape(section)}</h2>{html}</section>\n')
+        parts.append(
+            f'<section id="{name}"><h2>{escape(section)}</h2>{html}'
+            '<p class="top"><a href="#top">back to top</a></p></section>\n'
+        )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(heading)}</title>"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head>\n"
-        f"<body><header>{banner}<h1>{escape(title)}</h1>{lead}"
+        f'<body id="top"><header>{banner}<h1>{escape(title)}</h1>{lead}'
         f'<nav aria-label="Sections">{"".join(links)}</nav></header>\n'
         f"<main>{''.join(parts)}</main></body></html>\n"
     )

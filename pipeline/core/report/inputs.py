@@ -23,7 +23,7 @@ from pipeline.core.ensemble.averages import weighted_mean
 from pipeline.core.ensemble.members import Rows, read_member, read_rows
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.folds.audit import audit_hashes
-from pipeline.core.runs.predictions import is_imported
+from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runtime.errors import UserError
 
 
@@ -67,11 +67,6 @@ class Evidence:
         return self.units.keys["patient_id"].to_numpy()
 
     @property
-    def trained(self) -> list[str]:
-        """The runs that were trained here; members from elsewhere have neither log nor views."""
-        return [run for run in self.after if not is_imported(self.name, run)]
-
-    @property
     def made_by(self) -> str:
         """The command that makes the scores."""
         return f"make ensemble COMP={self.name}"
@@ -110,7 +105,7 @@ def read_evidence(competition: Competition) -> Evidence:
     table = read_csv(ensemble_file, columns, made_by)
     columns = (*SCORE_NAMES, "auc", "low", "high")
     scores = read_csv(folder / "scores.csv", columns, made_by, ids=SCORE_NAMES)
-    facts = read_json(folder / "ensemble.json", made_by)
+    facts = read_average_facts(competition)
 
     # the units of the same folds, from the same tables
     rows = read_rows(competition, facts["folds"])
@@ -171,7 +166,7 @@ def read_audit(name: str) -> dict:
     """folds_audit.json, which must be about the tables of today."""
     path = data_folder(name) / "folds_audit.json"
     made_by = f"python -m pipeline.folds {name} --audit"
-    audit = read_json(path, made_by)
+    audit = read_json(path, made_by, ("made", "leaks", "folds"))
     if audit.get("hashes") != audit_hashes(name):
         raise UserError(f"{path}: about other tables than today's; `{made_by}` makes it again")
     return audit

@@ -120,6 +120,15 @@ svg.bar { width: 100%; display: block; overflow: visible; }
 .images figcaption {
   font-size: .78rem; line-height: 1.35; overflow-wrap: anywhere; margin-top: .25rem;
 }
+/* the facts of the first screen */
+.answer { font-size: 1.15rem; max-width: none; margin: .6rem 0; }
+.facts {
+  display: grid; grid-template-columns: max-content 1fr; gap: .15rem .9rem; margin: .6rem 0;
+  font-size: .85rem; line-height: 1.4;
+}
+.facts dt { color: var(--soft); }
+.facts dd { margin: 0; overflow-wrap: anywhere; }
+.top { font-size: .8rem; margin-top: .8rem; }
 /* small print */
 .source { font-size: .8rem; overflow-wrap: anywhere; max-width: none; }
 code { font-size: .92em; overflow-wrap: anywhere; }
@@ -133,7 +142,14 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
   .images { grid-template-columns: repeat(2, 1fr); }
   td.draw { min-width: 6.5rem; }
   th, td { padding-right: .5rem; font-size: .8rem; }
-  tbody th { white-space: normal; min-width: 6.5rem; }
+  tbody th { white-space: normal; min-width: 6.5rem; max-width: 9rem; }
+  /* the first column stays where a table scrolls sideways */
+  tbody th, thead th:first-child {
+    position: sticky; left: 0; background: var(--page); padding-left: 0; z-index: 1;
+  }
+  .answer { font-size: 1.05rem; }
+  .facts { grid-template-columns: 1fr; gap: 0; font-size: .78rem; }
+  .facts dt { margin-top: .3rem; }
   svg.plot text { font-size: 12px; }
 }
 /* paper */
@@ -143,7 +159,7 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
     --ce: #b4530b; --aucm: #1b62a8; --final: #0f7a55; --other: #7a4ba0; --bad: #b3261e;
   }
   body { max-width: none; padding: 0; font-size: 10pt; }
-  nav { display: none; }
+  nav, .top { display: none; }
   section { margin-top: 1rem; }
   .panels, .panels.pairs { grid-template-columns: 1fr 1fr; }
   .images { grid-template-columns: repeat(4, 1fr); }

@@ -24,7 +24,8 @@ from pipeline.core.runs.job import Job
 from pipeline.core.runtime.errors import UserError
 
 # The fields of a run that decide its weights. Left out: views (predictions only), checkpointing
-# (recomputes the same numbers), the names.
+# (recomputes the same numbers), the names. A field that is missing here can be changed without
+# anyone noticing that the weights are another network's.
 TRAINING = (
     "network",
     "size",
@@ -37,6 +38,7 @@ TRAINING = (
     "seed",
     "pretrain",
 )
+# The fields that decide what the same weights predict: augment sets the range of the views.
 SCORING = ("network", "size", "augment", "views", "precision")
 
 
@@ -48,21 +50,26 @@ def facts_of(job: Job, artifact: str) -> dict:
         facts = metadata_facts(job)
     else:
         facts = weights_facts(job, artifact)
+    # Through JSON and back, as a file holds them: a tuple becomes a list, so equal values compare
+    # as equal.
     return json.loads(json.dumps({"target": job.target, "hashes": job.tables.hashes, **facts}))
 
 
 def weights_facts(job: Job, artifact: str) -> dict:
     """Of stage-1 weights; those of stage 2 add their recipe and the weights they start from."""
+    # Stage 2's recipe is no fact of stage 1: another margin must not cost stage 1 again.
     task = job.competition.task
+    run = as_json(job.run)
     names = TRAINING if artifact == PRETRAINED else (*TRAINING, "finetune")
     policies = task.uncertain_pretrain if artifact == PRETRAINED else task.uncertain_finetune
     facts = {
-        "run": {name: as_json(job.run)[name] for name in names},
+        "run": {name: run[name] for name in names},
         "labels": list(job.labels),
         "label_values": label_values(job, policies),
         "resize": as_json(task.resize),
         "pixels": pixels(job.competition),
     }
+    # Named by content: stage 1 trained again makes stage 2 out of date, a copied file does not.
     if artifact == FINETUNED:
         facts["stage_1"] = digest_of(job.folder / PRETRAINED)
     return facts
@@ -70,6 +77,7 @@ def weights_facts(job: Job, artifact: str) -> dict:
 
 def metadata_facts(job: Job) -> dict:
     """Of the weights of the network on patient columns."""
+    # Images play no part, unless it was trained through an image network: then its weights do.
     task = job.competition.task
     config = job.competition.metadata
     through = ""
@@ -90,6 +98,8 @@ def prediction_facts(job: Job) -> dict:
     facts = {"labels": list(job.labels), "weights": weights_of(job)}
     if job.run.name == METADATA:
         return facts
+
+    # Pixels too: training and inference must see images that were resized in the same way.
     run = as_json(job.run)
     scoring = {name: run[name] for name in SCORING}
     resize = as_json(job.competition.task.resize)
@@ -118,8 +128,10 @@ def digest_of(path: Path) -> str:
 def predicted_with_other_weights(job: Job, path: Path) -> bool:
     """True for predictions of weights that have been trained again since: they are worthless, and
     the only predictions that are made again without asking."""
+    # Where weights are gone today, nothing says that the predictions are of others.
     recorded = recorded_facts(path).get("weights")
-    return all(weights_of(job).values()) and recorded != weights_of(job)
+    today = weights_of(job)
+    return all(today.values()) and recorded != today
 
 
 def require_current(job: Job, path: Path) -> None:
@@ -127,23 +139,34 @@ def require_current(job: Job, path: Path) -> None:
     names the file, the field, both values, and the command that forgets it."""
     recorded = recorded_facts(path)
     today = facts_of(job, path.name)
-    require_hashes(path, recorded.get("hashes", {}), today["hashes"], forget_command(job, path))
+    forget = forget_command(job, path)
+    # The tables first: their message says which of the two has changed.
+    require_hashes(path, recorded.get("hashes", {}), today["hashes"], forget)
+
+    # The other facts, to the first that differs. A run's fields are named as the competition's file
+    # names them (`finetune.margin`), the rest with their fact (`resize.fit`).
     for name, value in today.items():
         if value_unknown(name, value):
             continue
-        before = comparable_run(recorded, job, value) if name == "run" else recorded.get(name)
-        found = first_difference(before, value, "" if name == "run" else name)
+        before = recorded.get(name)
+        prefix = name
+        if name == "run":
+            before = comparable_run(recorded, job, value)
+            prefix = ""
+        found = first_difference(before, value, prefix)
         if found:
             field, old, new = found
             raise UserError(
                 f"{path}: made with {field}={old!r}, the configuration says {new!r}; delete "
-                f"{path.parent} (`{forget_command(job, path)}` does) and make it again, or restore "
-                f"that {field}"
+                f"{path.parent} (`{forget}` does) and make it again, or restore that {field}"
             )
+
+    # Last the data themselves. Weights check theirs as they are loaded: to hash them here, 113 MB
+    # for each fold of a B5, would take make longer than all its other questions.
     if path.name == PREDICTIONS and recorded.get("digest") != file_hash(path):
         raise UserError(
             f"{path}: its data differ from what was written (damaged, or changed by hand); "
-            f"`{forget_command(job, path)}` removes it, then predict again"
+            f"`{forget}` removes it, then predict again"
         )
 
 
@@ -165,12 +188,14 @@ def comparable_run(recorded: dict, job: Job, today: dict) -> dict | None:
         values = {name: value for name, value in recorded["run"].items() if name in known}
         run = json.loads(json.dumps(as_json(from_json(kind, values))))
     except (TypeError, UserError):
+        # No run of today's code, for want of a field or by a value it refuses: compared as it is.
         run = recorded["run"]
     return {name: run.get(name) for name in today}
 
 
 def forget_command(job: Job, path: Path) -> str:
     """The command that removes an artifact and what was made from it."""
+    # No more than is needed: where stage 2 is out of date, the hours of stage 1 are kept.
     stage = {PRETRAINED: "", FINETUNED: " STAGE=finetune", PREDICTIONS: " STAGE=predict"}
     name = job.competition.name
     part = "" if job.run.name == METADATA else stage[path.name]

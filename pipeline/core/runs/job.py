@@ -29,15 +29,19 @@ class Tables:
 def tables(competition: Competition) -> Tables:
     """A competition's tables, read once as long as they do not change; a leak in them is a
     UserError that stops every stage."""
+    # Every job of a stage asks for them, and each answer would parse and check 400,000 rows again.
+    # Named by content: should a table change while a stage runs, it is read again.
     folder = data_folder(competition.name)
     paths = [folder / f"{name}.csv" for name in ("images", "folds", "folds_dropped")]
-    key = (competition.name, *(file_hash(path) if path.is_file() else "" for path in paths))
+    hashes = [file_hash(path) if path.is_file() else "" for path in paths]
+    key = (competition.name, *hashes)
     if key not in READ:
         READ.clear()  # one competition at a time: 400,000 rows are 0.3 GB
         READ[key] = Tables(*checked_tables(competition), table_hashes(competition.name))
     return READ[key]
 
 
+# What `tables` has read: (competition, a hash for each table) -> the tables.
 READ: dict[tuple[str, ...], Tables] = {}
 
 

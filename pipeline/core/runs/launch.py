@@ -13,6 +13,7 @@ from pipeline.core.runtime.command import Stop, stop_gently, time_left
 from pipeline.core.runtime.device import agree, from_main, is_main, start_processes
 from pipeline.core.runtime.errors import TimeLimitReached
 
+# What the main process tells the others when nothing is left; a path or None stands for the rest.
 ALL_EXIST = "all exist"
 
 
@@ -21,11 +22,16 @@ def fold_jobs(targets: list[str], artifact: str, metadata: bool = False) -> Iter
 
     UserError where one that exists was made from something else than today's configuration.
     """
+    # From here on a stop leaves a checkpoint.
     start_processes()
     stop_gently()
+
+    # All folds are looked at before the first is made: a stale one is an error now, not in hours.
     jobs = {job.folder / artifact: job for job in jobs_of(targets, metadata)}
     for path, job in jobs.items():
         check_existing(job, path)
+
+    # Closed whatever happens, which gives the claim of a fold that failed back.
     with closing(shared(list(jobs))) as paths:
         for path in paths:
             yield jobs[path]
@@ -36,6 +42,7 @@ def check_existing(job: Job, path: Path) -> None:
     that have been trained again since are removed, so that they are made anew."""
     if not path.exists():
         return
+    # Minutes of scoring, against hours of training: these need no question.
     if path.name == PREDICTIONS and predicted_with_other_weights(job, path):
         if is_main():
             print(f"{path}: made with other weights than today's; predicting again", flush=True)
@@ -53,9 +60,12 @@ def shared(paths: list[Path]) -> Iterator[Path]:
     """
     with closing(attempts(paths)) as mine:
         while True:
+            # Only the main process claims; a fold that eight processes train has one claim.
             path = from_main(next(mine, ALL_EXIST) if is_main() else None)
             if path == ALL_EXIST:
                 return
+            # Signals and clocks differ between processes; one that stopped alone would leave the
+            # others waiting for it.
             if agree(Stop.requested or time_left() < 0):
                 raise TimeLimitReached(
                     "stopped between folds; the same command goes on with those that are left"

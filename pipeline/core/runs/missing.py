@@ -27,12 +27,15 @@ from pipeline.core.artifacts.tables import fold_numbers, read_folds
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.run import METADATA, as_json
 from pipeline.core.config.target_path import Target
+from pipeline.core.runs.average_files import changed_file
 from pipeline.core.runs.facts import predicted_with_other_weights, require_current
 from pipeline.core.runs.job import jobs_of
 from pipeline.core.runs.predictions import is_imported, predictions_digest
 from pipeline.core.runtime.errors import UserError
 
-# A stage and what has to exist before it, in the order of work.
+# A stage and what has to exist before it, in the order of work. "images" is images.csv alone: folds
+# need no image, so they can be made and looked at while hours of resizing are still to come.
+PREDICTED = ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata")
 BEFORE = {
     "prepare": (),
     "folds": ("images",),
@@ -40,13 +43,12 @@ BEFORE = {
     "finetune": ("images", "folds", "prepare", "pretrain"),
     "metadata": ("images", "folds"),
     "predict": ("images", "folds", "prepare", "pretrain", "finetune"),
-    "ensemble": ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata"),
-    "submit": ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata")
-    + ("ensemble",),
-    "report": ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata")
-    + ("ensemble", "submit"),
+    "ensemble": PREDICTED,
+    "submit": (*PREDICTED, "ensemble"),
+    "report": (*PREDICTED, "ensemble", "submit"),
 }
 
+# The stages that make an artifact for each fold of a run: hours of work, never redone unasked.
 FOLD_STAGES = ("pretrain", "finetune", "predict", "metadata")
 
 
@@ -93,9 +95,9 @@ class Request:
 def next_stage(stage: str, request: Request) -> list[str]:
     """The first of a stage and those before it that has something to make, with its arguments; []
     when all exist."""
+    # The tables come first: without them nothing else can be asked.
     order = (*BEFORE[stage], stage)
     answers: dict[str, list[str]] = {}
-    # The tables come first: without them nothing else can be asked.
     for name in ("images", "folds"):
         if name in order:
             answers[name] = LACKING[name](request)
@@ -108,6 +110,7 @@ def next_stage(stage: str, request: Request) -> list[str]:
         if name in FOLD_STAGES:
             answers[name] = LACKING[name](request)
 
+    # Then the first in the order of work; make runs it and asks again.
     for name in order:
         arguments = answers[name] if name in answers else LACKING[name](request)
         if arguments:
@@ -123,9 +126,8 @@ def lacking_images(request: Request) -> list[str]:
 
 def lacking_prepare(request: Request) -> list[str]:
     """Sizes of images that a run asked for needs."""
-    missing = needed_sizes(request.competition, request.run_targets) - prepared_sizes(
-        request.competition
-    )
+    needed = needed_sizes(request.competition, request.run_targets)
+    missing = needed - prepared_sizes(request.competition)
     return request.run_targets if missing else []
 
 
@@ -134,7 +136,8 @@ def lacking_folds(request: Request) -> list[str]:
     path = data_folder(request.name) / "folds.csv"
     wanted = request.number_of_folds
     if not path.is_file():
-        return [request.name, *(["--folds", str(wanted)] if wanted is not None else [])]
+        option = ["--folds", str(wanted)] if wanted is not None else []
+        return [request.name, *option]
     there = len(fold_numbers(read_folds(request.name)))
     if wanted is not None and wanted != there:
         raise UserError(
@@ -145,7 +148,7 @@ def lacking_folds(request: Request) -> list[str]:
 
 
 def lacking_fold_artifacts(artifact: str, metadata: bool = False) -> Callable:
-    """The folds of runs that lack an artifact."""
+    """A function request -> the folds that lack an artifact, as targets."""
 
     def lacking(request: Request) -> list[str]:
         # an earned combination has a model of its own on patient columns
@@ -154,13 +157,16 @@ def lacking_fold_artifacts(artifact: str, metadata: bool = False) -> Callable:
         targets = request.fold_targets((METADATA,) if metadata else request.trained)
         missing = []
         for job in jobs_of(targets, metadata):
+            # Predictions of weights that have been trained again since count as missing; anything
+            # else that exists must be today's, or make stops with what to do about it.
             path = job.folder / artifact
-            if not path.exists() or (
-                artifact == PREDICTIONS and predicted_with_other_weights(job, path)
-            ):
-                missing.append(job.target)
-            else:
+            exists = path.exists()
+            if exists and artifact == PREDICTIONS:
+                exists = not predicted_with_other_weights(job, path)
+            if exists:
                 require_current(job, path)
+            else:
+                missing.append(job.target)
         return missing
 
     return lacking
@@ -181,13 +187,15 @@ def ensemble_reason(request: Request) -> str:
     folder = models_folder(request.name)
     if not (folder / "ensemble.csv").is_file() or not (folder / "ensemble.json").is_file():
         return "missing"
+
+    # A record that cannot be read is a reason like any other: an average takes seconds to make.
     try:
         recorded = read_json(folder / "ensemble.json")
     except UserError as error:
         return str(error)
-    return reason_of(recorded.get("decided_by"), ensemble_facts(request)) or damaged(
-        folder, recorded.get("digests", {})
-    )
+    reason = reason_of(recorded.get("decided_by"), ensemble_facts(request))
+    changed = changed_file(request.competition, recorded)
+    return reason or (f"{changed} has changed since it was made" if changed else "")
 
 
 def ensemble_facts(request: Request) -> dict:
@@ -199,6 +207,7 @@ def ensemble_facts(request: Request) -> dict:
     # Metadata is a member where its predictions exist; where it is blended in they must.
     if competition.metadata:
         members.append(METADATA)
+    # A run without predictions stays in, as None: that differs from any digest on record.
     predictions = {}
     for name in members:
         digest = predictions_digest(competition.name, name, folds)
@@ -255,12 +264,15 @@ def lacking_page(request: Request, path: Path, facts: dict) -> list[str]:
 
 def page_reason(path: Path, facts: dict) -> str:
     """Why a submission or a report is not today's; "" when it is."""
-    if not path.is_file() or not path.with_suffix(".json").is_file():
+    sidecar = path.with_suffix(".json")
+    if not path.is_file() or not sidecar.is_file():
         return "missing"
     try:
-        recorded = read_json(path.with_suffix(".json"))
+        recorded = read_json(sidecar)
     except UserError as error:
         return str(error)
+
+    # A cell edited by hand must not be what is sent in.
     if recorded.get("digest") != file_hash(path):
         return "changed since it was made"
     return reason_of({name: recorded.get(name) for name in facts}, facts)
@@ -277,14 +289,6 @@ def reason_of(recorded: object, today: dict) -> str:
     return f"made with {field}={shortened(old)}, today it is {shortened(new)}"
 
 
-def damaged(folder: Path, digests: dict[str, str]) -> str:
-    """The first of the files written together that is not as it was written, "" when all are."""
-    for name, digest in digests.items():
-        if not (folder / name).is_file() or file_hash(folder / name) != digest:
-            return f"{name} has changed since it was made"
-    return ""
-
-
 def shortened(value: object) -> str:
     """A value for a message: a digest by its first twelve characters."""
     text = repr(value)
@@ -298,6 +302,7 @@ def say_why(path: Path, reason: str) -> None:
         print(f"{path}: {reason}; making it anew", file=sys.stderr, flush=True)
 
 
+# Stage -> what it has still to make.
 LACKING: dict[str, Callable[[Request], list[str]]] = {
     "images": lacking_images,
     "prepare": lacking_prepare,
@@ -321,14 +326,19 @@ def request_for(competition: Competition, names: Sequence[str], folds: Sequence[
 
 def request_of(competition: str, runs: str = "", folds: str = "", number: str = "") -> Request:
     """A Request from make's variables COMP, RUN, FOLDS and K; UserError for what they cannot be."""
+    # make passes text; each mistake is named by the variable as it was typed.
     if not competition.strip():
         raise UserError("COMP is empty; name a competition, as in `make report COMP=melanoma`")
     if len(competition.split()) > 1:
         raise UserError(f"COMP={competition!r} names {len(competition.split())}; name one")
     found = load_competition(competition.strip())
+
+    # RUN: members taken from elsewhere have predictions only, and are no runs of the file.
     names = [name for name in runs.split() if name != METADATA]
     imported = tuple(name for name in names if is_imported(found.name, name))
     chosen = tuple(found.run(name).name for name in names if name not in imported)
+
+    # FOLDS and K.
     for fold in folds.split():
         if not fold.isdigit():
             raise UserError(f'FOLDS={folds!r}: {fold!r} is not a fold; write FOLDS="0 1"')

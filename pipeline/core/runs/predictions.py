@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import file_hash, write_json, write_text
+from pipeline.core.artifacts.files import file_hash, write_sealed, write_text
 from pipeline.core.artifacts.paths import PREDICTIONS, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import provenance, read_sidecar
 from pipeline.core.artifacts.tables import check_id_column, csv_text, read_csv
@@ -34,12 +34,15 @@ def write_predictions(
     table: image_id, split, fold, then a float column for each label. hashes: `table_hashes`.
     facts: what else made the numbers (`runs.facts`); "labels" are the table's own.
     """
+    # A network that diverged is named here, by its fold, rather than by the organiser's checks.
     labels = [column for column in table.columns if column not in ROW_COLUMNS]
     check_finite_scores(path, table, labels)
+
+    # The digest is of the bytes to be written, so that a later edit by hand is seen.
     text = csv_text(table[[*ROW_COLUMNS, *labels]])
     digest = hashlib.sha256(text.encode()).hexdigest()
     facts = {**facts, "hashes": hashes, "labels": labels, "digest": digest}
-    write_json(path.with_suffix(".json"), provenance(**facts))
+    write_sealed(path.with_suffix(".json"), provenance(**facts))
     write_text(path, text)
 
 
@@ -49,7 +52,13 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
     check_id_column(path, table)
     labels = [column for column in table.columns if column not in ROW_COLUMNS]
     check_finite_scores(path, table, labels)
-    return table, read_sidecar(path, made_by)
+    sidecar = read_sidecar(path, made_by)
+    if sidecar.get("digest", file_hash(path)) != file_hash(path):
+        raise UserError(
+            f"{path}: differs from what was written (damaged, or changed by hand); delete it and "
+            "predict again"
+        )
+    return table, sidecar
 
 
 def predictions_digest(
@@ -64,6 +73,7 @@ def predictions_digest(
 
 def is_imported(competition: str, name: str) -> bool:
     """True for a member whose predictions `pipeline.member` took from elsewhere."""
+    # One fold tells for all: `member` writes every fold of a member.
     for path in sorted(models_folder(competition).glob(f"{name}/fold*/{PREDICTIONS}")):
         if path.with_suffix(".json").is_file():
             return "imported" in read_sidecar(path)
@@ -75,12 +85,13 @@ def check_finite_scores(path: Path, table: pd.DataFrame, labels: list[str]) -> N
     if not labels:
         raise UserError(f"{path}: no label column beside {', '.join(ROW_COLUMNS)}")
     for label in labels:
+        # Text becomes NaN, so one look finds every kind of wrong cell.
         values = pd.to_numeric(table[label], errors="coerce").to_numpy(np.float64)
-        if not np.isfinite(values).all():
-            row = int(np.argmin(np.isfinite(values)))
+        finite = np.isfinite(values)
+        if not finite.all():
+            # Rows count as an editor shows them: the header is row 1.
+            row = int(np.argmin(finite))
             value = str(table[label].iloc[row])
             image = table["image_id"].iloc[row]
-            raise UserError(
-                f"{path}: row {row + 2}, column {label}: {value!r} is not a finite number (image "
-                f"{image})"
-            )
+            place = f"{path}: row {row + 2}, column {label}"
+            raise UserError(f"{place}: {value!r} is not a finite number (image {image})")

@@ -2,16 +2,16 @@
 predictions, checkpoints, claims and log.jsonl. Needs no torch, and disturbs nobody who trains.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, PRETRAINED
 from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.artifacts.training_log import read_log
 from pipeline.core.config.run import Run
 from pipeline.core.runs.facts import predicted_with_other_weights, require_current
 from pipeline.core.runs.job import Job
-from pipeline.core.runtime.claims import claim_path, owner_is_gone
+from pipeline.core.runtime.claims import claim_path, owner_is_gone, owner_of
 from pipeline.core.runtime.errors import UserError
 
 # The stages of a fold, each with the artifact that says that it is done.
@@ -39,10 +39,7 @@ def trained_so_far(folder: Path, phase: str, batch_size: int, epochs: int) -> Tr
 
     A last line that is still being written is left out.
     """
-    path = folder / "log.jsonl"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    lines = [line for line in map(json.loads, whole) if line["phase"] == phase]
+    lines = [line for line in read_log(folder / "log.jsonl") if line["phase"] == phase]
     if not lines:
         return Trained()
 
@@ -127,11 +124,8 @@ def how_far(job: Job, stage: str) -> str:
 
 def owner_text(claim: Path) -> str:
     """`(node7, process 4711)`; "" while the claim is being written."""
-    try:
-        owner = json.loads(claim.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return f"({owner['machine'].split()[0]}, process {owner['pid']})"
+    owner = owner_of(claim)
+    return f"({owner['machine'].split()[0]}, process {owner['pid']})" if owner else ""
 
 
 def duration(seconds: float) -> str:

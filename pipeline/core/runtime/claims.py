@@ -23,6 +23,7 @@ from pathlib import Path
 BEAT = 5.0  # seconds between an owner's touches
 STALE = 60.0  # seconds without a touch, twelve missed ones, after which a claim is stale
 POLL = 0.5  # seconds between a watcher's looks
+TURN = 0.05  # the same, for a file that takes milliseconds to write
 
 
 def claim_path(artifact: Path) -> Path:
@@ -61,20 +62,34 @@ def try_claim(path: Path) -> bool:
     except FileExistsError:
         return False
     owner = {"machine": machine(), "pid": os.getpid(), "started": process_start(os.getpid())}
-    with os.fdopen(handle, "w") as file:
-        json.dump(owner, file)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(owner, file)
+    except OSError:
+        # A full disk: a claim that names nobody would be waited for.
+        path.unlink(missing_ok=True)
+        raise
     return True
+
+
+def owner_of(path: Path) -> dict | None:
+    """The machine, pid and start of a claim's owner; None for a claim that is being written or has
+    just gone, and for what is no claim."""
+    try:
+        owner = json.loads(path.read_text()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    known = isinstance(owner, dict) and {"machine", "pid", "started"} <= {*owner}
+    return owner if known else None
 
 
 def owner_is_gone(path: Path) -> bool:
     """True when the owner ran on this machine and its process is gone."""
-    try:
-        owner = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        # Just made or just gone: look again later.
+    owner = owner_of(path)
+    if owner is None or owner["machine"] != machine():
         return False
     # A new process may have the old one's id, but not its start time.
-    return owner["machine"] == machine() and process_start(owner["pid"]) != owner["started"]
+    return process_start(owner["pid"]) != owner["started"]
 
 
 def take_over(path: Path, seen: tuple[int, int] | None) -> None:
@@ -139,10 +154,22 @@ def acquire(artifact: Path, watch: Watch) -> bool:
     if owner_is_gone(path) or time.monotonic() - watch.since > STALE:
         print(f"{path}: its owner is gone; taking over", flush=True)
         take_over(path, now)
-    elif not watch.reported:
+        # Now, or the fold that was interrupted would be passed over for another.
+        return try_claim(path)
+    if not watch.reported:
         print(f"{artifact}: another process is making it", flush=True)
         watch.reported = True
     return False
+
+
+@contextmanager
+def turn_to_write(path: Path) -> Iterator[None]:
+    """Hold the claim of a file that several processes read and write anew, after waiting for it."""
+    watch = Watch(reported=True)
+    while not acquire(path, watch):
+        time.sleep(TURN)
+    with beating(claim_path(path)):
+        yield
 
 
 def unfinished(artifacts: list[Path]) -> Iterator[Path]:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipeline.core.runtime import environment
 from pipeline.core.runtime.errors import UserError
 
 
@@ -24,12 +25,13 @@ def world() -> tuple[int, int]:
 
 def start_processes() -> None:
     """Join the process group when torchrun started this process: nccl on GPUs, gloo on CPUs."""
-    if "LOCAL_RANK" not in os.environ or dist.is_initialized():
+    rank = environment.local_rank()
+    if rank is None or dist.is_initialized():
         return
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "nccl"
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(rank)
     # torchrun ends the others when one dies; this bounds how long they wait on one that hangs.
     dist.init_process_group(backend, timeout=timedelta(minutes=10))
     # gloo's threads must end before the interpreter does: on a loaded machine it aborted otherwise
@@ -98,10 +100,10 @@ def cores() -> int:
 def loader_processes() -> int:
     """Loader processes: the cores beside this one, shared by the processes of this machine; WORKERS
     overrides."""
-    if "WORKERS" in os.environ:
-        return int(os.environ["WORKERS"])
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(0, min(8, cores() // local - 1))
+    asked = environment.workers()
+    if asked is not None:
+        return asked
+    return max(0, min(8, cores() // environment.processes_here() - 1))
 
 
 def has_bf16() -> bool:

@@ -20,6 +20,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from pipeline.core.runtime.command import leave_signals_to_the_parent
+
 # Tasks handed to a worker: one in hand, one waiting, so that it never waits for the parent.
 DEPTH = 2
 # Bytes a worker may allocate; beyond, it sees a MemoryError rather than the machine a full memory.
@@ -143,8 +145,7 @@ def serve(work: Callable, setup: tuple, pipe: Connection, parents: Connection) -
     """What a worker process does: a task, its result, the next, until the parent is gone."""
     # A fork has a copy of the parent's end, which would keep the pipe open after the parent's end.
     parents.close()
-    # Ctrl-C reaches every process of the terminal; the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_the_parent()
     keep_memory()
     limit_memory()
     while True:

@@ -13,7 +13,8 @@ HINT_IDS = 1000  # unknown ids that are looked at for a hint; a wrong file may h
 
 def plain_id(identity: str) -> str:
     """A study's path without the trailing slash that the organiser's scorer adds to both sides."""
-    return identity.rstrip("/") if "/" in identity else identity
+    # One slash: with two, the organiser's scorer finds no such study.
+    return identity.removesuffix("/") if "/" in identity else identity
 
 
 def id_findings(ids: pd.Series, asked: pd.Series, unit: str) -> list[Finding]:

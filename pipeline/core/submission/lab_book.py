@@ -9,8 +9,9 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.files import read_text, write_text
 from pipeline.core.artifacts.paths import root
+from pipeline.core.runtime.claims import turn_to_write
 
 COLUMNS = (
     "date",
@@ -39,7 +40,7 @@ def book() -> Path:
 def split_book() -> tuple[str, list[str], str]:
     """The text above the table of submissions, its rows, and the text below; other tables are left
     alone."""
-    text = book().read_text(encoding="utf-8") if book().is_file() else HEAD
+    text = read_text(book()) if book().exists() else HEAD
     lines = text.splitlines()
 
     # The book is the user's too: notes around the table must survive. The table starts at its
@@ -102,10 +103,6 @@ def matching_line(competition: str, sha256: str) -> dict[str, str] | None:
 
 def add(competition: str, file: Path, sha256: str, commit: str, members: str, auc: str) -> None:
     """Append the line of a new submission; the very same file again adds none."""
-    # `make submit` may run again on the same scores
-    if matching_line(competition, sha256):
-        return
-
     # The commit and the members say how to make the file again.
     values = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
@@ -117,7 +114,10 @@ def add(competition: str, file: Path, sha256: str, commit: str, members: str, au
         "out-of-fold AUC": auc,
     }
     line = {column: cell_text(values.get(column, "")) for column in COLUMNS}
-    write_lines([*read_lab_book(), line])
+    with turn_to_write(book()):
+        # `make submit` may run again on the same scores
+        if not matching_line(competition, sha256):
+            write_lines([*read_lab_book(), line])
 
 
 def note(competition: str, sha256: str, **values: str) -> bool:
@@ -125,12 +125,13 @@ def note(competition: str, sha256: str, **values: str) -> bool:
     changed."""
     # Every line: the same bytes have the same score, however often they were made.
     cells = {name: cell_text(value) for name, value in values.items()}
-    lines = read_lab_book()
     changed = False
-    for line in lines:
-        if is_about(line, competition, sha256):
-            changed |= any(line[name] != text for name, text in cells.items())
-            line.update(cells)
-    if changed:
-        write_lines(lines)
+    with turn_to_write(book()):
+        lines = read_lab_book()
+        for line in lines:
+            if is_about(line, competition, sha256):
+                changed |= any(line[name] != text for name, text in cells.items())
+                line.update(cells)
+        if changed:
+            write_lines(lines)
     return changed

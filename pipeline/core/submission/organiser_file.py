@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.config.task import Submission, Task
+from pipeline.core.raw.tables import is_formula
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.ids import id_findings, plain_id
 from pipeline.core.submission.plausibility import (
@@ -172,6 +173,10 @@ def check_file(
     # The ids.
     ids = table[header.index(want.id_column)]
     findings += id_findings(ids, want.ids, want.unit)
+    runs = ids[is_formula(ids)]
+    if len(runs):
+        rows = first_rows(f"row {line}: {identity!r}" for line, identity in runs.items())
+        findings.append(Finding("warning", "ids that a spreadsheet would run", rows, len(runs)))
 
     # The cells, column by column; a column that is there twice has been reported and is left out.
     scores = {}

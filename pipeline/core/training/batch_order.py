@@ -12,7 +12,8 @@ from pipeline.core.runtime.errors import UserError
 def fold_seed(target: str, phase: str, seed: int) -> int:
     """The seed of one phase of one fold: it depends on its own name only, not on which other folds
     run."""
-    # crc32 and not hash(), which differs from process to process.
+    # crc32 and not hash(), which differs from process to process. SeedSequence mixes, so that seeds
+    # 0, 1, 2 give unrelated streams.
     name = crc32(f"{target} {phase}".encode())
     return int(np.random.SeedSequence([seed, name]).generate_state(1)[0])
 
@@ -20,6 +21,7 @@ def fold_seed(target: str, phase: str, seed: int) -> int:
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """Whole batches in an epoch (the remainder is dropped, other images each epoch), at least
     one."""
+    # Fewer images than a batch holds: one batch of all of them.
     return max(1, images // batch_size)
 
 
@@ -50,7 +52,9 @@ class BatchOrder:
         order = rng.permutation(len(self.targets))
         batches = []
         for step in range(self.steps_per_epoch):
-            batches.append(order[step * self.batch_size : (step + 1) * self.batch_size])
+            start = step * self.batch_size
+            batches.append(order[start : start + self.batch_size])
+        # At 1.8 % positives (melanoma) a plain batch of 32 has none more often than not (.57).
         if self.positives:
             add_positives(batches, self.targets, self.positives, rng)
         return batches
@@ -60,9 +64,13 @@ class BatchOrder:
         first_epoch, done = divmod(step, self.steps_per_epoch)
         keys = []
         for epoch in range(first_epoch, self.epochs):
+            # A resumed epoch is drawn whole and its beginning skipped: the rest is the same batches
+            # that the run would have taken without the interruption.
             batches = self.epoch_batches(epoch)
             if epoch == first_epoch:
                 batches = batches[done:]
+            # Each process takes every processes-th image, so the global batch does not depend on
+            # how many there are.
             keys += [(epoch, batch[rank::processes]) for batch in batches]
         return keys
 
@@ -79,6 +87,7 @@ def add_positives(
     positive = targets > 0.5
     labels = targets.shape[1]
     for label in range(labels):
+        # A round of this label's positives, in an order of its own for each epoch.
         pool = rng.permutation(np.flatnonzero(positive[:, label]))
         if not len(pool):
             raise UserError(
@@ -94,5 +103,6 @@ def add_positives(
                     f"positives={least}: a batch of {len(batch)} has no room for that many "
                     f"positives of each of {labels} labels; raise batch_size"
                 )
+            # The round begins again where it ends.
             batch[spare] = pool[(taken + np.arange(len(spare))) % len(pool)]
             taken += len(spare)

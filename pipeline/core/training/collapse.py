@@ -7,6 +7,7 @@ COLLAPSED = 5  # windows of equal scores, that is 100 steps, before a run is sto
 
 def all_equal(scores: np.ndarray) -> list[bool]:
     """Of each label, whether a batch's scores (B, K) are the same but for rounding."""
+    # Some eight units in the last place of float32 (1.2e-7), relative to the largest score.
     rounding = 1e-6 * (1 + np.abs(scores).max(axis=0))
     return (np.ptp(scores, axis=0) <= rounding).tolist()
 
@@ -31,6 +32,7 @@ class CollapseCheck:
 
     def end_window(self) -> bool:
         """Count the window that ends here; True when there were COLLAPSED in a row."""
+        # A label counts where it was level in every batch of the window.
         equal = bool(self.level) and bool(np.all(self.level, axis=0).any())
         self.windows = self.windows + 1 if equal else 0
         self.level = []

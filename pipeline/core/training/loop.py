@@ -9,7 +9,6 @@ made from.
 
 import contextlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -38,13 +37,11 @@ from pipeline.core.runtime.device import (
     out_of_memory_advice,
     world,
 )
+from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
 from pipeline.core.training.log import DIVERGED, RunLog
 from pipeline.core.training.phase import Phase
-
-# A kill loses at most this much work, at under 1 % of the time for writing.
-CHECKPOINT_SECONDS = 600.0
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
@@ -70,6 +67,7 @@ def gradients(
     part back. One more forward pass is the price; averaging the AUC losses of parts would be
     another loss.
     """
+    # The usual step: one graph, one backward.
     if phase.micro == 1:
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
@@ -98,12 +96,15 @@ def first_pass(
     phase: Phase, model: nn.Module, step: int, parts: tuple[torch.Tensor, ...]
 ) -> list[torch.Tensor]:
     """Scores of each micro-batch, leaving the running statistics of BatchNorm as they are."""
+    # With momentum 0 a forward pass changes nothing but the count of batches, put right below. Else
+    # both passes would count, and the statistics would run at twice their rate.
     kind = nn.modules.batchnorm._BatchNorm
     norms = [module for module in model.modules() if isinstance(module, kind)]
     momenta = [norm.momentum for norm in norms]
-    # With momentum 0 a forward pass changes nothing but the count of batches, put right below.
     for norm in norms:
         norm.momentum = 0.0
+
+    # The same seeds as in the second pass, hence the same dropout.
     scores = []
     for number, part in enumerate(parts):
         seed_step(phase.seed, step, number)
@@ -168,6 +169,8 @@ def begin(phase: Phase) -> Running:
         raise UserError(
             f"batch_size={phase.batch_size} cannot be shared evenly by {processes} processes"
         )
+
+    # The parts that change from step to step.
     phase.network.to(device()).train()
     phase.loss.to(device())
     average = None
@@ -178,6 +181,8 @@ def begin(phase: Phase) -> Running:
     scaler = torch.amp.GradScaler(device().type, enabled=phase.dtype == torch.float16)
     log = RunLog(phase.folder / "log.jsonl", phase.name, phase.loss)
     running = Running(phase, phase.network, scaler, average, log)
+
+    # DDP comes after the checkpoint: it copies the main process's weights as it is made.
     restore(running)
     if processes > 1:
         running.model = DistributedDataParallel(phase.network)
@@ -187,18 +192,20 @@ def begin(phase: Phase) -> Running:
 def restore(running: Running) -> None:
     """Load the newest checkpoint there is."""
     phase = running.phase
-    if is_main():
-        checkpoint.remove_temporary(phase.folder, phase.name)
     state = checkpoint.load_checkpoint(phase.folder, phase.name)
     if state is None:
         running.log.file.drop_phase()
         return
+
+    # A checkpoint of another recipe would be trained to its end by this one's rates.
     if state["key"] != json.dumps(phase.key):
         path = checkpoint.generations(phase.folder, phase.name)[0]
         raise UserError(
             f"{path}: made by another configuration or data than today's; delete it to start this "
             "phase again, or restore what it was made from"
         )
+
+    # Everything that decides the rest of the run: `Running.state`.
     phase.network.load_state_dict(state["network"])
     phase.loss.load_state_dict(state["loss"])
     phase.optimizer.load_state_dict(state["optimizer"])
@@ -226,68 +233,72 @@ def fit_epochs(phase: Phase) -> nn.Module:
 
 def take_steps(running: Running) -> None:
     """The steps that are left, with their checkpoints, and a validation after every epoch."""
+    # The batches of all epochs that are left are one stream, so that loader processes start once
+    # and the first batch of an epoch is prepared during the last of the one before.
     phase = running.phase
     rank, processes = world()
     order = phase.order
     each = order.steps_per_epoch
     total = each * phase.epochs
     keys = order.remaining_keys(running.step, rank, processes)
+    batches = loader(phase.data, keys, phase.workers, device().type == "cuda")
+    target = phase.key["target"]
+    shown = dict(desc=target, disable=not is_main(), smoothing=0.1, dynamic_ncols=True)
     saved = time.monotonic()
-    bar = tqdm(
-        total=total,
-        initial=running.step,
-        unit="step",
-        desc=phase.key["target"],
-        disable=not is_main(),
-        smoothing=0.1,
-        dynamic_ncols=True,
-    )
-    for inputs, indices in loader(phase.data, keys, phase.workers, device().type == "cuda"):
-        began = time.monotonic()
-        inputs = inputs.to(device(), non_blocking=True)
-        targets = phase.targets[indices].to(device())
-        with divergence_advice(running):
-            take_step(running, inputs, targets)
-            bar.update()
-            bar.set_postfix(running.log.progress, refresh=False)
-            end_of_epoch = running.step % each == 0
-            if end_of_epoch:
-                same_buffers(running.network)
-                aucs = phase.validate(running.network)
-                running.log.epoch(running.step, running.step // each, aucs)
-                phase.network.train()
+    # Closed also by an error, whose line would otherwise stand behind the bar.
+    with tqdm(total=total, initial=running.step, unit="step", **shown) as bar:
+        for inputs, indices in batches:
+            # One step, and after the last of an epoch a validation.
+            began = time.monotonic()
+            inputs = inputs.to(device(), non_blocking=True)
+            targets = phase.targets[indices].to(device())
+            with divergence_advice(running):
+                take_step(running, inputs, targets)
+                bar.update()
+                bar.set_postfix(running.log.progress, refresh=False)
+                end_of_epoch = running.step % each == 0
+                if end_of_epoch:
+                    same_buffers(running.network)
+                    aucs = phase.validate(running.network)
+                    running.log.epoch(running.step, running.step // each, aucs)
+                    phase.network.train()
 
-        # A checkpoint, or a stop: three times the slowest step so far, and five seconds to write.
-        running.slowest = max(running.slowest, time.monotonic() - began)
-        out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
-        if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
-            save_running(running)
-            saved = time.monotonic()
-        if out_of_time and running.step < total:
-            raise TimeLimitReached(
-                f"{phase.key['target']}: {phase.name} stopped at step {running.step} of {total}; "
-                "the same command goes on from there"
-            )
-    bar.close()
+            # A checkpoint, or a stop: three times the slowest step so far (which may have had a
+            # validation), and five seconds to write.
+            running.slowest = max(running.slowest, time.monotonic() - began)
+            out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
+            if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
+                save_running(running)
+                saved = time.monotonic()
+            if out_of_time and running.step < total:
+                raise TimeLimitReached(
+                    f"{target}: {phase.name} stopped at step {running.step} of {total}; the same "
+                    "command goes on from there"
+                )
 
 
 def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:
     """One step of the optimizer on a batch that lies on the device."""
+    # The rate, a function of the step: no scheduler whose state would have to be saved. At PESG's
+    # milestones the reference restarts before the first step of the new stage.
     phase = running.phase
-    rate = phase.rate(running.step)
+    step = running.step
+    rate = phase.rate(step)
     for group in phase.optimizer.param_groups:
         group["lr"] = rate
-    if running.step in phase.restarts:
+    if step in phase.restarts:
         phase.optimizer.next_stage()
+
+    # Gradients, and the update.
     with out_of_memory_advice(phase.network, phase.batch_size):
-        value, scores = gradients(
-            phase, running.model, running.scaler, running.step, inputs, targets
-        )
+        value, scores = gradients(phase, running.model, running.scaler, step, inputs, targets)
     running.scaler.step(phase.optimizer)
     running.scaler.update()
     phase.optimizer.zero_grad(set_to_none=True)
     if running.average:
         running.average.update_parameters(phase.network)
+
+    # Logged as the number of steps taken, so the first is 1.
     running.step += 1
     running.log.step(running.step, value, scores, targets, rate, len(inputs) * world()[1])
 
@@ -295,6 +306,7 @@ def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> 
 def same_buffers(network: nn.Module) -> None:
     """Give every process the main one's running statistics of BatchNorm: those that are kept are
     validated."""
+    # DDP copies the main one's before each forward pass; the last pass has moved each on by itself.
     if world()[1] > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
@@ -310,11 +322,6 @@ def divergence_advice(running: Running) -> Iterator[None]:
         raise UserError(f"{running.log.path}: step {running.step}: {error}; {DIVERGED}") from None
 
 
-def checkpoint_seconds() -> float:
-    """Seconds between checkpoints; CHECKPOINT_SECONDS overrides (0: after every step)."""
-    return float(os.environ.get("CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
-
-
 def save_running(running: Running) -> None:
     """Write a checkpoint from the main process."""
     running.log.flush()
@@ -324,6 +331,8 @@ def save_running(running: Running) -> None:
 
 def keep(phase: Phase, network: nn.Module) -> None:
     """Write the last epoch's weights, then let go of the checkpoints that led to them."""
+    # Validated once more, since a phase that was resumed after its last step has no figure left.
+    # Every process takes part.
     aucs = phase.validate(network)
     if not is_main():
         return
@@ -349,6 +358,7 @@ def print_one_class_batches(phase: Phase) -> None:
     from those."""
     if not isinstance(phase.loss, AUCMargin):
         return
+    # At 1 % positives a batch of 32 has no positive in 72 % of cases.
     counts = phase.loss.one_class.sum(0).tolist()
     if not any(counts):
         return

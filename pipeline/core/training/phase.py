@@ -99,10 +99,13 @@ def image_phase(
     targets  float32 (N, K), their labels in the rows' order, NaN = left out
     The other arguments are those of `Phase`.
     """
+    # Rows, images and targets are in one order; batches are indices into it.
     run = job.run
     resize = job.competition.task.resize
     dtype = precision(run.precision)
     images = prepared_images(job.competition.name, run.size, rows["image_id"])
+
+    # The whole run goes into the key, since a checkpoint is continued by the very same run only.
     return Phase(
         name=name,
         folder=job.folder,

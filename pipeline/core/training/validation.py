@@ -23,11 +23,13 @@ def image_validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[
 
     It raises NotFinite for a network that has diverged.
     """
+    # All that does not change from epoch to epoch.
     rows = job.validation()
     run = job.run
     task = job.competition.task
     images = prepared_images(job.competition.name, run.size, rows["image_id"])
     labels = truth(rows, job.labels, task)
+    # One view: 30 would cost 30 passes after every epoch, for a figure that decides nothing.
     matrices = view_matrices(1, run.size, run.augment)
     # A few hundred images are read before loader processes have started.
     workers = loader_processes() if len(images) > 500 else 0
@@ -41,6 +43,8 @@ def image_validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[
             dtype,
             workers,
         )[:, 0]
+        # Said as what it is, a training that diverged, with the loop's advice; an AUC cannot rank
+        # such scores.
         bad = np.count_nonzero(~np.isfinite(scores).all(axis=1))
         if bad:
             raise NotFinite(

@@ -6,7 +6,6 @@ An image goes the way it goes at home: decoded, brought to each size, kept as th
 come in chunks, so memory does not grow with their number beyond the scores themselves.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.core.artifacts.files import file_hash, read_json
 from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.artifacts.tables import as_written
 from pipeline.core.config.run import METADATA, Resize, Run, from_json
@@ -76,13 +76,13 @@ class Progress:
 
 def read_package(folder: Path) -> dict:
     """What package.json says: the competition, the labels, the networks in order of value."""
-    return json.loads((folder / "package.json").read_text(encoding="utf-8"))
+    return read_json(folder / "package.json", needed=("networks",))
 
 
 def read_quantiles(folder: Path) -> dict:
     """The package's frozen maps: member -> fold -> label -> map; empty where it has none."""
     path = folder / "quantiles.json"
-    return json.loads(path.read_text(encoding="utf-8"))["members"] if path.is_file() else {}
+    return read_json(path, needed=("members",))["members"] if path.exists() else {}
 
 
 def load_scorers(folder: Path, package: dict, leave_out: bool = False) -> list[Scorer]:
@@ -101,17 +101,25 @@ def load_scorers(folder: Path, package: dict, leave_out: bool = False) -> list[S
     return scorers
 
 
+def require_packed(path: Path, entry: dict) -> None:
+    """Raise a UserError where a file is not the one whose sha256 package.json has."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file, and package.json names it")
+    if file_hash(path) != entry["sha256"]:
+        raise UserError(
+            f"{path}: not the file that was packed: its sha256 is {file_hash(path)[:12]}…, in "
+            f"package.json it is {entry['sha256'][:12]}…; copy or make the package again"
+        )
+
+
 def load_scorer(path: Path, entry: dict) -> Scorer:
     """One network as its file's header describes it."""
+    require_packed(path, entry)
     # Everything from the file itself: today's competition file may say something else.
     header = read_weights_header(path)
     run = from_json(Run, header["run"])
     labels = tuple(header["labels"])
-    try:
-        network = load_weights(path, run, labels)
-    except RuntimeError as error:
-        reason = f"not the weights of this timm's {run.network}"
-        raise UserError(f"{path}: {reason} ({str(error)[:200]})") from None
+    network = load_weights(path, run, labels)
     resize = from_json(Resize, header["resize"])
     return Scorer(entry["member"], entry["fold"], run, labels, resize, network)
 
@@ -141,8 +149,6 @@ class RawImages:
             return {size: to_jpeg(pixels, self.resize) for size, pixels in by_size.items()}
         except UnreadableImage as error:
             return f"{file}: {error}"
-        except MemoryError:
-            return f"{file}: too large: memory ran out"
 
 
 def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawImages:
@@ -179,7 +185,10 @@ def read_chunk(images: RawImages, chunk: range, scores: Progress) -> list[dict[i
 
 def item_of(index: int, images: RawImages) -> dict[int, bytes] | str:
     """One image, for a worker."""
-    return images[index]
+    try:
+        return images[index]
+    except MemoryError:
+        return f"{images.files[index]}: too large: memory ran out"
 
 
 # ---- The plan: networks, chunks and the time left -------------------------------------------
@@ -348,6 +357,7 @@ def score_metadata(folder: Path, package: dict, rows: pd.DataFrame, scores: Prog
     rows = as_written(rows)
     for entry in package["networks"]:
         if entry["member"] == METADATA:
+            require_packed(folder / entry["file"], entry)
             network, header = load_patient_network(folder / entry["file"])
             values = score_patients(network, rows, header["encoder"])
             table = pd.DataFrame(values, columns=header["labels"])

@@ -39,9 +39,10 @@ from pipeline.deploy.rehearsal.isolation import (
 )
 from pipeline.deploy.rehearsal.memory import run_measured
 
+# The organiser's own names, and MB beside the weights that the bundle's README promises.
 LIST = "valid_image_paths.csv"
 PREDICTIONS = "predictions.csv"
-MEMORY_ALLOWED_MB = 2000.0  # MB beside the weights
+MEMORY_ALLOWED_MB = 2000.0
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -52,6 +53,8 @@ def main(arguments: argparse.Namespace) -> None:
             f"{bundle}: there is no bundle; `make codalab COMP={competition.name}` makes it"
         )
     require_current_package(bundle, competition, "codalab")
+
+    # In a folder of the system's, so that nothing beside the bundle belongs to this project.
     with tempfile.TemporaryDirectory() as temporary:
         # The surroundings.
         work = Path(temporary) / "work"
@@ -77,6 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
 def write_inputs(competition: Competition, work: Path) -> list[str]:
     """Write the list, and the images of the test set under the organiser's paths; returns the top
     folders of these paths."""
+    # From the raw download and not from the prepared images: the bundle resizes them itself.
     raw = raw_folder(competition.name)
     table = competition.module.read_raw(raw)
     test = table[table["split"] == "test"]
@@ -86,12 +90,15 @@ def write_inputs(competition: Competition, work: Path) -> list[str]:
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).write_bytes(read_source(raw, file))
         paths.append(path)
+
+    # The list has the paths and nothing else: no label, no sex, no age.
     with (work / LIST).open("w", newline="") as file:
         csv.writer(file).writerows([["Path"], *([path] for path in paths)])
     return sorted({PurePosixPath(path).parts[0] for path in paths})
 
 
 def first_test_rows(competition: Competition) -> pd.DataFrame:
+    """The organiser's file to fill in: the test set's units, in its order."""
     return competition.module.sample(raw_folder(competition.name))
 
 
@@ -99,13 +106,13 @@ def home_submission(competition: Competition) -> pd.DataFrame:
     """What `submit` would write."""
     path = models_folder(competition.name) / "ensemble.csv"
     scores = read_csv(path, ("unit_id", "split"), f"make ensemble COMP={competition.name}")
-    return fill(
-        first_test_rows(competition), scores[scores["split"] == "test"], competition.submission
-    )
+    test = scores[scores["split"] == "test"]
+    return fill(first_test_rows(competition), test, competition.submission)
 
 
 def check_memory(peak: float, source: Path) -> None:
     """Print how much memory (MB) the program took, or raise where it is more than promised."""
+    # Twice the weights: a network is built, and then filled from a file that is in memory too.
     weights = megabytes(source.glob("*.safetensors"))
     report = f"memory: {peak:.0f} MB at most, {weights:.0f} MB of them networks"
     if peak > MEMORY_ALLOWED_MB + 2 * weights:

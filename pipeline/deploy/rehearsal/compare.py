@@ -20,9 +20,12 @@ def compare_with_home(away: Path, home: pd.DataFrame, want: Wanted) -> str:
     home: the id column and the score columns. UserError where the file has errors, or where its
     scores are others.
     """
+    # Complete and by id before any score is looked at.
     refuse_errors(away, check_file(away, want))
     first = by_id(read_csv(away, ids=(want.id_column,)), want)
     second = by_id(home, want).loc[first.index]
+
+    # Either is enough: equal scores, or, where bfloat16 has rounded them, an equal order.
     furthest = float((first - second).abs().max().max()) if len(first) else 0.0
     correlations = [first[column].rank().corr(second[column].rank()) for column in want.scores]
     lowest = min(correlations, default=1.0)

@@ -46,6 +46,7 @@ def refused(self, address, *rest):
 real = socket.socket.connect
 socket.socket.connect = socket.socket.connect_ex = refused
 '''
+# What the environment must fail at. 192.0.2.1 is an address that no machine has (RFC 5737).
 PROBE = """import socket, importlib.util
 assert importlib.util.find_spec('pipeline') is None, 'pipeline can be imported'
 try:
@@ -64,14 +65,19 @@ def fresh_environment(folder: Path, names: Iterable[str], without: Iterable[str]
     `without` are left out even where something requires them. Names that are not installed here are
     left out too.
     """
+    # Without pip, whose own packages would be there to import.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
+
+    # Links rather than copies: torch alone is some hundred MB.
     for dist in closure(names, set(map(canonical, without))).values():
         tops = {file.parts[0] for file in dist.files or ()} - {"..", "__pycache__"}
         for top in tops:
             source = Path(dist.locate_file(top)).absolute()
             if source.exists() and not (site / top).exists():
                 (site / top).symlink_to(source)
+
+    # Where no namespace is to be had, Python itself refuses sockets.
     if not namespaces():
         (site / "sitecustomize.py").write_text(REFUSE)
     return folder / "bin" / "python"
@@ -89,6 +95,7 @@ def closure(names: Iterable[str], without: set[str]) -> dict[str, Distribution]:
             installed[name] = distribution(name)
         except PackageNotFoundError:
             continue
+        # "numpy>=1.26; python_version > '3.9'": the name ends at the first of these characters.
         for text in installed[name].requires or ():
             if "extra ==" not in text:
                 todo.append(canonical(re.split(r"[\s<>=!~;\[(]", text, maxsplit=1)[0]))
@@ -102,6 +109,7 @@ def canonical(name: str) -> str:
 
 def namespaces() -> bool:
     """True where this process may make a network and a mount namespace of its own."""
+    # Asked of the system rather than guessed: containers and kernels differ in what they permit.
     if shutil.which("unshare") is None:
         return False
     done = subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False)
@@ -111,11 +119,14 @@ def namespaces() -> bool:
 def cut_off(command: list[str], mounts: Iterable[tuple[Path, Path]] = ()) -> list[str]:
     """The command without a network, folders (source, target) mounted read-only, as far as that is
     permitted."""
+    # Without namespaces: the folders as links, which do not keep anyone from writing.
     if not namespaces():
         for source, target in mounts:
             if not target.exists():
                 target.symlink_to(source.resolve())
         return command
+
+    # With them: a shell that mounts each folder upon itself, read-only, and becomes the command.
     steps = []
     for source, target in mounts:
         target.mkdir(parents=True, exist_ok=True)
@@ -128,9 +139,10 @@ def cut_off(command: list[str], mounts: Iterable[tuple[Path, Path]] = ()) -> lis
 
 def clean_variables(**more: str) -> dict[str, str]:
     """Environment variables for a rehearsal: VARIABLES_REMOVED removed, `more` added."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(VARIABLES_REMOVED)
-    }
+    kept = {}
+    for name, value in os.environ.items():
+        if not name.startswith(VARIABLES_REMOVED):
+            kept[name] = value
     return {**kept, **more}
 
 
@@ -143,10 +155,6 @@ def description() -> str:
 
 def check_cut(python: Path) -> None:
     """Raise unless that environment, cut off, reaches nobody and cannot import this project."""
-    subprocess.run(
-        cut_off([str(python), "-c", PROBE]),
-        cwd="/",
-        env=clean_variables(),
-        check=True,
-        capture_output=True,
-    )
+    # In "/", since Python imports from the folder it is started in.
+    command = cut_off([str(python), "-c", PROBE])
+    subprocess.run(command, cwd="/", env=clean_variables(), check=True, capture_output=True)

@@ -43,9 +43,10 @@ from pipeline.deploy.rehearsal.isolation import (
     fresh_environment,
 )
 
-# Kaggle's two ways to name its mounts.
+# Kaggle's two ways to name its mounts: input/competitions/<slug>, and input/<slug>.
 NEW = "new"
 OLD = "old"
+# The Jupyter kernel's name, which no kernel of the user's has.
 KERNEL = "rehearsal"
 
 
@@ -86,6 +87,7 @@ def lay_out(
 ) -> list[tuple[Path, Path]]:
     """Make Kaggle's folders under `root`; returns what is to be mounted there, source and
     target."""
+    # Where the dataset and the competition are mounted.
     metadata = json.loads((folder / "dataset/dataset-metadata.json").read_text())
     owner, dataset = metadata["id"].split("/")
     inputs = root / "input"
@@ -130,6 +132,8 @@ def execute(
     book = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(root / "working")}}
     client = NotebookClient(book, km=manager, timeout=None, resources=resources)
+
+    # As in the rerun on the hidden test set; a HOME of its own, which holds no cached weights.
     variables = clean_variables(
         KAGGLE_ROOT=str(root), KAGGLE_IS_COMPETITION_RERUN="1", HOME=str(root.parent)
     )
@@ -146,11 +150,11 @@ def notebook_output(book: nbformat.NotebookNode) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The program's options."""
     options = stage_parser(__doc__, targets=False)
     options.add_argument("competition", metavar="COMPETITION")
-    options.add_argument(
-        "--layout", choices=(NEW, OLD), default=NEW, help="how Kaggle names its mounts"
-    )
+    names = "how Kaggle names its mounts"
+    options.add_argument("--layout", choices=(NEW, OLD), default=NEW, help=names)
     return options
 
 

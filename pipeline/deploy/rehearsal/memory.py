@@ -4,7 +4,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-PAUSE = 0.2  # seconds between two measurements
+# Seconds between two measurements: a shorter peak than that may be missed.
+PAUSE = 0.2
 
 
 def run_measured(
@@ -12,6 +13,7 @@ def run_measured(
 ) -> tuple[int, float]:
     """(exit status, peak in MB). Shared pages count once (proportional set size); 0 MB where there
     is no /proc."""
+    # Children too: loader processes hold images of their own.
     process = subprocess.Popen(command, cwd=folder, env=environment)
     done = threading.Event()
     peak = 0.0
@@ -32,6 +34,7 @@ def run_measured(
 
 def descendants(process: int) -> list[int]:
     """The children of a process, theirs, and so on."""
+    # A child is listed under the thread that started it, so every thread is asked.
     family = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         for child in map(int, read_proc(path).split()):

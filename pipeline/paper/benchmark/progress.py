@@ -6,7 +6,6 @@ Order and shifts of an epoch are drawn at its start, so a checkpoint holds the g
 then and the number of steps taken since.
 """
 
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from pipeline.core.pesg import PESG
+from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training import checkpoint
 from pipeline.paper.benchmark.inputs import Images
@@ -52,7 +52,7 @@ class Checkpoints:
     def due(self) -> bool:
         """Whether the last one is old enough; CHECKPOINT_SECONDS overrides (0: after every
         step)."""
-        most = float(os.environ.get("CHECKPOINT_SECONDS", CHECKPOINT_SECONDS))
+        most = checkpoint_seconds(CHECKPOINT_SECONDS)
         return self.folder is not None and time.monotonic() - self.saved >= most
 
     def save(self, state: dict) -> None:
@@ -65,7 +65,6 @@ class Checkpoints:
         """The newest state, None when there is none."""
         if self.folder is None:
             return None
-        checkpoint.remove_temporary(self.folder, self.name)
         state = checkpoint.load_checkpoint(self.folder, self.name)
         if state is not None:
             self.seconds = state["spent"]["seconds"]

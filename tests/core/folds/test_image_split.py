@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.folds import image_split
 from pipeline.core.folds.image_split import leakage, likeness
 from tests.cases.synthetic_images import TASK, images_of
@@ -77,7 +78,7 @@ def test_likeness_is_one_for_a_brighter_copy(tmp_path):
     paths = [tmp_path / f"{name}.png" for name in "abc"]
     for path, pixels in zip(paths, (image, image * 2, 255 - image)):
         cv2.imwrite(str(path), pixels)
-    alike = likeness(paths)
+    alike = likeness(list(map(PreparedImage, paths)))
     assert alike[0, 1] == pytest.approx(1, abs=0.05)
     assert alike[0, 2] < 1e-6
     assert np.allclose(np.diag(alike), 1)

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.core.images.decode import decode
-from pipeline.core.raw.read import read_source
+from pipeline.core.raw.read import hdf5_array, read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
 from tests.cases.bad_files import CONTENT as BAD
@@ -117,6 +117,8 @@ CONTENT = {
     "tiff, large": (lambda: tiff(LARGE), "truncated: .* cannot hold"),
     "tiff, packed": (lambda: tiff(LARGE, compression="packbits"), "truncated: .* cannot hold"),
     "bmp, huge": (lambda: bmp(HUGE), "too large"),
+    "bmp, large": (lambda: bmp(LARGE), "truncated: .* cannot hold"),
+    "pnm, large": (lambda: b"P5 11000 11000 255 " + bytes(9), "truncated: .* cannot hold"),
     "pnm, huge": (lambda: b"P6 60000 60000 255 " + bytes(9), "too large"),
     "webp, huge": (lambda: webp(16383), "too large"),
     "qoi, large": (lambda: b"qoif" + struct.pack(">II", LARGE, LARGE) + b"\3\0" + bytes(9),
@@ -347,3 +349,13 @@ def test_sound_files_of_rare_kinds_are_read(tmp_path):
         file["group/x"] = photograph(1)
         file["y"] = h5py.SoftLink("/group/x")  # a link that stays inside
     assert np.array_equal(read_source(tmp_path, "a.hdf5::y"), photograph(1))
+
+
+def test_labels_in_hdf5_come_from_their_own_file(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    locator = external_link(raw)
+    with pytest.raises(UnreadableImage, match="refused"):
+        hdf5_array(raw / locator.partition("::")[0], "x")
+    hdf5(raw, lambda file: file.__setitem__("y", [0, 1, 1]))
+    assert hdf5_array(raw / "a.hdf5", "y").tolist() == [0, 1, 1]

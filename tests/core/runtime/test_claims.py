@@ -1,6 +1,7 @@
 """Each artifact is made once, however many processes try; a dead one's work is taken over."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -69,8 +70,7 @@ def test_a_claim_from_another_machine_goes_stale_by_the_watchers_clock(tmp_path,
     assert not claims.acquire(artifact, watch)
     assert path.exists()
     time.sleep(0.4)
-    claims.acquire(artifact, watch)
-    assert claims.acquire(artifact, claims.Watch())
+    assert claims.acquire(artifact, watch)
 
 
 @pytest.mark.parametrize("how", ["stop", "time"])
@@ -104,3 +104,26 @@ def test_a_claim_is_removed_when_the_work_fails(tmp_path):
     assert claims.claim_path(tmp_path / "x.done").exists()
     generator.close()
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_an_interrupted_artifact_is_gone_on_with_before_another(tmp_path):
+    first, second = tmp_path / "fold0.done", tmp_path / "fold1.done"
+    gone = {"machine": claims.machine(), "pid": 2**22 + 1, "started": "1"}
+    claims.claim_path(first).write_text(json.dumps(gone))
+    made = []
+    for path in claims.unfinished([first, second]):
+        path.write_text("x")
+        made.append(path)
+    assert made == [first, second]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", "{", "\x00"])
+def test_a_damaged_claim_is_of_nobody_here(tmp_path, text):
+    path = tmp_path / ".x.claim"
+    path.write_text(text)
+    assert not claims.owner_is_gone(path)
+
+
+def test_a_pipe_for_a_claim_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".x.claim")
+    assert not claims.owner_is_gone(tmp_path / ".x.claim")

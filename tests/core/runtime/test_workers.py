@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from pipeline.core.runtime import workers
 from pipeline.core.runtime.workers import WORKER_MEMORY, WorkerDied, worker_pool
 
 
@@ -53,6 +54,22 @@ def test_a_worker_that_dies_costs_its_task_alone(what, why):
 def test_memory_is_bounded():
     with worker_pool(1, work, 1) as run:
         assert dict(run([("memory", 0), ("work", 5)])) == {("memory", 0): -1, ("work", 5): 5}
+
+
+def allocated(size: int) -> bool:
+    """Whether this process may have so many bytes more."""
+    try:
+        return bool(len(np.ones(size, np.uint8)))
+    except MemoryError:
+        return False
+
+
+def test_what_the_parent_holds_does_not_count(monkeypatch):
+    monkeypatch.setattr(workers, "WORKER_MEMORY", 128 << 20)
+    held = np.ones(512 << 20, np.uint8)
+    with worker_pool(1, allocated) as run:
+        assert dict(run([32 << 20, 256 << 20])) == {32 << 20: True, 256 << 20: False}
+    assert held.size == 512 << 20
 
 
 def test_no_worker_outlives_the_block():

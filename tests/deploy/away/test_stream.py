@@ -1,6 +1,8 @@
 """The plan: in order of value, within the time there is. A clock that only work moves makes it
 exact."""
 
+import os
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,8 +15,17 @@ from hypothesis import strategies as st
 from pipeline.core.artifacts.tables import nine_digits
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.config.task import Resize
+from pipeline.core.images.resize import resized, to_jpeg
 from pipeline.deploy.away import stream as streaming
-from pipeline.deploy.away.stream import Progress, Scorer, affordable, stream
+from pipeline.deploy.away.stream import (
+    Progress,
+    RawImages,
+    Scorer,
+    affordable,
+    read_chunk,
+    stream,
+)
+from tests.cases import bad_files
 
 RUN = Run(network="n", size=32, pretrain=Pretrain(lr=0.1), finetune=Finetune(), views=8)
 
@@ -131,3 +142,32 @@ def test_numbers_are_those_of_a_table(values):
     np.testing.assert_allclose(nine_digits(column), table, rtol=1.1e-9)
     exact = pd.Series([float(format(np.log1p(2), ".9g"))])
     assert nine_digits(pd.Series([np.log1p(2)])) == pytest.approx(exact, rel=1e-15)
+
+
+class Strange(RawImages):
+    """Images of which one kills its process and one fills its memory."""
+
+    def __getitem__(self, index: int) -> dict[int, bytes] | str:
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if index == 2:
+            raise MemoryError
+        return super().__getitem__(index)
+
+
+def test_a_strangers_image_costs_itself_alone(tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").write_bytes(bad_files.encoded(number))
+    (tmp_path / "3.jpg").write_bytes(b"no image")
+    files = [f"{number}.jpg" for number in range(5)]
+    resize = Resize(fit="short")
+    scores = Progress()
+    jpegs = read_chunk(Strange(tmp_path, files, (16,), resize), range(5), scores)
+    assert [jpeg is not None for jpeg in jpegs] == [True, False, False, False, True]
+    assert scores.unreadable == {
+        1: "1.jpg: the decoder died (SIGSEGV)",
+        2: "2.jpg: too large: memory ran out",
+        3: "3.jpg: not an image of a kind that is read (begins with b'no image')",
+    }
+    by_size, _ = resized(bad_files.encoded(4), (16,), resize)
+    assert jpegs[4] == {16: to_jpeg(by_size[16], resize)}

@@ -31,12 +31,22 @@ def histograms(evidence: Evidence) -> str:
     if not is_only_run(evidence):
         stages[FINAL] = evidence.final
 
+    # labels are compared, so a stage has one range and one height
     drawings = []
-    for k in np.flatnonzero(classes(truth)):
+    ranges = {name: histogram_range(scores[~np.isnan(scores)]) for name, scores in stages.items()}
+    tops = dict.fromkeys(stages, 0.0)
+    scored = np.flatnonzero(classes(truth))
+    for k in scored:
+        for name, scores in stages.items():
+            if not np.isnan(scores[:, k]).any():
+                shares = class_shares(scores[:, k], truth[:, k], ranges[name])[1]
+                tops[name] = max(tops[name], 1.05 * float(np.max(shares)))
+    for k in scored:
         for name, scores in stages.items():
             if not np.isnan(scores[:, k]).any():
                 title = f"{evidence.labels[k]}, {name}" if len(evidence.labels) > 1 else name
-                drawings.append(histogram(title, scores[:, k], truth[:, k]))
+                box = (ranges[name], (0.0, tops[name]))
+                drawings.append(histogram(title, scores[:, k], truth[:, k], *box))
     text = (
         f"Out-of-fold scores of {run} after each stage, and the final ones. Each class is shown "
         "as shares of its own, so that the rare one can be seen; a square-root scale keeps small "
@@ -67,26 +77,40 @@ def best_run(evidence: Evidence) -> str:
     return means.loc[means["auc"].idxmax(), "member"]
 
 
-def histogram(name: str, scores: np.ndarray, truth: np.ndarray) -> str:
-    """One panel: over [0, 1] where the scores fill half of it, else over their own range.
-
-    scores, truth: (U,) of one label; NaN truth is left out.
-    """
+def class_shares(
+    scores: np.ndarray, truth: np.ndarray, limits: tuple[float, float]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(edges of the bins, shares of the negatives and of the positives in each)."""
     positives = scores[truth == 1]
     negatives = scores[truth == 0]
     # more bins where the rarer class can fill them
-    low, high = histogram_range(scores[~np.isnan(truth)])
     bins = int(np.clip(2 * np.sqrt(min(len(positives), len(negatives))), *BINS))
-    edges = np.linspace(low, high, bins + 1)
-
-    # each class as shares of its own
+    edges = np.linspace(*limits, bins + 1)
     shares = []
     for values in (negatives, positives):
         shares.append(np.histogram(values, edges)[0] / max(len(values), 1))
-    top = float(max(share.max() for share in shares)) * 1.05
+    return edges, shares
+
+
+def histogram(
+    name: str,
+    scores: np.ndarray,
+    truth: np.ndarray,
+    limits: tuple[float, float],
+    height: tuple[float, float],
+) -> str:
+    """One panel over these limits of the score and this height of the shares.
+
+    scores, truth: (U,) of one label; NaN truth is left out.
+    """
+    low, high = limits
+    top = height[1]
+    positives = scores[truth == 1]
+    negatives = scores[truth == 0]
+    edges, shares = class_shares(scores, truth, limits)
 
     x_label = "score" if high - low > 0.9 else "score (its own range)"
-    plot = Plot((low, high), (0, top), x_label, "share of the class", root=True)
+    plot = Plot(limits, height, x_label, "share of the class", root=True)
     for share, style in zip(shares, (NEGATIVE, POSITIVE)):
         x, y = step_outline(edges, share)
         plot.area(x, np.zeros(len(x)), y, style)
@@ -96,7 +120,7 @@ def histogram(name: str, scores: np.ndarray, truth: np.ndarray) -> str:
     mean_positive = positives.mean()
     mean_negative = negatives.mean()
     described = (
-        f"Histogram of scores. {name}: AUC {area:.3f}; mean score of positives "
+        f"Histogram of scores, {name}. AUC {area:.3f}; mean score of positives "
         f"{mean_positive:.3g}, of negatives {mean_negative:.3g}"
     )
     y_ticks = [tick for tick in ROOT_TICKS if tick <= top]

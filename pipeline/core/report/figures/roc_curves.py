@@ -40,7 +40,9 @@ def roc(evidence: Evidence) -> str:
     final_style, final_name, final_scores = compared[-1]
     drawings = []
     scored = np.flatnonzero(classes(truth))
-    for k in tqdm(scored, desc="ROC bands, 1,000 resamples each", unit="label", leave=False):
+    # labels are compared, so all corners are of one size
+    side = common_side(evidence, compared)
+    for k in tqdm(scored, desc="ROC bands", unit="label", leave=False):
         label = evidence.labels[k]
         lines = []
         for style, name, scores in compared:
@@ -56,7 +58,6 @@ def roc(evidence: Evidence) -> str:
         plot = roc_plot(lines, band, final_style, 1.0)
         svg = plot.svg(f"ROC curve of {label}. AUC: {areas}", clip=f"roc{k}")
         drawings.append(figure(svg, label, areas))
-        side = max(corner_side(*curve) for _, _, curve in lines)
         plot = roc_plot(lines, band, final_style, side)
         described = f"ROC curve of {label}, upper left corner. AUC: {areas}"
         svg = plot.svg(described, clip=f"roc{k}z")
@@ -72,6 +73,17 @@ def roc(evidence: Evidence) -> str:
             f"make predict COMP={evidence.name}",
         )
     )
+
+
+def common_side(evidence: Evidence, compared: Sequence) -> float:
+    """The side of the corner that shows every label's curves; compared: of `curves_compared`."""
+    truth = evidence.units.truth
+    sides = [ZOOMED_SIDES[0]]
+    for k in np.flatnonzero(classes(truth)):
+        for _, _, scores in compared:
+            if not np.isnan(scores[:, k]).any():
+                sides.append(corner_side(*roc_points(scores[:, k], truth[:, k])[:2]))
+    return max(sides)
 
 
 def roc_plot(lines: Sequence, band: tuple, style: str, side: float, points: Sequence = ()) -> Plot:

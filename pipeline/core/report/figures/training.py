@@ -1,14 +1,16 @@
 """Section "Training": AUC over the steps of both stages, and α beside the gap of the class means,
 per run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.core.artifacts.paths import fold_folder, models_folder
+from pipeline.core.artifacts.training_log import read_log
 from pipeline.core.config.run import METADATA
 from pipeline.core.report.figures.svg import Plot
-from pipeline.core.report.figures.training_curves import Curves, curves_of, read_log
+from pipeline.core.report.figures.training_curves import Curves, curves_of
 from pipeline.core.report.html import figure, legend, paragraph, side_by_side, source
 from pipeline.core.report.inputs import Evidence
 
@@ -17,11 +19,9 @@ MIN_RANGE = 0.02  # so that noise of a flat curve is not drawn as large
 STEP_MARGIN = 1.02  # the step axis ends a little after the last step
 
 
-def training(evidence: Evidence) -> str:
+def training(evidence: Evidence, trained: Sequence[str]) -> str:
     """Per run: AUC over the steps of both stages, and α beside the gap of the class means."""
-    runs = evidence.trained
-    if not runs:
-        return paragraph("All members were taken from elsewhere: nothing was trained here.")
+    runs = list(trained)
     if evidence.metadata is not None:
         runs.append(METADATA)
     drawings = []

@@ -1,13 +1,9 @@
 """log.jsonl of a fold as curves: validation and training AUC, α and what drives it, over the steps
 of both stages."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-
-from pipeline.core.runtime.errors import UserError
 
 Curve = tuple[list[float], list[float]]  # steps and values
 
@@ -36,19 +32,6 @@ class Curves:
     reach: Curve = field(default_factory=empty_curve)
     border: int = 0
     last: int = 0
-
-
-def read_log(path: Path, made_by: str) -> list[dict]:
-    """The lines of a log.jsonl; UserError for a missing file or a line that is not JSON."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; `{made_by}` writes it while it trains")
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            raise UserError(f"{path}: line {number}: {text[:40]!r} is not JSON") from None
-    return lines
 
 
 def curves_of(lines: list[dict]) -> Curves:

@@ -38,6 +38,7 @@ def origins(evidence: Evidence) -> str:
         if now.get(package, version) != version:
             changed.append(f"{package} {now[package]} now")
     lines = [
+        "Every table as CSV and every figure as SVG: report_files/ beside this page.",
         f"This page: python -m pipeline.report {evidence.name}, commit {short_commit(commit())}.",
         f"Scores: {packages}.",
         *changed,

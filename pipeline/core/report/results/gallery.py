@@ -120,7 +120,7 @@ def image_facts(image: pd.Series, task: Task) -> list[str]:
         elif is_age(column):
             facts.append(f"{value:g} years")
         else:
-            facts.append(f"{column} {value:g}")
+            facts.append(f"{column.replace('_', ' ')} {value:.3g}")
     return facts
 
 

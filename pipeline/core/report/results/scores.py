@@ -3,11 +3,19 @@ label, and the partial AUC."""
 
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.paths import models_folder
-from pipeline.core.config.stages import ENSEMBLE, FINAL, MEAN_LABEL
-from pipeline.core.ensemble.scores import with_interval
+from pipeline.core.artifacts.provenance import notice
+from pipeline.core.config.run import METADATA
+from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, MEAN_LABEL, STAGE_1
+from pipeline.core.ensemble.scores import (
+    difference_row,
+    difference_text,
+    excludes_zero,
+    with_interval,
+)
 from pipeline.core.report.figures.svg import interval_bar, limits_of
 from pipeline.core.report.html import Html, drawn, html_table, paragraph, scale, source
 from pipeline.core.report.inputs import Evidence
@@ -34,13 +42,67 @@ def auc_text(row: dict | pd.Series) -> str:
 
 def published(evidence: Evidence) -> tuple[tuple[str, float, str], ...]:
     """(stage, AUC, what it is of) of the paper, where the competition's file has any; the final
-    ensemble is the stage "final"."""
+    ensemble is the stage "final". Beside synthetic data or a smoke run they would only mislead."""
+    if notice(evidence.name):
+        return ()
     return tuple(getattr(evidence.competition.module, "published", ()))
+
+
+def rows_in_use(evidence: Evidence) -> pd.DataFrame:
+    """scores.csv without the blends of single runs with metadata where metadata is not blended into
+    what is submitted: nobody uses those."""
+    table = evidence.scores
+    if evidence.facts["metadata"]:
+        return table
+    return table[(table["stage"] != BLEND) | (table["member"] == ENSEMBLE)]
+
+
+def row_title(evidence: Evidence, member: str, stage: str) -> str:
+    """A member and stage in words; a metadata network that is not submitted says so."""
+    title = member_title(member, stage)
+    unused = member == METADATA and not evidence.facts["metadata"]
+    return f"{title}, not in the submission" if unused else title
+
+
+def why_not_the_highest(evidence: Evidence, means: pd.DataFrame) -> str:
+    """A sentence where a row lies above the final one, with the paired difference where the page
+    has its scores; "" otherwise. means: the rows shown, of the mean over labels."""
+    final = means[(means["member"] == ENSEMBLE) & (means["stage"] == evidence.final_stage)]
+    others = means.drop(final.index)
+    if not len(final) or not (others["auc"] > final["auc"].iloc[0]).any():
+        return ""
+    best = others.loc[others["auc"].idxmax()]
+    text = (
+        "The final scores are not the highest row, which is "
+        f"{row_title(evidence, best['member'], best['stage'])}. What is submitted was fixed in the "
+        "competition's file before these scores were seen; the "
+        f"highest of {len(means)} rows is picked on these very rows, which flatters it."
+    )
+    scores = scores_of_row(evidence, best["member"], best["stage"])
+    if scores is None:
+        return text
+    pair = difference_row("", "", evidence.final, scores, evidence.units.truth, evidence.patients)
+    if pair is None:
+        return text
+    noise = "more than noise" if excludes_zero(pair) else "within noise"
+    return f"{text} Final minus highest: {difference_text(pair)}, {noise}."
+
+
+def scores_of_row(evidence: Evidence, member: str, stage: str) -> np.ndarray | None:
+    """The scores (U, K) of a row of scores.csv, None where the page does not have them."""
+    if member == METADATA:
+        return evidence.metadata
+    if member == stage == ENSEMBLE and evidence.facts["weighting"] == "uniform":
+        return evidence.mean_after()
+    if stage == STAGE_1:
+        return evidence.before.get(member)
+    return None if stage == BLEND else evidence.after.get(member)
 
 
 def mean_table(evidence: Evidence) -> str:
     """A row for each member and stage: the mean AUC over labels, the paper's number beside."""
-    means = evidence.scores[evidence.scores["label"] == MEAN_LABEL]
+    shown = rows_in_use(evidence)
+    means = shown[shown["label"] == MEAN_LABEL]
     of_paper = published(evidence)
     beside = {}
     for stage, value, _ in of_paper:
@@ -61,7 +123,7 @@ def mean_table(evidence: Evidence) -> str:
         style = style_of(row["stage"])
         bar = interval_bar(row["auc"], row["low"], row["high"], limits, style, mark)
         cells = [
-            member_title(row["member"], row["stage"]),
+            row_title(evidence, row["member"], row["stage"]),
             auc_text(row),
             drawn(bar),
             f"{int(row['n']):,}",
@@ -76,7 +138,8 @@ def mean_table(evidence: Evidence) -> str:
     if of_paper:
         head.append("the paper's ◇")
     what = "mean over labels, out of fold" if len(evidence.labels) > 1 else "out of fold"
-    html = html_table(head, rows, f"AUC, {what}", strong)
+    html = html_table(head, rows, f"AUC, {what}; in bold what is submitted", strong)
+    html += paragraph(why_not_the_highest(evidence, means))
     if of_paper:
         numbers = "; ".join(f"{value:.4f} {text}" for _, value, text in of_paper)
         html += paragraph(
@@ -91,16 +154,17 @@ def members_by_label(evidence: Evidence) -> str:
     """Members by labels, where there is more than one label."""
     if len(evidence.labels) == 1:
         return ""
-    scores = evidence.scores.set_index(["member", "stage", "label"])
+    shown = rows_in_use(evidence)
+    scores = shown.set_index(["member", "stage", "label"])
     # in the order of scores.csv
-    members = evidence.scores[["member", "stage"]].drop_duplicates()
+    members = shown[["member", "stage"]].drop_duplicates()
     rows = []
     for member, stage in members.itertuples(index=False):
         cells = []
         for label in evidence.labels:
             key = (member, stage, label)
             cells.append(auc_text(scores.loc[key]) if key in scores.index else "–")
-        rows.append([member_title(member, stage), *cells])
+        rows.append([row_title(evidence, member, stage), *cells])
 
     # n and positives are those of the label, whichever member is scored
     counts = evidence.scores.drop_duplicates("label").set_index("label")

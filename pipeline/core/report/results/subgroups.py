@@ -70,7 +70,8 @@ def is_age(column: str) -> bool:
 
 
 def number_bands(values: pd.Series, column: str) -> pd.Series:
-    """Text for each number: AGE_BANDS for a column of ages, otherwise thirds; "missing" for NaN."""
+    """The band of each number, an ordered category: AGE_BANDS for a column of ages, otherwise
+    thirds; "missing", the last, for NaN."""
     if is_age(column):
         bands = AGE_BANDS
     else:
@@ -78,14 +79,15 @@ def number_bands(values: pd.Series, column: str) -> pd.Series:
         thirds = np.nanquantile(values, [1 / 3, 2 / 3]) if values.notna().any() else (0, 0)
         low, high = thirds
         bands = (
-            (-np.inf, low, f"under {low:g}"),
-            (low, high, f"{low:g} to {high:g}"),
-            (high, np.inf, f"{high:g} and over"),
+            (-np.inf, low, f"under {low:.3g}"),
+            (low, high, f"{low:.3g} to {high:.3g}"),
+            (high, np.inf, f"{high:.3g} and over"),
         )
     names = pd.Series(MISSING, index=values.index)
     for start, end, name in bands:
         names[(values >= start) & (values < end)] = name
-    return names
+    order = [*dict.fromkeys(name for _, _, name in bands), MISSING]
+    return pd.Series(pd.Categorical(names, order, ordered=True), index=values.index)
 
 
 def subgroups_of(images: pd.DataFrame, task: Task) -> dict[str, pd.Series]:
@@ -105,15 +107,12 @@ def subgroups_of(images: pd.DataFrame, task: Task) -> dict[str, pd.Series]:
 
 
 def display_order(values: pd.Series) -> list[str]:
-    """The subgroups as they are shown: bands from low to high, then by name; what is missing comes
-    last."""
-    bands = [name for _, _, name in AGE_BANDS]
-
-    def place(name: str) -> tuple:
-        band = bands.index(name) if name in bands else -1
-        return name == MISSING, name == OTHERS, band, name
-
-    return sorted(values.unique(), key=place)
+    """The subgroups as they are shown: bands from low to high, other values by name; the others and
+    what is missing come last."""
+    there = set(values)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return [name for name in values.cat.categories if name in there]
+    return sorted(there, key=lambda name: (name == MISSING, name == OTHERS, name))
 
 
 def subgroup_rows(

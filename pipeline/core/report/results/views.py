@@ -3,6 +3,7 @@ gain over one view."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -50,10 +51,7 @@ def read_views(name: str, run: str, rows: Rows, labels: Sequence[str]) -> np.nda
                 f"{path}: there is no such file; `make predict COMP={name} RUN={run}` makes it, "
                 f"once {PREDICTIONS} beside it is deleted"
             )
-        with np.load(path, allow_pickle=False) as stored:
-            ids = stored["image_id"]
-            own_labels = stored["labels"]
-            views = stored["views"]
+        ids, own_labels, views = load_views(path)
 
         # rows and labels in the order of all runs
         wanted = rows.validated["image_id"][rows.validated["fold"] == fold]
@@ -66,6 +64,18 @@ def read_views(name: str, run: str, rows: Rows, labels: Sequence[str]) -> np.nda
     # folds may have been predicted with different numbers of views
     fewest = min(part.shape[1] for part in parts)
     return np.concatenate([part[:, :fewest] for part in parts])
+
+
+def load_views(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(image ids (n,), labels (K,), scores (n, V, K)) of one file; UserError for a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored["image_id"], stored["labels"], stored["views"]
+    # An archive's checksums find every changed byte, and numpy and zipfile tell it in many ways.
+    except (ValueError, KeyError, EOFError, OSError, NotImplementedError, BadZipFile) as error:
+        raise UserError(
+            f"{path}: damaged ({error}); delete it and {PREDICTIONS} beside it and predict again"
+        ) from None
 
 
 def require_same_mean(path: Path, ids: np.ndarray, labels: np.ndarray, views: np.ndarray) -> None:
@@ -108,18 +118,15 @@ def mean_auc_of(scores: np.ndarray, truth: np.ndarray) -> float:
     return mean_auc(scores[:, scored], truth[:, scored]) if scored.any() else float("nan")
 
 
-def views(evidence: Evidence) -> str:
+def views(evidence: Evidence, trained: Sequence[str]) -> str:
     """What 2, 4, ... views gain over one, per run."""
     task = evidence.competition.task
     gains = {}
-    for run in tqdm(evidence.trained, desc="gain of views", unit="run", leave=False):
+    for run in tqdm(trained, desc="gain of views", unit="run", leave=False):
         scores = read_views(evidence.name, run, evidence.rows, task.labels)
         gains[run] = view_gains(
             scores, evidence.rows, evidence.units.truth, evidence.patients, task
         )
-
-    if not gains:
-        return paragraph("All members were taken from elsewhere: their views are not known.")
 
     # one scale for all runs
     ends = [0.0]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from pipeline.core.report.figures.training_curves import curves_of, read_log
-from pipeline.core.runtime.errors import UserError
+from pipeline.core.report.figures.training_curves import curves_of
 from tests.cases.reports import log_lines
 
 
@@ -20,10 +19,3 @@ def test_curves_of_a_log():
         {"phase": "finetuned", "step": 40, "train_auc": [float("nan")], "reach": [float("inf")]},
     ]
     assert curves_of(lines).train == ([20], [0.7]) and curves_of(lines).reach == ([], [])
-
-
-def test_a_log_that_is_cut_is_named(tmp_path):
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"phase": "pretrained", "step": 1}\n{"pha')
-    with pytest.raises(UserError, match=r"log.jsonl: line 2: '\{\"pha' is not JSON"):
-        read_log(path, "make finetune")

@@ -1,0 +1,152 @@
+"""What trained the runs, as their weights record it: recipe, hardware, date, seconds."""
+
+import json
+from dataclasses import dataclass
+
+from pipeline.core.artifacts.paths import FINETUNED, fold_folder
+from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.config.run import METADATA
+from pipeline.core.config.stages import STAGE_2
+from pipeline.core.runs.predictions import is_imported
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One run of the ensemble.
+
+    imported  its predictions are from elsewhere
+    recipe    the values of `config.run.Run` that its weights record; {} for predictions from
+              elsewhere and for the metadata network
+    hardware  what trained its folds, made: the last fold's date, commits: of all folds; empty where
+              older weights do not say
+    seconds   of training and validation, all folds; None where a log does not say
+    """
+
+    name: str
+    imported: bool
+    recipe: dict
+    hardware: tuple[str, ...]
+    made: str
+    commits: tuple[str, ...]
+    seconds: float | None
+
+
+def trained_run(competition: str, run: str, folds: tuple[int, ...]) -> Trained:
+    """What the weights and logs of a run's folds say."""
+    headers = []
+    seconds = 0.0
+    known = True
+    for fold in folds:
+        folder = fold_folder(competition, run, fold)
+        if (folder / FINETUNED).is_file():
+            headers.append(read_weights_header(folder / FINETUNED))
+        own = logged_seconds(folder / "log.jsonl")
+        known &= own > 0
+        seconds += own
+    imported = is_imported(competition, run)
+    recipe = {} if imported or not headers or run == METADATA else headers[0]["run"]
+    return Trained(
+        name=run,
+        imported=imported,
+        recipe=recipe,
+        hardware=tuple(sorted({str(h["hardware"]) for h in headers if h.get("hardware")})),
+        made=max((str(h["made"]) for h in headers if h.get("made")), default=""),
+        commits=tuple(sorted({str(h["commit"]) for h in headers if h.get("commit")})),
+        seconds=seconds if known else None,
+    )
+
+
+def logged_seconds(path) -> float:
+    """The seconds of all epochs that a log has; 0 for none, or an older log."""
+    if not path.is_file():
+        return 0.0
+    total = 0.0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if '"seconds"' in line:
+            total += float(json.loads(line).get("seconds") or 0)
+    return total
+
+
+def recipe_lines(runs: list[Trained]) -> list[tuple[str, str]]:
+    """(networks, recipe in words), runs of one recipe together."""
+    groups: dict[str, list[Trained]] = {}
+    for run in runs:
+        groups.setdefault(recipe_text(run), []).append(run)
+    return [(", ".join(map(network_text, members)), text) for text, members in groups.items()]
+
+
+def network_text(run: Trained) -> str:
+    """`b5_384 (tf_efficientnet_b5.ns_jft_in1k, 384 px)`."""
+    if not run.recipe:
+        return run.name
+    return f"{run.name} ({run.recipe['network']}, {run.recipe['size']} px)"
+
+
+def recipe_text(run: Trained) -> str:
+    """A run's recipe in one sentence, without its network and size."""
+    recipe = run.recipe
+    if run.name == METADATA:
+        return "two layers on patient columns"
+    if run.imported:
+        return "predictions made elsewhere; their training is not known here"
+    if not recipe:
+        return "its weights are not here, so its recipe is not known"
+    parts = [f"from {recipe['weights']} weights"]
+    parts.append(pretrain_text(recipe["pretrain"]))
+    parts.append(finetune_text(recipe["finetune"]))
+    parts.append(augment_text(recipe["augment"]))
+    parts.append(f"{recipe['views']} test-time views")
+    return "; ".join(part for part in parts if part)
+
+
+def pretrain_text(recipe: dict) -> str:
+    """Stage 1 in words."""
+    if not recipe["epochs"]:
+        return "no stage 1"
+    rate = f"rate {recipe['lr']:g}"
+    if recipe.get("lr_max"):
+        rate += f" to {recipe['lr_max']:g} in triangles of {recipe['cycle_epochs']} epochs"
+    return (
+        f"cross-entropy, Adam, {recipe['epochs']} epochs, batches of {recipe['batch_size']}, {rate}"
+    )
+
+
+def finetune_text(recipe: dict) -> str:
+    """Stage 2 in words."""
+    if not recipe["epochs"]:
+        return "no stage 2"
+    text = (
+        f"{STAGE_2[recipe['loss']]}, PESG, {recipe['epochs']} epochs, batches of "
+        f"{recipe['batch_size']}, rate {recipe['lr']:g}"
+    )
+    if recipe["milestones"]:
+        places = ", ".join(map(str, recipe["milestones"]))
+        text += f" divided by {recipe['divide']:g} at {recipe['milestone_unit']} {places}"
+    return f"{text}, margin {recipe['margin']}, scores normalised by {recipe['normalize']}"
+
+
+def augment_text(recipe: dict) -> str:
+    """The random views of training in words."""
+    parts = ["flips"] if recipe["flip"] else []
+    for name, unit in (("rotate", "°"), ("translate", ""), ("scale", ""), ("shear", "°")):
+        if recipe[name]:
+            parts.append(f"{name} {recipe[name]:g}{unit}")
+    if recipe["holes"]:
+        parts.append(f"{recipe['holes']} holes")
+    if recipe["photometric"]:
+        parts.append("colour, blur, noise")
+    return "augmented by " + ", ".join(parts) if parts else "no augmentation"
+
+
+def duration_text(seconds: float | None) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`; "not recorded" for None.
+
+    >>> duration_text(45), duration_text(754), duration_text(12_000), duration_text(None)
+    ('45 s', '13 min', '3 h 20 min', 'not recorded')
+    """
+    if seconds is None:
+        return "not recorded"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

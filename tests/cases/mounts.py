@@ -1,0 +1,56 @@
+"""Mounts that one process alone sees, in a mount namespace of its own; they go when it ends."""
+
+import ctypes
+import os
+from pathlib import Path
+
+CLONE_NEWNS = 0x00020000
+MS_RDONLY = 1
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+
+def libc_call(name: str, *arguments: object) -> None:
+    """Call a function of the C library; OSError where it fails."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def mount(source: str, target: Path, kind: str, flags: int, options: str = "") -> None:
+    """mount(2)."""
+    texts = [text.encode() for text in (source, str(target), kind)]
+    libc_call("mount", *texts, ctypes.c_ulong(flags), options.encode())
+
+
+def own_namespace() -> None:
+    """Give this process mounts of its own; OSError where that is not permitted."""
+    libc_call("unshare", CLONE_NEWNS)
+    mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+
+
+def small_disk(folder: Path, size: int) -> None:
+    """An empty disk of `size` bytes (whole pages) at a folder."""
+    own_namespace()
+    mount("tmpfs", folder, "tmpfs", 0, f"size={size}")
+
+
+def read_only(folder: Path) -> None:
+    """Make a folder read-only."""
+    own_namespace()
+    mount(str(folder), folder, "", MS_BIND)
+    mount("none", folder, "", MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def permitted() -> bool:
+    """True where this user may mount."""
+    child = os.fork()
+    if child == 0:
+        try:
+            own_namespace()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,196 @@
+"""Disks that are full or read-only, pipes and sockets in the place of files, roots that are no
+folders: the stage makes its artifact or says in one line why not, and what is half-made never looks
+whole."""
+
+import os
+import random
+import resource
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cases import mounts
+from tests.cases.faults import (
+    FOLD,
+    STAGES,
+    TALLY,
+    contents,
+    leftovers,
+    remove,
+    restore,
+    results,
+)
+from tests.cases.forked import Ended, run_forked
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+SIZES = 6  # limits tried of each stage
+ROOTS = {"DATA": "data", "MODELS": "models", "SUBMISSIONS": "submissions"}
+WRITES = {
+    "prepare": "data",
+    "folds": "data",
+    "pretrain": "models",
+    "finetune": "models",
+    "metadata": "models",
+    "predict": "models",
+    "ensemble": "models",
+    "submit": "submissions",
+    "report": "submissions",
+}
+# Files that a stage opens, in whose place a pipe, a socket or a folder is put.
+OPENED = [
+    ("folds", "data/melanoma/images.csv"),
+    ("ensemble", "data/melanoma/folds.csv"),
+    ("ensemble", "data/melanoma/folds_audit.json"),
+    ("ensemble", "data/melanoma/folds_dropped.csv"),
+    ("report", "data/melanoma/prepare.json"),
+    ("finetune", f"models/{FOLD}/pretrained.safetensors"),
+    ("predict", f"models/{FOLD}/finetuned.safetensors"),
+    ("finetune", f"models/{FOLD}/finetuned.checkpoint.safetensors"),
+    ("finetune", f"models/{FOLD}/log.jsonl"),
+    ("finetune", f"models/{FOLD}/.finetuned.safetensors.claim"),
+    ("predict", f"models/{FOLD}/predictions.csv"),
+    ("ensemble", f"models/{FOLD}/predictions.csv"),
+    ("ensemble", f"models/{FOLD}/predictions.json"),
+    ("ensemble", f"models/{FOLD}/predictions_pretrained.csv"),
+    ("report", f"models/{FOLD}/predictions_views.npz"),
+    ("report", f"models/{FOLD}/log.jsonl"),
+    ("report", "models/melanoma/ensemble.json"),
+    ("submit", "models/melanoma/ensemble.csv"),
+    ("submit", "models/melanoma/scores.csv"),
+    ("submit", "submissions/LOG.md"),
+    ("submit", "submissions/melanoma/submission.csv"),
+    ("report", "submissions/melanoma/report.html"),
+]
+NO_FOLDERS = ("/etc/passwd", "/proc", "/dev/null", "/etc/passwd/x", "/sys/kernel/x")
+
+
+def limit_files(size: int) -> None:
+    """No file of more than `size` bytes may be written by this process."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def jobs() -> list[tuple[str, ...]]:
+    """(kind, stage, ...) of every fault."""
+    found = [("no room", stage) for stage in STAGES]
+    found += [("a full disk", stage) for stage in ("submit", "report", "prepare")]
+    found += [("a read-only folder", stage, root) for stage in STAGES for root in ROOTS]
+    found += [("a pipe, a socket, a folder", stage, path) for stage, path in OPENED]
+    return found + [("a root that is no folder", stage) for stage in STAGES]
+
+
+@pytest.mark.parametrize("job", jobs(), ids=lambda job: " ".join(job))
+def test_a_stage_ends_well_or_in_one_line(home, job):
+    if job[0] in ("a full disk", "a read-only folder") and not mounts.permitted():
+        pytest.skip("this user may not mount")
+    run_job(home, *job)
+    TALLY.require_none_wrong(job[0])
+
+
+def run_job(home, kind: str, stage: str, *more: str) -> None:
+    """Do one of `jobs`."""
+    work = {
+        "no room": no_room,
+        "a full disk": full_disk,
+        "a read-only folder": read_only_folder,
+        "a pipe, a socket, a folder": no_plain_file,
+        "a root that is no folder": no_folder,
+    }
+    work[kind](home, kind, stage, *more)
+
+
+def no_room(home, kind: str, stage: str) -> None:
+    """A limit on the size of files, as a quota or a full disk in the middle of a file."""
+    arguments, made = STAGES[stage]
+    before = contents(home, ("data/melanoma/*.*", "data/melanoma/prepare", "models", "submissions"))
+    expected = results(home, made)
+    largest = max(map(len, contents(home, made).values()))
+    chance = random.Random(stage)
+    for _ in range(SIZES):
+        remove(home, made)
+        size = int(largest ** chance.uniform(0.3, 1.0))
+        done = run_forked(home, stage, *arguments, first=lambda size=size: limit_files(size))
+        fault = fault_of(home, done, made, expected)
+        # With room again, the same command makes all.
+        again = run_forked(home, stage, *arguments)
+        fault = fault or again.fault or ("" if again.status == 0 else again.printed[-400:])
+        TALLY.note(kind, f"{stage}, files of {size} bytes", fault)
+        restore(home, before)
+
+
+def full_disk(home, kind: str, stage: str) -> None:
+    """A disk of one to sixteen pages in the place of the folder that the stage writes."""
+    arguments, made = STAGES[stage]
+    folder = home / {"prepare": "data/melanoma/images"}.get(stage, "submissions")
+    remove(home, made)
+    for pages in (1, 2, 3, 4, 16):
+        disk = lambda pages=pages: mounts.small_disk(folder, pages * 4096)  # noqa: E731
+        done = run_forked(home, stage, *arguments, first=disk)
+        TALLY.note(kind, f"{stage}, {pages} pages", done.fault and f"{done.fault}: {done.printed}")
+
+
+def read_only_folder(home, kind: str, stage: str, root: str) -> None:
+    """A stage that writes there says so in one line; for any other it is enough to read."""
+    arguments, made = STAGES[stage]
+    expected = results(home, made)
+    remove(home, made)
+    folder = home / ROOTS[root]
+    done = run_forked(home, stage, *arguments, first=lambda: mounts.read_only(folder))
+    fault = fault_of(home, done, made, expected)
+    wanted = 2 if WRITES[stage] == ROOTS[root] else 0
+    if not fault and done.status != wanted:
+        fault = f"status {done.status}: {done.printed[-400:]}"
+    TALLY.note(kind, f"{stage}, {root}", fault)
+
+
+def no_plain_file(home, kind: str, stage: str, name: str) -> None:
+    """Something that opens without end, or not at all, under the name of a file."""
+    arguments, made = STAGES[stage]
+    path = home / name
+    for what in ("pipe", "socket", "folder"):
+        remove(home, tuple(pattern for pattern in made if pattern != name))
+        if path.exists():
+            path.unlink()
+        if what == "pipe":
+            os.mkfifo(path)
+        elif what == "socket":
+            # The path of a socket has 107 bytes at most.
+            here = Path.cwd()
+            os.chdir(path.parent)
+            socket.socket(socket.AF_UNIX).bind(path.name)
+            os.chdir(here)
+        else:
+            path.mkdir()
+        done = run_forked(home, stage, *arguments)
+        fault = done.fault and f"{done.fault}: {done.printed}"
+        TALLY.note(kind, f"{name} is a {what}, {stage}", fault)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def no_folder(home, kind: str, stage: str) -> None:
+    """A root that names a file, or a place where nothing can be made."""
+    arguments, _ = STAGES[stage]
+    for root in ROOTS:
+        for value in NO_FOLDERS:
+            change = {root: value}
+            done = run_forked(home, stage, *arguments, **change)
+            fault = done.fault
+            if not fault and WRITES[stage] == ROOTS[root] and done.status != 2:
+                fault = f"status {done.status}"
+            fault = fault and f"{fault}: {done.printed[-400:]}"
+            TALLY.note(kind, f"{stage}, {root}={value}", fault)
+
+
+def fault_of(home, done: Ended, made: tuple[str, ...], expected: dict) -> str:
+    """What is wrong with how a stage ended, "" where nothing is: every file there is whole."""
+    if done.fault:
+        return f"{done.fault}: {done.printed[-400:]}"
+    for name, value in results(home, made).items():
+        # The audit's first form says how the folds are made; folds.csv comes after it.
+        early = name.endswith("folds_audit.json")
+        if name in expected and value != expected[name] and not early:
+            return f"{name} is half-made or another"
+    left = leftovers(home, (".tmp", ".claim"))
+    return f"left {left}" if left else ""
