@@ -406,7 +406,9 @@ def score_differences(
     finetuned = [one for one in scored if is_stage_2(one.stage)]
     pairs = [(f"{one.member} {one.stage}", f"{one.member} {STAGE_1}") for one in finetuned]
     single = best_single(finetuned, by_name, units, patients, task)
-    pairs += [(f"{ENSEMBLE} {ENSEMBLE}", single), (f"{ENSEMBLE} {BLEND}", f"{ENSEMBLE} {ENSEMBLE}")]
+    average = f"{ENSEMBLE} {ENSEMBLE}"
+    pairs += [(average, single), (f"{ENSEMBLE} {BLEND}", average)]
+    pairs += [(f"{ENSEMBLE} {EARNED}", single)]
     found = [
         difference_row(first, second, by_name[first], by_name[second], units.truth, patients)
         for first, second in pairs
