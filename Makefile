@@ -32,11 +32,15 @@ GPUS ?=
 NODES ?=
 MASTER ?=
 
-# For single targets: a file, its truth, radiologists, a sample; Kaggle's user; what to train there; a stage to begin at.
+# For single targets: a file, its truth, radiologists, a sample; new images, their patient columns, where their scores
+# go; Kaggle's user; what to train there; a stage to begin at.
 FILE ?=
 TRUTH ?=
 READERS ?=
 SAMPLE ?=
+IMAGES ?=
+METADATA ?=
+OUT ?=
 OWNER ?=
 TRAIN ?=
 RESUME ?=
@@ -72,7 +76,7 @@ endef
 # $(call need,NAME,EXAMPLE): an error where a variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2; exit 2; }
 
-.PHONY: help setup demo rehearse test test-slow test-faults test-gpu lint bench paper proof clean clean-folds needs-comp \
+.PHONY: help score-images setup demo rehearse test test-slow test-faults test-gpu lint bench paper proof clean clean-folds needs-comp \
         prepare folds pretrain finetune metadata predict ensemble submit report status forget score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
@@ -139,6 +143,13 @@ score: needs-comp ## score FILE against TRUTH (READERS=folder counts radiologist
 check: needs-comp ## check FILE against what the organiser wants (SAMPLE=file with the ids, where raw is not at hand)
 	$(call need,FILE,predictions.csv)
 	@$(PYTHON) -m pipeline.submit $(COMP) --check "$(FILE)" $(if $(SAMPLE),--sample "$(SAMPLE)")
+
+score-images: | $(INSTALLED) ## score a folder of new IMAGES into OUT=scores.csv (METADATA=csv of patient columns)
+	$(call need,IMAGES,folder)
+	$(call need,OUT,scores.csv)
+	$(call make_up_to,ensemble)
+	@$(PYTHON) -m pipeline.deploy.score_images "$(COMP)" --run "$(RUN)" --images "$(IMAGES)" --out "$(OUT)" \
+	  $(if $(METADATA),--metadata "$(METADATA)")
 
 kaggle-submit: needs-comp ## send the submission with Kaggle's client (MESSAGE="...", DRY_RUN=1 only says)
 	@$(PYTHON) -m pipeline.submit $(COMP) --send --message "$(MESSAGE)" $(if $(DRY_RUN),--dry-run) \

@@ -61,10 +61,12 @@ from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
 from pipeline.core.ensemble.combination import Combination, cannot_be_nested, combine_nested
 from pipeline.core.ensemble.fitted import COMBINATION, write_combinations
+from pipeline.core.ensemble.member_stages import choose_stages, stage_lines
 from pipeline.core.ensemble.members import (
     Member,
     Rows,
     comparable,
+    frozen_maps,
     member_maps,
     read_member,
     read_rows,
@@ -137,15 +139,25 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
     # Every member's scores, aligned to the rows of images.csv by id.
     rows = read_rows(competition, folds)
     before, after, patients = read_members(competition, names, rows)
-    members = [*after, patients] if patients else after
     units = units_of(rows.validated, task)
 
-    # The average over runs: (runs, images, labels) -> (images, labels), out of fold and test.
-    scales = [comparable(member, method, rows) for member in after]
+    # The stages of each run that are members.
+    averaged, stages = choose_stages(
+        {run.name: run.stage for run in (*competition.runs, *competition.trials)},
+        before,
+        after,
+        units.truth,
+        units.keys["patient_id"].to_numpy(),
+        lambda scores: to_units(rows.validated, scores, task),
+    )
+    members = [*averaged, patients] if patients else averaged
+
+    # Their average: (members, images, labels) -> (images, labels), out of fold and test.
+    scales = [comparable(member, method, rows) for member in averaged]
     validated = np.stack([scale[0] for scale in scales])
     test = np.stack([scale[1] for scale in scales])
-    run_names = [member.name for member in after]
-    weights, choice = choose_weights(competition, run_names, validated, rows, units)
+    member_names = [member.name for member in averaged]
+    weights, choice = choose_weights(competition, member_names, validated, rows, units)
     average = [weighted_mean(scores, weights, method) for scores in (validated, test)]
     require_all(competition, average[0])
 
@@ -158,46 +170,54 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         final = [blend_metadata(*pair, share, method) for pair in zip(average, side)]
 
     # Every way to combine, scored nested (`combination`), and submitted where weights are earned.
-    combined = nested_combinations(competition, rows, after)
+    combined = nested_combinations(competition, rows, averaged)
     if combined:
         choice |= {"choice": combined.choice, "second_level": combined.told}
     if is_earned:
         final = [combined.final, combined.test]
         choice["weighting"] = "earned"
 
-    # All that is scored: members, each run blended with metadata, the average, its blend.
-    scored = as_scored([*before, *members])
+    # All that is scored: runs after each stage, members blended with metadata, the average, its
+    # blend.
+    scored = as_scored([*before, *after, *([patients] if patients else [])])
     if side:
-        for member, scores in zip(after, validated):
+        for member, scores in zip(averaged, validated):
             blended = blend_of(scores, side[0], share or HALF, method)
             scored.append(average_of(BLEND, member.name, blended, [member, patients]))
-    scored.append(average_of(ENSEMBLE, ENSEMBLE, average[0], after))
+    scored.append(average_of(ENSEMBLE, ENSEMBLE, average[0], averaged))
     if share:
         scored.append(average_of(BLEND, ENSEMBLE, final[0], members))
     if combined:
         for name, scores in combined.out_of_fold.items():
-            scored.append(average_of(name, ENSEMBLE, scores, after))
-        scored.append(average_of(EARNED, ENSEMBLE, combined.final, after))
+            scored.append(average_of(name, ENSEMBLE, scores, averaged))
+        scored.append(average_of(EARNED, ENSEMBLE, combined.final, averaged))
 
-    # The artifacts. A submission made elsewhere needs quantiles.json of the out-of-fold scores.
+    # The artifacts. A submission made elsewhere needs quantiles.json of the out-of-fold scores, and
+    # so does the percentile of a new image.
+    final_stage = EARNED if is_earned else BLEND if share else ENSEMBLE
     warning = notice(competition.name)
     maps = {member.name: member_maps(member, rows, task.labels) for member in members}
     write_csv(folder / "scores.csv", score_table(scored, rows, units, task, warning))
-    write_sealed(folder / "quantiles.json", {"hashes": rows.hashes, "members": maps})
+    by_stage = {ENSEMBLE: average[0], final_stage: final[0]}
+    averages = {stage: unit_maps(scores, rows, task) for stage, scores in by_stage.items()}
+    quantiles = {"hashes": rows.hashes, "members": maps, "averages": averages}
+    write_sealed(folder / "quantiles.json", quantiles)
     write_combinations(folder / COMBINATION, combined.fitted if combined else {})
     write_csv(folder / "ensemble.csv", unit_table(rows, units, final, task))
     facts = provenance(
         competition.name,
-        members=[member.name for member in (members if share else after)],
+        members=[member.name for member in (members if share else averaged)],
+        runs=[member.name for member in after],
+        stages=stages,
         folds=list(rows.folds),
         labels=list(task.labels),
         method=method,
         metadata=share,
-        final_stage=EARNED if is_earned else BLEND if share else ENSEMBLE,
+        final_stage=final_stage,
         **choice,
         differences=score_differences(scored, rows, units, task),
         hashes=rows.hashes,
-        predictions={member.name: member.digest for member in members},
+        predictions={member.name: member.digest for member in (*after, *members)},
         decided_by=ensemble_facts(request_for(competition, names, rows.folds)),
         digests={name: file_hash(folder / name) for name in WRITTEN},
     )
@@ -246,7 +266,7 @@ def read_members(
     competition: Competition, names: tuple[str, ...], rows: Rows
 ) -> tuple[list[Member], list[Member], Member | None]:
     """(runs after stage 1, runs after stage 2, metadata or None). Every run that is asked for must
-    have its predictions; those of stage 1 are for comparison and may be missing."""
+    have its predictions; those of stage 1, where they are for comparison only, may be missing."""
     labels = competition.task.labels
     chosen = names or tuple(run.name for run in competition.runs)
     chosen = [name for name in chosen if name != METADATA]
@@ -264,8 +284,15 @@ def read_members(
         stage = STAGE_2[competition.run(name).finetune.loss]
         require_current_members(competition, (name,), rows)
         after.append(read(stage, PREDICTIONS, rows, labels, made_by))
-        if all_exist(competition, name, STAGE_1_PREDICTIONS, rows):
-            before.append(read(STAGE_1, STAGE_1_PREDICTIONS, rows, labels, made_by))
+        compared_only = competition.run(name).stage == "finetuned"
+        if compared_only and not all_exist(competition, name, STAGE_1_PREDICTIONS, rows):
+            continue
+        before.append(read(STAGE_1, STAGE_1_PREDICTIONS, rows, labels, made_by))
+        if not compared_only and before[-1].test.shape != after[-1].test.shape:
+            raise UserError(
+                f"{models_folder(competition.name) / name}: stage 1 has not scored the test "
+                f"images, which stage={competition.run(name).stage!r} may need; `{made_by}` does"
+            )
     return before, after, read_metadata(competition, names, rows)
 
 
@@ -434,6 +461,12 @@ def best_single(
     return max(means, key=means.get, default="")
 
 
+def unit_maps(scores: np.ndarray, rows: Rows, task: Task) -> dict[str, dict]:
+    """{label: map from score to out-of-fold quantile} of an average's image scores (n, K), by the
+    scores of the units."""
+    return dict(zip(task.labels, frozen_maps(to_units(rows.validated, scores, task))))
+
+
 def unit_table(rows: Rows, units: Units, blended: Sequence[np.ndarray], task: Task) -> pd.DataFrame:
     """ensemble.csv: the out-of-fold units, then the test units, where these were scored."""
     parts = []
@@ -462,6 +495,8 @@ def print_scores(competition: Competition, facts: dict) -> None:
             f"near-duplicates on {twin['label']}: {twin['first']} and {twin['second']}, rho = "
             f"{twin['rho']:.5f}"
         )
+    for line in stage_lines(facts["stages"]):
+        print(line)
     for label, name in facts.get("choice", {}).items():
         used = "" if facts["weighting"] == "earned" else "; it is scored, not submitted"
         print(f"{label}: {name} has earned its place{used}")

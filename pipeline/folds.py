@@ -48,6 +48,7 @@ from pipeline.core.folds.audit_text import audit_text
 from pipeline.core.folds.groups import check_patients
 from pipeline.core.folds.image_split import leakage, leakage_text
 from pipeline.core.folds.make import split
+from pipeline.core.folds.shortcuts import shortcut_text, shortcut_warnings, shortcuts
 from pipeline.core.folds.split import read_dropped
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -114,6 +115,8 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
     # The audit carries the hashes of the tables it is about; later stages trust it by these, which
     # spares each the search for twins: a minute at CheXpert's size.
     report["hashes"] = audit_hashes(name)
+    report["shortcuts"] = shortcuts(images, folds, dropped, task)
+    report["warnings"] += shortcut_warnings(report["shortcuts"])
     report["why"] = earlier_why(folder / "folds_audit.json", report["hashes"])
     if arguments.why:
         report["why"] = leakage(name, images, dropped, task)
@@ -121,6 +124,7 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
     # Printed and written also where it finds a leak: the table of leaks shows what to mend.
     write_sealed(folder / "folds_audit.json", report)
     print(f"{path}: {audit_text(report)}")
+    print(shortcut_text(report["shortcuts"]))
     if report["why"]:
         print(f"what a split by image would have reported:\n{leakage_text(report['why'])}")
     refuse_leaks(path, report["leaks"])

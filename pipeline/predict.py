@@ -6,8 +6,9 @@
 reads   data/<comp>/images.csv  folds.csv  images/<size>/
         models/<comp>/<run>/fold<k>/{pretrained,finetuned}.safetensors
 writes  models/<comp>/<run>/fold<k>/
-            predictions.csv             image_id | split fold <labels>: stage 2, mean of all views
-            predictions_pretrained.csv  the same for stage 1, out-of-fold rows only
+            predictions_pretrained.csv  image_id | split fold <labels>: stage 1, mean of all views;
+                                        test rows only where `Run.stage` may need them
+            predictions.csv             the same for stage 2, out-of-fold and test rows
             predictions_views.npz       out-of-fold scores of every view
             *.json                      what made them
 
@@ -41,26 +42,37 @@ from pipeline.core.runtime.errors import UserError
 
 
 def main(arguments: argparse.Namespace) -> None:
+    for job in fold_jobs(arguments.targets, STAGE_1_PREDICTIONS):
+        predict_pretrained(job)
     for job in fold_jobs(arguments.targets, PREDICTIONS):
-        predict_fold(job)
+        predict_finetuned(job)
 
 
-def predict_fold(job: Job) -> None:
-    """Score one fold with its stage-1 and stage-2 weights; the artifact that says "done" is written
-    last."""
-    # Stage 1 is scored to be compared with stage 2, and truth is known out-of-fold only: melanoma's
-    # 10,982 test images would cost 30 views each for nothing.
+def predict_pretrained(job: Job) -> None:
+    """Score one fold with its stage-1 weights: the images that it validates, and the test images
+    where stage 1 may be a member of the ensemble."""
+    # Elsewhere stage 1 is scored to be compared with stage 2, and truth is known out-of-fold only:
+    # melanoma's 10,982 test images would cost 30 views each for nothing.
+    rows = job.validation()
+    test_scored = job.run.stage != "finetuned"
+    if test_scored:
+        rows = pd.concat([rows, job.test()])
+    scores = scores_of_views(job, PRETRAINED, rows).mean(axis=1)
+    if is_main():
+        path = job.folder / STAGE_1_PREDICTIONS
+        facts = {**facts_of(job, path.name), "views": job.run.views, "test_scored": test_scored}
+        write_predictions(path, as_table(job, rows, scores), **facts)
+
+
+def predict_finetuned(job: Job) -> None:
+    """Score one fold with its stage-2 weights; the table is written last."""
     validated = job.validation()
-    both = pd.concat([validated, job.test()])
-    stage_1 = scores_of_views(job, PRETRAINED, validated)
-    stage_2 = scores_of_views(job, FINETUNED, both)
+    rows = pd.concat([validated, job.test()])
+    scores = scores_of_views(job, FINETUNED, rows)
 
     # Every process has all scores by now; one of them writes.
     if not is_main():
         return
-    facts = {**facts_of(job, PREDICTIONS), "views": job.run.views}
-    table = as_table(job, validated, stage_1.mean(axis=1))
-    write_predictions(job.folder / STAGE_1_PREDICTIONS, table, **facts)
 
     # Every view by itself, from which the report draws what more views gain.
     with atomic(job.folder / "predictions_views.npz") as temporary, temporary.open("wb") as file:
@@ -68,11 +80,12 @@ def predict_fold(job: Job) -> None:
             file,
             image_id=validated["image_id"].to_numpy(str),
             labels=np.array(job.labels),
-            views=stage_2[: len(validated)].astype(np.float32),
+            views=scores[: len(validated)].astype(np.float32),
         )
 
     # Last, since a fold counts as predicted where this table exists.
-    table = as_table(job, both, stage_2.mean(axis=1))
+    facts = {**facts_of(job, PREDICTIONS), "views": job.run.views}
+    table = as_table(job, rows, scores.mean(axis=1))
     write_predictions(job.folder / PREDICTIONS, table, **facts)
 
 

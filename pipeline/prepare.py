@@ -9,8 +9,10 @@ Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the ta
         data/<comp>/images/<size>.csv    image_id bytes crc32: what was written; checked by whoever
                                          reads an image
         data/<comp>/images.csv           image_id file patient_id unit_id split source width
-                                         height phash decoded, patient columns, labels; width
-                                         and height are the original's, upright
+                                         height phash decoded brightness file_bytes, patient
+                                         columns, labels; width and height are the original's,
+                                         upright; brightness the mean gray value, 0 to 255;
+                                         file_bytes blank for rows of pixel arrays
         data/<comp>/prepare_errors.csv   image_id, file, reason: files that gave no image; not in
                                          images.csv
         data/<comp>/prepare.json         the resize specification, hashes, versions and commit that
@@ -52,7 +54,7 @@ from pipeline.core.artifacts.prepared_images import (
     prepared_sizes,
 )
 from pipeline.core.artifacts.provenance import provenance
-from pipeline.core.artifacts.tables import IMAGE_COLUMNS, write_csv
+from pipeline.core.artifacts.tables import IMAGE_COLUMNS, read_csv, write_csv
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.images.area import warm_up
@@ -79,6 +81,9 @@ SHARD = 512
 STOP_BEFORE = 10.0
 # What a journal says of a readable image; these columns of images.csv come after the organiser's.
 IMAGE_FACTS = ["width", "height", "phash", "decoded"]
+# Of the file, for the search for shortcuts. An images.csv that was made without them keeps its
+# columns, since weights carry its hash.
+FILE_FACTS = ["brightness", "file_bytes"]
 
 
 def main(args: argparse.Namespace) -> None:
@@ -102,6 +107,7 @@ def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: in
     resize = asdict(competition.task.resize)
     specification = {"resize": resize, "sizes": list(sizes), "method": METHOD}
     home = folder / "prepare" / specification_digest(specification)
+    measured = measured_columns(folder)
     forget_others(folder, home)
 
     # One journal a shard: a machine claims a shard, and what a killed one left is gone on with.
@@ -118,7 +124,7 @@ def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: in
 
     # The tables, then the journals of an earlier state of the download go.
     results = {line["image_id"]: line for shard in shards for line in read_journal(shard)}
-    write_tables(folder, table, results, specification)
+    write_tables(folder, table, results, specification, measured)
     for old in home.iterdir():
         if old != journals:
             shutil.rmtree(old, ignore_errors=True)
@@ -127,6 +133,15 @@ def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: in
 def specification_digest(value: object) -> str:
     """Twelve hexadecimal digits that name a value."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def measured_columns(folder: Path) -> list[str]:
+    """The columns that are measured: all, or those that the images.csv of before has."""
+    path = folder / "images.csv"
+    if not path.is_file():
+        return IMAGE_FACTS + FILE_FACTS
+    there = read_csv(path).columns
+    return IMAGE_FACTS + [name for name in FILE_FACTS if name in there]
 
 
 def forget_others(folder: Path, home: Path) -> None:
@@ -292,7 +307,11 @@ def checked_line(task: ImageTask, result: dict | WorkerDied) -> dict:
 
 
 def write_tables(
-    folder: Path, table: pd.DataFrame, results: dict[str, dict], specification: dict
+    folder: Path,
+    table: pd.DataFrame,
+    results: dict[str, dict],
+    specification: dict,
+    measured: list[str],
 ) -> None:
     """Write images.csv, prepare_errors.csv and prepare.json, the last one last."""
     # What could not be read is listed with its reason, never dropped in silence.
@@ -310,8 +329,10 @@ def write_tables(
 
     # The readable images, in the table's order: ids, what was seen in the image, patient columns
     # and labels. Width and height are float where some rows have none, and whole numbers after.
-    seen = [{name: line.get(name) for name in IMAGE_FACTS} for line in lines]
+    # A journal that an older version began does not have all that is measured today.
+    seen = [{name: line.get(name) for name in measured} for line in lines]
     facts = pd.DataFrame(seen, index=table.index)
+    facts = facts.drop(columns=[name for name in measured if facts[name].isna().all()])
     readable = ~table["image_id"].isin(unreadable["image_id"])
     write_checksums(folder, [line for line in lines if "reason" not in line], specification)
     first = [name for name in IMAGE_COLUMNS if name in table.columns]

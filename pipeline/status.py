@@ -14,13 +14,7 @@ import time
 from collections import Counter
 
 from pipeline.core.runs.job import Job, jobs_of
-from pipeline.core.runs.progress import (
-    ARTIFACTS,
-    State,
-    duration,
-    stage_state,
-    trained_so_far,
-)
+from pipeline.core.runs.progress import ARTIFACTS, State, duration, stage_state, trained_so_far
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 EVERY = 10.0  # seconds between two looks of --watch

@@ -170,6 +170,8 @@ def members_in_words(competition: Competition) -> str:
     """What the ensemble averages, as its sidecar has it."""
     facts = read_average_facts(competition)
     names = ", ".join(map(str, facts["members"]))
+    for run, said in facts["stages"].items():
+        names += f"; {run}: stage={said['asked']!r}, {' and '.join(said['members'])}"
     if facts.get("final_stage") == EARNED:
         names = f"{names}; {combination_text(facts)}"
     warning = notice(competition.name)

@@ -18,7 +18,7 @@ from pipeline.core.artifacts.files import read_json
 from pipeline.core.artifacts.paths import data_folder, models_folder, submissions_folder
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv
 from pipeline.core.config.competition import Competition, load_competition, smoke
-from pipeline.core.config.run import METADATA
+from pipeline.core.config.run import METADATA, stage_1_member
 from pipeline.core.config.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.ensemble.scores import with_interval
@@ -60,10 +60,11 @@ def competition_summary(competition: Competition) -> str:
     lines = [heading(competition, scores, facts), summary_line("", *titles)]
 
     # A line for each run, one for the metadata network, one for the ensemble.
-    for run in facts["weights"]:
+    for run in facts["runs"]:
         cells = [auc_cell(means, run, [STAGE_1]), auc_cell(means, run, stage_2)]
         if blended:
-            cells.append(auc_cell(means, run, [BLEND]))
+            member = run if run in facts["weights"] else stage_1_member(run)
+            cells.append(auc_cell(means, member, [BLEND]))
         lines.append(summary_line(run, *cells))
     if (METADATA, METADATA) in means.index:
         name = METADATA if blended else f"{METADATA}, not blended"

@@ -14,6 +14,7 @@ from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS
 from pipeline.core.ensemble.averages import ranks_within
 from pipeline.core.ensemble.earned import CANDIDATES
 from pipeline.core.metrics import auc, auc_interval
+from pipeline.core.runs.predictions import write_predictions
 from pipeline.core.runtime.errors import UserError
 from tests.cases.ensembles import NAME, competition, fold_of, noisy, write_run, write_tables
 
@@ -121,6 +122,49 @@ def test_the_ensemble_is_the_blend_of_out_of_fold_and_test_rows(images, folder):
     assert table.loc[expected.index, list(LABELS)].to_numpy() == pytest.approx(
         expected.to_numpy(), rel=1e-7
     )
+
+
+def with_stage(stage: str, **blend):
+    """The competition whose run "two" asks for other members than its stage 2."""
+    both = competition(**blend)
+    return replace(both, runs=(both.runs[0], replace(both.runs[1], stage=stage)))
+
+
+def write_stage_1_with_tests(images) -> pd.DataFrame:
+    """Stage-1 predictions of the run "two" for test rows too; returns the scores by image_id."""
+    scores = noisy(images, LABELS, 1, 77)
+    fold = fold_of(images)
+    for number in range(3):
+        path = stage.fold_folder(NAME, "two", number) / STAGE_1_PREDICTIONS
+        kept = (fold == number) | (fold == -2)
+        keys = images.loc[kept, ["image_id", "split"]].assign(fold=number)
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        facts = {"hashes": sidecar["hashes"], "views": 4, "test_scored": True}
+        write_predictions(path, pd.concat([keys, scores[kept]], axis=1), **facts)
+    return scores.set_axis(images["image_id"])
+
+
+def test_both_stages_of_a_run_are_two_members(images, folder):
+    first = write_stage_1_with_tests(images)
+    stage.ensemble(with_stage("both", metadata=0), (), None)
+    facts = json.loads((folder / "ensemble.json").read_text())
+    assert facts["members"] == ["one", "two-pretrained", "two"] and facts["runs"] == ["one", "two"]
+    assert facts["stages"]["two"]["members"] == ["CE", "AUC-M"]
+    table = read(folder / "ensemble.csv").set_index("image_id")
+    one, two = scores_of(images, "one"), scores_of(images, "two")
+    expected = (one + two + first.loc[one.index]) / 3
+    assert table.loc[expected.index, list(LABELS)].to_numpy() == pytest.approx(
+        expected.to_numpy(), rel=1e-7
+    )
+    maps = json.loads((folder / "quantiles.json").read_text())
+    assert "two-pretrained" in maps["members"] and set(maps["averages"]) == {"ensemble"}
+
+
+@pytest.mark.usefixtures("images")
+def test_stage_1_as_a_member_must_have_scored_the_test_images(folder):
+    with pytest.raises(UserError, match=r"stage 1 has not scored the test images, .*make predict"):
+        stage.ensemble(with_stage("pretrained"), (), None)
+    assert not (folder / "ensemble.csv").exists()
 
 
 def test_ranks_are_taken_within_the_fold(images, folder):

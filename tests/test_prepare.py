@@ -1,6 +1,7 @@
 """The stage: its tables, what it refuses, what it sets aside, and that no kill and no second
 machine spoils it."""
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pipeline import prepare as stage
 from pipeline.core.artifacts.paths import image_path
@@ -93,6 +95,8 @@ def test_tables_and_images(made):
         "height",
         "phash",
         "decoded",
+        "brightness",
+        "file_bytes",
         "age",
         "target",
     ]
@@ -464,3 +468,23 @@ def by_pydicom(path: Path) -> np.ndarray:
             (apply_voi_lut(apply_modality_lut(pixels, dataset), dataset) - low) / (top - low) * 255
         )
     return 255 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels
+
+
+def test_brightness_and_bytes_are_the_files_own(made):
+    made.prepare()
+    for row in images(made.folder).itertuples():
+        content = (made.raw / row.file).read_bytes()
+        assert row.file_bytes == len(content)
+        gray = Image.open(io.BytesIO(content)).convert("L")
+        assert row.brightness == pytest.approx(np.asarray(gray).mean(), abs=0.6)
+
+
+def test_an_older_images_csv_keeps_its_columns(made):
+    """Weights carry the hash of images.csv: preparing another size must not change it."""
+    made.prepare()
+    path = made.folder / "images.csv"
+    older = images(made.folder).drop(columns=["brightness", "file_bytes"])
+    older.to_csv(path, index=False, lineterminator="\n")
+    before = path.read_bytes()
+    stage.prepare_images(made.competition, (*SIZES, 32), 2)
+    assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 """Nothing stale unnoticed: what exists is compared with what today's configuration makes, through
 make. Each test changes one thing in a copy of the project with a finished competition."""
 
+import html
 import json
 import os
 import re
@@ -209,6 +210,39 @@ def test_an_edited_blend_is_averaged_again(project):
     assert "submission.csv" in done.stderr and "report.html" in done.stderr
     facts = json.loads(project.file("home/models/melanoma/ensemble.json").read_text())
     assert facts["method"] == "rank" and kept(project) == before
+
+
+def test_another_stage_of_a_run_remakes_what_is_cheap(project):
+    """Stage 1's weights score the test images that they had left out; nothing is trained again."""
+    text = project.competition.read_text()
+    old = "accumulate=MICRO_BATCHES[size],"
+    assert old in text
+    project.competition.write_text(text.replace(old, f'{old} stage="both",'))
+    before = kept(project)
+    done = report(project)
+    assert done.returncode == 0, done.stderr
+    assert "stage='both' needs scores of the test images too" in done.stdout
+    changed = {name for name, content in kept(project).items() if content != before[name]}
+    assert {Path(name).name for name in changed} == {"predictions_pretrained.csv"}
+
+    # Told in the log, the page and the lab book.
+    facts = json.loads(project.file("home/models/melanoma/ensemble.json").read_text())
+    assert facts["members"] == [f"{RUN}-pretrained", RUN, "metadata"]
+    sentence = f"{RUN}: CE and AUC-M are averaged (stage='both')"
+    assert sentence in done.stdout
+    page = project.file("home/submissions/melanoma/report.html").read_text()
+    assert sentence in html.unescape(page)
+    assert "stage='both', CE and AUC-M" in project.file("home/submissions/LOG.md").read_text()
+    assert report(project).stdout == ""
+
+    # Back again: only the average and what is made of it.
+    before = kept(project)
+    project.competition.write_text(text)
+    done = report(project)
+    assert done.returncode == 0 and "made with" in done.stderr, done.stderr
+    assert kept(project) == before
+    facts = json.loads(project.file("home/models/melanoma/ensemble.json").read_text())
+    assert facts["members"] == [RUN, "metadata"]
 
 
 def test_one_fold_is_not_all_folds(project):

@@ -72,7 +72,15 @@ def write_ensemble(models: Path, seed: int = 0) -> None:
     )
     table.to_csv(models / "ensemble.csv", index=False)
     (models / "ensemble.json").write_text(
-        json.dumps({"members": ["b5_384/fold0", "metadata/fold0"], "folds": [0], "weights": {}})
+        json.dumps(
+            {
+                "members": ["b5_384/fold0", "metadata/fold0"],
+                "runs": ["b5_384"],
+                "stages": {},
+                "folds": [0],
+                "weights": {},
+            }
+        )
     )
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
 from pipeline.core.artifacts.labels import prevalence
-from pipeline.core.artifacts.paths import FINETUNED, fold_folder, models_folder
+from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import check_data, provenance, require_hashes, table_hashes
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.stages import EARNED, MEAN_LABEL, STAGE_1
 from pipeline.core.ensemble.fitted import COMBINATION
 from pipeline.core.runs.average_files import read_average_facts
@@ -36,7 +36,14 @@ from pipeline.core.runtime.errors import UserError
 
 MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
 # What a package of code alone says of its ensemble.
-NO_ENSEMBLE = {"members": [], "folds": [], "method": "mean", "metadata": 0.0, "weights": {}}
+NO_ENSEMBLE = {
+    "members": [],
+    "runs": [],
+    "folds": [],
+    "method": "mean",
+    "metadata": 0.0,
+    "weights": {},
+}
 # Folders of `pipeline` that do not travel.
 FOLDERS_LEFT_HOME = ("paper", "demo", "deploy/rehearsal")
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
@@ -55,12 +62,12 @@ def write_package(
     unfinished.mkdir(parents=True)
 
     # Networks, and the maps that their blend may need.
-    networks = copy_networks(competition, ensemble, unfinished)
+    models = models_folder(competition.name)
+    networks = copy_networks(trained_networks(competition, ensemble), models, unfinished)
     if networks:
-        folder_here = models_folder(competition.name)
-        shutil.copyfile(folder_here / "quantiles.json", unfinished / "quantiles.json")
+        shutil.copyfile(models / "quantiles.json", unfinished / "quantiles.json")
         if is_earned(ensemble):
-            shutil.copyfile(folder_here / COMBINATION, unfinished / COMBINATION)
+            shutil.copyfile(models / COMBINATION, unfinished / COMBINATION)
 
     # Code.
     if zipped:
@@ -70,24 +77,31 @@ def write_package(
 
     # What there is; add_wheels completes `wheels`.
     contents = provenance(
-        competition=competition.name,
-        file=competition.submission.file,
-        id_column=competition.submission.id_column,
-        method=ensemble["method"],
-        metadata=ensemble["metadata"],
-        weights=ensemble["weights"],
-        labels=list(competition.task.labels),
-        columns=dict(competition.submission.columns),
+        **ensemble_contents(competition, ensemble, networks),
         prior={} if code_only else prior(competition),
-        resize=as_json(competition.task.resize),
-        networks=networks,
         combination=file_hash(unfinished / COMBINATION) if is_earned(ensemble) else "",
-        ensemble="" if code_only else file_hash(models_folder(competition.name) / "ensemble.json"),
+        ensemble="" if code_only else file_hash(models / "ensemble.json"),
         wheels={},
     )
     write_sealed(unfinished / "package.json", contents)
     unfinished.replace(folder)
     return contents
+
+
+def ensemble_contents(competition: Competition, ensemble: dict, networks: list[dict]) -> dict:
+    """What package.json says of the networks and of how they are averaged."""
+    return {
+        "competition": competition.name,
+        "file": competition.submission.file,
+        "id_column": competition.submission.id_column,
+        "method": ensemble["method"],
+        "metadata": ensemble["metadata"],
+        "weights": ensemble["weights"],
+        "labels": list(competition.task.labels),
+        "columns": dict(competition.submission.columns),
+        "resize": as_json(competition.task.resize),
+        "networks": networks,
+    }
 
 
 def read_ensemble(competition: Competition) -> dict:
@@ -124,8 +138,8 @@ def read_ensemble(competition: Competition) -> dict:
 
 
 def runs_averaged(ensemble: dict) -> list[str]:
-    """The runs that were averaged, by name."""
-    return [member for member in ensemble["predictions"] if member != METADATA]
+    """The runs that were averaged, by name, whichever of their stages are members."""
+    return list(ensemble["runs"])
 
 
 def require_current_package(folder: Path, competition: Competition, target: str) -> None:
@@ -138,35 +152,54 @@ def require_current_package(folder: Path, competition: Competition, target: str)
         raise UserError(f"{path}: made of another average than today's; `{made_by}` makes it anew")
 
 
-def copy_networks(competition: Competition, ensemble: dict, folder: Path) -> list[dict]:
-    """Copy the weights and list them in order of value: every run's first fold, the best run first,
-    then the second folds, and so on; the metadata networks are listed last and cost nothing."""
+def copy_networks(networks: list[dict], models: Path, folder: Path) -> list[dict]:
+    """Copy the weights of `trained_networks` below `models` into one folder; the list with the
+    copies' names."""
+    copied = []
+    for network in networks:
+        file = f"{network['member']}-fold{network['fold']}.safetensors"
+        shutil.copyfile(models / network["file"], folder / file)
+        copied.append({**network, "file": file})
+    return copied
+
+
+def trained_networks(competition: Competition, ensemble: dict) -> list[dict]:
+    """The networks of an ensemble in order of value, their weights checked: every member's first
+    fold, the best member first, then the second folds, and so on; the metadata networks are last
+    and cost nothing. `file` is relative to the competition's folder of models."""
     # In order of value, because there the clock may stop it: what has been averaged by then should
-    # be the best of every run.
+    # be the best of every member.
+    models = models_folder(competition.name)
     aucs = out_of_fold_aucs(competition) if ensemble["members"] else {}
     networks = []
-    for member in ensemble["members"]:
-        if not has_weight(member, ensemble):
-            continue
+    for member, run, weights in weights_of_members(ensemble):
         for turn, fold in enumerate(ensemble["folds"]):
             # Checked to the byte: a damaged one would be found on the organiser's machine only.
-            path = fold_folder(competition.name, member, fold) / FINETUNED
-            run = competition.metadata if member == METADATA else competition.run(member)
-            require_current(Job(competition, run, fold), path)
+            path = fold_folder(competition.name, run, fold) / weights
+            recipe = competition.metadata if run == METADATA else competition.run(run)
+            require_current(Job(competition, recipe, fold), path)
             check_data(path)
-            file = f"{member}-fold{fold}.safetensors"
-            shutil.copyfile(path, folder / file)
             networks.append(
                 {
                     "member": member,
                     "fold": fold,
-                    "file": file,
+                    "file": path.relative_to(models).as_posix(),
                     "sha256": file_hash(path),
                     "turn": turn,
                     "auc": aucs.get(member, 0.0),
                 }
             )
     return sorted(networks, key=rank)
+
+
+def weights_of_members(ensemble: dict) -> list[tuple[str, str, str]]:
+    """(member, its run, its weights' file) of every member that has a weight in the average."""
+    found = []
+    for run in ensemble["runs"]:
+        found += [(run, run, FINETUNED), (stage_1_member(run), run, PRETRAINED)]
+    found.append((METADATA, METADATA, FINETUNED))
+    averaged = [member for member in ensemble["members"] if has_weight(member, ensemble)]
+    return [one for one in found if one[0] in averaged]
 
 
 def rank(network: dict) -> tuple:
@@ -191,12 +224,14 @@ def has_weight(member: str, ensemble: dict) -> bool:
 
 
 def out_of_fold_aucs(competition: Competition) -> dict[str, float]:
-    """Member -> its mean out-of-fold AUC after stage 2, over the labels that it predicts."""
+    """Member -> its mean out-of-fold AUC over the labels that it predicts."""
     path = models_folder(competition.name) / "scores.csv"
     table = read_csv(path, (*SCORE_NAMES, "auc"), ids=SCORE_NAMES)
     # A run that predicts some labels only has no row for their mean, hence the mean taken here.
-    table = table[(table["stage"] != STAGE_1) & (table["label"] != MEAN_LABEL)]
-    return table.groupby("member")["auc"].mean().fillna(0.0).to_dict()
+    table = table[table["label"] != MEAN_LABEL]
+    earlier = table["stage"] == STAGE_1
+    member = table["member"].mask(earlier, table["member"].map(stage_1_member))
+    return table["auc"].groupby(member).mean().fillna(0.0).to_dict()
 
 
 def prior(competition: Competition) -> dict[str, float]:

@@ -19,8 +19,9 @@ import torch
 
 from pipeline.paper.benchmark.inputs import Images, view
 from pipeline.paper.benchmark.networks import NETWORKS
+from pipeline.paper.benchmark.progress import Training
 from pipeline.paper.benchmark.store import torch_device
-from pipeline.paper.benchmark.training import criterion_of, optimizer_of, step
+from pipeline.paper.benchmark.training import step
 from pipeline.paper.benchmark.trial import Trial
 
 BATCH = 128
@@ -43,12 +44,16 @@ def one_by_one(pixels: torch.Tensor, rows: torch.Tensor, changes: torch.Tensor) 
 
 def training_step(network: str, loss: str, precision: str, images: Images) -> Callable[[], None]:
     """One whole update on a batch."""
-    trial = Trial(dataset="cifar10", network=network, loss=loss, margin=0.8)
-    model = NETWORKS[network]().to(images.pixels.device).train()
-    criterion = criterion_of(trial, loss).to(images.pixels.device)
-    optimizer = optimizer_of(trial, model, criterion, loss)
+    asked = Trial(dataset="cifar10", network=network, loss=loss, margin=0.8, precision=precision)
+    training = Training(asked, images, [])
+    training.network.train()
     pixels = images.normalised(images.pixels[:BATCH])
-    return partial(step, model, criterion, optimizer, pixels, images.labels[:BATCH], precision)
+
+    def take() -> None:
+        step(training, pixels, images.labels[:BATCH])
+        training.seen.clear()  # what an epoch's end would read
+
+    return take
 
 
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:

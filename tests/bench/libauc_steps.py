@@ -12,10 +12,9 @@ reference of the proximal term, which it draws at random, is set to ours.
 """
 
 import argparse
+import sys
 
 import torch
-from libauc.losses import AUCMLoss
-from libauc.optimizers import PESG as AUTHORS
 
 from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.normalize import normalize
@@ -30,6 +29,12 @@ CPU = torch.device("cpu")
 
 
 def main(steps: int) -> None:
+    try:
+        from libauc.losses import AUCMLoss
+        from libauc.optimizers import PESG as AUTHORS
+    except ImportError:
+        sys.exit("this needs the authors' library: pip install --no-deps libauc==2.0.1")
+
     # Batches of the paper's settings.
     trial = base_trial("cats_dogs", "resnet20", 0.01, "aucm", 100)
     benchmark = datasets.read(trial.dataset)

@@ -6,11 +6,22 @@ What goes into a package does not depend on how good they are.
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
+
+from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED
+from pipeline.core.artifacts.tables import fold_numbers, read_folds
+from pipeline.core.config.competition import load_competition
+from pipeline.core.config.run import as_json
+from pipeline.core.networks.image import build as build_network
+from pipeline.core.networks.image import save_weights
+from pipeline.core.runs.facts import facts_of
+from pipeline.core.runs.job import Job
 
 FOLDS = {"melanoma": "2", "isic2024": "3"}  # chexpert has the official one
 RUNS = {
@@ -126,32 +137,19 @@ def stage(folder: Path, *arguments: str, status: int = 0, **more: str) -> str:
     return done.stdout
 
 
-UNTRAINED = """
-import sys
-import zlib
-import torch
-
-from pipeline.core.artifacts import tables
-from pipeline.core.config.competition import load_competition
-from pipeline.core.config.run import as_json
-from pipeline.core.networks.image import build, save_weights
-from pipeline.core.runs.facts import facts_of
-from pipeline.core.runs.job import Job
-
-name, *runs = sys.argv[1:]
-competition = load_competition(name)
-for run in map(competition.run, runs):
-    labels = list(competition.labels(run))
-    for fold in tables.fold_numbers(tables.read_folds(name)):
-        job = Job(competition, run, fold)
-        for phase in ("pretrained", "finetuned"):
-            torch.manual_seed(zlib.crc32(f"{run.name} {fold} {phase}".encode()))
-            network = build(run, len(labels))
-            torch.nn.init.normal_(network.classifier.weight, std=0.5)
-            path = job.folder / f"{phase}.safetensors"
-            header = {**facts_of(job, path.name), "run": as_json(run)}
-            save_weights(path, network, header)
-"""
+def write_untrained(name: str, runs: tuple[str, ...]) -> None:
+    """Weights of both stages for every fold of these runs, as they are drawn; in this process's
+    house."""
+    competition = load_competition(name)
+    for run in map(competition.run, runs):
+        for fold in fold_numbers(read_folds(name)):
+            job = Job(competition, run, fold)
+            for file in (PRETRAINED, FINETUNED):
+                torch.manual_seed(zlib.crc32(f"{run.name} {fold} {file}".encode()))
+                network = build_network(run, len(job.labels))
+                torch.nn.init.normal_(network.classifier.weight, std=0.5)
+                header = {**facts_of(job, file), "run": as_json(run)}
+                save_weights(job.folder / file, network, header)
 
 
 SECOND_LEVEL = """
@@ -192,14 +190,10 @@ def build(folder: Path, name: str) -> None:
         stage(folder, "pipeline.demo", "--competition", name, "--images", "200", "--side", "64")
     stage(folder, "pipeline.prepare", name)
     stage(folder, "pipeline.folds", name, *(["--folds", FOLDS[name]] if name in FOLDS else []))
-    script = folder / "untrained.py"
-    script.write_text(UNTRAINED)
-    subprocess.run(
-        [sys.executable, str(script), name, *RUNS[name]],
-        cwd=ROOT,
-        check=True,
-        env=variables(folder, PYTHONPATH=str(ROOT)),
+    code = (
+        f"from tests.cases.trained import write_untrained as write; write({name!r}, {RUNS[name]!r})"
     )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=variables(folder))
     targets = [f"{name}/{run}" for run in RUNS[name]]
     stage(folder, "pipeline.predict", *targets)
     if name != "chexpert":

@@ -81,6 +81,8 @@ def house(tmp_path, monkeypatch):
         models / "ensemble.json",
         {
             "members": list(MEMBERS),
+            "runs": [name for name in MEMBERS if name != "metadata"],
+            "stages": {},
             "folds": [0, 1],
             "labels": ["a", "b"],
             "method": "mean",

@@ -19,7 +19,9 @@ from tests.cases.records import record_of
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
     """Training is replaced by a formula, figures go to a temporary folder."""
-    monkeypatch.setattr(results, "run", lambda trial, _: record_of(trial, 0.6 + trial.seed / 100))
+    monkeypatch.setattr(
+        results, "run", lambda trial, _, **_kept: record_of(trial, 0.6 + trial.seed / 100)
+    )
     monkeypatch.setattr(plots.save, "__defaults__", (tmp_path,))
     return tmp_path
 

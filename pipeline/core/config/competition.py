@@ -6,7 +6,7 @@ import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
 
-from pipeline.core.config.run import METADATA, Metadata, Run
+from pipeline.core.config.run import AFTER_STAGE_1, METADATA, Metadata, Run
 from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, STAGE_1, STAGE_2
 from pipeline.core.config.task import Blend, Submission, Task
 from pipeline.core.runtime.environment import smoke
@@ -110,6 +110,8 @@ def check_competition(competition: Competition) -> None:
             raise UserError(f"{file}: two runs are called {name!r}; give one a tag")
         if name == METADATA:
             raise UserError(f"{file}: a run may not be called {METADATA!r}")
+        if name.endswith(AFTER_STAGE_1):
+            raise UserError(f"{file}: run {name}: a run's name may not end with {AFTER_STAGE_1!r}")
 
     # Labels: each part names only those of the task, and a margin for each where it gives several.
     for run in (*competition.runs, *competition.trials):

@@ -18,6 +18,7 @@ LOSSES = ("aucm", "aucs", "pairwise", "ce", "focal")
 SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+STAGES = ("finetuned", "pretrained", "both", "best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +142,8 @@ class Finetune:
 
 # The folder of the metadata network, beside those of the runs.
 METADATA = "metadata"
+# Ends the name of a member that has a run's weights after stage 1.
+AFTER_STAGE_1 = "-pretrained"
 # A smoke run: timm's own test network, 0.37 M parameters, and recipes of 6 epochs, in which it
 # learns the demo's images to an out-of-fold AUC of .82 to .90 (tests/bench/RESULTS.md).
 SMOKE_NETWORK = "test_resnet.r160_in1k"
@@ -164,6 +167,9 @@ class Run:
     checkpointing  recompute activations backward, for sizes that do not fit otherwise
     ema            decay of an exponential moving average of the weights, 0 = none
     dropout        of the features before the classifier
+    stage          which weights are members of the ensemble: "finetuned", "pretrained", "both", or
+                   "best": stage 2's where its gain over stage 1 out of fold has an interval above
+                   0, else stage 1's. Both stages are trained and scored whatever it says
     tag            ends the name where two runs share network and size
     named          the whole name instead; "" = `name` makes it from network, size and tag
     """
@@ -181,6 +187,7 @@ class Run:
     checkpointing: bool = False
     ema: float = 0.0
     dropout: float = 0.0
+    stage: str = "finetuned"
     seed: int = 0
     tag: str = ""
     named: str = ""
@@ -190,6 +197,7 @@ class Run:
         require_between(self, "views", 1, 256)
         require_between(self, "accumulate", 1, 1024)
         require_in(self, "precision", PRECISIONS)
+        require_in(self, "stage", STAGES)
         for name in ("ema", "dropout"):
             require_between(self, name, 0, 0.99999)
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
@@ -251,6 +259,15 @@ class Metadata:
         """The same network with few epochs."""
         tiny = dict(epochs=20, batch_size=64, milestones=(15,), milestone_unit="epoch")
         return replace(self, finetune=replace(self.finetune, **tiny))
+
+
+def stage_1_member(run: str) -> str:
+    """The name in the ensemble of a run's weights after stage 1; those of stage 2 have the run's.
+
+    >>> stage_1_member("b5_384")
+    'b5_384-pretrained'
+    """
+    return run + AFTER_STAGE_1
 
 
 def as_json(value: Any) -> dict:

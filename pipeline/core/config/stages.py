@@ -4,6 +4,7 @@
     <run>       CE                        the run after stage 1
     <run>       AUC-M, AUC-S, ...         the run after stage 2, by the loss of that stage
     <run>       blend                     the run after stage 2, blended with the metadata network
+    <run>-pretrained  blend               the run after stage 1 the same, where that is a member
     metadata    metadata                  the metadata network alone
     ensemble    ensemble                  the average of the runs
     ensemble    blend                     the same, blended with the metadata network

@@ -3,7 +3,7 @@
 A journal holds one JSON object a line, appended as each image ends, so that a killed run loses
 the images in hand and no more:
     image_id, file, stamp [bytes, mtime in ns of the file or its archive], and either
-    width, height, phash, decoded, written {size: [bytes, CRC-32]}       or
+    width, height, phash, decoded, brightness, file_bytes, written {size: [bytes, CRC-32]}       or
     reason                              why there is no image
 """
 
@@ -14,12 +14,17 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from pipeline.core.artifacts.files import CHECKSUM, is_intact, sealed
 from pipeline.core.config.task import Resize
 from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.resize import resized, to_jpeg
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
+
+LUMA = (0.114, 0.587, 0.299)  # of blue, green, red
 
 ImageTask = tuple[str, str, list[int]]  # image_id, locator, stamp
 
@@ -36,7 +41,8 @@ def prepare_one(
 
     # Everything in memory first: an image that fails writes no size at all.
     try:
-        by_size, image = resized(read_source(raw, file), sizes, resize)
+        data = read_source(raw, file)
+        by_size, image = resized(data, sizes, resize)
         if stamp_of(raw, file) != stamp:
             raise UnreadableImage("changed: the file was written to while it was read; run again")
         encoded = {size: to_jpeg(pixels, resize) for size, pixels in by_size.items()}
@@ -56,10 +62,20 @@ def prepare_one(
         "height": image.height,
         "phash": phash,
         "decoded": image.note,
+        "brightness": brightness(image.pixels),
+        "file_bytes": len(data) if isinstance(data, bytes) else None,
         "written": {
             str(size): [len(content), zlib.crc32(content)] for size, content in encoded.items()
         },
     }
+
+
+def brightness(pixels: np.ndarray) -> float:
+    """The mean gray value, 0 to 255, of uint8 (h, w) or (h, w, 3) BGR pixels (luma of ITU-R
+    BT.601), to one decimal."""
+    means = cv2.mean(pixels)
+    gray = means[0] if pixels.ndim == 2 else float(np.dot(LUMA, means[:3]))
+    return round(gray, 1)
 
 
 def put(folder: Path, name: str, content: bytes) -> None:

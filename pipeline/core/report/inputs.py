@@ -17,7 +17,7 @@ from pipeline.core.artifacts.paths import (
 from pipeline.core.artifacts.provenance import require_hashes
 from pipeline.core.artifacts.tables import SCORE_NAMES, align, read_csv
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.run import METADATA
+from pipeline.core.config.run import METADATA, stage_1_member
 from pipeline.core.config.stages import is_stage_2
 from pipeline.core.ensemble.averages import weighted_mean
 from pipeline.core.ensemble.members import Rows, read_member, read_rows
@@ -116,11 +116,12 @@ def read_evidence(competition: Competition) -> Evidence:
     digests = facts["predictions"]
     before = {}
     after = {}
-    for run in facts["weights"]:
+    for run in facts["runs"]:
         after[run] = scores_of(competition, run, PREDICTIONS, rows, digests[run])
         folders = [fold_folder(name, run, fold) for fold in rows.folds]
         if all((path / STAGE_1_PREDICTIONS).is_file() for path in folders):
-            before[run] = scores_of(competition, run, STAGE_1_PREDICTIONS, rows)
+            digest = digests.get(stage_1_member(run), "")
+            before[run] = scores_of(competition, run, STAGE_1_PREDICTIONS, rows, digest)
     metadata = None
     if METADATA in digests:
         metadata = scores_of(competition, METADATA, PREDICTIONS, rows, digests[METADATA])

@@ -11,7 +11,8 @@ def read_average_facts(competition: Competition) -> dict:
     quantiles.json beside it is not the one that was written with it."""
     folder = models_folder(competition.name)
     made_by = f"make ensemble COMP={competition.name}"
-    facts = read_json(folder / "ensemble.json", made_by, ("members", "folds", "weights"))
+    needed = ("members", "runs", "stages", "folds", "weights")
+    facts = read_json(folder / "ensemble.json", made_by, needed)
     changed = changed_file(competition, facts)
     if changed:
         raise UserError(
@@ -24,6 +25,7 @@ def read_average_facts(competition: Competition) -> dict:
 def changed_file(competition: Competition, facts: dict) -> str:
     """The first of the files whose digests `facts` has that is not as it was written, "" when all
     are."""
+    # Written one after the other, so a killed run or a hand's edit leaves them at odds.
     folder = models_folder(competition.name)
     for name, digest in facts.get("digests", {}).items():
         if not (folder / name).is_file() or file_hash(folder / name) != digest:

@@ -10,7 +10,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from pipeline.core.artifacts.files import file_hash
-from pipeline.core.artifacts.paths import FINETUNED, PREDICTIONS, PRETRAINED, fold_folder
+from pipeline.core.artifacts.paths import (
+    FINETUNED,
+    PREDICTIONS,
+    PRETRAINED,
+    STAGE_1_PREDICTIONS,
+    fold_folder,
+)
 from pipeline.core.artifacts.prepared_images import pixels
 from pipeline.core.artifacts.provenance import (
     first_difference,
@@ -40,11 +46,12 @@ TRAINING = (
 )
 # The fields that decide what the same weights predict: augment sets the range of the views.
 SCORING = ("network", "size", "augment", "views", "precision")
+PREDICTED = (STAGE_1_PREDICTIONS, PREDICTIONS)
 
 
 def facts_of(job: Job, artifact: str) -> dict:
     """What decides an artifact of this fold today: plain JSON values by name."""
-    if artifact == PREDICTIONS:
+    if artifact in PREDICTED:
         facts = prediction_facts(job)
     elif job.run.name == METADATA:
         facts = metadata_facts(job)
@@ -134,6 +141,13 @@ def predicted_with_other_weights(job: Job, path: Path) -> bool:
     return all(today.values()) and recorded != today
 
 
+def lacks_test_scores(job: Job, path: Path) -> bool:
+    """True for predictions of stage 1 that leave the test images out although the run's `stage`
+    may make stage 1 a member of the ensemble."""
+    wanted = path.name == STAGE_1_PREDICTIONS and job.run.stage != "finetuned"
+    return wanted and not recorded_facts(path).get("test_scored")
+
+
 def require_current(job: Job, path: Path) -> None:
     """Raise a UserError where an existing artifact was made from something else than today's: it
     names the file, the field, both values, and the command that forgets it."""
@@ -163,7 +177,7 @@ def require_current(job: Job, path: Path) -> None:
 
     # Last the data themselves. Weights check theirs as they are loaded: to hash them here, 113 MB
     # for each fold of a B5, would take make longer than all its other questions.
-    if path.name == PREDICTIONS and recorded.get("digest") != file_hash(path):
+    if path.name in PREDICTED and recorded.get("digest") != file_hash(path):
         raise UserError(
             f"{path}: its data differ from what was written (damaged, or changed by hand); "
             f"`{forget}` removes it, then predict again"
@@ -196,7 +210,7 @@ def comparable_run(recorded: dict, job: Job, today: dict) -> dict | None:
 def forget_command(job: Job, path: Path) -> str:
     """The command that removes an artifact and what was made from it."""
     # No more than is needed: where stage 2 is out of date, the hours of stage 1 are kept.
-    stage = {PRETRAINED: "", FINETUNED: " STAGE=finetune", PREDICTIONS: " STAGE=predict"}
+    stage = {PRETRAINED: "", FINETUNED: " STAGE=finetune"}
     name = job.competition.name
-    part = "" if job.run.name == METADATA else stage[path.name]
+    part = "" if job.run.name == METADATA else stage.get(path.name, " STAGE=predict")
     return f"make forget COMP={name} RUN={job.run.name} FOLDS={job.fold}{part}"

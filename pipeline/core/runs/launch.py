@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.core.artifacts.paths import PREDICTIONS
-from pipeline.core.runs.facts import predicted_with_other_weights, require_current
+from pipeline.core.runs.facts import (
+    PREDICTED,
+    lacks_test_scores,
+    predicted_with_other_weights,
+    require_current,
+)
 from pipeline.core.runs.job import Job, jobs_of
 from pipeline.core.runtime.claims import attempts
 from pipeline.core.runtime.command import Stop, stop_gently, time_left
@@ -39,16 +43,24 @@ def fold_jobs(targets: list[str], artifact: str, metadata: bool = False) -> Iter
 
 def check_existing(job: Job, path: Path) -> None:
     """Accept an artifact that today's configuration makes; refuse any other. Predictions of weights
-    that have been trained again since are removed, so that they are made anew."""
+    that have been trained again since, and those of stage 1 whose test rows are now wanted, are
+    removed, so that they are made anew."""
     if not path.exists():
         return
     # Minutes of scoring, against hours of training: these need no question.
-    if path.name == PREDICTIONS and predicted_with_other_weights(job, path):
-        if is_main():
-            print(f"{path}: made with other weights than today's; predicting again", flush=True)
-            path.unlink(missing_ok=True)
+    if path.name in PREDICTED and predicted_with_other_weights(job, path):
+        predict_again(path, "made with other weights than today's")
         return
     require_current(job, path)
+    if lacks_test_scores(job, path):
+        predict_again(path, f"stage={job.run.stage!r} needs scores of the test images too")
+
+
+def predict_again(path: Path, reason: str) -> None:
+    """Remove predictions, so that they are made anew, and say why."""
+    if is_main():
+        print(f"{path}: {reason}; predicting again", flush=True)
+        path.unlink(missing_ok=True)
 
 
 def shared(paths: list[Path]) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from pipeline.core.artifacts.paths import (
     FINETUNED,
     PREDICTIONS,
     PRETRAINED,
+    STAGE_1_PREDICTIONS,
     data_folder,
     models_folder,
     submissions_folder,
@@ -25,11 +26,15 @@ from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import first_difference, notice, table_hashes
 from pipeline.core.artifacts.tables import fold_numbers, read_folds
 from pipeline.core.config.competition import Competition, load_competition
-from pipeline.core.config.run import METADATA, as_json
+from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.target_path import Target
 from pipeline.core.runs.average_files import changed_file
-from pipeline.core.runs.facts import predicted_with_other_weights, require_current
-from pipeline.core.runs.job import jobs_of
+from pipeline.core.runs.facts import (
+    lacks_test_scores,
+    predicted_with_other_weights,
+    require_current,
+)
+from pipeline.core.runs.job import Job, jobs_of
 from pipeline.core.runs.predictions import is_imported, predictions_digest
 from pipeline.core.runtime.errors import UserError
 
@@ -165,11 +170,19 @@ def lacking_fold_artifacts(artifact: str, metadata: bool = False) -> Callable:
                 exists = not predicted_with_other_weights(job, path)
             if exists:
                 require_current(job, path)
-            else:
+            if not exists or (artifact == PREDICTIONS and lacks_stage_1_member(job)):
                 missing.append(job.target)
         return missing
 
     return lacking
+
+
+def lacks_stage_1_member(job: Job) -> bool:
+    """True where stage 1 may be a member of the ensemble and its predictions are not complete."""
+    if job.run.name == METADATA or job.run.stage == "finetuned":
+        return False
+    path = job.folder / STAGE_1_PREDICTIONS
+    return not path.exists() or lacks_test_scores(job, path)
 
 
 def lacking_ensemble(request: Request) -> list[str]:
@@ -213,9 +226,17 @@ def ensemble_facts(request: Request) -> dict:
         digest = predictions_digest(competition.name, name, folds)
         if digest or name != METADATA:
             predictions[name] = digest
+
+    # Which stages are members, and what stage 1 scored where it may be one.
+    stages = {name: competition.run(name).stage for name in request.trained}
+    for name, stage in stages.items():
+        if stage != "finetuned":
+            digest = predictions_digest(competition.name, name, folds, STAGE_1_PREDICTIONS)
+            predictions[stage_1_member(name)] = digest
     return {
         "hashes": table_hashes(competition.name),
         "predictions": predictions,
+        "stages": stages,
         "folds": list(folds),
         "configuration": ensemble_configuration(competition),
         "notice": notice(competition.name),

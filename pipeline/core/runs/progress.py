@@ -79,9 +79,12 @@ class State:
 
 def stage_state(job: Job, stage: str) -> State:
     """How far "pretrain", "finetune" or "predict" is for one fold of one run."""
+    # The artifact before the claim: its owner may have renamed it and not yet let go.
     path = job.folder / ARTIFACTS[stage]
     if path.is_file():
         return finished_state(job, stage, path)
+
+    # Without it: being made, cut off, or not begun.
     claim = claim_path(path)
     phase = path.stem
     checkpoints = any(job.folder.glob(f"{phase}.checkpoint*.safetensors"))

@@ -35,6 +35,7 @@ from pipeline.core.runtime.device import (
     hardware,
     is_main,
     out_of_memory_advice,
+    reuse_memory,
     world,
 )
 from pipeline.core.runtime.environment import checkpoint_seconds
@@ -171,6 +172,7 @@ def begin(phase: Phase) -> Running:
         )
 
     # The parts that change from step to step.
+    reuse_memory()
     phase.network.to(device()).train()
     phase.loss.to(device())
     average = None

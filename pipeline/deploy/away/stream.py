@@ -21,6 +21,7 @@ from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.artifacts.tables import as_written
 from pipeline.core.config.run import METADATA, Resize, Run, from_json
 from pipeline.core.images.area import warm_up
+from pipeline.core.images.decode import DecodedImage
 from pipeline.core.images.resize import read_back, resized, to_jpeg
 from pipeline.core.images.views import view_matrices
 from pipeline.core.networks.image import Network, load_weights
@@ -143,12 +144,17 @@ class RawImages:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[int, bytes] | str:
-        file = self.files[index]
         try:
-            by_size, _ = resized(read_source(self.raw, file), self.sizes, self.resize)
-            return {size: to_jpeg(pixels, self.resize) for size, pixels in by_size.items()}
+            return self.read(index)[0]
         except UnreadableImage as error:
-            return f"{file}: {error}"
+            return f"{self.files[index]}: {error}"
+
+    def read(self, index: int) -> tuple[dict[int, bytes], DecodedImage]:
+        """({size: JPEG as `prepare` writes it}, the decoded image); UnreadableImage where there is
+        none."""
+        source = read_source(self.raw, self.files[index])
+        by_size, image = resized(source, self.sizes, self.resize)
+        return {size: to_jpeg(pixels, self.resize) for size, pixels in by_size.items()}, image
 
 
 def raw_images(scorers: list[Scorer], raw: Path, files: Sequence[str]) -> RawImages:

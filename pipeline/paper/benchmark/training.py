@@ -31,6 +31,7 @@ def fit(
     """Train a fresh network, or go on from the newest of `checkpoints`; returns (the network that
     scores, every epoch's AUC on each of `tested`, and alpha)."""
     checkpoints = checkpoints or Checkpoints()
+    machine.reuse_memory()
     training = Training(trial, train, list(tested))
     state = checkpoints.load()
     if state is not None:

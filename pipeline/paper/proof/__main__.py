@@ -6,8 +6,8 @@
 
 reads   data/<comp>/{images,folds}.csv and images/, $DATA/<benchmark>/raw; ImageNet weights
         (core/networks/imagenet.py)
-writes  models/proof/<settings>/<set>/fold<f>/seed<s>/: stage_1.safetensors, tries.jsonl, and a
-        table of scores for each method; pipeline/paper/PROOF.md
+writes  models/proof/<settings>/<set>/: protocol.json, and in fold<f>/seed<s>/ stage_1.safetensors,
+        tries.jsonl and a table of scores for each method; pipeline/paper/PROOF.md
 
 The protocol. Backbone lite0 from ImageNet weights. Stage 1 is cross-entropy with Adam for E1
 epochs; from its weights every method goes on for E2, with the same views and batch size, so all see
@@ -18,6 +18,7 @@ What exists is not made again: the same command goes on after the last whole tra
 """
 
 import argparse
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,15 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.files import read_json, write_json, write_text
 from pipeline.core.artifacts.paths import root
+from pipeline.core.artifacts.provenance import first_difference
 from pipeline.core.artifacts.tables import write_csv
 from pipeline.core.metrics import auc
 from pipeline.core.networks.image import Network, read_tensors, save_weights
+from pipeline.core.networks.imagenet import backbone_digest
 from pipeline.core.runtime.command import run_stage, stage_parser, time_left
-from pipeline.core.runtime.errors import TimeLimitReached
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.paper.benchmark.store import append, read_lines
 from pipeline.paper.proof import page
 from pipeline.paper.proof.methods import (
@@ -53,6 +56,34 @@ def folder_of(options: argparse.Namespace) -> Path:
     first, second = options.epochs
     name = f"{options.size}px_{first}+{second}epochs_batch{options.batch}"
     return root("MODELS") / "proof" / (f"{name}_random" if options.random else name)
+
+
+def require_same_protocol(options: argparse.Namespace, data: ImageSet) -> None:
+    """Write what decides a set's runs beside them; UserError when they were made with other methods
+    or images than today's."""
+    path = folder_of(options) / data.name / "protocol.json"
+    backbone = fresh_network(options.size, 0, first_weights(options)).backbone
+    today = {
+        STAGE_1: list(STAGE_1_RATES),
+        "methods": {name: method.in_words() for name, method in METHODS.items()},
+        "images": hashlib.sha256(data.images.tobytes() + data.labels.tobytes()).hexdigest(),
+        "folds": hashlib.sha256(data.folds.tobytes()).hexdigest(),
+        "first weights": backbone_digest(backbone) if not options.random else "random",
+    }
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, today)
+    found = first_difference(read_json(path), today)
+    if found:
+        field, old, new = found
+        raise UserError(
+            f"{path}: made with {field}={old!r}, today's is {new!r}; delete {path.parent} to begin "
+            "again, or restore that"
+        )
+
+
+def first_weights(options: argparse.Namespace) -> str:
+    return "random" if options.random else "imagenet"
 
 
 def inner_split(data: ImageSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,8 +120,7 @@ class Unit:
         return path
 
     def fresh(self) -> Network:
-        weights = "random" if self.options.random else "imagenet"
-        return fresh_network(self.options.size, self.seed, weights)
+        return fresh_network(self.options.size, self.seed, first_weights(self.options))
 
     def train(
         self, network: Network, method: Method, rate: float, rows: np.ndarray, epochs: int
@@ -166,6 +196,7 @@ def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.
     """Whatever of a set is not there yet; (fold, seed) -> scores of every method."""
     found: dict[tuple[int, int], pd.DataFrame] = {}
     data = read_set(name, options.size, 0)
+    require_same_protocol(options, data)
     folds = [fold for fold in sorted(set(data.folds.tolist())) if fold >= 0]
     folds = [fold for fold in folds if options.folds is None or fold in options.folds]
     bar = tqdm(total=len(folds) * options.seeds * len(METHODS), desc=name, unit="run")

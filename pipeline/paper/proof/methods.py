@@ -11,7 +11,7 @@ from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from pipeline.core.networks.image import Network, build, restart_classifier
 from pipeline.core.pesg import PESG
-from pipeline.core.runtime.device import autocast, device, precision
+from pipeline.core.runtime.device import autocast, device, precision, reuse_memory
 from pipeline.paper.benchmark.inputs import epoch_rows, view
 
 NETWORK = "tf_efficientnet_lite0.in1k"
@@ -34,6 +34,11 @@ class Method:
     restart: bool = True
     positives: int = 0
     adam: bool = False
+
+    def in_words(self) -> str:
+        """All that decides its training, as one text."""
+        own = f"restart={self.restart}, positives={self.positives}, adam={self.adam}"
+        return f"{self.loss()}, rates {self.rates}, {own}"
 
 
 STAGE_1_RATES = (3e-4, 1e-3, 3e-3)
@@ -90,6 +95,7 @@ def train(
 ) -> None:
     """Stage 2 (or 1) in place: flips and shifts, and a tenth of the rate in the second half of
     `epochs`."""
+    reuse_memory()
     generator = torch.Generator().manual_seed(seed)
     if method.restart:
         restart_classifier(network, seed)

@@ -74,7 +74,7 @@ def test_what_the_stages_share_comes_from_the_job(tmp_path, monkeypatch, name, r
     assert (phase.seed, phase.restarts, phase.positives) == (7, {2}, 1)
     assert phase.validate == (job, torch.float32)
     np.testing.assert_array_equal(phase.targets.numpy(), TARGETS)
-    assert [Path(path).stem for path in phase.data.paths] == ["a", "b", "c"]
+    assert [image.path.stem for image in phase.data.images] == ["a", "b", "c"]
     order = phase.order
     assert (order.seed, order.epochs, order.steps_per_epoch) == (
         7,

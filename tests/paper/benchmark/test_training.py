@@ -212,7 +212,7 @@ def test_an_epoch_records_what_its_batches_did():
     assert record["score_norm"] == pytest.approx([scores.norm().item()], rel=1e-3)
     assert record["score_gradient"] == pytest.approx([expected.item()], rel=1e-3)
     assert record["gradient"] == pytest.approx([gradient.item()], rel=1e-3)
-    assert record["relative_step"] == pytest.approx([0.5 * gradient / weights], rel=1e-3)
+    assert record["relative_step"] == pytest.approx([0.5 * (gradient / weights).item()], rel=1e-3)
     assert record["no_positive"] == [0.0]
     ranks = roc_auc_score(images.labels, scores.detach())
     assert record["batches_auc"] == pytest.approx([ranks], abs=1e-4)

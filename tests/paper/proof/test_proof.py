@@ -1,5 +1,6 @@
 """The proof's protocol on a set that is easy, and its page on scores whose answer is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from pipeline.core.metrics import delong
-from pipeline.core.runtime.errors import TimeLimitReached
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.paper.proof import __main__ as proof
 from pipeline.paper.proof import methods, page
 from pipeline.paper.proof.sets import ImageSet
@@ -24,6 +25,7 @@ class Tiny(nn.Module):
         self.source = "random"
         self.norm = nn.BatchNorm1d(3)
         self.classifier = nn.Linear(3, 1)
+        self.backbone = self.norm
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.norm(images.float().mean((1, 2))))
@@ -125,6 +127,15 @@ def test_a_time_limit_stops_between_trainings_and_the_next_call_goes_on(tmp_path
     proof.main(options(tmp_path, "--folds", "0"))
     count = len(methods.METHODS)
     assert len(seen) == 3 + 3 * count + 2 * (1 + count) - 9
+
+
+@pytest.mark.usefixtures("bright")
+def test_runs_of_other_methods_are_refused_and_not_mixed_in(tmp_path, monkeypatch):
+    proof.main(options(tmp_path, "--folds", "0"))
+    other = replace(methods.METHODS["focal"], rates=(1.0, 2.0, 3.0))
+    monkeypatch.setitem(methods.METHODS, "focal", other)
+    with pytest.raises(UserError, match=r"protocol.json: made with methods.focal="):
+        proof.main(options(tmp_path, "--folds", "0"))
 
 
 def scores(seed: int, gains: dict[str, float]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.folds.audit_text import balance_column, group_lines
+from pipeline.core.folds.shortcuts import shortcut_lines, shortcut_table
 from pipeline.core.report.html import bullets, html_table, paragraph, source
 from pipeline.core.report.inputs import Evidence
 
@@ -14,6 +15,7 @@ def folds(evidence: Evidence) -> str:
     lines = [
         f"Leaks from training into validation: {len(audit['leaks'])}.",
         *group_lines(audit),
+        *shortcut_lines_of(evidence),
         *audit["warnings"],
     ]
     return (
@@ -22,6 +24,7 @@ def folds(evidence: Evidence) -> str:
         )
         + balance_table(audit)
         + bullets(lines)
+        + shortcuts_table(audit)
         + image_split_table(audit)
         + source(
             f"{data_folder(evidence.name)}/folds_audit.json",
@@ -41,6 +44,28 @@ def balance_table(audit: dict) -> str:
     rows = [[name, *(column.get(name, "0") for column in columns)] for name in names]
     head = ["", *(f"fold {row['fold']}" for row in audit["folds"]), "all"]
     caption = "What each fold validates; in percent the deviation from the mean fold"
+    return html_table(head, rows, caption)
+
+
+def shortcut_lines_of(evidence: Evidence) -> list[str]:
+    """What the search for shortcuts left out; an audit of before knows nothing of it."""
+    if "shortcuts" not in evidence.audit:
+        command = f"python -m pipeline.folds {evidence.name} --audit"
+        return [f"Shortcuts were not looked for; `{command}` does."]
+    return shortcut_lines(evidence.audit["shortcuts"])
+
+
+def shortcuts_table(audit: dict) -> str:
+    """How well facts of the file alone predict each label."""
+    found = audit.get("shortcuts")
+    if not found or not found["found"]:
+        return ""
+    head, *rows = shortcut_table(found)
+    caption = (
+        "Shortcuts: the AUC of each label by facts of the file alone (gradient boosting, out of "
+        f"fold by patient, 95 % interval, {found['images']:,} images); a warning where the "
+        f"interval lies above {found['limit']:g}"
+    )
     return html_table(head, rows, caption)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipeline.core.artifacts.paths import models_folder
+from pipeline.core.ensemble.member_stages import stage_lines
 from pipeline.core.ensemble.scores import gain_text
 from pipeline.core.ensemble.selection import SAME_MEMBER_CORRELATION
 from pipeline.core.report.html import bullets, html_table, paragraph, shaded, source
@@ -21,6 +22,7 @@ def members_section(evidence: Evidence) -> str:
     facts = evidence.facts
     lines = [
         average_line(facts),
+        *stage_lines(facts["stages"]),
         *selection_lines(facts),
         metadata_line(facts),
         *near_duplicate_lines(facts),
@@ -47,7 +49,7 @@ def correlation_table(evidence: Evidence) -> str:
     facts = evidence.facts
     names = list(facts["weights"])
     if len(names) == 1:
-        return paragraph(f"{names[0]} is the only run: nothing is averaged over runs.")
+        return paragraph(f"{names[0]} is the only member: nothing is averaged over runs.")
     # (labels, M, M); null in the file, NaN here, where one does not predict the label
     correlations = np.array(list(facts["correlations"].values()), dtype=float)
     known = ~np.isnan(correlations)
@@ -58,7 +60,7 @@ def correlation_table(evidence: Evidence) -> str:
         rows.append([name, *map(shaded, mean[place]), weights_text(facts["weights"][name])])
     over = "" if len(evidence.labels) == 1 else ", mean over labels"
     caption = f"Rank correlation of out-of-fold scores{over}, and weight"
-    return html_table(["run", *names, "weight"], rows, caption)
+    return html_table(["member", *names, "weight"], rows, caption)
 
 
 def weights_text(weights: dict[str, float]) -> str:

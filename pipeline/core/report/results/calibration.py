@@ -9,7 +9,7 @@ from pipeline.core.metrics.calibration import METHODS, brier, calibrated, reliab
 from pipeline.core.metrics.roc import classes
 from pipeline.core.metrics.score_interval import FEW
 from pipeline.core.report.figures.decision_curve import decision_plot
-from pipeline.core.report.figures.reliability import reliability_plot
+from pipeline.core.report.figures.reliability import axis_end, reliability_plot
 from pipeline.core.report.html import (
     figure,
     html_table,
@@ -27,7 +27,8 @@ def calibration(evidence: Evidence) -> str:
     if len(np.unique(fold)) == 1:
         fold = patient_folds(evidence.patients)
     rows = []
-    drawings = []
+    curves_of = {}
+    fitted_of = {}
     for k in np.flatnonzero(classes(evidence.units.truth)):
         label = evidence.labels[k]
         truth = evidence.units.truth[:, k]
@@ -39,15 +40,23 @@ def calibration(evidence: Evidence) -> str:
         rows.append(brier_row(label, scores, fitted, truth))
         if any(np.isnan(values).any() for values in fitted.values()):
             continue
-        curves = {
+        fitted_of[k] = fitted[METHODS[0]]
+        curves_of[k] = {
             name: reliability(values, truth, evidence.patients)
             for name, values in {"raw": scores, **fitted}.items()
         }
-        drawings.append(figure(reliability_plot(label, curves), label, "said against seen"))
-        text = "net benefit of acting on the calibrated score"
-        drawings.append(figure(decision_plot(label, fitted[METHODS[0]], truth), label, text))
     if not rows:
         return paragraph(f"No label has {FEW} positives: calibration is not looked at.")
+
+    # a reliability and a decision curve of each label
+    top = axis_end(list(curves_of.values()))
+    drawings = []
+    for k, curves in curves_of.items():
+        label = evidence.labels[k]
+        drawings.append(figure(reliability_plot(label, curves, top), label, "said against seen"))
+        svg = decision_plot(label, fitted_of[k], evidence.units.truth[:, k])
+        text = "net benefit of acting on the calibrated score"
+        drawings.append(figure(svg, label, text))
     text = (
         "The AUC losses rank; their scores are no probabilities until a map is fitted. Platt's and "
         "the isotonic map are fitted for each fold on the others. Bars are 95 % intervals over "

@@ -1,0 +1,68 @@
+"""What the first screen says of the runs is what their weights and logs say."""
+
+import json
+
+import pytest
+
+from pipeline.core.artifacts.paths import fold_folder
+from pipeline.core.config.run import Augment, Finetune, Pretrain, Run, as_json
+from pipeline.core.report.origins.run_recipes import recipe_lines, trained_run
+
+RECIPE = {
+    "pretrain": Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=6, epochs=6),
+    "finetune": Finetune(lr=0.5, epochs=3, milestones=(2,), milestone_unit="epoch", divide=2),
+    "augment": Augment(flip=True, rotate=180),
+}
+
+
+def write_fold(run: Run, fold: int, seconds: list[float], **facts: str) -> None:
+    """Weights without tensors, and a log of one epoch a number."""
+    folder = fold_folder("melanoma", run.name, fold)
+    folder.mkdir(parents=True)
+    pipeline = json.dumps({"run": as_json(run), **facts})
+    header = json.dumps({"__metadata__": {"pipeline": pipeline}}).encode()
+    content = len(header).to_bytes(8, "little") + header
+    (folder / "finetuned.safetensors").write_bytes(content)
+    lines = [{"phase": "finetuned", "step": 1, "loss": 1}]
+    lines += [{"phase": "finetuned", "step": 2, "epoch": 1, "seconds": value} for value in seconds]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture(autouse=True)
+def roots(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODELS", str(tmp_path))
+
+
+def test_hardware_dates_and_seconds_are_collected_over_folds():
+    run = Run(network="resnet10t", size=96, **RECIPE)
+    write_fold(run, 0, [10, 20.5], hardware="a CPU", made="2026-01-02T03:04", commit="abc")
+    write_fold(run, 1, [30], hardware="a GPU", made="2026-01-03T03:04", commit="abc")
+    found = trained_run("melanoma", run.name, (0, 1))
+    assert found.hardware == ("a CPU", "a GPU") and found.made == "2026-01-03T03:04"
+    assert found.seconds == 60.5 and found.commits == ("abc",) and not found.imported
+
+
+def test_older_weights_do_not_say():
+    run = Run(network="resnet10t", size=96, **RECIPE)
+    write_fold(run, 0, [])
+    found = trained_run("melanoma", run.name, (0,))
+    assert found.seconds is None and found.hardware == () and found.made == ""
+
+
+def test_runs_of_one_recipe_are_one_line():
+    for size in (96, 128):
+        write_fold(Run(network="resnet10t", size=size, **RECIPE), 0, [1])
+    write_fold(Run(network="resnet18", size=96, weights="random", **RECIPE), 0, [1])
+    names = ("resnet10t_96", "resnet10t_128", "resnet18_96")
+    lines = recipe_lines([trained_run("melanoma", name, (0,)) for name in names])
+    networks = ["resnet10t_96 (resnet10t, 96 px), resnet10t_128 (resnet10t, 128 px)"]
+    assert [line[0] for line in lines] == [*networks, "resnet18_96 (resnet18, 96 px)"]
+    text = lines[0][1]
+    for part in (
+        "from imagenet weights",
+        "cross-entropy, Adam, 6 epochs, batches of 32, rate 0.0001 to 0.002 in triangles of 6",
+        "AUC-M, PESG, 3 epochs, batches of 32, rate 0.5 divided by 2 at epoch 2, margin 1.0",
+        "flips, rotate 180°",
+        "30 test-time views",
+    ):
+        assert part in text
