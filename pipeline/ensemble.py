@@ -39,7 +39,6 @@ from pipeline.core.artifacts.files import file_hash, write_sealed
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
-    data_folder,
     fold_folder,
     models_folder,
 )
@@ -346,7 +345,7 @@ def nested_combinations(
     if reason:
         print(f"second level: not scored, {reason}")
         return None
-    return combine_nested(competition.task, rows, members, data_folder(competition.name) / "raw")
+    return combine_nested(competition.task, rows, members)
 
 
 def require_all(competition: Competition, scores: np.ndarray) -> None:
