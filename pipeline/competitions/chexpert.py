@@ -108,8 +108,9 @@ runs = tuple(
     for network in NETWORKS
 )
 
-# From random weights on two CPU cores: to see real images go through every stage before a GPU is
-# rented.
+# For two CPU cores, to see real images go through every stage before a GPU is rented: from random
+# weights, and, slower, from ImageNet's, which may be an installed package
+# (core/networks/imagenet.py). Their rates are first guesses, not tuned.
 trials = (
     Run(
         network="resnet10t",
@@ -119,6 +120,20 @@ trials = (
         views=8,
         pretrain=Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=12, epochs=12, batch_size=32),
         finetune=replace(finetune, lr=1.0, epochs=6, milestones=(3,), milestone_unit="epoch"),
+    ),
+    Run(
+        network="tf_efficientnet_lite0.in1k",
+        size=160,
+        augment=augment,
+        views=8,
+        pretrain=Pretrain(lr=1e-4, lr_max=1e-3, cycle_epochs=4, epochs=4, batch_size=32),
+        finetune=replace(
+            finetune,
+            dual="closed_form",
+            epochs=3,
+            milestones=(2,),
+            milestone_unit="epoch",
+        ),
     ),
 )
 

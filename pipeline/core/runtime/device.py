@@ -100,7 +100,7 @@ def reuse_memory() -> None:
 
     Every step asks for the same blocks, and malloc maps those above 32 MB anew each time; the
     kernel then clears them page by page, which is a quarter of lite0's training step at 160 px
-    (tests/bench/RESULTS.md). The price: the process keeps its largest size until it ends, some 15 %
+    (tests/bench/RESULTS.md). The price: the process keeps its largest size until it ends, 5 to 12 %
     more.
     """
     if device().type != "cpu" or platform.libc_ver()[0] != "glibc":
