@@ -58,8 +58,6 @@ from pipeline.core.config.stages import (
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, weighted_mean
-from pipeline.core.ensemble.combination import Combination, cannot_be_nested, combine_nested
-from pipeline.core.ensemble.fitted import COMBINATION, write_combinations
 from pipeline.core.ensemble.member_stages import choose_stages, stage_lines
 from pipeline.core.ensemble.members import (
     Member,
@@ -77,6 +75,12 @@ from pipeline.core.ensemble.scores import (
     score_rows,
     sentence,
 )
+from pipeline.core.ensemble.second_level.combination import (
+    Combination,
+    cannot_be_nested,
+    combine_nested,
+)
+from pipeline.core.ensemble.second_level.fitted import COMBINATION, write_combinations
 from pipeline.core.ensemble.selection import (
     nearly_equal_members,
     nested_gain,

@@ -30,7 +30,7 @@ from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.stages import EARNED, ENSEMBLE, MEAN_LABEL, SECOND_LEVEL
-from pipeline.core.ensemble.suspects import suspicion_lines
+from pipeline.core.ensemble.second_level.suspects import suspicion_lines
 from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser

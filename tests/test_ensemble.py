@@ -12,7 +12,7 @@ import pytest
 from pipeline import ensemble as stage
 from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS
 from pipeline.core.ensemble.averages import ranks_within
-from pipeline.core.ensemble.earned import CANDIDATES
+from pipeline.core.ensemble.second_level.candidates import CANDIDATES
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runs.predictions import write_predictions
 from pipeline.core.runtime.errors import UserError

@@ -23,7 +23,7 @@ from pipeline.core.artifacts.prepared_images import prepared_images, prepared_si
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.images import prepared
-from pipeline.core.images.decode import decode
+from pipeline.core.images.decoding.decode import decode
 from pipeline.core.images.views import read_prepared_image
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.errors import UserError

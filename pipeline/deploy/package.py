@@ -26,7 +26,7 @@ from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.run import METADATA, as_json, stage_1_member
 from pipeline.core.config.stages import EARNED, MEAN_LABEL, STAGE_1
-from pipeline.core.ensemble.fitted import COMBINATION
+from pipeline.core.ensemble.second_level.fitted import COMBINATION
 from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
@@ -209,7 +209,8 @@ def rank(network: dict) -> tuple:
 
 
 def is_earned(ensemble: dict) -> bool:
-    """True where the submission is of the earned combination (`core.ensemble.earned`)."""
+    """True where the submission is of the earned combination
+    (`core.ensemble.second_level.candidates`)."""
     return ensemble.get("final_stage") == EARNED
 
 

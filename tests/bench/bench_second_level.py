@@ -15,13 +15,17 @@ import time
 import numpy as np
 import pandas as pd
 
-from pipeline.core.ensemble.learners import learner_logits
-from pipeline.core.ensemble.patient_context import Columns, category_levels, context_columns
-from pipeline.core.ensemble.second_level import (
+from pipeline.core.ensemble.second_level.learners import learner_logits
+from pipeline.core.ensemble.second_level.nested import (
     Recipe,
     fit_rows,
     out_of_fold_members,
     stacking_rows,
+)
+from pipeline.core.ensemble.second_level.patient_context import (
+    Columns,
+    category_levels,
+    context_columns,
 )
 from pipeline.core.metrics import auc
 

@@ -19,22 +19,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.ensemble.earned import (
+from pipeline.core.ensemble.second_level.candidates import (
     gain_of,
     last_earned,
     nested_choice,
     score_candidates,
     with_recipe,
 )
-from pipeline.core.ensemble.importance import learning_curve, what_mattered
-from pipeline.core.ensemble.patient_context import Columns
-from pipeline.core.ensemble.second_level import (
+from pipeline.core.ensemble.second_level.importance import learning_curve, what_mattered
+from pipeline.core.ensemble.second_level.nested import (
     Recipe,
     StackingRows,
     nested_logits,
     out_of_fold_members,
     stacking_rows,
 )
+from pipeline.core.ensemble.second_level.patient_context import Columns
 from pipeline.core.metrics import auc
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

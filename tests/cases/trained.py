@@ -155,7 +155,7 @@ def write_untrained(name: str, runs: tuple[str, ...]) -> None:
 SECOND_LEVEL = """
 import sys
 
-from pipeline.core.ensemble import combination
+from pipeline.core.ensemble.second_level import combination
 
 combination.last_earned = lambda *_: "second level"
 from pipeline import ensemble

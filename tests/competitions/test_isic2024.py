@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.competitions import isic2024
-from pipeline.core.images.decode import decode
+from pipeline.core.images.decoding.decode import decode
 from pipeline.core.raw.read import read_source
 from pipeline.core.runtime.errors import UserError
 from pipeline.demo import isic2024 as synthetic

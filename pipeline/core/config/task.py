@@ -189,7 +189,7 @@ class Blend:
     weights  "uniform"; "selected": Caruana's selection, used where the interval of its nested gain
              excludes 0; "earned": of means, blends, selection and a second level on patient
              columns, all scored nested, the one that has earned its place by the rule of
-             `core.ensemble.earned` (`method` and `metadata` then decide nothing)
+             `core.ensemble.second_level.candidates` (`method` and `metadata` then decide nothing)
     second_level  score these nested, side by side, also where they are not submitted
     """
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from pipeline.core.config.task import Resize
 from pipeline.core.images.area import area_mean, cells
-from pipeline.core.images.decode import DecodedImage, decode
-from pipeline.core.images.jpeg import Header
+from pipeline.core.images.decoding.decode import DecodedImage, decode
+from pipeline.core.images.decoding.jpeg import Header
 from pipeline.core.raw.unreadable import UnreadableImage
 
 METHOD = 1  # to be raised by whoever changes a prepared pixel: images are then prepared again

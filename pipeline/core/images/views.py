@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.run import Augment
-from pipeline.core.images.jpeg import strict_decoder
+from pipeline.core.images.decoding.jpeg import strict_decoder
 
 cv2.setNumThreads(0)  # its own threads gain nothing on one image and fight the loader's workers
 

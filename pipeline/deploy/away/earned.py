@@ -16,7 +16,7 @@ import pandas as pd
 
 from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.tables import as_written
-from pipeline.core.ensemble.fitted import (
+from pipeline.core.ensemble.second_level.fitted import (
     COMBINATION,
     FittedCombination,
     combined_scores,

@@ -21,7 +21,7 @@ from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.artifacts.tables import as_written
 from pipeline.core.config.run import METADATA, Resize, Run, from_json
 from pipeline.core.images.area import warm_up
-from pipeline.core.images.decode import DecodedImage
+from pipeline.core.images.decoding.decode import DecodedImage
 from pipeline.core.images.resize import read_back, resized, to_jpeg
 from pipeline.core.images.views import view_matrices
 from pipeline.core.networks.image import Network, load_weights

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.core.images.decode import decode
+from pipeline.core.images.decoding.decode import decode
 from pipeline.core.raw.read import hdf5_array, read_source
 from pipeline.core.raw.unreadable import UnreadableImage
 from pipeline.core.runtime.workers import WorkerDied, worker_pool

@@ -10,9 +10,9 @@ import pytest
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from pipeline.core.images.decoding.pixels import upright
 from pipeline.core.images.near_duplicates import NEAR_BITS, near_duplicates, turns
 from pipeline.core.images.phash import DIGITS, perceptual_hash
-from pipeline.core.images.pixels import upright
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from pipeline.core.artifacts.prepared_images import PreparedImage
 from pipeline.core.config.task import Resize
-from pipeline.core.images import area, jpeg
+from pipeline.core.images import area
 from pipeline.core.images.area import area_mean, cells
-from pipeline.core.images.decode import decode
+from pipeline.core.images.decoding import jpeg
+from pipeline.core.images.decoding.decode import decode
 from pipeline.core.images.prepared import prepare_one, stamp_of
 from pipeline.core.images.resize import resized, scale_for, to_jpeg
 from pipeline.core.images.views import read_prepared_image

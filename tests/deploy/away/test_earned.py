@@ -10,11 +10,15 @@ import pytest
 
 from pipeline.core.artifacts.files import file_hash
 from pipeline.core.config.task import Task
-from pipeline.core.ensemble.combination import combine_nested
-from pipeline.core.ensemble.earned import CANDIDATES, with_recipe
-from pipeline.core.ensemble.fitted import COMBINATION, read_combinations, write_combinations
 from pipeline.core.ensemble.members import Member, Rows, member_maps
-from pipeline.core.ensemble.second_level import Recipe
+from pipeline.core.ensemble.second_level.candidates import CANDIDATES, with_recipe
+from pipeline.core.ensemble.second_level.combination import combine_nested
+from pipeline.core.ensemble.second_level.fitted import (
+    COMBINATION,
+    read_combinations,
+    write_combinations,
+)
+from pipeline.core.ensemble.second_level.nested import Recipe
 from pipeline.deploy.away.combine import combine_runs
 from pipeline.deploy.away.earned import earned_scores, read_package_combinations
 from pipeline.deploy.rehearsal.memory import run_measured
@@ -181,7 +185,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.ensemble.fitted import combined_scores, read_combinations
+from pipeline.core.ensemble.second_level.fitted import combined_scores, read_combinations
 
 count = int(sys.argv[2])
 combination = read_combinations(Path(sys.argv[1]))["target"]

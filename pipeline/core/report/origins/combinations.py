@@ -4,7 +4,7 @@ place, what the second level learned from, and what should not tell anything but
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.config.stages import EARNED
 from pipeline.core.ensemble.scores import DIFFERENCE, with_interval
-from pipeline.core.ensemble.suspects import suspicion_lines
+from pipeline.core.ensemble.second_level.suspects import suspicion_lines
 from pipeline.core.report.figures.svg import Plot
 from pipeline.core.report.figures.training import axis_range
 from pipeline.core.report.html import (

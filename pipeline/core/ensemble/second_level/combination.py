@@ -16,27 +16,27 @@ import pandas as pd
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.config.stages import SECOND_LEVEL
 from pipeline.core.config.task import Task
-from pipeline.core.ensemble.earned import (
+from pipeline.core.ensemble.members import Member, Rows, frozen_maps
+from pipeline.core.ensemble.second_level.candidates import (
     CANDIDATES,
     Candidate,
     last_earned,
     score_candidates,
 )
-from pipeline.core.ensemble.fitted import (
+from pipeline.core.ensemble.second_level.fitted import (
     FittedCandidate,
     FittedCombination,
     combined_scores,
     patient_table,
 )
-from pipeline.core.ensemble.importance import learning_curve, what_mattered
-from pipeline.core.ensemble.members import Member, Rows, frozen_maps
-from pipeline.core.ensemble.patient_context import Columns, category_levels
-from pipeline.core.ensemble.second_level import (
+from pipeline.core.ensemble.second_level.importance import learning_curve, what_mattered
+from pipeline.core.ensemble.second_level.nested import (
     StackingRows,
     out_of_fold_members,
     stacking_rows,
 )
-from pipeline.core.ensemble.suspects import suspicious_columns
+from pipeline.core.ensemble.second_level.patient_context import Columns, category_levels
+from pipeline.core.ensemble.second_level.suspects import suspicious_columns
 
 FEWEST_FOLDS = 3  # to fit on some, within them nested, and to score another
 

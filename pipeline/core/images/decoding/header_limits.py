@@ -8,7 +8,7 @@ are alike.
 import math
 import struct
 
-from pipeline.core.images.jpeg import tiff_tags
+from pipeline.core.images.decoding.jpeg import tiff_tags
 from pipeline.core.raw.unreadable import UnreadableImage, check_sides
 
 # Bytes that a byte of deflated data gives at most: 258 for two bits.

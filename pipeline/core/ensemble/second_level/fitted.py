@@ -25,13 +25,18 @@ import pandas as pd
 
 from pipeline.core.artifacts.files import read_json, write_sealed
 from pipeline.core.ensemble.averages import FrozenMap, apply_map
-from pipeline.core.ensemble.learners import (
+from pipeline.core.ensemble.second_level.learners import (
     Learners,
     learner_logits,
     learners_from_json,
     learners_json,
 )
-from pipeline.core.ensemble.patient_context import Columns, Members, codes_of, context_columns
+from pipeline.core.ensemble.second_level.patient_context import (
+    Columns,
+    Members,
+    codes_of,
+    context_columns,
+)
 from pipeline.core.folds.split import patient_keys
 from pipeline.core.runtime.errors import UserError
 

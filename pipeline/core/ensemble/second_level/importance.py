@@ -16,9 +16,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.core.ensemble.earned import METRICS
-from pipeline.core.ensemble.learners import Learners, learner_logits
-from pipeline.core.ensemble.second_level import StackingRows
+from pipeline.core.ensemble.second_level.candidates import METRICS
+from pipeline.core.ensemble.second_level.learners import Learners, learner_logits
+from pipeline.core.ensemble.second_level.nested import StackingRows
 
 SHOWN = 12  # single columns that are listed
 ROUNDS = (3, 10, 30, 100, 200, 300)  # boosting rounds at which the curve is read

@@ -39,8 +39,8 @@ import pandas as pd
 
 from pipeline.core.config.stages import SECOND_LEVEL
 from pipeline.core.ensemble.averages import apply_map, normalised_ranks, quantile_map
-from pipeline.core.ensemble.fitted import FittedCandidate, candidate_scores
-from pipeline.core.ensemble.second_level import (
+from pipeline.core.ensemble.second_level.fitted import FittedCandidate, candidate_scores
+from pipeline.core.ensemble.second_level.nested import (
     STANDARD,
     Recipe,
     StackingRows,

@@ -26,8 +26,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.ensemble.averages import ranks_within
-from pipeline.core.ensemble.learners import Learners, Line, learner_logits, standardised
-from pipeline.core.ensemble.patient_context import (
+from pipeline.core.ensemble.second_level.learners import (
+    Learners,
+    Line,
+    learner_logits,
+    standardised,
+)
+from pipeline.core.ensemble.second_level.patient_context import (
     CONSENSUS,
     Columns,
     Members,

@@ -5,7 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.core.ensemble.suspects import singled_out, suspicion_lines, suspicious_columns
+from pipeline.core.ensemble.second_level.suspects import (
+    singled_out,
+    suspicion_lines,
+    suspicious_columns,
+)
 
 
 def images(patients=150, seed=0) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

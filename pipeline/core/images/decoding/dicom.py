@@ -14,8 +14,8 @@ import zlib
 
 import numpy as np
 
-from pipeline.core.images import claims
-from pipeline.core.images.pixels import blocks, looked_up, narrow, stretch
+from pipeline.core.images.decoding import header_limits as claims
+from pipeline.core.images.decoding.pixels import blocks, looked_up, narrow, stretch
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage, check_sides
 
 DEFLATED = "1.2.840.10008.1.2.1.99"

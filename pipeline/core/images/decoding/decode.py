@@ -24,8 +24,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.core.images import claims
-from pipeline.core.images.jpeg import (
+from pipeline.core.images.decoding import header_limits as claims
+from pipeline.core.images.decoding.jpeg import (
     ORIENTATION,
     START,
     Header,
@@ -33,7 +33,7 @@ from pipeline.core.images.jpeg import (
     read_jpeg_header,
     tiff_tags,
 )
-from pipeline.core.images.pixels import eight_bit, upright
+from pipeline.core.images.decoding.pixels import eight_bit, upright
 from pipeline.core.raw.unreadable import MAX_BYTES, UnreadableImage
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -135,7 +135,7 @@ def decode_other(data: bytes, gray: bool) -> DecodedImage:
     bare = data[:2] in (b"\x08\x00", b"\x02\x00") and data[3:4] == b"\x00"
     if data[128:132] == b"DICM" or bare:
         # pydicom is imported only where DICOM comes
-        from pipeline.core.images.dicom import decode_dicom
+        from pipeline.core.images.decoding.dicom import decode_dicom
 
         return finished(*decode_dicom(data), gray)
     if data[:8] == PNG:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.core.ensemble.averages import normalised_ranks, quantile_map
-from pipeline.core.ensemble.earned import (
+from pipeline.core.ensemble.second_level.candidates import (
     CANDIDATES,
     last_earned,
     nested_choice,
@@ -18,7 +18,7 @@ from pipeline.core.ensemble.earned import (
     score_candidates,
     with_recipe,
 )
-from pipeline.core.ensemble.fitted import (
+from pipeline.core.ensemble.second_level.fitted import (
     FittedCandidate,
     FittedCombination,
     combined_scores,
@@ -26,19 +26,19 @@ from pipeline.core.ensemble.fitted import (
     whole_patients,
     write_combinations,
 )
-from pipeline.core.ensemble.patient_context import (
+from pipeline.core.ensemble.second_level.nested import (
+    Recipe,
+    nested_logits,
+    out_of_fold_members,
+    stacking_rows,
+)
+from pipeline.core.ensemble.second_level.patient_context import (
     SHRINK,
     Columns,
     Members,
     category_levels,
     context_columns,
     logit,
-)
-from pipeline.core.ensemble.second_level import (
-    Recipe,
-    nested_logits,
-    out_of_fold_members,
-    stacking_rows,
 )
 from pipeline.core.metrics import auc, auc_difference, partial_auc
 from pipeline.core.runtime.errors import UserError

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pipeline.core.images import jpeg
-from pipeline.core.images.decode import decode
-from pipeline.core.images.jpeg import decode_jpeg, read_jpeg_header
+from pipeline.core.images.decoding import jpeg
+from pipeline.core.images.decoding.decode import decode
+from pipeline.core.images.decoding.jpeg import decode_jpeg, read_jpeg_header
 from pipeline.core.raw.unreadable import UnreadableImage
 
 

@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from pipeline.core.images import dicom
-from pipeline.core.images.decode import decode
+from pipeline.core.images.decoding import dicom
+from pipeline.core.images.decoding.decode import decode
 from pipeline.core.raw.unreadable import UnreadableImage
 
 pydicom = pytest.importorskip("pydicom")
