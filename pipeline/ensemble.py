@@ -102,7 +102,7 @@ from pipeline.core.runtime.errors import UserError
 # submission
 HALF = 0.5
 # the files whose digests ensemble.json has
-WRITTEN = ("scores.csv", "quantiles.json", COMBINATION, "ensemble.csv")
+FILES_WRITTEN = ("scores.csv", "quantiles.json", COMBINATION, "ensemble.csv")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -222,7 +222,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         hashes=rows.hashes,
         predictions={member.name: member.digest for member in (*after, *members)},
         decided_by=ensemble_facts(request_for(competition, names, rows.folds)),
-        digests={name: file_hash(folder / name) for name in WRITTEN},
+        digests={name: file_hash(folder / name) for name in FILES_WRITTEN},
     )
     write_sealed(folder / "ensemble.json", facts)
     print_scores(competition, facts)

@@ -15,7 +15,7 @@ stops in time (exit status 75).
 
 import argparse
 
-from pipeline.core.artifacts.labels import count_table, targets
+from pipeline.core.artifacts.labels import targets, targets_text
 from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED
 from pipeline.core.networks.image import Network, load_weights, restart_classifier
 from pipeline.core.runs.facts import require_current
@@ -60,7 +60,7 @@ def finetune(job: Job) -> None:
             f"{recipe.loss}, margin {recipe.margin}, scores normalised by {recipe.normalize}, "
             f"{str(dtype).removeprefix('torch.')}"
         )
-        print(count_table(rows, job.labels, labels, task.uncertain_finetune))
+        print(targets_text(rows, job.labels, labels, task.uncertain_finetune))
 
     # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
     # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.

@@ -138,7 +138,7 @@ def take(competition: Competition, name: str, arguments: argparse.Namespace) -> 
         require_ids(
             arguments.test, tests, images["image_id"][images["split"] == "test"], "of the test set"
         )
-    write(competition, name, arguments, rows, images, scores, tests, said)
+    write_member(competition, name, arguments, rows, images, scores, tests, said)
 
 
 def refuse_taken(competition: Competition, name: str) -> None:
@@ -178,7 +178,7 @@ def read_scores(
     test: bool = False,
 ) -> Scores:
     """One file, checked and averaged by image. columns: {label: column}; images: images.csv."""
-    table, column = read_table(path, competition)
+    table, column = read_member_table(path, competition)
     ids = table[column]
     split = ids.map(images.set_index("image_id")["split"])
 
@@ -234,7 +234,7 @@ def read_scores(
     )
 
 
-def read_table(path: Path, competition: Competition) -> tuple[pd.DataFrame, str]:
+def read_member_table(path: Path, competition: Competition) -> tuple[pd.DataFrame, str]:
     """(the file, its id column), ids as strings. A UserError names a file or column that is
     missing, or a blank id.
     """
@@ -424,7 +424,7 @@ def audited(
     return DIFFER
 
 
-def write(
+def write_member(
     competition: Competition,
     name: str,
     arguments: argparse.Namespace,

@@ -47,7 +47,7 @@ from pipeline.core.artifacts.files import (
 )
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, image_path, raw_folder
 from pipeline.core.artifacts.prepared_images import (
-    WRITTEN,
+    CHECKSUM_COLUMNS,
     PreparedImage,
     checksum_file,
     needed_sizes,
@@ -72,13 +72,13 @@ from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
 
-SHOWN = 5  # damaged images that are named
+DAMAGED_SHOWN = 5  # damaged images that are named
 # Images that one machine claims at a time: 26 s of one core at 51 ms each (24 million pixels, four
 # sizes). That is about the most that the last machine is waited for.
 SHARD = 512
 # Seconds of a time limit left when the stage stops. It looks at the clock as each image ends (51 ms
 # as above), so that it ends by itself before a scheduler ends it by force.
-STOP_BEFORE = 10.0
+SECONDS_KEPT = 10.0
 # What a journal says of a readable image; these columns of images.csv come after the organiser's.
 IMAGE_FACTS = ["width", "height", "phash", "decoded"]
 # Of the file, for the search for shortcuts. An images.csv that was made without them keeps its
@@ -193,10 +193,10 @@ def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple,
             faults.append(fault)
         else:
             known[name] = line
-    for fault in faults[:SHOWN]:
+    for fault in faults[:DAMAGED_SHOWN]:
         print(f"made again: {fault}", flush=True)
-    if len(faults) > SHOWN:
-        print(f"made again: {len(faults) - SHOWN:,} more", flush=True)
+    if len(faults) > DAMAGED_SHOWN:
+        print(f"made again: {len(faults) - DAMAGED_SHOWN:,} more", flush=True)
     return known
 
 
@@ -285,7 +285,7 @@ def finish_shard(
         for task, result in run(left):
             journal.write(journal_text(checked_line(task, result)))
             bar.update()
-            if time_left() < STOP_BEFORE:
+            if time_left() < SECONDS_KEPT:
                 raise TimeLimitReached(
                     f"{shard.parent}: time is up after {bar.n:,} of {bar.total:,} images"
                 )
@@ -357,7 +357,7 @@ def write_checksums(folder: Path, lines: list[dict], specification: dict) -> Non
     """images/<size>.csv of every size."""
     for size in specification["sizes"]:
         rows = [(line["image_id"], *line["written"][str(size)]) for line in lines]
-        write_csv(checksum_file(folder.name, size), pd.DataFrame(rows, columns=WRITTEN))
+        write_csv(checksum_file(folder.name, size), pd.DataFrame(rows, columns=CHECKSUM_COLUMNS))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ import argparse
 
 import torch
 
-from pipeline.core.artifacts.labels import count_table, targets
+from pipeline.core.artifacts.labels import targets, targets_text
 from pipeline.core.artifacts.paths import PRETRAINED
 from pipeline.core.losses import CrossEntropy
 from pipeline.core.networks.image import build, parameter_count
@@ -62,7 +62,7 @@ def pretrain(job: Job) -> None:
             f"{parameter_count(network) / 1e6:.2f} M parameters, "
             f"{str(dtype).removeprefix('torch.')}"
         )
-        print(count_table(rows, job.labels, labels, task.uncertain_pretrain))
+        print(targets_text(rows, job.labels, labels, task.uncertain_pretrain))
 
     # A constant rate (the paper's CheXpert), or triangles between lr and lr_max that last
     # `cycle_epochs` (its melanoma: 3e-5 to 2.4e-4 in 8 epochs). The loop sets it before each step.

@@ -45,7 +45,7 @@ from pipeline.core.runs.predictions import is_imported
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 
-PREVALENCE = 0.01  # of PPV and NPV, where none is stated
+STATED_PREVALENCE = 0.01  # of PPV and NPV, where none is stated
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--prevalence",
         type=float,
-        default=PREVALENCE,
+        default=STATED_PREVALENCE,
         metavar="P",
         help="of the patients one has in mind, for PPV and NPV (default %(default)s)",
     )
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 def report(evidence: Evidence, truth: Path | None = None, readers: Path | None = None) -> str:
     """The page's HTML."""
     points = points_of_labels(evidence)
-    asked = argparse.Namespace(truth=truth, readers=readers, prevalence=PREVALENCE)
+    asked = argparse.Namespace(truth=truth, readers=readers, prevalence=STATED_PREVALENCE)
     return page_of(evidence, points, sections_of(evidence, points, asked))
 
 

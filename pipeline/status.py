@@ -14,12 +14,12 @@ import time
 from collections import Counter
 
 from pipeline.core.runs.job import Job, jobs_of
-from pipeline.core.runs.progress import ARTIFACTS, State, duration, stage_state, trained_so_far
+from pipeline.core.runs.progress import ARTIFACTS, State, duration_text, stage_state, trained_so_far
 from pipeline.core.runtime.command import run_stage, stage_parser
 
-EVERY = 10.0  # seconds between two looks of --watch
-NAME = 26  # width of the column of runs and folds
-CELL = 16  # width of a stage's column; longer texts follow below the line
+WATCH_SECONDS = 10.0  # seconds between two looks of --watch
+FOLD_WIDTH = 26  # width of the column of runs and folds
+STAGE_WIDTH = 16  # width of a stage's column; longer texts follow below the line
 
 
 def main(options: argparse.Namespace) -> None:
@@ -27,24 +27,26 @@ def main(options: argparse.Namespace) -> None:
         print("\n".join(status_lines(jobs_of(options.targets))), flush=True)
         if not options.watch:
             return
-        time.sleep(EVERY)
+        time.sleep(WATCH_SECONDS)
         print()
 
 
 def status_lines(jobs: list[Job]) -> list[str]:
     """The table as lines of text, and the totals below it."""
-    lines = [f"{'':<{NAME}}" + "".join(f"{stage:<{CELL}}" for stage in ARTIFACTS).rstrip()]
+    lines = [
+        f"{'':<{FOLD_WIDTH}}" + "".join(f"{stage:<{STAGE_WIDTH}}" for stage in ARTIFACTS).rstrip()
+    ]
     counts: Counter[str] = Counter()
     for job in jobs:
         states = {stage: stage_state(job, stage) for stage in ARTIFACTS}
         counts.update(state.word for state in states.values())
-        cells = "".join(f"{cell(state):<{CELL}}" for state in states.values())
-        lines.append(f"{job.run.name + f'/fold{job.fold}':<{NAME}}{cells}".rstrip())
+        cells = "".join(f"{cell(state):<{STAGE_WIDTH}}" for state in states.values())
+        lines.append(f"{job.run.name + f'/fold{job.fold}':<{FOLD_WIDTH}}{cells}".rstrip())
         # What does not fit a cell: how far, on which machine, or why it is refused.
         for stage, state in states.items():
             if state.text and state.word != "done":
-                lines.append(f"{'':<{NAME}}{stage}: {state.text}")
-    return [*lines, "", totals(jobs, counts)]
+                lines.append(f"{'':<{FOLD_WIDTH}}{stage}: {state.text}")
+    return [*lines, "", totals_line(jobs, counts)]
 
 
 def cell(state: State) -> str:
@@ -54,7 +56,7 @@ def cell(state: State) -> str:
     return state.word
 
 
-def totals(jobs: list[Job], counts: Counter) -> str:
+def totals_line(jobs: list[Job], counts: Counter) -> str:
     """`7 of 12 done, 1 running, 4 missing; 3.5 h of training steps`."""
     whole = sum(counts.values())
     parts = [f"{counts['done']} of {whole} done"]
@@ -64,7 +66,7 @@ def totals(jobs: list[Job], counts: Counter) -> str:
         for phase, recipe in (("pretrained", job.run.pretrain), ("finetuned", job.run.finetune)):
             so_far = trained_so_far(job.folder, phase, recipe.batch_size, recipe.epochs)
             seconds += so_far.seconds
-    return f"{', '.join(parts)}; {duration(seconds)} of training steps so far"
+    return f"{', '.join(parts)}; {duration_text(seconds)} of training steps so far"
 
 
 def parser() -> argparse.ArgumentParser:

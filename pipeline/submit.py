@@ -40,7 +40,7 @@ from pipeline.core.submission.ids import plain_id
 from pipeline.core.submission.organiser_file import Wanted, check_file, fill, refuse_errors, wanted
 from pipeline.core.submission.plausibility import Finding
 
-SHOWN = 5  # columns of the second level that the lab book names
+COLUMNS_NAMED = 5  # columns of the second level that the lab book names
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -187,7 +187,7 @@ def combination_text(facts: dict) -> str:
         text = name if len(facts["choice"]) == 1 else f"{label}: {name}"
         if name == SECOND_LEVEL:
             single = [row for row in told["columns"] if not row["kind"]]
-            largest = sorted(single, key=lambda row: -row["gain"])[:SHOWN]
+            largest = sorted(single, key=lambda row: -row["gain"])[:COLUMNS_NAMED]
             columns = ", ".join(f"{row['column']} {row['gain']:.0%}" for row in largest)
             whole_kinds = [row for row in told["columns"] if row["kind"]]
             kinds = ", ".join(f"{row['column']} {-row['fall']:+.4f}" for row in whole_kinds)

@@ -122,7 +122,7 @@ def read_records(raw: Path, path: Path) -> pd.DataFrame:
     labels = []
     try:
         for start in tfrecords.record_starts(path):
-            label = tfrecords.example(path, start, ("label_normal",)).get("label_normal", [])
+            label = tfrecords.parse_example(path, start, ("label_normal",)).get("label_normal", [])
             if label not in ([0], [1]):
                 raise ValueError(f"the record at byte {start}: label_normal {label} is not 0 or 1")
             starts.append(start)

@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     for name in names:
         raw = data_folder(name) / "raw"
         if not is_written(raw, settings):
-            write(name, raw, settings)
+            write_download(name, raw, settings)
             print(f"{raw}: made with {json.dumps(settings)}")
 
 
@@ -66,7 +66,7 @@ def is_written(raw: Path, settings: dict) -> bool:
     return False
 
 
-def write(name: str, raw: Path, settings: dict) -> None:
+def write_download(name: str, raw: Path, settings: dict) -> None:
     """Write one download beside its place and rename it when it is complete; what a killed run left
     is deleted first."""
     # On the same disk, so that the last step is one rename: a killed run leaves no half download.

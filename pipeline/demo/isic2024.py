@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.demo.files import draw_all, skin_jobs, skin_jpeg
-from pipeline.demo.patients import MELANOMA_RATE, name_rows, tile_rows
+from pipeline.demo.patients import MELANOMA_RATE, name_rows, tile_metadata
 
 # Columns that only the training rows have.
 TRAINING_ONLY = (
@@ -26,8 +26,8 @@ def write(raw: Path, images: int, seed: int, side: int) -> None:
     """Write the download with `images` training images; `side` is their short side in pixels."""
     # Patients: numbered on from train to test, so that none is in both.
     rng = np.random.default_rng((seed, 13))
-    train = tile_rows(rng, images, MELANOMA_RATE)
-    test = tile_rows(rng, 50, MELANOMA_RATE, first=int(train["number"].max()) + 1)
+    train = tile_metadata(rng, images, MELANOMA_RATE)
+    test = tile_metadata(rng, 50, MELANOMA_RATE, first=int(train["number"].max()) + 1)
     test = test.iloc[TEST_ROWS].reset_index(drop=True)
     name_rows(rng, (train, test), "isic_id")
 

@@ -300,7 +300,9 @@ PLACES = np.array(
 )
 
 
-def tile_rows(rng: np.random.Generator, count: int, rate: float, first: int = 0) -> pd.DataFrame:
+def tile_metadata(
+    rng: np.random.Generator, count: int, rate: float, first: int = 0
+) -> pd.DataFrame:
     """ISIC 2024's train-metadata.csv for `count` tiles, its 55 columns; isic_id and patient_id are
     left blank.
 

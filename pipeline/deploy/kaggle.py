@@ -27,7 +27,7 @@ from pipeline.core.artifacts.paths import models_folder, submissions_folder
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.runtime.command import run_stage, stage_parser
-from pipeline.core.runtime.environment import duration
+from pipeline.core.runtime.environment import parse_duration
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.notebook import (
     LICENCES,
@@ -129,7 +129,7 @@ def shared_settings(competition: Competition, arguments: argparse.Namespace) -> 
     return {
         "SLUG": competition.task.slug,
         "PACKAGE": competition.name,
-        "HOURS": duration("--time-limit", arguments.time_limit) / 3600,
+        "HOURS": parse_duration("--time-limit", arguments.time_limit) / 3600,
     }
 
 

@@ -18,7 +18,7 @@ CENTRAL = (0.005, 0.995)  # quantiles of the training images between which an im
 RANGES = ("width", "height", "brightness")
 KINDS = {"width": "size", "height": "size", "brightness": "brightness"}
 VIEW = "view"
-MOST = 20_000  # hashes that are compared: 41 MB as float64
+HASHES_COMPARED = 20_000  # hashes that are compared: 41 MB as float64
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainingImages:
         return list(dict.fromkeys(kinds))
 
 
-def training_images(images: pd.DataFrame) -> TrainingImages:
+def known_images(images: pd.DataFrame) -> TrainingImages:
     """What the rows of images.csv that are no test rows are like."""
     rows = images[images["split"] != "test"]
     ranges = {}
@@ -67,7 +67,7 @@ def training_images(images: pd.DataFrame) -> TrainingImages:
     hashes = rows["phash"].dropna() if "phash" in rows else pd.Series([], dtype="str")
     if not len(hashes):
         return TrainingImages(ranges)
-    bits = hash_bits(hashes.sample(min(len(hashes), MOST), random_state=0))
+    bits = hash_bits(hashes.sample(min(len(hashes), HASHES_COMPARED), random_state=0))
     # As if two more images had been seen, one of each value: no bit is ever impossible. A training
     # image is judged by the others alone, as a new one will be: s ones among n, without its own.
     count = bits.sum(axis=0, dtype=np.int64)

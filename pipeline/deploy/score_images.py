@@ -72,7 +72,7 @@ from pipeline.deploy.away.stream import (
     score_chunk,
     score_metadata,
 )
-from pipeline.deploy.likeness import TrainingImages, training_images
+from pipeline.deploy.likeness import TrainingImages, known_images
 from pipeline.deploy.package import (
     ensemble_contents,
     is_earned,
@@ -81,9 +81,9 @@ from pipeline.deploy.package import (
     trained_networks,
 )
 
-PART = 256  # images that are scored and kept at a time
+IMAGES_A_PART = 256  # images that are scored and kept at a time
 NOT_A_DEVICE = "research only, not a medical device"
-MEASURED = ["width", "height", "brightness"]
+MEASURED_COLUMNS = ["width", "height", "brightness"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def main(arguments: argparse.Namespace) -> None:
     rows, patients = described(competition, ensemble, listing, arguments.metadata)
     if patients.table is None:
         ensemble = without_metadata(ensemble)
-    training = training_images(read_images(competition.name))
+    training = known_images(read_images(competition.name))
     say(ensemble, listing, patients, training)
 
     # Part by part; what an earlier run of the same command finished is kept.
@@ -366,7 +366,7 @@ def part_starts(units: Sequence[str]) -> list[int]:
     """
     starts = []
     for row, unit in enumerate(units):
-        if not starts or (row - starts[-1] >= PART and unit != units[row - 1]):
+        if not starts or (row - starts[-1] >= IMAGES_A_PART and unit != units[row - 1]):
             starts.append(row)
     return starts
 
@@ -471,7 +471,7 @@ def score_part(
     for label, frozen in ensemble.averages[ensemble.final].items():
         quantiles = apply_map(table[label].to_numpy(), frozen) if frozen else np.nan
         table[f"{label}_percentile"] = np.round(100 * quantiles, 2)
-    for name in MEASURED:
+    for name in MEASURED_COLUMNS:
         table[name] = [one[name] for one in measured]
     table["far"] = [" ".join(training.far(one)) for one in measured]
     return table, unreadable

@@ -51,8 +51,17 @@ PANELS = {
     "score_norm": "‖h‖ of a batch",
     "alpha": "α",
 }
-COLOURS = ("#0072b2", "#009e73", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#7f7f7f", "#000000")
-SHOWN = (1, 5, 10, 20, 50, 100)  # epochs of the table
+CURVE_COLOURS = (
+    "#0072b2",
+    "#009e73",
+    "#56b4e9",
+    "#cc79a7",
+    "#e69f00",
+    "#d55e00",
+    "#7f7f7f",
+    "#000000",
+)
+EPOCHS_SHOWN = (1, 5, 10, 20, 50, 100)  # epochs of the table
 
 
 def settings(dataset: str, network: str, imratio: float, epochs: int) -> dict[str, Trial]:
@@ -87,7 +96,7 @@ def draw(records: dict[str, list[dict]], options: argparse.Namespace) -> None:
     # Cross-entropy has no alpha, and no line in that panel.
     figure, axes = plots.axes_grid(2, 3)
     for axis, (measure, title) in zip(axes.flat, PANELS.items()):
-        for (name, of_setting), colour in zip(records.items(), COLOURS * 2):
+        for (name, of_setting), colour in zip(records.items(), CURVE_COLOURS * 2):
             histories = [record[measure] for record in of_setting if measure in record]
             if histories:
                 plots.curve(axis, histories, colour, name)
@@ -101,7 +110,7 @@ def draw(records: dict[str, list[dict]], options: argparse.Namespace) -> None:
     print("wrote", plots.save(figure, "diagnosis"))
 
 
-def section(records: list[dict]) -> list[str]:
+def diagnosis_section(records: list[dict]) -> list[str]:
     """RESULTS.md's table: of each setting the measures at some epochs, in the mean over seeds."""
     # One row's runs differ in their seed only.
     rows: dict[tuple[str, Trial], list[dict]] = {}
@@ -128,7 +137,7 @@ def section(records: list[dict]) -> list[str]:
     # The last epoch is always among those shown: it is the result.
     for (name, trial), of_setting in rows.items():
         data = f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]}), {trial.imratio:.0%}"
-        shown = sorted({epoch for epoch in SHOWN if epoch < trial.epochs} | {trial.epochs})
+        shown = sorted({epoch for epoch in EPOCHS_SHOWN if epoch < trial.epochs} | {trial.epochs})
         for epoch in shown:
             cells = [
                 data,

@@ -75,7 +75,7 @@ def tensors(points: Points) -> tuple[Tensor, Tensor]:
     return tuple(torch.from_numpy(part).float() for part in points)
 
 
-def pretrained(points: Points, seed: int) -> nn.Module:
+def pretrained_network(points: Points, seed: int) -> nn.Module:
     """A two-layer network trained on all points at once by cross-entropy."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(2, 16), nn.ELU(), nn.Linear(16, 1))
@@ -183,7 +183,7 @@ def auc_table(steps: int) -> dict[tuple[str, str], np.ndarray]:
     aucs: dict[tuple[str, str], list[float]] = {}
     for seed in range(DRAWS):
         columns, _, fresh = draw_of(seed)
-        first = pretrained(columns["first points"], seed)
+        first = pretrained_network(columns["first points"], seed)
         for name, make in DRAWN_LOSSES.items():
             for column, points in columns.items():
                 network = first
@@ -214,7 +214,7 @@ def main(_: argparse.Namespace) -> None:
     # A row for each loss, a column for each training set; the first column is the start of both.
     columns, wrong, fresh = draw_of(0)
     start = columns["first points"]
-    first = pretrained(start, 0)
+    first = pretrained_network(start, 0)
     figure, axes = plots.axes_grid(2, 3, width=2.9, height=2.75)
     for (name, make), row in zip(DRAWN_LOSSES.items(), axes):
         for axis, (column, points) in zip(row, columns.items()):

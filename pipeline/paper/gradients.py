@@ -28,15 +28,15 @@ from pipeline.paper.benchmark.run import training_rows
 from pipeline.paper.benchmark.trial import Trial
 from pipeline.paper.table1 import base_trial
 
-NORMALIZERS = ("l2", "l2*sqrt_b", "sigmoid", "none")
-POSITIVES = (0, 13)  # in a batch; 0: as they come
+NORMALIZERS_SHOWN = ("l2", "l2*sqrt_b", "sigmoid", "none")
+POSITIVES_A_BATCH = (0, 13)  # in a batch; 0: as they come
 
 
 def losses(margin: float, prior: float) -> dict[str, nn.Module]:
     """Cross-entropy; AUC-M under each normaliser with α at its start and at m, p of the batch; and
     the paper's with the true p."""
     named: dict[str, nn.Module] = {"CE": CrossEntropy()}
-    for how in NORMALIZERS:
+    for how in NORMALIZERS_SHOWN:
         for alpha in (0.0, margin):
             loss = AUCMargin(margin=margin, normalize=how)
             loss.alpha.data.fill_(alpha)
@@ -92,7 +92,7 @@ def main(options: argparse.Namespace) -> None:
     base = base_trial(options.dataset, options.network, options.imratio, "aucm", 1)
     print("| positives a batch | loss | ‖∂F/∂h‖ | ‖∂F/∂w‖ | step | of cross-entropy's |")
     print("|---|---|---|---|---|---|")
-    for per_batch in POSITIVES:
+    for per_batch in POSITIVES_A_BATCH:
         trial = replace(base, per_batch=per_batch)
         means, size, without = measure(trial, options.batches)
         batch = per_batch or f"as they come ({without:.0%} without)"

@@ -130,7 +130,7 @@ def name_of(trial: Trial) -> str:
     return next((name for name, variant in variants(base).items() if variant == plain), "")
 
 
-def section(records: list[dict]) -> list[str]:
+def levers_section(records: list[dict]) -> list[str]:
     """RESULTS.md's table of every lever: validation AUC, and test AUC where it was looked at."""
     if not records:
         return []

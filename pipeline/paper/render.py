@@ -83,7 +83,7 @@ def table_row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def published(trial: Trial) -> str:
+def published_row(trial: Trial) -> str:
     """The paper's cell for this data set, network, imratio and loss, or a dash."""
     cells = TABLE_1_AND_8.get(trial.imratio, {}).get((trial.dataset, trial.network))
     if not cells:
@@ -140,7 +140,7 @@ def table1_row(trial: Trial, records: list[dict]) -> str:
     return table_row(
         f"{SHORT_NAMES[trial.dataset]} ({SHORT_NAMES[trial.network]})",
         LOSS_NAMES[trial.loss],
-        published(trial),
+        published_row(trial),
         f"**{value(records)}**",
         len(records),
         changed_fields(trial, plain) or "–",
@@ -249,7 +249,7 @@ def table6_section() -> list[str]:
         "|---|---|---|---|",
     ]
     for name, printed in zip(table6.POSITIVES, ("1.00", "0.89", "0.78")):
-        scores, labels = table6.example(name)
+        scores, labels = table6.table6_scores(name)
         accuracy = f"{table6.accuracy(scores, labels):.2f}"
         lines.append(table_row(name, accuracy, printed, f"{auc(scores, labels):.4f}"))
     return lines
@@ -281,8 +281,8 @@ def main(_: argparse.Namespace) -> None:
         "Not run:",
         "",
         *missing_rows(table1),
-        *diagnosis.section(stored("diagnosis", FOLDER)),
-        *levers.section(stored("levers", FOLDER)),
+        *diagnosis.diagnosis_section(stored("diagnosis", FOLDER)),
+        *levers.levers_section(stored("levers", FOLDER)),
         *other_section("Figure 3's runs", of_figure3, stored("figure3", FOLDER)),
         *other_section("Figures 4 and 5's runs", of_figure4, stored("figure4", FOLDER)),
         *table5_section(),

@@ -28,7 +28,7 @@ from pipeline.paper.benchmark.training import decay
 
 TRAINING_STEPS = 2000
 DECAYS = (1000, 1500)  # steps after which the rate is divided by ten
-EVERY = 100  # steps between two measurements
+MEASURED_EVERY = 100  # steps between two measurements
 BATCH = 128
 # Negatives, positives. An AUC does not depend on the classes' shares, so the test set is balanced:
 # that gives it the least noise.
@@ -102,7 +102,7 @@ def train_synthetic(
         optimizer.step()
         if step in DECAYS:
             decay(optimizer, 10)
-        if step % EVERY == 0:
+        if step % MEASURED_EVERY == 0:
             with torch.no_grad():
                 scores = network(test_inputs)[:, 0].numpy()
             history.append(float(auc(scores, test_labels.numpy())))
@@ -111,7 +111,9 @@ def train_synthetic(
 
 def main(options: argparse.Namespace) -> None:
     figure, axes = plots.axes_grid(1, 1, width=6.2, height=3.6)
-    print(f"{'':24}" + "".join(f"{EVERY * place:>8} steps" for place in MEASUREMENTS_SHOWN))
+    print(
+        f"{'':24}" + "".join(f"{MEASURED_EVERY * place:>8} steps" for place in MEASUREMENTS_SHOWN)
+    )
     for name in options.only or COLUMN_LOSSES:
         settings = COLUMN_LOSSES[name]
         histories = []
@@ -122,7 +124,7 @@ def main(options: argparse.Namespace) -> None:
         # Its line.
         colour = next(colour for start, colour in COLUMN_COLOURS.items() if name.startswith(start))
         style = "--" if "closed" in name else "-"
-        steps = np.arange(1, TRAINING_STEPS // EVERY + 1) * EVERY
+        steps = np.arange(1, TRAINING_STEPS // MEASURED_EVERY + 1) * MEASURED_EVERY
         axes[0, 0].plot(steps, np.mean(histories, 0), style, color=colour, label=name)
     setting = f"margin {options.margin:g}, rate {options.rate:g}, {options.seeds} seeds"
     title = f"synthetic data, 1 % positive, {setting}"

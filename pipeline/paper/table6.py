@@ -28,7 +28,7 @@ HIGH_NEGATIVES = {"Example 1": (0.6, 0.6), "Example 2": (0.6, 0.49), "Example 3"
 LOW_NEGATIVES = (0.47, 0.47, 0.45, 0.43, 0.42, *np.linspace(0.38, 0.1, 15))
 
 
-def example(name: str) -> tuple[np.ndarray, np.ndarray]:
+def table6_scores(name: str) -> tuple[np.ndarray, np.ndarray]:
     """(scores, labels) of the 25 samples."""
     positives = POSITIVES[name]
     negatives = (*HIGH_NEGATIVES[name], *LOW_NEGATIVES)
@@ -43,7 +43,7 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 def main(_: argparse.Namespace) -> None:
     print(f"{'':12}accuracy     AUC  pairs ranked right")
     for name in POSITIVES:
-        scores, labels = example(name)
+        scores, labels = table6_scores(name)
         value = auc(scores, labels)
         # What the AUC counts: pairs of a positive and a negative, 3 x 22.
         pairs = int(labels.sum() * (1 - labels).sum())

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.deploy.likeness import hash_bits, log_likelihood, training_images
+from pipeline.deploy.likeness import hash_bits, known_images, log_likelihood
 
 RNG = np.random.default_rng(0)
 
@@ -35,7 +35,7 @@ def measured(**changes) -> dict:
 
 
 def test_ranges_are_the_central_part():
-    training = training_images(images(1000, ALIKE))
+    training = known_images(images(1000, ALIKE))
     assert training.known == ["size", "brightness", "view"]
     assert training.ranges["width"] == (1004, 1995) and training.ranges["height"] == (800, 800)
     assert training.far(measured()) == []
@@ -45,7 +45,7 @@ def test_ranges_are_the_central_part():
 
 
 def test_another_view_is_far_and_its_like_is_not():
-    training = training_images(images(500, ALIKE))
+    training = known_images(images(500, ALIKE))
     same = [training.far(measured(phash=one)) for one in hashes(ALIKE, 400)]
     assert sum(map(bool, same)) <= 10  # half a per cent are meant to be
     other = [training.far(measured(phash=one)) for one in hashes(1 - ALIKE, 100)]
@@ -56,7 +56,7 @@ def test_images_without_a_layout_are_not_called_far():
     """Of photographs that have no up every bit is one half the time; also where they are few."""
     half = np.full(256, 0.5)
     for count in (40, 500):
-        training = training_images(images(count, half))
+        training = known_images(images(count, half))
         far = [training.far(measured(width=1020, phash=one)) for one in hashes(half, 300)]
         assert sum("view" in kinds for kinds in far) <= 300 * (3 / count + 0.01)
 
@@ -71,7 +71,7 @@ def test_the_likelihood_of_independent_bits():
 
 def test_what_images_csv_does_not_have_is_not_compared():
     table = images(50, ALIKE).drop(columns=["brightness", "phash"])
-    training = training_images(table)
+    training = known_images(table)
     assert training.known == ["size"] and training.far(measured(width=1)) == ["size"]
     table["split"] = ["test"] * 25 + ["train"] * 25  # test images say nothing of training
-    assert training_images(table).ranges["width"][0] == 1025
+    assert known_images(table).ranges["width"][0] == 1025

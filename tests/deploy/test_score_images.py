@@ -258,7 +258,7 @@ def test_parts_do_not_change_scores_and_a_stopped_run_goes_on(melanoma, tmp_path
     whole = score("melanoma", images, tmp_path / "whole.csv")
 
     # Parts of 5, of which the first is made before time is up.
-    monkeypatch.setattr(stage, "PART", 5)
+    monkeypatch.setattr(stage, "IMAGES_A_PART", 5)
     left = iter([1.0, -1.0])
     monkeypatch.setattr(stage, "time_left", lambda: next(left))
     with pytest.raises(TimeLimitReached, match="5 of 12 images"):

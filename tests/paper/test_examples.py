@@ -12,7 +12,7 @@ from pipeline.paper import appendix_e, figure1, plots, table6
     ("name", "pairs"), [("Example 1", 66), ("Example 2", 59), ("Example 3", 52)]
 )
 def test_table6(name, pairs):
-    scores, labels = table6.example(name)
+    scores, labels = table6.table6_scores(name)
     assert len(labels) == 25
     assert labels.sum() == 3
     assert table6.accuracy(scores, labels) == 0.92

@@ -50,5 +50,5 @@ def test_of_auc_margin_at_its_class_means(alpha):
 
 def test_every_form_is_measured_once():
     named = gradients.losses(0.7, 0.01)
-    assert len(named) == 1 + 2 * len(gradients.NORMALIZERS) + 1
+    assert len(named) == 1 + 2 * len(gradients.NORMALIZERS_SHOWN) + 1
     assert named["AUC-M, l2, α = 0.7, p = 0.01"].alpha.item() == pytest.approx(0.7)

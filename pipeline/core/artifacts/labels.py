@@ -88,7 +88,7 @@ def prevalence(images: pd.DataFrame, task: Task) -> pd.Series:
     return pd.DataFrame(truth(train, task.labels, task), columns=list(task.labels)).mean()
 
 
-def count_table(
+def targets_text(
     images: pd.DataFrame,
     labels: Sequence[str],
     values: np.ndarray,

@@ -22,7 +22,7 @@ from pipeline.core.config.run import as_json
 from pipeline.core.config.target_path import parse_target, runs_of
 from pipeline.core.runtime.errors import UserError
 
-WRITTEN = ("image_id", "bytes", "crc32")  # the columns of images/<size>.csv
+CHECKSUM_COLUMNS = ("image_id", "bytes", "crc32")  # the columns of images/<size>.csv
 
 
 class PreparedImage(NamedTuple):
@@ -88,9 +88,9 @@ def checksum_table(competition: str, size: int) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def read_checksums(path: Path, competition: str, _stamp: tuple | None) -> pd.DataFrame:
-    table = read_csv(path, WRITTEN, f"make prepare COMP={competition}")
+    table = read_csv(path, CHECKSUM_COLUMNS, f"make prepare COMP={competition}")
     check_id_column(path, table)
-    for column in WRITTEN[1:]:
+    for column in CHECKSUM_COLUMNS[1:]:
         if not pd.api.types.is_integer_dtype(table[column]):
             raise UserError(
                 f"{path}: column {column}: not all are whole numbers; delete it, and "

@@ -18,7 +18,7 @@ LOSSES = ("aucm", "aucs", "pairwise", "ce", "focal")
 SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-STAGES = ("finetuned", "pretrained", "both", "best")
+MEMBER_STAGES = ("finetuned", "pretrained", "both", "best")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ class Run:
         require_between(self, "views", 1, 256)
         require_between(self, "accumulate", 1, 1024)
         require_in(self, "precision", PRECISIONS)
-        require_in(self, "stage", STAGES)
+        require_in(self, "stage", MEMBER_STAGES)
         for name in ("ema", "dropout"):
             require_between(self, name, 0, 0.99999)
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")

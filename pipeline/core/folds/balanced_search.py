@@ -41,7 +41,7 @@ POWER = 8  # the worst deviation rules, those behind it still count
 GAIN = 1e-3
 # A worst deviation of sampled folds that is not worked on; hundreds of others are as large.
 ENOUGH = 1e-3
-EXACT = 2.0**53  # whole numbers below it are exact in float64
+EXACT_BELOW = 2.0**53  # whole numbers below it are exact in float64
 
 
 def group_table(
@@ -188,7 +188,7 @@ def whole_weights(scale: np.ndarray, folds: int) -> np.ndarray:
     """w_f = 1 / T_f^2 up to a common factor, as whole numbers small enough for exact sums."""
     # A total is at most folds x scale, of images STRICTER times that (squared: 4), and products
     # are doubled (2): with a factor up to `finest`, no sum over the columns passes 2^53.
-    finest = EXACT / (8 * len(scale) * (folds * scale.max()) ** 2)
+    finest = EXACT_BELOW / (8 * len(scale) * (folds * scale.max()) ** 2)
     # Where there is room, the least weight is 16, so that rounding changes none by more than 1/16.
     factor = min(16.0, finest)
     return np.maximum(1, np.floor(factor * (scale.max() / scale) ** 2))

@@ -25,10 +25,10 @@ from pipeline.core.metrics import auc, auc_interval
 
 LIMIT = 0.6  # of the AUC: what lies above it with its whole interval is warned of
 FEWEST = 10  # positives, and negatives, that a label needs
-MOST = 40_000  # images that are looked at, of patients drawn at random
-FOLDS = 5  # where folds.csv validates one fold only
+IMAGES_LOOKED_AT = 40_000  # images that are looked at, of patients drawn at random
+FOLDS_OF_ONE = 5  # where folds.csv validates one fold only
 # Small trees: a shortcut worth a warning is a plain one.
-TREES = {"max_iter": 40, "max_leaf_nodes": 8, "learning_rate": 0.2, "random_state": 0}
+TREE_SETTINGS = {"max_iter": 40, "max_leaf_nodes": 8, "learning_rate": 0.2, "random_state": 0}
 FACTS = {
     "size": ("width", "height"),
     "aspect ratio": ("width", "height"),
@@ -90,7 +90,7 @@ def with_folds(rows: pd.DataFrame, folds: pd.DataFrame) -> pd.DataFrame:
     if fold[fold >= 0].nunique() > 1:
         return rows.assign(fold=fold)[fold >= 0]
     names, number = np.unique(patient_keys(rows), return_inverse=True)
-    drawn = np.random.default_rng(0).permutation(len(names)) % FOLDS
+    drawn = np.random.default_rng(0).permutation(len(names)) % FOLDS_OF_ONE
     return rows.assign(fold=drawn[number])
 
 
@@ -100,7 +100,7 @@ def some_patients(rows: pd.DataFrame) -> pd.DataFrame:
     names = np.sort(keys.unique())
     order = np.random.default_rng(0).permutation(len(names))
     size = keys.value_counts().reindex(names).to_numpy()
-    drawn = names[order][np.cumsum(size[order]) <= MOST]
+    drawn = names[order][np.cumsum(size[order]) <= IMAGES_LOOKED_AT]
     return rows[keys.isin(drawn).to_numpy()]
 
 
@@ -130,7 +130,9 @@ def out_of_fold(columns: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np
         # Its threads gain little on columns this few, and on a busy machine wait for each other:
         # 711 images took 8 minutes on two cores that others used too.
         with threadpool_limits(1):
-            model = HistGradientBoostingClassifier(**TREES).fit(columns[~held], labels[~held])
+            model = HistGradientBoostingClassifier(**TREE_SETTINGS).fit(
+                columns[~held], labels[~held]
+            )
             scores[held] = model.predict_proba(columns[held])[:, 1]
     return scores
 

@@ -84,7 +84,7 @@ class Pairwise(nn.Module):
     def over_pairs(self, h: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """(K,) means over the pairs of chosen positives and negatives, (B, K) of 0 and 1 each."""
         if self.surrogate == "square":
-            return square(h, positive, negative, self.margin)
+            return squared_pairs(h, positive, negative, self.margin)
         if self.surrogate == "squared_hinge":
             return squared_hinge(h, positive, negative, self.margin)
         return all_pairs(self.of_pair, h, positive, negative)
@@ -136,14 +136,14 @@ def hardest(hardness: Tensor, of_class: Tensor, share: float) -> Tensor:
     return of_class * (rank < wanted)
 
 
-def square(h: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+def squared_pairs(h: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """(K,): mean over pairs of (m - t)² = V+ + V- + (m - μ+ + μ-)², by eq. 5 of the paper."""
-    mean_pos, variance_pos = moments(h, positive)
-    mean_neg, variance_neg = moments(h, negative)
+    mean_pos, variance_pos = class_moments(h, positive)
+    mean_neg, variance_neg = class_moments(h, negative)
     return variance_pos + variance_neg + (margin - mean_pos + mean_neg).square()
 
 
-def moments(h: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+def class_moments(h: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population variance (K,) of the chosen scores; 0 where none is chosen."""
     count = chosen.sum(0).clamp(min=1)
     mean = (chosen * h).sum(0) / count

@@ -16,7 +16,7 @@ from pipeline.core.metrics.delong import group_codes
 from pipeline.core.metrics.operating_points import wilson_limits
 from pipeline.core.metrics.roc import checked_rows
 
-METHODS = ("Platt", "isotonic")
+CALIBRATIONS = ("Platt", "isotonic")
 EDGE = 1e-6  # scores are kept this far from 0 and 1, whose logits are infinite
 
 

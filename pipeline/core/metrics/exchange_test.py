@@ -43,7 +43,7 @@ from pipeline.core.metrics.score_interval import (
 
 EXACT = 12  # patients that differ, up to which all 2^12 = 4,096 signs are summed
 NEAR_ZERO = 0.03  # standard errors below which the tail is the normal one: r of 1e-3 is rounding
-ROUNDING = 1e-14  # relative: parts below this are rounding errors
+RELATIVE_ROUNDING = 1e-14  # relative: parts below this are rounding errors
 
 
 def auc_difference(
@@ -119,7 +119,7 @@ def exchange_error(difference: float, parts: np.ndarray) -> tuple[float, float]:
     limit, the root of the sum of squares.
     """
     sizes = np.abs(parts)
-    sizes = sizes[sizes > ROUNDING * max(1.0, sizes.max(initial=0))]
+    sizes = sizes[sizes > RELATIVE_ROUNDING * max(1.0, sizes.max(initial=0))]
     if not len(sizes):
         return 0.0, 1.0
     spread = math.sqrt(float((sizes**2).sum()))

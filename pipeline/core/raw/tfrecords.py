@@ -119,7 +119,7 @@ def int64s(data: memoryview) -> list[int]:
     return [number - (1 << 64) if number >> 63 else number for number in numbers]
 
 
-def example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values]:
+def parse_example(path: Path, start: int, wanted: tuple[str, ...]) -> dict[str, Values]:
     """The wanted features of the Example at byte `start`: lists of bytes or of int64.
 
     Floats are left out.
@@ -149,7 +149,7 @@ def feature_values(feature: memoryview) -> Iterator[Values]:
             yield int64s(items)
 
 
-def square(data: bytes) -> np.ndarray | bytes:
+def as_square_image(data: bytes) -> np.ndarray | bytes:
     """Raw gray pixels of a square image as (S, S) uint8; anything else (a JPEG) as it is."""
     # A JPEG's length may be a square number too, so its first bytes decide.
     side = round(len(data) ** 0.5)
@@ -161,10 +161,10 @@ def square(data: bytes) -> np.ndarray | bytes:
 
 def tfrecord_image(path: Path, start: int) -> np.ndarray | bytes:
     """The feature `image` of the record at byte `start`, encoded or as square gray pixels."""
-    images = example(path, start, ("image",)).get("image", [])
+    images = parse_example(path, start, ("image",)).get("image", [])
     if not images:
         raise ValueError(f"the record at byte {start} has no feature 'image'")
-    return square(images[0])
+    return as_square_image(images[0])
 
 
 @lru_cache(maxsize=OPEN_FILES)

@@ -122,14 +122,14 @@ def read_evidence(competition: Competition) -> Evidence:
     before = {}
     after = {}
     for run in facts["runs"]:
-        after[run] = scores_of(competition, run, PREDICTIONS, rows, digests[run])
+        after[run] = member_unit_scores(competition, run, PREDICTIONS, rows, digests[run])
         folders = [fold_folder(name, run, fold) for fold in rows.folds]
         if all((path / STAGE_1_PREDICTIONS).is_file() for path in folders):
             digest = digests.get(stage_1_member(run), "")
-            before[run] = scores_of(competition, run, STAGE_1_PREDICTIONS, rows, digest)
+            before[run] = member_unit_scores(competition, run, STAGE_1_PREDICTIONS, rows, digest)
     metadata = None
     if METADATA in digests:
-        metadata = scores_of(competition, METADATA, PREDICTIONS, rows, digests[METADATA])
+        metadata = member_unit_scores(competition, METADATA, PREDICTIONS, rows, digests[METADATA])
 
     # the final scores, in the order of the units
     validated = table[table["split"] != "test"]
@@ -151,7 +151,7 @@ def read_evidence(competition: Competition) -> Evidence:
     )
 
 
-def scores_of(
+def member_unit_scores(
     competition: Competition, run: str, file: str, rows: Rows, digest: str = ""
 ) -> np.ndarray:
     """One member's unit scores (U, K); UserError where its files are others than those that the

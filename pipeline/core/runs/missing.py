@@ -40,7 +40,15 @@ from pipeline.core.runtime.errors import UserError
 
 # A stage and what has to exist before it, in the order of work. "images" is images.csv alone: folds
 # need no image, so they can be made and looked at while hours of resizing are still to come.
-PREDICTED = ("images", "folds", "prepare", "pretrain", "finetune", "predict", "metadata")
+STAGES_BEFORE_ENSEMBLE = (
+    "images",
+    "folds",
+    "prepare",
+    "pretrain",
+    "finetune",
+    "predict",
+    "metadata",
+)
 BEFORE = {
     "prepare": (),
     "folds": ("images",),
@@ -48,9 +56,9 @@ BEFORE = {
     "finetune": ("images", "folds", "prepare", "pretrain"),
     "metadata": ("images", "folds"),
     "predict": ("images", "folds", "prepare", "pretrain", "finetune"),
-    "ensemble": PREDICTED,
-    "submit": (*PREDICTED, "ensemble"),
-    "report": (*PREDICTED, "ensemble", "submit"),
+    "ensemble": STAGES_BEFORE_ENSEMBLE,
+    "submit": (*STAGES_BEFORE_ENSEMBLE, "ensemble"),
+    "report": (*STAGES_BEFORE_ENSEMBLE, "ensemble", "submit"),
 }
 
 # The stages that make an artifact for each fold of a run: hours of work, never redone unasked.

@@ -19,7 +19,7 @@ ARTIFACTS = {"pretrain": PRETRAINED, "finetune": FINETUNED, "predict": PREDICTIO
 
 
 @dataclass(frozen=True)
-class Trained:
+class PhaseProgress:
     """What log.jsonl says of one phase so far.
 
     epoch              epochs that have ended
@@ -34,14 +34,14 @@ class Trained:
     seconds_left: float | None = None
 
 
-def trained_so_far(folder: Path, phase: str, batch_size: int, epochs: int) -> Trained:
+def trained_so_far(folder: Path, phase: str, batch_size: int, epochs: int) -> PhaseProgress:
     """Read a phase ("pretrained" or "finetuned") from a fold's log.jsonl; zeros where none exists.
 
     A last line that is still being written is left out.
     """
     lines = [line for line in read_log(folder / "log.jsonl") if line["phase"] == phase]
     if not lines:
-        return Trained()
+        return PhaseProgress()
 
     # Windows are of equal numbers of steps, but a resumed run may begin within one.
     speed = 0.0
@@ -60,7 +60,7 @@ def trained_so_far(folder: Path, phase: str, batch_size: int, epochs: int) -> Tr
     if ended and speed:
         steps = epochs * ended[-1]["step"] / epoch
         left = max(0.0, (steps - lines[-1]["step"]) * batch_size / speed)
-    return Trained(epoch, speed, seconds, left)
+    return PhaseProgress(epoch, speed, seconds, left)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def how_far(job: Job, stage: str) -> str:
     if trained.images_per_second:
         parts.append(f"{trained.images_per_second:.0f} img/s")
     if trained.seconds_left is not None:
-        parts.append(f"{duration(trained.seconds_left)} left")
+        parts.append(f"{duration_text(trained.seconds_left)} left")
     return ", ".join(parts)
 
 
@@ -131,12 +131,15 @@ def owner_text(claim: Path) -> str:
     return f"({owner['machine'].split()[0]}, process {owner['pid']})" if owner else ""
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`.
+def duration_text(seconds: float | None) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`; "not recorded" for None.
 
-    >>> duration(45), duration(720), duration(12600)
-    ('45 s', '12 min', '3.5 h')
+    >>> duration_text(45), duration_text(754), duration_text(12_000), duration_text(None)
+    ('45 s', '13 min', '3 h 20 min', 'not recorded')
     """
-    if seconds < 60:
+    if seconds is None:
+        return "not recorded"
+    if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

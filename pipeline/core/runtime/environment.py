@@ -103,10 +103,10 @@ def checkpoint_seconds(default: float = CHECKPOINT_SECONDS) -> float:
 def time_limit() -> float | None:
     """TIME_LIMIT in seconds, None where there is none."""
     text = text_of("TIME_LIMIT")
-    return duration("TIME_LIMIT", text) if text else None
+    return parse_duration("TIME_LIMIT", text) if text else None
 
 
-def duration(name: str, text: str) -> float:
+def parse_duration(name: str, text: str) -> float:
     """A duration such as `8.5h`, `30m` or `90s` in seconds; name: the option it is given by.
 
     >>> duration("TIME_LIMIT", "8.5h")

@@ -21,7 +21,7 @@ SETUP = (
     "KAGGLE_API_TOKEN, or run `kaggle auth login`"
 )
 CREDENTIAL_FILES = ("access_token", "kaggle.json", "credentials.json")
-PAGE = 100  # submissions asked for at once
+SUBMISSIONS_A_PAGE = 100  # submissions asked for at once
 
 
 def has_credentials() -> bool:
@@ -82,7 +82,9 @@ def redacted(text: str) -> str:
 def submissions(slug: str) -> list[dict[str, str]]:
     """What Kaggle knows of our submissions, newest first: description, status, publicScore,
     privateScore and more."""
-    text = run_client(["competitions", "submissions", slug, "--csv", "--page-size", str(PAGE)])
+    text = run_client(
+        ["competitions", "submissions", slug, "--csv", "--page-size", str(SUBMISSIONS_A_PAGE)]
+    )
     # Warnings of the client, of an old version say, come before the table.
     lines = text.splitlines()
     headers = [number for number, line in enumerate(lines) if "publicScore" in line]

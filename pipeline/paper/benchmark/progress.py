@@ -24,7 +24,7 @@ from pipeline.paper.benchmark.networks import NETWORKS
 from pipeline.paper.benchmark.trial import Trial
 
 # At most this much work is lost; ResNet20's state takes some 10 ms to write, DenseNet121's 0.5 s.
-CHECKPOINT_SECONDS = 300.0
+TRIAL_CHECKPOINT_SECONDS = 300.0
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Checkpoints:
     def due(self) -> bool:
         """Whether the last one is old enough; CHECKPOINT_SECONDS overrides (0: after every
         step)."""
-        most = checkpoint_seconds(CHECKPOINT_SECONDS)
+        most = checkpoint_seconds(TRIAL_CHECKPOINT_SECONDS)
         return self.folder is not None and time.monotonic() - self.saved >= most
 
     def save(self, state: dict) -> None:
@@ -90,7 +90,7 @@ def criterion_of(trial: Trial, loss: str) -> nn.Module:
     return criterion
 
 
-def optimizer_of(
+def trial_optimizer(
     trial: Trial, network: nn.Module, criterion: nn.Module, loss: str
 ) -> torch.optim.Optimizer:
     """SGD for cross-entropy and focal loss, PESG for the AUC losses."""
@@ -137,7 +137,7 @@ class Training:
         """A loss and an optimizer of its own."""
         self.loss = loss
         self.criterion = criterion_of(self.trial, loss).to(self.device)
-        self.optimizer = optimizer_of(self.trial, self.network, self.criterion, loss)
+        self.optimizer = trial_optimizer(self.trial, self.network, self.criterion, loss)
 
     def state(self) -> dict:
         """Everything that decides the rest of the run, and what it is a run of."""

@@ -151,7 +151,7 @@ def run_together(trials: list[Trial], out: Path, device: str, jobs: int) -> dict
     started."""
     threads = max(1, machine.cores() // jobs)
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    settings = dict(initializer=begin_worker, initargs=(threads, command.STARTED))
+    settings = dict(initializer=begin_trial_worker, initargs=(threads, command.STARTED))
     with concurrent.futures.ProcessPoolExecutor(jobs, context, **settings) as pool:
         keys = {pool.submit(run_and_append, trial, out, device): trial.key for trial in trials}
         try:
@@ -162,7 +162,7 @@ def run_together(trials: list[Trial], out: Path, device: str, jobs: int) -> dict
             raise
 
 
-def begin_worker(threads: int, started: float) -> None:
+def begin_trial_worker(threads: int, started: float) -> None:
     """In a worker: its share of the cores, the parent's clock for TIME_LIMIT, and an end when the
     parent ends."""
     torch.set_num_threads(threads)

@@ -38,17 +38,17 @@ from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.paper.benchmark.store import append, read_lines
 from pipeline.paper.proof import page
 from pipeline.paper.proof.methods import (
-    METHODS,
+    PROOF_METHODS,
     STAGE_1_RATES,
     Method,
     fresh_network,
-    scores_of,
+    mirrored_scores,
     train,
 )
-from pipeline.paper.proof.sets import BENCHMARKS, SETS, ImageSet, missing, read_set
+from pipeline.paper.proof.sets import BENCHMARKS, SETS, ImageSet, read_set, why_missing
 
 PAGE = Path(__file__).parents[1] / "PROOF.md"
-STAGE_1 = "stage 1"
+STAGE_1_ROW = "stage 1"
 
 
 def folder_of(options: argparse.Namespace) -> Path:
@@ -64,8 +64,8 @@ def require_same_protocol(options: argparse.Namespace, data: ImageSet) -> None:
     path = folder_of(options) / data.name / "protocol.json"
     backbone = fresh_network(options.size, 0, first_weights(options)).backbone
     today = {
-        STAGE_1: list(STAGE_1_RATES),
-        "methods": {name: method.in_words() for name, method in METHODS.items()},
+        STAGE_1_ROW: list(STAGE_1_RATES),
+        "methods": {name: method.in_words() for name, method in PROOF_METHODS.items()},
         "images": hashlib.sha256(data.images.tobytes() + data.labels.tobytes()).hexdigest(),
         "folds": hashlib.sha256(data.folds.tobytes()).hexdigest(),
         "first weights": backbone_digest(backbone) if not options.random else "random",
@@ -113,7 +113,7 @@ class Unit:
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
             network = self.fresh()
-            method = Method(METHODS["CE"].loss, STAGE_1_RATES, restart=False, adam=True)
+            method = Method(PROOF_METHODS["CE"].loss, STAGE_1_RATES, restart=False, adam=True)
             self.train(network, method, rate, rows, self.options.epochs[0])
             path.parent.mkdir(parents=True, exist_ok=True)
             save_weights(path, network, {"rate": rate, "source": network.source})
@@ -137,8 +137,8 @@ class Unit:
         """Scores of the rows `scored` after a method's stage 2 on `rows`."""
         network = fresh_network(self.options.size, self.seed, "random")
         network.load_state_dict(read_tensors(stage_1))
-        self.train(network, METHODS[name], rate, rows, self.options.epochs[1])
-        return scores_of(network, self.data.images[scored])
+        self.train(network, PROOF_METHODS[name], rate, rows, self.options.epochs[1])
+        return mirrored_scores(network, self.data.images[scored])
 
     def rates(self) -> dict[str, float]:
         """The best rate of stage 1 and of each method on inner validation; every try is a line of
@@ -148,18 +148,21 @@ class Unit:
         training, validation = inner_split(self.data, rows)
         truth = self.data.labels[validation]
         best: dict[str, float] = {}
-        for name, tried in ((STAGE_1, STAGE_1_RATES), *((n, m.rates) for n, m in METHODS.items())):
+        for name, tried in (
+            (STAGE_1_ROW, STAGE_1_RATES),
+            *((n, m.rates) for n, m in PROOF_METHODS.items()),
+        ):
             done = {line["rate"]: line["auc"] for line in read_lines(path) if line["name"] == name}
             for rate in tried:
                 if rate in done:
                     continue
-                if name == STAGE_1:
+                if name == STAGE_1_ROW:
                     weights = self.first_stage(training, rate, f"inner_{rate:g}")
                     network = fresh_network(self.options.size, self.seed, "random")
                     network.load_state_dict(read_tensors(weights))
-                    scores = scores_of(network, self.data.images[validation])
+                    scores = mirrored_scores(network, self.data.images[validation])
                 else:
-                    weights = self.folder / f"inner_{best[STAGE_1]:g}.safetensors"
+                    weights = self.folder / f"inner_{best[STAGE_1_ROW]:g}.safetensors"
                     scores = self.second_stage(weights, name, rate, training, validation)
                 done[rate] = float(auc(scores, truth))
                 append(path, {"name": name, "rate": rate, "auc": round(done[rate], 6)})
@@ -169,8 +172,8 @@ class Unit:
     def run(self, rates: dict[str, float], bar: tqdm) -> None:
         """Every method on the whole training part, scored on the test fold."""
         rows, tested = self.data.split(self.fold)
-        stage_1 = self.first_stage(rows, rates[STAGE_1], "stage_1")
-        for name in METHODS:
+        stage_1 = self.first_stage(rows, rates[STAGE_1_ROW], "stage_1")
+        for name in PROOF_METHODS:
             path = self.scores_path(name)
             if not path.exists():
                 scores = self.second_stage(stage_1, name, rates[name], rows, tested)
@@ -183,12 +186,12 @@ class Unit:
     def table(self) -> pd.DataFrame | None:
         """patient, label, and a column of scores for each method; None while one is missing."""
         tables = {}
-        for name in METHODS:
+        for name in PROOF_METHODS:
             path = self.scores_path(name)
             if not path.exists():
                 return None
             tables[name] = pd.read_csv(path, dtype={"patient": str})
-        first = tables[next(iter(METHODS))][["patient", "label"]]
+        first = tables[next(iter(PROOF_METHODS))][["patient", "label"]]
         return first.assign(**{name: table["score"] for name, table in tables.items()})
 
 
@@ -199,7 +202,7 @@ def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.
     require_same_protocol(options, data)
     folds = [fold for fold in sorted(set(data.folds.tolist())) if fold >= 0]
     folds = [fold for fold in folds if options.folds is None or fold in options.folds]
-    bar = tqdm(total=len(folds) * options.seeds * len(METHODS), desc=name, unit="run")
+    bar = tqdm(total=len(folds) * options.seeds * len(PROOF_METHODS), desc=name, unit="run")
     for fold in folds:
         rates = None
         for seed in range(options.seeds):
@@ -218,15 +221,15 @@ def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.
 
 def main(options: argparse.Namespace) -> None:
     results = []
-    absent = {name: missing(name) or "not run" for name in SETS}
+    absent = {name: why_missing(name) or "not run" for name in SETS}
     for name in options.sets:
-        runs = {} if missing(name) else run_set(options, name)
+        runs = {} if why_missing(name) else run_set(options, name)
         if runs:
             results.append(page.summarise(name, runs))
             absent.pop(name)
         # After each set: a run that is cut leaves what it has.
         write_page(options, results, absent)
-    print(page.verdict(results))
+    print(page.first_paragraph(results))
     print("wrote", options.out)
 
 
@@ -239,7 +242,7 @@ def write_page(
     lines = [
         "# Does stage 2 help?",
         "",
-        page.verdict(results),
+        page.first_paragraph(results),
         "",
         f"lite0 at {options.size} px from {start}, {first} + {second} epochs, batches of "
         f"{options.batch}; three rates each on inner validation. Intervals: bootstrap over "
@@ -247,7 +250,7 @@ def write_page(
         "`pipeline/paper/proof/__main__.py` is the protocol.",
         "",
         *(f"- {result.name}: {result.tested}" for result in results),
-        *(page.tables(results) if results else []),
+        *(page.method_tables(results) if results else []),
         "",
         "Missing:",
         "",

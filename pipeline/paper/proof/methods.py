@@ -15,7 +15,7 @@ from pipeline.core.runtime.device import autocast, device, precision, reuse_memo
 from pipeline.paper.benchmark.inputs import epoch_rows, view
 
 NETWORK = "tf_efficientnet_lite0.in1k"
-SCORE_BATCH = 64
+IMAGES_A_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Method:
 
 STAGE_1_RATES = (3e-4, 1e-3, 3e-3)
 # The paper's settings but for the rate; and the best form of the lab book (RESULTS.md).
-METHODS: dict[str, Method] = {
+PROOF_METHODS: dict[str, Method] = {
     "CE": Method(CrossEntropy, (1e-4, 3e-4, 1e-3), restart=False, adam=True),
     "CE, fresh classifier": Method(CrossEntropy, (0.003, 0.01, 0.03)),
     "focal": Method(Focal, (0.003, 0.01, 0.03)),
@@ -55,7 +55,7 @@ METHODS: dict[str, Method] = {
 }
 BASELINE = "CE"
 OURS = "AUC-M, ours"
-ENSEMBLE = f"mean rank of {BASELINE} and {OURS}"
+RANK_MEAN = f"mean rank of {BASELINE} and {OURS}"
 
 
 def fresh_network(size: int, seed: int, weights: str = "imagenet") -> Network:
@@ -71,7 +71,7 @@ def fresh_network(size: int, seed: int, weights: str = "imagenet") -> Network:
     return build(run, 1).to(device())
 
 
-def optimizer_of(
+def method_optimizer(
     method: Method, network: nn.Module, criterion: nn.Module, rate: float
 ) -> torch.optim.Optimizer:
     """Adam, SGD with momentum, or PESG for the AUC losses."""
@@ -100,7 +100,7 @@ def train(
     if method.restart:
         restart_classifier(network, seed)
     criterion = method.loss().to(device())
-    optimizer = optimizer_of(method, network, criterion, rate)
+    optimizer = method_optimizer(method, network, criterion, rate)
     pixels = torch.from_numpy(images)
     truth = torch.from_numpy(labels).float()
     dtype = precision("auto")
@@ -129,11 +129,11 @@ def lower_rate(optimizer: torch.optim.Optimizer) -> None:
 
 
 @torch.inference_mode()
-def scores_of(network: Network, images: np.ndarray) -> np.ndarray:
+def mirrored_scores(network: Network, images: np.ndarray) -> np.ndarray:
     """(N,) scores, the mean over an image and its mirror image."""
     network.eval()
     parts = []
-    for pixels in torch.from_numpy(images).split(SCORE_BATCH):
+    for pixels in torch.from_numpy(images).split(IMAGES_A_BATCH):
         inputs = pixels.permute(0, 2, 3, 1).to(device())
         with autocast(precision("auto")):
             parts.append((network(inputs) + network(inputs.flip(2)))[:, 0] / 2)

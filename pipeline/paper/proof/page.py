@@ -8,10 +8,10 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from pipeline.core.metrics import auc, group_codes, percentiles
-from pipeline.paper.proof.methods import BASELINE, ENSEMBLE, METHODS, OURS
+from pipeline.paper.proof.methods import BASELINE, OURS, PROOF_METHODS, RANK_MEAN
 
 REPLICATES = 1000
-COLUMNS = (*METHODS, ENSEMBLE)
+PAGE_COLUMNS = (*PROOF_METHODS, RANK_MEAN)
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,22 @@ class SetResult:
 
     def difference(self, method: str) -> tuple[float, np.ndarray]:
         """(AUC less the baseline's, its replicates)."""
-        own = COLUMNS.index(method)
-        base = COLUMNS.index(BASELINE)
+        own = PAGE_COLUMNS.index(method)
+        base = PAGE_COLUMNS.index(BASELINE)
         return self.aucs[own] - self.aucs[base], self.replicates[:, own] - self.replicates[:, base]
 
 
 def with_ensemble(table: pd.DataFrame) -> pd.DataFrame:
     """The scores of a fold and seed, (images, methods), and the mean rank of two of them."""
     ranks = (rankdata(table[BASELINE]) + rankdata(table[OURS])) / 2
-    return table.assign(**{ENSEMBLE: ranks})
+    return table.assign(**{RANK_MEAN: ranks})
 
 
 def resampled(table: pd.DataFrame, counts: np.ndarray) -> np.ndarray:
     """Every method's AUC with each image counted as often as its patient was drawn."""
     rows = np.repeat(np.arange(len(table)), counts)
     labels = table["label"].to_numpy()[rows]
-    return np.array([auc(table[method].to_numpy()[rows], labels) for method in COLUMNS])
+    return np.array([auc(table[method].to_numpy()[rows], labels) for method in PAGE_COLUMNS])
 
 
 def summarise(name: str, runs: dict[tuple[int, int], pd.DataFrame], seed: int = 0) -> SetResult:
@@ -58,7 +58,7 @@ def summarise(name: str, runs: dict[tuple[int, int], pd.DataFrame], seed: int = 
         table = next(table for key, table in runs.items() if key[0] == fold)
         patients[fold] = group_codes(table["patient"].to_numpy(), len(table))
     random = np.random.default_rng(seed)
-    replicates = np.full((REPLICATES, len(COLUMNS)), np.nan)
+    replicates = np.full((REPLICATES, len(PAGE_COLUMNS)), np.nan)
     for row in range(REPLICATES):
         drawn_seeds = random.choice(seeds, len(seeds))
         values = []
@@ -87,7 +87,7 @@ def signed(value: float, low: float, high: float) -> str:
     return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
-def verdict(results: list[SetResult]) -> str:
+def first_paragraph(results: list[SetResult]) -> str:
     """The page's first paragraph."""
     if not results:
         return "Nothing has been run yet."
@@ -100,16 +100,16 @@ def verdict(results: list[SetResult]) -> str:
     )
 
 
-def tables(results: list[SetResult]) -> list[str]:
+def method_tables(results: list[SetResult]) -> list[str]:
     """AUCs, then differences from the baseline, a row a method and a column a set."""
     names = [result.name for result in results]
     lines = ["", "| AUC | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
-    for place, method in enumerate(COLUMNS):
+    for place, method in enumerate(PAGE_COLUMNS):
         cells = [f"{result.aucs[place]:.4f}" for result in results]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     lines += ["", f"| less {BASELINE} [95 %] | " + " | ".join((*names, "mean")) + " |"]
     lines.append("|---" * (2 + len(names)) + "|")
-    for method in COLUMNS:
+    for method in PAGE_COLUMNS:
         if method != BASELINE:
             cells = []
             for result in results:

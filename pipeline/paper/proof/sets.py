@@ -39,7 +39,7 @@ class ImageSet:
         return np.flatnonzero(self.folds != fold), np.flatnonzero(self.folds == fold)
 
 
-def missing(name: str) -> str:
+def why_missing(name: str) -> str:
     """Why a set cannot be had here, "" when it can."""
     needed = "folds.csv" if name in COMPETITIONS else "raw"
     path = data_folder(name) / needed
@@ -56,7 +56,7 @@ def read_set(name: str, size: int, seed: int) -> ImageSet:
     labels = np.concatenate([benchmark.train_labels[kept], benchmark.test_labels])
     folds = np.zeros(len(labels), np.int64)
     folds[: len(kept)] = -1
-    channels_last = [resized(image.transpose(1, 2, 0), size) for image in images]
+    channels_last = [resized_square(image.transpose(1, 2, 0), size) for image in images]
     return ImageSet(
         name,
         np.ascontiguousarray(np.stack(channels_last).transpose(0, 3, 1, 2)),
@@ -82,7 +82,9 @@ def read_competition(name: str, size: int) -> ImageSet:
     prepared = prepared_size(name, size)
     pixels = []
     for image in prepared_images(name, prepared, chosen["image_id"]):
-        pixels.append(resized(read_prepared_image(image, competition.task.resize.channels), size))
+        pixels.append(
+            resized_square(read_prepared_image(image, competition.task.resize.channels), size)
+        )
     stacked = np.stack([np.broadcast_to(image, (size, size, 3)) for image in pixels])
     return ImageSet(
         name,
@@ -106,7 +108,7 @@ def prepared_size(name: str, size: int) -> int:
     )
 
 
-def resized(image: np.ndarray, size: int) -> np.ndarray:
+def resized_square(image: np.ndarray, size: int) -> np.ndarray:
     """(S, S, C) uint8 at size x size: area-averaged down, cubic up."""
     if image.shape[0] == size:
         return image

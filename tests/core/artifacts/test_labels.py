@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.labels import count_table, targets, truth, valid_labels
+from pipeline.core.artifacts.labels import targets, targets_text, truth, valid_labels
 from pipeline.core.config.task import Task, Uncertain
 
 NAN = float("nan")
@@ -72,6 +72,6 @@ def test_truth_leaves_uncertain_out():
 def test_the_table_counts_what_was_given_and_what_the_loss_sees():
     policies = {"Edema": Uncertain(policy="ones", low=0.55, high=0.85)}
     made = targets(IMAGES, ["Edema", "Fracture"], TASK, policies, 0)
-    lines = count_table(IMAGES, ["Edema", "Fracture"], made, policies).splitlines()
+    lines = targets_text(IMAGES, ["Edema", "Fracture"], made, policies).splitlines()
     assert " ".join(lines[1].split()) == "Edema 1 1 1 1 ones in [0.55, 0.85] 2 2 0"
     assert " ".join(lines[2].split()) == "Fracture 1 1 2 0 ignore 1 1 2"

@@ -17,7 +17,7 @@ from pipeline.core.folds.import_map import read_map
 from pipeline.core.raw import optional_ids, read_table
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission import truth
-from pipeline.member import read_table as read_member
+from pipeline.member import read_member_table as read_member
 from tests.cases.synthetic_images import TASK, made, twelve
 
 # Words that readers of tables take for blank, numbers or truth values.

@@ -11,7 +11,7 @@ from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
 from pipeline.core.losses.normalize import NORMALIZERS
-from pipeline.core.runtime.environment import duration
+from pipeline.core.runtime.environment import parse_duration
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.recipe import make_loss
 
@@ -88,7 +88,7 @@ def test_json_and_back():
             lambda: expand(["melanoma/b5_384/fold7"], {"melanoma": [0, 1]}),
             "folds.csv has the folds 0, 1",
         ),
-        (lambda: duration("TIME_LIMIT", "soon"), "not a duration"),
+        (lambda: parse_duration("TIME_LIMIT", "soon"), "not a duration"),
     ],
 )
 def test_a_wrong_value_is_named(make, message):
@@ -118,4 +118,4 @@ def test_targets_expand_once_in_order():
 
 def test_durations():
     texts = ("8.5h", "30m", "90s")
-    assert [duration("TIME_LIMIT", text) for text in texts] == [30600, 1800, 90]
+    assert [parse_duration("TIME_LIMIT", text) for text in texts] == [30600, 1800, 90]

@@ -123,7 +123,7 @@ def test_uncertain_test_and_dropped_images_take_no_part(monkeypatch):
     found = shortcuts(images, folds, dropped, TASK)
     assert found["images"] == ROWS - 12
     assert by_fact(found)["size"]["n"] == ROWS - 22
-    monkeypatch.setattr(module, "MOST", 100)
+    monkeypatch.setattr(module, "IMAGES_LOOKED_AT", 100)
     assert shortcuts(images, folds, dropped, TASK)["images"] in (99, 100)
 
 

@@ -24,11 +24,11 @@ def test_examples_are_read_back(tmp_path_factory, numbers, blob, compact):
     starts = list(tfrecords.record_starts(path))
     assert starts == [0, 16, 32 + len(made)]
     for start in starts[1:]:
-        assert tfrecords.example(path, start, ("label", "image")) == {
+        assert tfrecords.parse_example(path, start, ("label", "image")) == {
             "label": numbers,
             "image": [blob],
         }
-    assert tfrecords.example(path, 0, ("label",)) == {}
+    assert tfrecords.parse_example(path, 0, ("label",)) == {}
 
 
 def test_gray_pixels_come_as_a_square_and_jpegs_as_they_are(tmp_path):

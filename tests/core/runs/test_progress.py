@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pipeline.core.runs.progress import Trained, owner_text, trained_so_far
+from pipeline.core.runs.progress import PhaseProgress, owner_text, trained_so_far
 from pipeline.core.runtime.claims import claim_path, try_claim
 
 
@@ -15,9 +15,9 @@ def write_log(folder, lines, cut=""):
 
 
 def test_nothing_yet(tmp_path):
-    assert trained_so_far(tmp_path, "finetuned", 32, 10) == Trained()
+    assert trained_so_far(tmp_path, "finetuned", 32, 10) == PhaseProgress()
     write_log(tmp_path, [{"step": 20, "loss": 1.0}])
-    assert trained_so_far(tmp_path, "pretrained", 32, 10) == Trained()
+    assert trained_so_far(tmp_path, "pretrained", 32, 10) == PhaseProgress()
 
 
 def test_speed_time_and_what_is_left(tmp_path):

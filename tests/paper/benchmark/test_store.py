@@ -175,7 +175,7 @@ def test_levers_choose_on_validation_and_test_once(tmp_path, runs, capsys):
     levers.main(levers.parser().parse_args([*shared, "--final"]))
     assert [(trial.margin, trial.held_out) for trial in runs[4:]] == [(0.8, 0.0)] * 2
     assert "paper: test AUC 0.5825" in capsys.readouterr().out
-    page = "\n".join(levers.section(results.read_lines(tmp_path / "l.jsonl")))
+    page = "\n".join(levers.levers_section(results.read_lines(tmp_path / "l.jsonl")))
     assert "| C10 (R), 1% | 2 | margin 0.3 |" in page
     with pytest.raises(UserError, match="no variant is called 'magic'"):
         levers.main(levers.parser().parse_args(["--variants", "magic"]))
@@ -196,10 +196,10 @@ def test_every_setting_of_the_diagnosis_is_a_trial_of_its_own_and_has_a_row():
         assert diagnosis.setting_of(replace(trial, seed=3)) == name
         records += [record_of(replace(trial, seed=seed), 0.6) for seed in (0, 1)]
     records[0]["score_norm"] = [3.0, 4.0]
-    page = "\n".join(diagnosis.section(records))
+    page = "\n".join(diagnosis.diagnosis_section(records))
     assert "| C2 (R), 1% | faithful | 2 of 2 | 2 | 0.6 | – | – | – | 4 | 0.2 |" in page
     assert "| C2 (R), 1% | CE, crop | 1 of 2 | 2 |" in page
-    assert diagnosis.section([]) == []
+    assert diagnosis.diagnosis_section([]) == []
 
 
 def test_lines_are_plain_json(tmp_path):

@@ -12,7 +12,7 @@ from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.paper.benchmark import datasets, progress, training
 from pipeline.paper.benchmark import run as runs
 from pipeline.paper.benchmark.datasets import Benchmark
-from pipeline.paper.benchmark.progress import Checkpoints, criterion_of, optimizer_of
+from pipeline.paper.benchmark.progress import Checkpoints, criterion_of, trial_optimizer
 from pipeline.paper.benchmark.store import as_trial, run_and_append
 from pipeline.paper.benchmark.trial import Trial
 
@@ -141,12 +141,12 @@ def test_the_rate_falls_within_a_training(monkeypatch):
 def test_decay_divides_the_rate_and_moves_the_reference():
     network = Tiny()
     criterion = criterion_of(trial(), "aucm")
-    optimizer = optimizer_of(trial(), network, criterion, "aucm")
+    optimizer = trial_optimizer(trial(), network, criterion, "aucm")
     training.decay(optimizer, 10)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(
         [0.01] * len(optimizer.param_groups)
     )
-    sgd = optimizer_of(trial(loss="ce"), network, criterion_of(trial(), "ce"), "ce")
+    sgd = trial_optimizer(trial(loss="ce"), network, criterion_of(trial(), "ce"), "ce")
     training.decay(sgd, 4)
     assert sgd.param_groups[0]["lr"] == pytest.approx(0.025)
 

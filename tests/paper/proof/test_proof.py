@@ -49,7 +49,9 @@ def bright(monkeypatch, tmp_path) -> ImageSet:
         np.repeat(np.arange(120) % 8 // 4, 2),
     )
     monkeypatch.setattr(proof, "read_set", lambda *_: data)
-    monkeypatch.setattr(proof, "missing", lambda name: "" if name == "chexpert" else "no folder")
+    monkeypatch.setattr(
+        proof, "why_missing", lambda name: "" if name == "chexpert" else "no folder"
+    )
     monkeypatch.setattr(proof, "fresh_network", tiny)
     monkeypatch.setattr(methods, "fresh_network", tiny)
     monkeypatch.setenv("MODELS", str(tmp_path / "models"))
@@ -83,10 +85,10 @@ def test_the_protocol_runs_is_resumed_and_says_what_is_missing(tmp_path, monkeyp
     text = (tmp_path / "PROOF.md").read_text()
     assert "- stl10: no folder" in text
     assert "chexpert: 240 images, folds 0, 1, 2 seeds" in text
-    for method in methods.METHODS:
+    for method in methods.PROOF_METHODS:
         assert f"| {method} | " in text
     # Of each fold: 3 tries of stage 1 and of each method; of each seed stage 1 and each method.
-    count = len(methods.METHODS)
+    count = len(methods.PROOF_METHODS)
     assert len(seen) == 2 * (3 + 3 * count + 2 * (1 + count))
     seen.clear()
     proof.main(options(tmp_path))
@@ -124,15 +126,15 @@ def test_a_time_limit_stops_between_trainings_and_the_next_call_goes_on(tmp_path
             proof.main(options(tmp_path, "--folds", "0"))
     seen = watched(monkeypatch)
     proof.main(options(tmp_path, "--folds", "0"))
-    count = len(methods.METHODS)
+    count = len(methods.PROOF_METHODS)
     assert len(seen) == 3 + 3 * count + 2 * (1 + count) - 9
 
 
 @pytest.mark.usefixtures("bright")
 def test_runs_of_other_methods_are_refused_and_not_mixed_in(tmp_path, monkeypatch):
     proof.main(options(tmp_path, "--folds", "0"))
-    other = replace(methods.METHODS["focal"], rates=(1.0, 2.0, 3.0))
-    monkeypatch.setitem(methods.METHODS, "focal", other)
+    other = replace(methods.PROOF_METHODS["focal"], rates=(1.0, 2.0, 3.0))
+    monkeypatch.setitem(methods.PROOF_METHODS, "focal", other)
     with pytest.raises(UserError, match=r"protocol.json: made with methods.focal="):
         proof.main(options(tmp_path, "--folds", "0"))
 
@@ -143,7 +145,7 @@ def scores(seed: int, gains: dict[str, float]) -> pd.DataFrame:
     labels = np.repeat(np.arange(60) % 3 == 0, 2).astype(int)
     noise = random.normal(size=120)
     table = pd.DataFrame({"patient": np.repeat(np.arange(60).astype(str), 2), "label": labels})
-    for method in methods.METHODS:
+    for method in methods.PROOF_METHODS:
         table[method] = noise + (1 + gains.get(method, 0)) * labels
     return table
 
@@ -154,19 +156,21 @@ def test_the_page_gives_the_mean_auc_and_the_paired_difference(monkeypatch):
     result = page.summarise("chexpert", runs)
     for method in (methods.BASELINE, methods.OURS, "focal"):
         expected = np.mean([roc_auc_score(t["label"], t[method]) for t in runs.values()])
-        assert result.aucs[page.COLUMNS.index(method)] == pytest.approx(expected)
+        assert result.aucs[page.PAGE_COLUMNS.index(method)] == pytest.approx(expected)
     value, replicates = result.difference("focal")
     assert value == 0 and not replicates.any()
     value, low, high = page.pooled([result], methods.OURS)
     assert 0 < low < value < high
-    assert "above 0" in page.verdict([result]) and "above on 1" in page.verdict([result])
+    assert "above 0" in page.first_paragraph([result]) and "above on 1" in page.first_paragraph(
+        [result]
+    )
 
 
 def test_intervals_over_patients_are_as_wide_as_delongs(monkeypatch):
     monkeypatch.setattr(page, "REPLICATES", 400)
     table = scores(3, {})
     # A patient's two images are equal, so that there are 60 independent rows.
-    for method in methods.METHODS:
+    for method in methods.PROOF_METHODS:
         table[method] = table[method].to_numpy().reshape(60, 2)[:, :1].repeat(2, 1).ravel()
     spread = page.summarise("chexpert", {(0, 0): table}).replicates[:, 0].std()
     _, covariance = delong(table[methods.BASELINE][::2], table["label"][::2])

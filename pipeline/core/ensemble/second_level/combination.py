@@ -148,12 +148,12 @@ def label_rows(
     fold = rows.validated["fold"].to_numpy()
     scores = np.stack([member.out_of_fold[:, k] for member in members], axis=1)
     patients = patient_table(rows.validated)
-    columns = columns_of(task, patients)
+    columns = task_columns(task, patients)
     of_members = out_of_fold_members([member.name for member in members], scores, fold)
     return stacking_rows(patients, of_members, labels, fold, columns, task.metric)
 
 
-def columns_of(task: Task, patients: pd.DataFrame) -> Columns:
+def task_columns(task: Task, patients: pd.DataFrame) -> Columns:
     """The task's patient columns; the place is the category that differs most often between images
     of one patient."""
     numeric = tuple(name for name in task.numeric if name in patients)
@@ -169,7 +169,7 @@ def fitted_combination(
 ) -> FittedCombination:
     """One label's choice with all that scores a test image."""
     patients = patient_table(rows.validated)
-    columns = columns_of(task, patients)
+    columns = task_columns(task, patients)
     levels = category_levels(patients, columns)
     names = tuple(member.name for member in members)
     return FittedCombination(name, names, columns, levels, fitted)

@@ -20,12 +20,12 @@ from pipeline.core.ensemble.second_level.candidates import METRICS
 from pipeline.core.ensemble.second_level.learners import Learners, learner_logits
 from pipeline.core.ensemble.second_level.nested import StackingRows
 
-SHOWN = 12  # single columns that are listed
+COLUMNS_LISTED = 12  # single columns that are listed
 ROUNDS = (3, 10, 30, 100, 200, 300)  # boosting rounds at which the curve is read
 
 
 def what_mattered(
-    data: StackingRows, learners: Mapping[int, Learners], shown: int = SHOWN
+    data: StackingRows, learners: Mapping[int, Learners], shown: int = COLUMNS_LISTED
 ) -> list[dict]:
     """Rows column, gain, fall: the share of the trees' gain, and the fall of the metric on held-out
     patients when the columns are permuted among them, both means over folds.

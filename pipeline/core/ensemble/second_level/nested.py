@@ -241,7 +241,7 @@ def fit_line(
     rows, weights = fewer_negatives(rows, truth, recipe.most_rows, generator)
 
     known = values[rows].astype(np.float64)
-    mean, scale = moments(known)
+    mean, scale = column_moments(known)
     line = LogisticRegression(C=recipe.strength, solver="newton-cholesky", max_iter=100)
     line.fit(standardised(known, mean, scale), truth[rows], sample_weight=weights)
     return Line(mean, scale, line.coef_[0].astype(np.float64), float(line.intercept_[0]))
@@ -280,7 +280,7 @@ def drawn_rows(
     return rows if len(np.unique(truth[rows])) == 2 else np.arange(len(truth))
 
 
-def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def column_moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean, scale) of each column, (F,) float64, of its known values; a constant or unknown column
     has scale 1.
     """

@@ -34,7 +34,7 @@ from pipeline.core.runtime.errors import UserError
 CONSENSUS = "consensus"
 
 # Scores are kept this far from 0 and 1, so that their logit is finite.
-EDGE = 1e-6
+LOGIT_EDGE = 1e-6
 
 # Added to a spread within a patient (in logits) in the z score, since two images tell little of it.
 SHRINK = 1.0
@@ -334,7 +334,7 @@ def codes_of(*keys: Sequence) -> np.ndarray:
 
 def logit(values: np.ndarray) -> np.ndarray:
     """log(p / (1 - p)) of values in [0, 1], float64, finite."""
-    kept = np.clip(values, EDGE, 1 - EDGE)
+    kept = np.clip(values, LOGIT_EDGE, 1 - LOGIT_EDGE)
     return np.log(kept) - np.log1p(-kept)
 
 

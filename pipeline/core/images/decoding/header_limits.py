@@ -31,7 +31,11 @@ TIFF_EXPANDS = {1: 1, 8: DEFLATE, 32773: 64, 32946: DEFLATE}
 BMP_PLAIN = (0, 3)  # BMP's compressions that are none
 
 PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
-FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # start of frame: JPEG's and JPEG-LS's
+FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {
+    0xC4,
+    0xC8,
+    0xCC,
+}  # start of frame: JPEG's and JPEG-LS's
 MOST_TILES = 65535  # of a JPEG 2000 image, by its standard
 
 
@@ -128,7 +132,7 @@ def codestream_sides(data: bytes) -> tuple[int, int] | None:
         if marker == 0xFF:
             position += 1
             continue
-        if marker in FRAMES:
+        if marker in FRAME_MARKERS:
             height, width = struct.unpack_from(">HH", data, position + 5)
             return width, height
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

@@ -14,8 +14,8 @@ BINS = (10, 40)  # fewest and most; the square root of the rarer class, doubled,
 ROOT_TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # of a square-root axis of shares
 
 # colours of the classes
-NEGATIVE = "c-ce"
-POSITIVE = "c-aucm"
+NEGATIVE_STYLE = "c-ce"
+POSITIVE_STYLE = "c-aucm"
 
 
 def histograms(evidence: Evidence) -> str:
@@ -54,7 +54,7 @@ def histograms(evidence: Evidence) -> str:
     )
     return (
         paragraph(text)
-        + legend([(POSITIVE, "positives"), (NEGATIVE, "negatives")])
+        + legend([(POSITIVE_STYLE, "positives"), (NEGATIVE_STYLE, "negatives")])
         + side_by_side(drawings, pairs=len(stages) == 2)
         + source(
             f"{models_folder(evidence.name)}/{run}/fold*/predictions*.csv",
@@ -106,7 +106,7 @@ def histogram(
 
     x_label = "score" if high - low > 0.9 else "score (its own range)"
     plot = Plot(limits, height, x_label, "share of the class", root=True)
-    for share, style in zip(shares, (NEGATIVE, POSITIVE)):
+    for share, style in zip(shares, (NEGATIVE_STYLE, POSITIVE_STYLE)):
         x, y = step_outline(edges, share)
         plot.area(x, np.zeros(len(x)), y, style)
         plot.line(x, y, style)

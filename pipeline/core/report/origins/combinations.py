@@ -38,7 +38,7 @@ def combinations(evidence: Evidence) -> str:
         )
     ]
     for label, one in told.items():
-        parts += [candidate_table(evidence, label, one["candidates"]), *columns_of(one)]
+        parts += [candidate_table(evidence, label, one["candidates"]), *columns_that_mattered(one)]
         parts.append(bullets([*chosen_lines(evidence, label), *suspect_lines(one)]))
     written = source(f"{models_folder(evidence.name)}/ensemble.json", evidence.made_by)
     return "".join(parts) + written
@@ -59,7 +59,7 @@ def candidate_table(evidence: Evidence, label: str, rows: list[dict]) -> str:
     return html_table(head, cells, caption, strong)
 
 
-def columns_of(told: dict) -> list[str]:
+def columns_that_mattered(told: dict) -> list[str]:
     """Which columns mattered, and the learning curve, where there is a second level."""
     if not told.get("columns"):
         return []

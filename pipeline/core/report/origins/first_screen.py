@@ -19,11 +19,11 @@ from pipeline.core.report.html import html_table
 from pipeline.core.report.inputs import Evidence
 from pipeline.core.report.origins.run_recipes import (
     Trained,
-    duration_text,
     recipe_lines,
     trained_run,
 )
 from pipeline.core.report.origins.sources import short_commit
+from pipeline.core.runs.progress import duration_text
 
 ASKED = 0.95  # the specificity of the answer
 LABELS_IN_WORDS = 1  # more labels than these are a table

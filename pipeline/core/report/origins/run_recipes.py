@@ -130,17 +130,3 @@ def augment_text(recipe: dict) -> str:
     if recipe["photometric"]:
         parts.append("colour, blur, noise")
     return "augmented by " + ", ".join(parts) if parts else "no augmentation"
-
-
-def duration_text(seconds: float | None) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`; "not recorded" for None.
-
-    >>> duration_text(45), duration_text(754), duration_text(12_000), duration_text(None)
-    ('45 s', '13 min', '3 h 20 min', 'not recorded')
-    """
-    if seconds is None:
-        return "not recorded"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -5,7 +5,7 @@ import numpy as np
 
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.ensemble.selection import patient_folds
-from pipeline.core.metrics.calibration import METHODS, brier, calibrated, reliability
+from pipeline.core.metrics.calibration import CALIBRATIONS, brier, calibrated, reliability
 from pipeline.core.metrics.roc import classes
 from pipeline.core.metrics.score_interval import FEW
 from pipeline.core.report.figures.decision_curve import decision_plot
@@ -36,11 +36,11 @@ def calibration(evidence: Evidence) -> str:
         positives = int((truth == 1).sum())
         if positives < FEW:
             continue
-        fitted = {method: calibrated(scores, truth, fold, method) for method in METHODS}
+        fitted = {method: calibrated(scores, truth, fold, method) for method in CALIBRATIONS}
         rows.append(brier_row(label, scores, fitted, truth))
         if any(np.isnan(values).any() for values in fitted.values()):
             continue
-        fitted_of[k] = fitted[METHODS[0]]
+        fitted_of[k] = fitted[CALIBRATIONS[0]]
         curves_of[k] = {
             name: reliability(values, truth, evidence.patients)
             for name, values in {"raw": scores, **fitted}.items()
@@ -65,11 +65,11 @@ def calibration(evidence: Evidence) -> str:
     )
     keys = [
         ("c-ce", "scores as they are"),
-        ("c-aucm", METHODS[0]),
-        ("c-final dashed", METHODS[1]),
+        ("c-aucm", CALIBRATIONS[0]),
+        ("c-final dashed", CALIBRATIONS[1]),
         ("c-soft dashed", "acting on all"),
     ]
-    head = ["label", "as they are", *METHODS, "always the prevalence", "positives"]
+    head = ["label", "as they are", *CALIBRATIONS, "always the prevalence", "positives"]
     return (
         paragraph(text)
         + html_table(head, rows, "Brier score, lower is better")
