@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=500, help="data sets per scenario")
     parser.add_argument("--bootstrap-draws", type=int, default=150, help="of which bootstrapped")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--positives", type=int, help="only the scenarios with so many")
     arguments = parser.parse_args()
     started = time.time()
     quantities = ("coverage", "width", "null", "power", "diff. cov.")
@@ -248,6 +249,8 @@ def main() -> None:
     print(f"| positives, AUC, clusters, scores | told | {' | '.join(quantities)} |")
     print("|---|---|" + "---|" * len(quantities))
     for number, case in enumerate(SCENARIOS):
+        if arguments.positives not in (None, case.positives):
+            continue
         seed = arguments.seed + number
         found, told = measured(case, arguments.draws, arguments.bootstrap_draws, seed)
         cells = []
