@@ -1,17 +1,19 @@
 """Section "Sources": the files, commits and versions behind the numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
+    STAGE_1_PREDICTIONS,
     data_folder,
     fold_folder,
     models_folder,
     submissions_folder,
 )
 from pipeline.core.artifacts.provenance import commit, read_sidecar, versions
-from pipeline.core.config.run import METADATA
+from pipeline.core.config.run import METADATA, stage_1_member
 from pipeline.core.report.html import bullets, html_table
 from pipeline.core.report.inputs import Evidence
 
@@ -68,24 +70,40 @@ def single_files(evidence: Evidence) -> list[tuple[Path, str, str]]:
 def prediction_rows(evidence: Evidence) -> list[list[str]]:
     """A row for the predictions of each member, all folds together."""
     name = evidence.name
+    digests = evidence.facts["predictions"]
     rows = []
-    for run, digest in evidence.facts["predictions"].items():
+    for member, run, file in prediction_files(evidence.facts["runs"]):
+        if member not in digests:
+            continue
         commits = set()
         for fold in evidence.rows.folds:
-            sidecar = read_sidecar(fold_folder(name, run, fold) / PREDICTIONS)
+            sidecar = read_sidecar(fold_folder(name, run, fold) / file)
             commits.add(str(sidecar["commit"]))
         command = f"make predict COMP={name} RUN={run}"
         if run == METADATA:
             command = f"make metadata COMP={name}"
         rows.append(
             [
-                f"{models_folder(name)}/{run}/fold*/{PREDICTIONS}",
+                f"{models_folder(name)}/{run}/fold*/{file}",
                 command,
-                digest[:HASH_SHOWN],
+                digests[member][:HASH_SHOWN],
                 ", ".join(map(short_commit, sorted(commits))),
             ]
         )
     return rows
+
+
+def prediction_files(runs: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(member, its run, its file of predictions) of all that may be averaged.
+
+    >>> prediction_files(["b5_384"])[1]
+    ('b5_384-pretrained', 'b5_384', 'predictions_pretrained.csv')
+    """
+    files = []
+    for run in runs:
+        files.append((run, run, PREDICTIONS))
+        files.append((stage_1_member(run), run, STAGE_1_PREDICTIONS))
+    return [*files, (METADATA, METADATA, PREDICTIONS)]
 
 
 def short_commit(text: str) -> str:
