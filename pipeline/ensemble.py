@@ -39,7 +39,6 @@ from pipeline.core.artifacts.files import file_hash, write_sealed
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
-    data_folder,
     fold_folder,
     models_folder,
 )
@@ -346,7 +345,7 @@ def nested_combinations(
     if reason:
         print(f"second level: not scored, {reason}")
         return None
-    return combine_nested(competition.task, rows, members, data_folder(competition.name) / "raw")
+    return combine_nested(competition.task, rows, members)
 
 
 def require_all(competition: Competition, scores: np.ndarray) -> None:
@@ -433,7 +432,9 @@ def score_differences(
     finetuned = [one for one in scored if is_stage_2(one.stage)]
     pairs = [(f"{one.member} {one.stage}", f"{one.member} {STAGE_1}") for one in finetuned]
     single = best_single(finetuned, by_name, units, patients, task)
-    pairs += [(f"{ENSEMBLE} {ENSEMBLE}", single), (f"{ENSEMBLE} {BLEND}", f"{ENSEMBLE} {ENSEMBLE}")]
+    average = f"{ENSEMBLE} {ENSEMBLE}"
+    pairs += [(average, single), (f"{ENSEMBLE} {BLEND}", average)]
+    pairs += [(f"{ENSEMBLE} {EARNED}", single)]
     found = [
         difference_row(first, second, by_name[first], by_name[second], units.truth, patients)
         for first, second in pairs

@@ -83,7 +83,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="LABEL=COLUMN",
-        help="where a label's scores are in a column of another name",
+        help="where a label's scores are in a column of another name; a test file may have them "
+        "under the label's own",
     )
     made.add_argument(
         "--fold-map",
@@ -195,12 +196,14 @@ def read_scores(
 
     # Every score is a number in [0, 1].
     there = {label: name for label, name in columns.items() if name in table}
-    named = {
-        label: competition.submission.columns[label] for label in columns if label not in there
-    }
-    there |= {
-        label: name for label, name in named.items() if columns[label] == label and name in table
-    }
+    for label in columns:
+        # A test file has no truth, so its column of the label's own name is of scores.
+        if label in there or not (test or columns[label] == label):
+            continue
+        names = (label, competition.submission.columns[label])
+        found = [name for name in names if name in table]
+        if found:
+            there[label] = found[0]
     if set(there) != set(columns):
         lost = next(label for label in columns if label not in there)
         raise UserError(

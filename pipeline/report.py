@@ -30,7 +30,7 @@ from pipeline.core.report.downloads import write_downloads
 from pipeline.core.report.figures import histograms, roc_curves, training
 from pipeline.core.report.html import page
 from pipeline.core.report.inputs import Evidence, read_evidence
-from pipeline.core.report.origins import folds, members, sources
+from pipeline.core.report.origins import combinations, folds, members, sources
 from pipeline.core.report.origins.first_screen import first_screen
 from pipeline.core.report.results import differences, gallery, scores, subgroups, views
 from pipeline.core.report.results.calibration import calibration
@@ -125,6 +125,7 @@ def sections_of(
         ]
     sections += [
         ("members", "Members of the ensemble", members.members_section(evidence)),
+        ("combinations", "Ways to combine the members", combinations.combinations(evidence)),
         ("folds", "Folds", folds.folds(evidence)),
         ("origins", "Sources", sources.origins(evidence)),
     ]

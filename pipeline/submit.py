@@ -30,6 +30,7 @@ from pipeline.core.artifacts.provenance import commit, notice, write_sidecar
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition, load_competition
 from pipeline.core.config.stages import EARNED, ENSEMBLE, MEAN_LABEL, SECOND_LEVEL
+from pipeline.core.ensemble.suspects import suspicion_lines
 from pipeline.core.runs.average_files import read_average_facts
 from pipeline.core.runs.missing import submission_facts
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -191,10 +192,8 @@ def combination_text(facts: dict) -> str:
             whole_kinds = [row for row in told["columns"] if row["kind"]]
             kinds = ", ".join(f"{row['column']} {-row['fall']:+.4f}" for row in whole_kinds)
             text += f" (gain: {columns}; permuted: {kinds})"
-        telling = [row["column"] for row in told["suspects"] if row["tells"]]
-        if telling:
-            text += f", telling though they should not: {', '.join(telling)}"
-        texts.append(text)
+        found = suspicion_lines(told["suspects"])
+        texts.append("; ".join([text, *found]))
     return "; ".join(texts)
 
 

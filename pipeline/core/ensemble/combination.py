@@ -9,7 +9,6 @@ combination.json and scores the test rows, once for each fold's networks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -87,11 +86,10 @@ def combine_nested(
     task: Task,
     rows: Rows,
     members: Sequence[Member],
-    raw: Path | None = None,
     candidates: Mapping[str, Candidate] = CANDIDATES,
 ) -> Combination:
     """All candidates for every label; `cannot_be_nested` must have said nothing. A label takes the
-    members that predict it. raw: the download, whose files' sizes are looked at."""
+    members that predict it."""
     shape = (len(rows.validated), len(task.labels))
     out_of_fold = {name: np.full(shape, np.nan) for name in candidates}
     final = np.full(shape, np.nan)
@@ -126,7 +124,6 @@ def combine_nested(
                 data.labels,
                 data.patients,
                 (*fitted[label].columns.numeric, *fitted[label].columns.categorical),
-                raw,
             ),
         }
     return Combination(out_of_fold, final, test, choice, fitted, told)
@@ -152,17 +149,8 @@ def label_rows(
     scores = np.stack([member.out_of_fold[:, k] for member in members], axis=1)
     patients = patient_table(rows.validated)
     columns = columns_of(task, patients)
-    of_members = out_of_fold_members(unique_names(members), scores, fold)
+    of_members = out_of_fold_members([member.name for member in members], scores, fold)
     return stacking_rows(patients, of_members, labels, fold, columns, task.metric)
-
-
-def unique_names(members: Sequence[Member]) -> list[str]:
-    """Members' names, with the stage where both stages of a run are members."""
-    names = [member.name for member in members]
-    return [
-        f"{member.name} {member.stage}" if names.count(member.name) > 1 else member.name
-        for member in members
-    ]
 
 
 def columns_of(task: Task, patients: pd.DataFrame) -> Columns:
@@ -183,7 +171,8 @@ def fitted_combination(
     patients = patient_table(rows.validated)
     columns = columns_of(task, patients)
     levels = category_levels(patients, columns)
-    return FittedCombination(name, tuple(unique_names(members)), columns, levels, fitted)
+    names = tuple(member.name for member in members)
+    return FittedCombination(name, names, columns, levels, fitted)
 
 
 def test_scores(

@@ -1,9 +1,10 @@
 """Facts that should say nothing of a label, looked at all the same: the order of rows, numbers in
-ids, the size of a file or picture, columns that name a patient.
+ids, columns that name a patient. What a file's size, sides and brightness tell is looked at with
+the folds (`folds.shortcuts`).
 
     suspicious_columns(images, labels, patients)
 
-Reads    rows of images.csv; the sizes of the organiser's files, where these lie open under raw
+Reads    rows of images.csv
 Writes   nothing
 
 An AUC far from 1/2 means that positives and negatives were collected in different ways (another
@@ -12,7 +13,6 @@ column of the second level unless the competition's `numeric` or `categorical` n
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ import pandas as pd
 from pipeline.core.metrics.roc import auc
 from pipeline.core.metrics.score_interval import auc_interval
 
-MEASURED = ("width", "height")  # columns of images.csv that `prepare` measures
 NAMES_PATIENTS = 0.5  # a column whose values single out this share of the patients names them
 
 
@@ -29,16 +28,15 @@ def suspicious_columns(
     labels: np.ndarray,
     patients: np.ndarray,
     columns: Sequence[str] = (),
-    raw: Path | None = None,
 ) -> list[dict]:
     """Rows column, auc, low, high, tells, names_patients of each fact that there is.
 
     images: n rows of images.csv; labels: (n,) of 1, 0, NaN; patients: (n,) str; columns: the
-    patient columns in use, looked at too; raw: the download. Intervals are over patients, 95 % for
+    patient columns in use, looked at too. Intervals are over patients, 95 % for
     all facts together; `tells` where that excludes 1/2, `names_patients` is the share of patients
     that have a value of their own.
     """
-    facts = facts_of_images(images, raw)
+    facts = facts_of_images(images)
     facts |= {name: column_codes(images[name]) for name in columns if name not in facts}
     level = 1 - 0.05 / max(len(facts), 1)
     rows = []
@@ -64,35 +62,34 @@ def suspicious_columns(
     return rows
 
 
-def facts_of_images(images: pd.DataFrame, raw: Path | None) -> dict[str, np.ndarray]:
+def suspicion_lines(found: Sequence[dict]) -> list[str]:
+    """What `suspicious_columns` found, in sentences without their full stop; [] where nothing."""
+    lines = []
+    tell = [row for row in found if row["tells"] and not row["used"]]
+    if tell:
+        texts = [f"{row['column']} {row['auc']:.3f}" for row in tell]
+        lines.append(f"tells the label though it should not (AUC): {', '.join(texts)}")
+    name = [row for row in found if row["names_patients"] > NAMES_PATIENTS and row["used"]]
+    if name:
+        texts = [f"{row['column']} {row['names_patients']:.0%}" for row in name]
+        lines.append(f"names patients (share singled out): {', '.join(texts)}")
+    return lines
+
+
+def facts_of_images(images: pd.DataFrame) -> dict[str, np.ndarray]:
     """{fact: (n,) float64, NaN where unknown}."""
-    facts = {
+    return {
         "row in images.csv": np.arange(len(images), dtype=np.float64),
         "number in image_id": last_number(images["image_id"]),
         "last digit of image_id": last_number(images["image_id"]) % 10,
         "number in patient_id": last_number(images["patient_id"]),
     }
-    for name in MEASURED:
-        if name in images:
-            facts[name] = pd.to_numeric(images[name], errors="coerce").to_numpy(np.float64)
-    sizes = file_sizes(images, raw)
-    if sizes is not None:
-        facts["bytes of the file"] = sizes
-    return facts
 
 
 def last_number(ids: pd.Series) -> np.ndarray:
     """(n,) float64: the last run of digits in each id, NaN where there is none."""
     digits = ids.astype("str").str.extract(r"(\d+)\D*$")[0]
     return pd.to_numeric(digits, errors="coerce").to_numpy(np.float64)
-
-
-def file_sizes(images: pd.DataFrame, raw: Path | None) -> np.ndarray | None:
-    """(n,) float64 bytes of each image's file; None where they are not open files (an archive)."""
-    if raw is None or "file" not in images or not (raw / str(images["file"].iloc[0])).is_file():
-        return None
-    paths = [raw / str(file) for file in images["file"]]
-    return np.array([path.stat().st_size if path.is_file() else np.nan for path in paths])
 
 
 def column_codes(column: pd.Series) -> np.ndarray:

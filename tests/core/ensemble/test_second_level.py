@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.core.ensemble.averages import quantile_map
+from pipeline.core.ensemble.averages import normalised_ranks, quantile_map
 from pipeline.core.ensemble.earned import (
     CANDIDATES,
     last_earned,
@@ -40,7 +40,7 @@ from pipeline.core.ensemble.second_level import (
     out_of_fold_members,
     stacking_rows,
 )
-from pipeline.core.metrics import auc, auc_difference
+from pipeline.core.metrics import auc, auc_difference, partial_auc
 from pipeline.core.runtime.errors import UserError
 from tests.bench import siim_second_level as siim
 
@@ -463,6 +463,37 @@ def test_the_rule_keeps_the_simplest_until_a_gain_is_more_than_noise():
     assert last_earned({"a": best, "b": better}, labels, patients) == "a"
 
 
+# --- ISIC 2024's form ----------------------------------------------------------------------------
+
+
+def test_the_objective_is_the_organisers_partial_auc():
+    """Few positives, patients of very different sizes, and the partial AUC decides. A member that
+    misses some positives altogether has as good an AUC, and the worse partial AUC."""
+    generator = np.random.default_rng(0)
+    patients = 240
+    code = np.repeat(np.arange(patients), generator.integers(3, 30, patients))
+    labels = (generator.random(len(code)) < 0.04).astype(float)
+    steady = 1.2 * labels + generator.normal(size=len(code))
+    lucky = generator.random(len(code)) < 0.82
+    peaked = 5.0 * labels * lucky - 3.0 * labels * ~lucky + generator.normal(size=len(code))
+    scores = np.column_stack([sigmoid(peaked), sigmoid(steady)])
+    table = pd.DataFrame(
+        {"patient_id": code.astype(str), "age": 40.0, "sex": "male", "site": "torso"}
+    )
+    members = out_of_fold_members(("peaked", "steady"), scores, code % 4)
+    candidates = {
+        "peaked": lambda *_: FittedCandidate((1.0, 0.0)),
+        "steady": lambda *_: FittedCandidate((0.0, 1.0)),
+    }
+    choices = {}
+    for metric, area in (("auc", auc), ("partial_auc", partial_auc)):
+        data = stacking_rows(table, members, labels, code % 4, COLUMNS, metric)
+        found, nested, _ = score_candidates(data, candidates)
+        assert found[metric].tolist() == [area(one, labels) for one in nested.values()]
+        choices[metric] = last_earned(nested, data.labels, data.patients, metric)
+    assert choices == {"auc": "peaked", "partial_auc": "steady"}
+
+
 # --- the real thing -------------------------------------------------------------------------------
 
 
@@ -480,6 +511,11 @@ def test_the_real_melanomas():
     )
     table, scores, _ = score_candidates(data)
     areas = table.set_index("candidate")["auc"]
+    assert auc(data.scores[0], data.labels) == pytest.approx(0.9085, abs=5e-5)
+    assert auc(data.scores[1], data.labels) == pytest.approx(0.8642, abs=5e-5)
+    pooled = [normalised_ranks(one) for one in data.scores]  # not within fold
+    assert auc(np.mean(pooled, axis=0), data.labels) == pytest.approx(0.9014, abs=5e-5)
+    assert areas["half metadata"] < areas["uniform mean"]  # the paper's ratio loses here
     assert areas["rank mean"] == pytest.approx(0.9031, abs=2e-4)
     assert areas["second level"] > 0.920
     _, low, _, _ = auc_difference(

@@ -14,12 +14,14 @@ from pipeline.core.metrics import (
     auc_interval,
     bootstrap_curves,
     bootstrap_metric,
+    bootstrap_partial_aucs,
     delong,
     delong_interval,
     delong_test,
     mean_auc,
     mean_auc_interval,
     partial_auc,
+    partial_auc_difference,
     reader_point,
     readers_below_curve,
     roc_points,
@@ -313,6 +315,23 @@ def test_any_metric_is_resampled_alike():
     assert ours == pytest.approx(
         bootstrap_aucs(scores[:, 0], labels, groups, replicates=30, seed=2), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("digits", [1, 8])
+def test_partial_aucs_of_resamples_are_those_of_the_rows_drawn(digits):
+    """With ties (one digit) and without."""
+    generator = np.random.default_rng(digits)
+    labels = (generator.random(600) < 0.15).astype(float)
+    labels[::13] = np.nan
+    scores = np.round(generator.normal(size=600) + np.nan_to_num(labels), digits)
+    groups = generator.integers(0, 80, 600)
+    ours = bootstrap_partial_aucs(scores, labels, groups, 40, 3)
+    rows = bootstrap_metric(partial_auc, scores, labels, groups, 40, 3)
+    np.testing.assert_allclose(ours, rows, atol=1e-14)
+    difference, low, high, p = partial_auc_difference(scores, -scores, labels, groups)
+    assert difference == partial_auc(scores, labels) - partial_auc(-scores, labels)
+    assert 0 < low < difference < high and p < 0.05
+    assert partial_auc_difference(scores, scores, labels, groups) == (0, 0, 0, 1)
 
 
 def test_bootstrap_does_not_depend_on_the_chunk(monkeypatch):

@@ -140,17 +140,18 @@ def test_half_a_million_rows_in_a_minute_and_a_half(melanoma, tmp_path):
 
 @pytest.fixture(scope="module")
 def isic2024(tmp_path_factory):
-    """A third competition, in HDF5, with three public test rows."""
+    """A third competition, in HDF5, with three public test rows; its package has a second level."""
     folder = tmp_path_factory.mktemp("isic2024")
     house.build(folder, "isic2024")
+    house.submit_second_level(folder, "isic2024")
     house.stage(folder, "pipeline.deploy.kaggle", "isic2024", "--owner", "me", "--licence", "other")
     return folder
 
 
 def test_three_public_rows_in_hdf5(isic2024):
-    assert "3 rows: the scores made at home" in house.stage(
-        isic2024, "pipeline.deploy.rehearsal.kaggle", "isic2024"
-    )
+    said = house.stage(isic2024, "pipeline.deploy.rehearsal.kaggle", "isic2024")
+    assert "3 rows: the scores made at home" in said
+    assert "target: second level of folds 0, 1, 2" in said
 
 
 @pytest.mark.parametrize("rows", [0, 80])

@@ -21,8 +21,7 @@ def members_section(evidence: Evidence) -> str:
     """How alike the members rank, and what the ensemble made of it."""
     facts = evidence.facts
     lines = [
-        f"The members' {METHODS[facts['method']]} are averaged over folds and runs, "
-        f"{facts['weighting']} weights.",
+        average_line(facts),
         *stage_lines(facts["stages"]),
         *selection_lines(facts),
         metadata_line(facts),
@@ -32,6 +31,16 @@ def members_section(evidence: Evidence) -> str:
         correlation_table(evidence)
         + bullets(lines)
         + source(f"{models_folder(evidence.name)}/ensemble.json", evidence.made_by)
+    )
+
+
+def average_line(facts: dict) -> str:
+    """What the ensemble makes of its members."""
+    if facts["weighting"] == "earned":
+        return "The members are combined as has earned its place: see the next section."
+    return (
+        f"The members' {METHODS[facts['method']]} are averaged over folds and runs, "
+        f"{facts['weighting']} weights."
     )
 
 
