@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from pipeline import report as stage
+from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
 from pipeline.core.artifacts.labels import truth
 from pipeline.core.artifacts.paths import data_folder, fold_folder, models_folder
 from pipeline.core.ensemble.scores import with_interval
@@ -258,6 +259,8 @@ def test_predictions_made_after_the_ensemble_are_refused():
     path = fold_folder(NAME, "two", 0) / "predictions.csv"
     table = pd.read_csv(path, dtype={"image_id": "str"})
     table.assign(nevus=table["nevus"] / 2).to_csv(path, index=False)
+    sidecar = path.with_suffix(".json")
+    write_sealed(sidecar, read_json(sidecar) | {"digest": file_hash(path)})
     with pytest.raises(UserError, match="other predictions of two than today's"):
         read_evidence(competition(unit="study"))
 
@@ -274,8 +277,8 @@ def test_views_that_do_not_average_to_the_predictions_are_refused():
 @pytest.mark.usefixtures("copy")
 def test_an_audit_of_other_tables_is_refused():
     path = data_folder(NAME) / "folds_audit.json"
-    audit = json.loads(path.read_text())
-    path.write_text(json.dumps(audit | {"hashes": audit["hashes"] | {"folds": "0"}}))
+    audit = read_json(path)
+    write_sealed(path, audit | {"hashes": audit["hashes"] | {"folds": "0"}})
     with pytest.raises(UserError, match="about other tables than today's"):
         read_evidence(competition(unit="study"))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.core.artifacts.files import read_json, write_sealed
+
 ROOT = Path(__file__).parents[1]
 RUN = "b3_256"
 FOLD = f"home/models/melanoma/{RUN}/fold0"
@@ -155,9 +157,9 @@ def test_predictions_of_weights_trained_again_are_made_again(project):
     """The fold's stage 2 is forgotten but not its predictions: they are of other weights now."""
     path = project.file(f"{FOLD}/predictions.csv")
     sidecar = project.file(f"{FOLD}/predictions.json")
-    facts = json.loads(sidecar.read_text())
+    facts = read_json(sidecar)
     facts["weights"]["finetuned"] = "0" * 64
-    sidecar.write_text(json.dumps(facts))
+    write_sealed(sidecar, facts)
     before = path.read_bytes()
     done = project.make("predict", f"RUN={RUN}")
     assert done.returncode == 0 and "made with other weights" in done.stdout, done.stderr
@@ -167,9 +169,9 @@ def test_predictions_of_weights_trained_again_are_made_again(project):
 
 def test_another_number_of_views_is_refused(project):
     sidecar = project.file(f"{FOLD}/predictions.json")
-    facts = json.loads(sidecar.read_text())
+    facts = read_json(sidecar)
     facts["run"]["views"] = 99
-    sidecar.write_text(json.dumps(facts))
+    write_sealed(sidecar, facts)
     assert_refused(report(project), "predictions.csv", "views=99", "STAGE=predict")
 
 

@@ -22,6 +22,7 @@ import json
 import shutil
 from pathlib import Path
 
+from pipeline.core.artifacts.files import read_json
 from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder
 from pipeline.core.runtime.command import run_stage
 from pipeline.core.runtime.errors import UserError
@@ -53,9 +54,9 @@ def is_written(raw: Path, settings: dict) -> bool:
     """True where this very download exists; a UserError where something else does."""
     marker = raw / SYNTHETIC_MARKER
     if marker.exists():
-        earlier = marker.read_text().strip()
-        if json.loads(earlier) != settings:
-            raise UserError(f"{raw}: made with {earlier}; delete it to make it anew")
+        earlier = read_json(marker)
+        if earlier != settings:
+            raise UserError(f"{raw}: made with {json.dumps(earlier)}; delete it to make it anew")
         return True
 
     # Without our marker it may be a real download, or a link to one, even a dangling one.

@@ -15,11 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.images.area import warm_up
 from pipeline.core.networks.image import import_timm
 from pipeline.core.runtime.command import run_stage, stage_parser
 
 ROOTS = ("DATA", "MODELS", "SUBMISSIONS")
-import_timm()  # here once, not in every fork
+# Here once, not in every fork.
+import_timm()
+warm_up()
 LIMIT = 300.0  # seconds after which a stage counts as hanging
 
 

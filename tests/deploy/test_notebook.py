@@ -17,6 +17,7 @@ import pytest
 from kaggle.api.kaggle_api_extended import KaggleApi
 from requests.exceptions import HTTPError
 
+from pipeline.core.artifacts.files import read_json, write_sealed
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy import notebook
 from pipeline.deploy.kaggle import SCRIPTS, write_kernel
@@ -242,8 +243,8 @@ def test_packages_that_are_missing_or_too_old_come_from_the_dataset(tmp_path):
     assert "status 0" in said
     repack("tqdm", tmp_path / "input/datasets/me/findings-package")
     package = tmp_path / "input/datasets/me/findings-package/package.json"
-    contents = json.loads(package.read_text()) | {"wheels": {"a_module_of_tqdm": "tqdm"}}
-    package.write_text(json.dumps(contents))
+    contents = read_json(package) | {"wheels": {"a_module_of_tqdm": "tqdm"}}
+    write_sealed(package, contents)
     program = tmp_path / "input/datasets/me/findings-package/code/pipeline/deploy/away/kaggle.py"
     program.write_text("import tqdm; print('tqdm at', tqdm.__file__)\n" + GOOD)
     _, said = run_cells(tmp_path)

@@ -19,6 +19,7 @@ from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, request_for
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy import codalab, kaggle
+from pipeline.deploy.away.stream import read_package, require_packed
 from pipeline.deploy.package import modules, write_package
 from tests.cases.imports import MODULES, ROOT, reached
 
@@ -127,6 +128,30 @@ def test_networks_are_listed_in_order_of_value_and_those_of_no_weight_stay(house
     assert package["resize"]["fit"] == "square" and package["columns"] == {"a": "A", "b": "B"}
     with zipfile.ZipFile(house / "out/code.zip") as archive:
         assert "pipeline/deploy/away/kaggle.py" in archive.namelist()
+
+
+@pytest.mark.parametrize("place", [0.5, 0.999])
+def test_a_file_that_is_not_the_one_packed_is_named(house, place):
+    package = write_package(load_competition("findings"), house / "out", zipped=True)
+    for entry in package["networks"]:
+        path = house / "out" / entry["file"]
+        require_packed(path, entry)
+        data = bytearray(path.read_bytes())
+        data[int(place * len(data))] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="not the file that was packed: its sha256 is"):
+            require_packed(path, entry)
+        path.unlink()
+        with pytest.raises(UserError, match=r"and package\.json names it"):
+            require_packed(path, entry)
+
+
+def test_a_package_json_that_was_changed_is_named(house):
+    write_package(load_competition("findings"), house / "out", zipped=True)
+    path = house / "out/package.json"
+    path.write_text(path.read_text().replace('"fold": 1', '"fold": 0'))
+    with pytest.raises(UserError, match=r"package\.json: differs from what was written"):
+        read_package(house / "out")
 
 
 def test_the_code_that_travels_is_what_may_run_there():

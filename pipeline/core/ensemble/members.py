@@ -19,7 +19,11 @@ from pipeline.core.config.competition import Competition
 from pipeline.core.ensemble.averages import on_scale, quantile_map
 from pipeline.core.folds.audit import checked_tables
 from pipeline.core.folds.split import validation_rows
-from pipeline.core.runs.predictions import predictions_digest, read_predictions
+from pipeline.core.runs.predictions import (
+    predictions_digest,
+    read_predictions,
+    require_as_written,
+)
 from pipeline.core.runtime.errors import UserError
 
 
@@ -119,6 +123,9 @@ def read_member(
             ids = ids[:0]
         places = align(path, test, ids, "of the test set")
         test_parts.append(label_columns(test, places, labels))
+
+        # Last, since a row that does not fit is better named.
+        require_as_written(path, sidecar)
 
         # the folds may have been scored with different numbers of views: the fewest are reported
         views.add(int(sidecar.get("views", 1)))

@@ -52,13 +52,16 @@ def read_predictions(path: Path, made_by: str = "") -> tuple[pd.DataFrame, dict]
     check_id_column(path, table)
     labels = [column for column in table.columns if column not in ROW_COLUMNS]
     check_finite_scores(path, table, labels)
-    sidecar = read_sidecar(path, made_by)
+    return table, read_sidecar(path, made_by)
+
+
+def require_as_written(path: Path, sidecar: dict) -> None:
+    """Raise a UserError where a table of predictions is not the one that its sidecar is about."""
     if sidecar.get("digest", file_hash(path)) != file_hash(path):
         raise UserError(
             f"{path}: differs from what was written (damaged, or changed by hand); delete it and "
             "predict again"
         )
-    return table, sidecar
 
 
 def predictions_digest(

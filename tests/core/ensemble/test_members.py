@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.artifacts.files import read_json, write_sealed
 from pipeline.core.artifacts.paths import PREDICTIONS, STAGE_1_PREDICTIONS
 from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.artifacts.tables import align
@@ -124,8 +125,8 @@ def test_other_tables_folds_and_scores_are_named():
         read()
     path.write_text(kept)
     sidecar = path.with_suffix(".json")
-    facts = json.loads(sidecar.read_text())
-    sidecar.write_text(json.dumps(facts | {"hashes": facts["hashes"] | {"folds": "0" * 64}}))
+    facts = read_json(sidecar)
+    write_sealed(sidecar, facts | {"hashes": facts["hashes"] | {"folds": "0" * 64}})
     with pytest.raises(UserError, match=r"predictions\.csv: made from another folds\.csv"):
         read()
     sidecar.unlink()

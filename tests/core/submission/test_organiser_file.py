@@ -380,3 +380,21 @@ def test_released_leaderboard_files_pass(name):
     )
     above = outside[list(CHEXPERT[1:])].max().max() > 1
     assert any("outside" in one.message for one in found) == above
+
+
+def test_one_slash_after_a_study_is_allowed_and_two_are_not(tmp_path):
+    want = want_chexpert()
+    one = scores(want)
+    one["Study"] += "/"
+    assert check(tmp_path, one, want) == ([], [])
+    two = one.assign(Study=one["Study"] + "/")
+    errors, _ = check(tmp_path, two, want)
+    assert errors and all("//" in text or "missing" in text for text in errors)
+
+
+def test_ids_that_a_spreadsheet_would_run_are_a_warning(tmp_path):
+    ids = ["=cmd|' /C calc'!A0", "+1-2", "@SUM(A1)", *IMAGES]
+    want = want_melanoma(ids)
+    only(check(tmp_path, scores(want), want), "ids that a spreadsheet would run (3)", severity=1)
+    want = want_melanoma(["-1", "+2.5", *IMAGES])
+    assert check(tmp_path, scores(want), want) == ([], [])
