@@ -31,8 +31,8 @@ CELL = 24
 # Of the demo's four runs: -.003, -.016, -.004, -.009.
 EXPECT = (
     "  Tiny networks from random weights show that every stage runs, and no more: in the demo's",
-    "  four runs stage 2 lost .003 to .016 of stage 1's AUC. What it does on real images, starting",
-    "  from ImageNet weights: pipeline/paper/PROOF.md",
+    "  four runs stage 2 lost .003 to .016 of stage 1's AUC. `make proof` asks what it does on",
+    "  real images from ImageNet weights; its page, pipeline/paper/PROOF.md, says what is known.",
 )
 
 

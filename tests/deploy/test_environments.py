@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import distribution
 from types import SimpleNamespace
 
 import pytest
@@ -55,3 +56,8 @@ def test_the_project_says_its_licence():
     assert (
         tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"] == "Apache-2.0"
     )
+
+
+def test_no_required_package_is_under_the_gpl():
+    for name in requirements((ROOT / "requirements.txt").read_text()):
+        assert "GPL" not in wheels.licence_of(distribution(name)), name
