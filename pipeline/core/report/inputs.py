@@ -82,6 +82,11 @@ class Evidence:
         of_runs = self.scores[self.scores["member"].isin(self.after)]
         return next(stage for stage in of_runs["stage"] if is_stage_2(stage))
 
+    @property
+    def final_is_mean_after(self) -> bool:
+        """True where what is submitted is the plain mean of the runs after stage 2."""
+        return np.allclose(self.final, self.mean_after(), equal_nan=True)
+
     def mean_before(self) -> np.ndarray | None:
         """The mean of the runs after stage 1, None where stage 1 was not scored."""
         return weighted_mean(list(self.before.values())) if self.before else None

@@ -28,7 +28,7 @@ def histograms(evidence: Evidence) -> str:
     if run in evidence.before:
         stages[STAGE_1] = evidence.before[run]
     stages[evidence.stage_2] = evidence.after[run]
-    if not is_only_run(evidence):
+    if len(evidence.after) > 1 or not evidence.final_is_mean_after:
         stages[FINAL] = evidence.final
 
     # labels are compared, so a stage has one range and one height
@@ -61,11 +61,6 @@ def histograms(evidence: Evidence) -> str:
             f"make predict COMP={evidence.name} RUN={run}",
         )
     )
-
-
-def is_only_run(evidence: Evidence) -> bool:
-    """True where the final scores are those of the only run."""
-    return len(evidence.after) == 1 and not evidence.facts["metadata"]
 
 
 def best_run(evidence: Evidence) -> str:

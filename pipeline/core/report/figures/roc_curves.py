@@ -28,8 +28,9 @@ def curves_compared(evidence: Evidence) -> list[tuple[str, str, np.ndarray]]:
     if before is not None:
         curves.append((style_of(STAGE_1), STAGE_1 + runs, before))
     curves.append((STAGE_2_STYLE, evidence.stage_2 + runs, evidence.mean_after()))
-    if evidence.facts["metadata"]:
-        curves.append((style_of(evidence.final_stage), "with metadata (final)", evidence.final))
+    if not evidence.final_is_mean_after:
+        name = "with metadata (final)" if evidence.facts["metadata"] else "final"
+        curves.append((style_of(evidence.final_stage), name, evidence.final))
     return curves
 
 

@@ -12,6 +12,7 @@ from pipeline.core.artifacts.provenance import commit, is_synthetic
 from pipeline.core.config.competition import smoke
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import EARNED, ENSEMBLE, MEAN_LABEL
+from pipeline.core.ensemble.member_stages import stage_lines
 from pipeline.core.ensemble.scores import TOO_FEW, gain_text
 from pipeline.core.metrics import OperatingPoint
 from pipeline.core.report.html import html_table
@@ -172,6 +173,7 @@ def chosen_text(evidence: Evidence, runs: list[Trained]) -> str:
         parts.append("the last epoch of each fold, without a choice")
     if any(run.imported for run in runs):
         parts.append("what was chosen for the predictions from elsewhere is not known")
+    parts += [line.removesuffix(".") for line in stage_lines(facts["stages"])]
     if facts["weighting"] == EARNED:
         chosen = ", ".join(f"{label}: {name}" for label, name in facts["choice"].items())
         parts.append(f"the combination ({chosen}) by nested out-of-fold gains")

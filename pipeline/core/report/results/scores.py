@@ -92,8 +92,11 @@ def scores_of_row(evidence: Evidence, member: str, stage: str) -> np.ndarray | N
     """The scores (U, K) of a row of scores.csv, None where the page does not have them."""
     if member == METADATA:
         return evidence.metadata
-    if member == stage == ENSEMBLE and evidence.facts["weighting"] == "uniform":
-        return evidence.mean_after()
+    if member == stage == ENSEMBLE:
+        facts = evidence.facts
+        plain = facts["weighting"] == "uniform" and facts["method"] == "mean"
+        plain = plain and not facts["stages"] and not facts["near_duplicates"]
+        return evidence.mean_after() if plain else None
     if stage == STAGE_1:
         return evidence.before.get(member)
     return None if stage == BLEND else evidence.after.get(member)
