@@ -198,8 +198,11 @@ test: | $(INSTALLED) ## the fast tests
 test-slow: | $(INSTALLED) ## the tests that take minutes
 	$(PYTHON) -m pytest -m "slow and not gpu and not faults"
 
-test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: tried, wrong (about 8 minutes)
-	$(PYTHON) -m pytest -m faults tests/faults
+# Two processes, one a core; each prints a table of what it tried.
+test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: tried, wrong
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_mutations.py & mutations=$$!; \
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_kills.py tests/faults/test_disks.py || failed=1; \
+	wait $$mutations && test -z "$${failed:-}"
 
 test-gpu: | $(INSTALLED) ## the tests that need a GPU
 	$(PYTHON) -m pytest -m gpu

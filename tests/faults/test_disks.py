@@ -26,7 +26,7 @@ from tests.cases.forked import Ended, run_forked
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-SIZES = 6  # limits tried of each stage
+SIZES = 4  # limits tried of each stage
 ROOTS = {"DATA": "data", "MODELS": "models", "SUBMISSIONS": "submissions"}
 WRITES = {
     "prepare": "data",

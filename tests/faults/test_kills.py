@@ -14,7 +14,7 @@ from tests.cases.forked import begin, run_forked, wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
-KILLS = 4  # of each stage by each signal
+KILLS = 3  # of each stage by each signal
 # What is compared; the journals of prepare are in the order in which its workers ended.
 COMPARED = {
     "prepare": ("data/melanoma/images*", "data/melanoma/prepare.json"),

@@ -1,2 +1,2 @@
-"""What every program needs: errors, the command line, the device, claims on files, worker
-processes, installation."""
+"""What every program needs: errors, environment variables, the command line, the device, claims on
+files, worker processes, installation."""

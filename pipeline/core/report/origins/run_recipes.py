@@ -1,10 +1,10 @@
 """What trained the runs, as their weights record it: recipe, hardware, date, seconds."""
 
-import json
 from dataclasses import dataclass
 
 from pipeline.core.artifacts.paths import FINETUNED, fold_folder
 from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.artifacts.training_log import read_log
 from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import STAGE_2
 from pipeline.core.runs.predictions import is_imported
@@ -58,13 +58,7 @@ def trained_run(competition: str, run: str, folds: tuple[int, ...]) -> Trained:
 
 def logged_seconds(path) -> float:
     """The seconds of all epochs that a log has; 0 for none, or an older log."""
-    if not path.is_file():
-        return 0.0
-    total = 0.0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if '"seconds"' in line:
-            total += float(json.loads(line).get("seconds") or 0)
-    return total
+    return sum(float(line.get("seconds") or 0) for line in read_log(path))
 
 
 def recipe_lines(runs: list[Trained]) -> list[tuple[str, str]]:
@@ -106,8 +100,12 @@ def pretrain_text(recipe: dict) -> str:
     rate = f"rate {recipe['lr']:g}"
     if recipe.get("lr_max"):
         rate += f" to {recipe['lr_max']:g} in triangles of {recipe['cycle_epochs']} epochs"
+    if recipe.get("schedule") == "cosine":
+        rate += f" on a cosine after {recipe['warmup_epochs']:g} epochs of warm-up"
+    optimizer = {"adamw": "AdamW"}.get(recipe.get("optimizer"), "Adam")
     return (
-        f"cross-entropy, Adam, {recipe['epochs']} epochs, batches of {recipe['batch_size']}, {rate}"
+        f"cross-entropy, {optimizer}, {recipe['epochs']} epochs, batches of "
+        f"{recipe['batch_size']}, {rate}"
     )
 
 
