@@ -51,6 +51,7 @@ PANELS = {
     "score_norm": "‖h‖ of a batch",
     "alpha": "α",
 }
+LOGARITHMIC = ("relative_step", "score_gradient", "score_norm")
 CURVE_COLOURS = (
     "#0072b2",
     "#009e73",
@@ -92,19 +93,18 @@ def main(options: argparse.Namespace) -> None:
 
 
 def draw(records: dict[str, list[dict]], options: argparse.Namespace) -> None:
-    """A panel for each measure, a line for each setting."""
-    # Cross-entropy has no alpha, and no line in that panel.
-    figure, axes = plots.axes_grid(2, 3)
-    for axis, (measure, title) in zip(axes.flat, PANELS.items()):
+    """A panel for each measure that was recorded, a line for each setting."""
+    every = [record for of_setting in records.values() for record in of_setting]
+    measures = [name for name in PANELS if any(name in record for record in every)]
+    figure, axes = plots.axes_grid(-(-len(measures) // 3), min(3, len(measures)))
+    for axis, measure in zip(axes.flat, measures):
         for (name, of_setting), colour in zip(records.items(), CURVE_COLOURS * 2):
             histories = [record[measure] for record in of_setting if measure in record]
             if histories:
                 plots.curve(axis, histories, colour, name)
-        plots.label(axis, title, "epoch")
-
-    # Steps, gradients and norms differ by powers of ten between normalisers.
-    for axis in (axes[0, 2], axes[1, 0], axes[1, 1]):
-        axis.set_yscale("log")
+        plots.label(axis, PANELS[measure], "epoch")
+        if measure in LOGARITHMIC:
+            axis.set_yscale("log")
     axes[0, 0].legend(frameon=False, fontsize=7)
     figure.suptitle(f"{SHORT_NAMES[options.dataset]}, {plots.scale_of(options)}", fontsize=10)
     print("wrote", plots.save(figure, "diagnosis"))

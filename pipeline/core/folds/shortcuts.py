@@ -138,11 +138,14 @@ def out_of_fold(columns: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> np
 
 
 def shortcut_warnings(found: Mapping) -> list[str]:
-    """A sentence for each label that a file alone predicts: by which fact best."""
+    """A sentence for each label that a file alone predicts: by which single fact best, or by all
+    together where no single one does."""
     warnings = []
     rows = pd.DataFrame(found["found"], columns=["label", "fact", "auc", "low", "high"])
     for label, of_label in rows[rows["low"] > found["limit"]].groupby("label", sort=False):
-        best = of_label.loc[of_label["low"].idxmax()]
+        single = of_label[of_label["fact"] != TOGETHER]
+        candidates = single if len(single) else of_label
+        best = candidates.loc[candidates["low"].idxmax()]
         warnings.append(
             f"{label}: a shortcut: {subject(best['fact'])} predicts it without the image, AUC "
             f"{interval_text(best)}, its interval above {found['limit']:g}; a network may learn "

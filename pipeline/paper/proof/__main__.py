@@ -221,7 +221,7 @@ def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.
 
 def main(options: argparse.Namespace) -> None:
     results = []
-    absent = {name: why_missing(name) or "not run" for name in SETS}
+    absent = {name: "not run" if options.page else why_missing(name) or "not run" for name in SETS}
     for name in options.sets:
         runs = {} if why_missing(name) else run_set(options, name)
         if runs:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.losses import AUCMargin, CrossEntropy
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import read_tensors
@@ -239,12 +240,17 @@ def test_a_dead_network_whose_bias_still_moves_is_stopped_too(tmp_path, loss):
 
 
 def test_a_run_killed_before_its_weights_were_kept_keeps_them_when_run_again(tmp_path):
-    def made() -> Phase:
-        return phase(tmp_path, loss=AUCMargin(), key={"target": "t", "labels": ["y"]})
+    def made(source: str) -> Phase:
+        key = {"target": "t", "labels": ["y"]}
+        return phase(tmp_path, loss=AUCMargin(), key=key, origin={"first_weights": source})
 
-    expected = weights(fit_epochs(made()))
-    keep(made(), fit_epochs(made()))
+    expected = weights(fit_epochs(made("a package")))
+    # Its first weights were the package's, whatever is at hand today.
+    today = made("timm's download")
+    keep(today, fit_epochs(today))
     assert equal(expected, read_tensors(tmp_path / "finetuned.safetensors"))
+    header = read_weights_header(tmp_path / "finetuned.safetensors")
+    assert header["first_weights"] == "a package"
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
 
 
