@@ -23,7 +23,8 @@ group, and a group is in one fold. Groups are split so that each fold has its sh
 patients, values of every label, sources, sizes of patients, and categories such as sex. The same
 table and seed give the same folds, whatever the order of rows; test rows have no influence.
 
-A map to import has patient_id and fold, or image_name (or image_id) and fold or tfrecord. The
+A map to import has patient_id and fold, or image_name (or image_id) and fold or tfrecord, as the
+out-of-fold file of a member from elsewhere has. The
 numbers are kept, unless --folds K asks for number modulo K. An image whose tfrecord is -1 is a
 duplicate that its makers removed: it is dropped.
 """

@@ -27,7 +27,7 @@ from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
-from pipeline.core.training.recipe import constant, triangular
+from pipeline.core.training.recipe import pretrain_optimizer, pretrain_rate
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -66,11 +66,7 @@ def pretrain(job: Job) -> None:
 
     # A constant rate (the paper's CheXpert), or triangles between lr and lr_max that last
     # `cycle_epochs` (its melanoma: 3e-5 to 2.4e-4 in 8 epochs). The loop sets it before each step.
-    rate = constant(recipe.lr)
-    if recipe.lr_max is not None:
-        period = recipe.cycle_epochs * steps_per_epoch(len(rows), recipe.batch_size)
-        rate = triangular(recipe.lr, recipe.lr_max, period)
-    adam = torch.optim.Adam(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    rate = pretrain_rate(recipe, steps_per_epoch(len(rows), recipe.batch_size))
 
     # The weights of the last epoch are kept, not of the best one: an epoch picked on validation
     # images would flatter the out-of-fold AUC of these very images.
@@ -82,7 +78,7 @@ def pretrain(job: Job) -> None:
         targets=labels,
         network=network,
         loss=CrossEntropy(),
-        optimizer=adam,
+        optimizer=pretrain_optimizer(recipe, network.parameters()),
         rate=rate,
         seed=seed,
         origin={"first_weights": {"source": network.source, "digest": digest}},

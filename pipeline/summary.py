@@ -19,7 +19,7 @@ from pipeline.core.artifacts.paths import data_folder, models_folder, submission
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv
 from pipeline.core.config.competition import Competition, load_competition, smoke
 from pipeline.core.config.run import METADATA, stage_1_member
-from pipeline.core.config.stages import BLEND, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
+from pipeline.core.config.stages import BLEND, EARNED, ENSEMBLE, MEAN_LABEL, STAGE_1, is_stage_2
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.ensemble.scores import with_interval
 from pipeline.core.runs.average_files import read_average_facts
@@ -73,6 +73,11 @@ def competition_summary(competition: Competition) -> str:
     if blended:
         cells.append(auc_cell(means, ENSEMBLE, [BLEND]))
     lines.append(summary_line(f"ensemble of {len(facts['weights'])}", *cells))
+
+    # The combination that has earned its place, nested, where it was scored.
+    if "choice" in facts:
+        chosen = ", ".join(dict.fromkeys(facts["choice"].values()))
+        lines.append(summary_line(f"  {chosen}", "", auc_cell(means, ENSEMBLE, [EARNED])))
     if smoke():
         lines += ["", *EXPECT]
     return "\n".join([*lines, "", *files_to_look_at(competition)])

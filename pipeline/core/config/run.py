@@ -52,8 +52,11 @@ class Augment:
 class Pretrain:
     """Stage 1: cross-entropy on all layers with Adam (paper, section 4).
 
-    lr is the constant rate, or the bottom of a triangle up to `lr_max` and back every
-    `cycle_epochs`.
+    lr             the constant rate, or the bottom of a triangle up to `lr_max` and back every
+                   `cycle_epochs`, or the top of a cosine
+    optimizer      "adam" (the paper; weight decay joins the gradient) or "adamw" (it does not)
+    schedule       "constant" (or triangles), or "cosine": half a cosine from lr to 0
+    warmup_epochs  of a cosine: from 0 to lr on a straight line
     """
 
     lr: float
@@ -62,10 +65,21 @@ class Pretrain:
     weight_decay: float = 1e-5  # the paper's, for every data set
     epochs: int = 2  # these two: the paper's CheXpert
     batch_size: int = 32
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
 
     def __post_init__(self) -> None:
         require_between(self, "lr", 1e-12, 1e3)
         require_between(self, "weight_decay", 0)
+        require_in(self, "optimizer", ("adam", "adamw"))
+        require_in(self, "schedule", ("constant", "cosine"))
+        require_between(self, "warmup_epochs", 0)
+        is_cosine = self.schedule == "cosine"
+        one = not is_cosine or self.lr_max is None
+        require(one, self, "schedule='cosine' falls from lr; leave lr_max and cycle_epochs out")
+        alone = is_cosine or not self.warmup_epochs
+        require(alone, self, f"warmup_epochs={self.warmup_epochs} needs schedule='cosine'")
         # 0 epochs: the initial weights are kept as stage 1's.
         require_between(self, "epochs", 0)
         require_between(self, "batch_size", 1)

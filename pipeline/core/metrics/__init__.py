@@ -28,6 +28,8 @@ from pipeline.core.metrics.operating_points import (
     confusion_counts,
     point_at_sensitivity,
     point_at_specificity,
+    points_at_sensitivities,
+    points_at_specificities,
     predictive_values,
     roc_band,
 )
@@ -63,6 +65,8 @@ __all__ = [
     "percentiles",
     "point_at_sensitivity",
     "point_at_specificity",
+    "points_at_sensitivities",
+    "points_at_specificities",
     "predictive_values",
     "reader_point",
     "readers_below_curve",

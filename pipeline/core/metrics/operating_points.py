@@ -14,6 +14,7 @@ with either: NaN, too few to tell.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,19 +55,7 @@ def point_at_specificity(
 ) -> OperatingPoint:
     """The point of the highest sensitivity among those of at least that specificity; one class only
     is a ValueError."""
-    false_positive, true_positive, thresholds = roc_points(scores, labels, drop_collinear=False)
-    place = int(np.flatnonzero(false_positive <= 1 - specificity + ROUNDING)[-1])
-    sensitivity = float(true_positive[place])
-    low, high = rate_limits(scores, labels, sensitivity, specificity, groups, level, replicates)
-    return OperatingPoint(
-        fixed="specificity",
-        at=specificity,
-        threshold=float(thresholds[place]),
-        sensitivity=sensitivity,
-        specificity=float(1 - false_positive[place]),
-        low=low,
-        high=high,
-    )
+    return points_at_specificities(scores, labels, [specificity], groups, level, replicates)[0]
 
 
 def point_at_sensitivity(
@@ -74,36 +63,94 @@ def point_at_sensitivity(
 ) -> OperatingPoint:
     """The point of the highest specificity among those of at least that sensitivity; one class only
     is a ValueError."""
+    return points_at_sensitivities(scores, labels, [sensitivity], groups, level, replicates)[0]
+
+
+def points_at_specificities(
+    scores,
+    labels,
+    specificities: Sequence[float],
+    groups=None,
+    level: float = 0.95,
+    replicates: int = 1000,
+) -> list[OperatingPoint]:
+    """`point_at_specificity` of each, all on the same resamples."""
     false_positive, true_positive, thresholds = roc_points(scores, labels, drop_collinear=False)
-    place = int(np.flatnonzero(true_positive >= sensitivity - ROUNDING)[0])
-    specificity = float(1 - false_positive[place])
+    places = [
+        int(np.flatnonzero(false_positive <= 1 - specificity + ROUNDING)[-1])
+        for specificity in specificities
+    ]
+    limits = rate_limits(
+        scores, labels, true_positive[places], specificities, groups, level, replicates
+    )
+    return [
+        OperatingPoint(
+            fixed="specificity",
+            at=specificity,
+            threshold=float(thresholds[place]),
+            sensitivity=float(true_positive[place]),
+            specificity=float(1 - false_positive[place]),
+            low=float(low),
+            high=float(high),
+        )
+        for specificity, place, low, high in zip(specificities, places, *limits)
+    ]
+
+
+def points_at_sensitivities(
+    scores,
+    labels,
+    sensitivities: Sequence[float],
+    groups=None,
+    level: float = 0.95,
+    replicates: int = 1000,
+) -> list[OperatingPoint]:
+    """`point_at_sensitivity` of each, all on the same resamples."""
+    false_positive, true_positive, thresholds = roc_points(scores, labels, drop_collinear=False)
+    places = [
+        int(np.flatnonzero(true_positive >= sensitivity - ROUNDING)[0])
+        for sensitivity in sensitivities
+    ]
     # Negatives of low scores are found as positives of high ones are.
-    turned = 1 - np.asarray(labels, np.float64)
-    low, high = rate_limits(
-        -np.asarray(scores, np.float64), turned, specificity, sensitivity, groups, level, replicates
+    limits = rate_limits(
+        -np.asarray(scores, np.float64),
+        1 - np.asarray(labels, np.float64),
+        1 - false_positive[places],
+        sensitivities,
+        groups,
+        level,
+        replicates,
     )
-    return OperatingPoint(
-        fixed="sensitivity",
-        at=sensitivity,
-        threshold=float(thresholds[place]),
-        sensitivity=float(true_positive[place]),
-        specificity=specificity,
-        low=low,
-        high=high,
-    )
+    return [
+        OperatingPoint(
+            fixed="sensitivity",
+            at=sensitivity,
+            threshold=float(thresholds[place]),
+            sensitivity=float(true_positive[place]),
+            specificity=float(1 - false_positive[place]),
+            low=float(low),
+            high=float(high),
+        )
+        for sensitivity, place, low, high in zip(sensitivities, places, *limits)
+    ]
 
 
 def rate_limits(
-    scores, labels, rate: float, specificity: float, groups, level: float, replicates: int
-) -> tuple[float, float]:
-    """The interval of a sensitivity `rate` that was found at that specificity."""
+    scores,
+    labels,
+    rates: np.ndarray,
+    specificities: Sequence[float],
+    groups,
+    level: float,
+    replicates: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) of sensitivities `rates` (F,) that were found at those specificities."""
     rows, patients = effective_positives(scores, labels, groups)
     if not rows:
-        return math.nan, math.nan
-    grid = np.array([1 - specificity])
+        return np.full(len(rates), np.nan), np.full(len(rates), np.nan)
+    grid = 1 - np.asarray(specificities, float)
     curves = bootstrap_curves(scores, labels, grid, groups, replicates)
-    low, high = wilson_limits(np.array([rate]), curves.var(axis=0), rows, patients, level)
-    return float(low[0]), float(high[0])
+    return wilson_limits(rates, curves.var(axis=0), rows, patients, level)
 
 
 def roc_band(

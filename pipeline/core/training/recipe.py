@@ -1,13 +1,14 @@
 """Stage 2's loss, optimizer and milestones from a `Finetune` recipe, for networks on images and on
 patient columns; and the learning rates of both stages as functions of the step."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
 
-from pipeline.core.config.run import Finetune
+from pipeline.core.config.run import Finetune, Pretrain
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
 from pipeline.core.pesg import PESG
 
@@ -63,6 +64,41 @@ def triangular(low: float, high: float, period: int) -> Callable[[int], float]:
     [1.0, 2.0, 3.0, 2.0, 1.0]
     """
     return lambda step: high - (high - low) * abs(2 * (step % period) / period - 1)
+
+
+def cosine(top: float, warmup: int, total: int) -> Callable[[int], float]:
+    """From 0 to `top` on a straight line in `warmup` steps, then half a cosine down to 0 at `total`
+    steps (Loshchilov and Hutter, 2017).
+
+    >>> [round(cosine(1.0, 2, 6)(step), 2) for step in range(7)]
+    [0.0, 0.5, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return top * step / warmup
+        part = (step - warmup) / max(total - warmup, 1)
+        return top * (1 + math.cos(math.pi * min(part, 1.0))) / 2
+
+    return rate
+
+
+def pretrain_rate(recipe: Pretrain, steps_per_epoch: int) -> Callable[[int], float]:
+    """Stage 1's rate: constant, triangles of `cycle_epochs` between lr and lr_max, or a cosine."""
+    if recipe.schedule == "cosine":
+        warmup = round(recipe.warmup_epochs * steps_per_epoch)
+        return cosine(recipe.lr, warmup, recipe.epochs * steps_per_epoch)
+    if recipe.lr_max is not None:
+        return triangular(recipe.lr, recipe.lr_max, recipe.cycle_epochs * steps_per_epoch)
+    return constant(recipe.lr)
+
+
+def pretrain_optimizer(
+    recipe: Pretrain, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Stage 1's optimizer, Adam or AdamW."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay)
 
 
 def stepwise(rate: float, divide: float, milestones: Sequence[int]) -> Callable[[int], float]:

@@ -41,6 +41,23 @@ def test_removed_duplicates_of_the_community_map_are_dropped(tmp_path):
     assert set(dropped["reason"]) == {"removed by map.csv"}
 
 
+def test_a_members_own_fold_column_is_a_map(tmp_path):
+    """An out-of-fold file as it is: several rows an image, scores, images of another set."""
+    images = images_of([f"p{i // 3:02d}" for i in range(90)])
+    fold = pd.factorize(images["patient_id"])[0] % 5
+    member = pd.DataFrame({"image_name": images["image_id"], "fold": fold, "target": 0.5})
+    foreign = pd.DataFrame({"image_name": ["ISIC_2019"], "fold": [3], "target": [0.1]})
+    pd.concat([member, foreign, member.assign(target=0.4)]).to_csv(
+        tmp_path / "oof.csv.gz", index=False
+    )
+    folds = fold_map(made(images, path=tmp_path / "oof.csv.gz")[0])
+    assert folds == {f"p{i:02d}": i % 5 for i in range(30)}
+    torn = member.assign(fold=[1, *fold[1:]])
+    torn.to_csv(tmp_path / "torn.csv", index=False)
+    with pytest.raises(UserError, match="patient p00 is in folds 0, 1"):
+        made(images, path=tmp_path / "torn.csv")
+
+
 def test_an_imported_map_that_leaks_is_refused(tmp_path):
     images = load_like("melanoma", 60)
     images.loc[0, "phash"] = images["phash"][4]

@@ -100,8 +100,12 @@ def pretrain_text(recipe: dict) -> str:
     rate = f"rate {recipe['lr']:g}"
     if recipe.get("lr_max"):
         rate += f" to {recipe['lr_max']:g} in triangles of {recipe['cycle_epochs']} epochs"
+    if recipe.get("schedule") == "cosine":
+        rate += f" on a cosine after {recipe['warmup_epochs']:g} epochs of warm-up"
+    optimizer = {"adamw": "AdamW"}.get(recipe.get("optimizer"), "Adam")
     return (
-        f"cross-entropy, Adam, {recipe['epochs']} epochs, batches of {recipe['batch_size']}, {rate}"
+        f"cross-entropy, {optimizer}, {recipe['epochs']} epochs, batches of "
+        f"{recipe['batch_size']}, {rate}"
     )
 
 

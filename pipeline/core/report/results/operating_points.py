@@ -8,8 +8,8 @@ from pipeline.core.ensemble.scores import TOO_FEW
 from pipeline.core.metrics import (
     OperatingPoint,
     confusion_counts,
-    point_at_sensitivity,
-    point_at_specificity,
+    points_at_sensitivities,
+    points_at_specificities,
     predictive_values,
 )
 from pipeline.core.metrics.precision_recall import average_precision
@@ -35,8 +35,8 @@ def points_of_labels(evidence: Evidence) -> dict[str, list[OperatingPoint]]:
     for k in np.flatnonzero(classes(evidence.units.truth)):
         own = (evidence.final[:, k], evidence.units.truth[:, k])
         points[evidence.labels[k]] = [
-            *(point_at_specificity(*own, rate, evidence.patients) for rate in RATES),
-            *(point_at_sensitivity(*own, rate, evidence.patients) for rate in RATES),
+            *points_at_specificities(*own, RATES, evidence.patients),
+            *points_at_sensitivities(*own, RATES, evidence.patients),
         ]
     return points
 
