@@ -11,6 +11,7 @@ or SIGHUP in a stage without checkpoints; 141 where whoever read the output is g
 
 import argparse
 import errno
+import io
 import os
 import re
 import signal
@@ -51,8 +52,9 @@ def stage_parser(doc: str, targets: bool = True) -> argparse.ArgumentParser:
 def run_stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse, run, and turn the expected ways to fail into exit codes without a traceback."""
     warnings.showwarning = one_line_warning
-    # A path may hold letters that the terminal's encoding lacks.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    # A path may hold letters that the terminal's encoding lacks; a notebook's output takes all.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     stop_by_exception()
     arguments = parser.parse_args()
     try:

@@ -109,7 +109,7 @@ def time_limit() -> float | None:
 def parse_duration(name: str, text: str) -> float:
     """A duration such as `8.5h`, `30m` or `90s` in seconds; name: the option it is given by.
 
-    >>> duration("TIME_LIMIT", "8.5h")
+    >>> parse_duration("TIME_LIMIT", "8.5h")
     30600.0
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hms])", text.strip(), re.ASCII)
