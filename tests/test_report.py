@@ -358,4 +358,4 @@ def test_summary_fits_a_terminal_and_says_what_scores_csv_says(monkeypatch):
     # A smoke run also says what to expect of its stages.
     assert "stage 2 lost" not in text
     monkeypatch.setenv("SMOKE", "1")
-    assert "stage 2 lost .003 to .016" in competition_summary(scored)
+    assert "which stage is\n  better here is chance" in competition_summary(scored)

@@ -69,7 +69,7 @@ def test_the_official_evaluators_figures(entry, capsys):
 
 @needs_chexpert
 def test_the_readers_points_are_the_published_ones():
-    competition = stage.load("chexpert")
+    competition = stage.load_competition("chexpert")
     known = stage.read_truth(competition, CHEXPERT / "groundtruth.csv")
     points = stage.read_readers(competition, CHEXPERT / "benchmark_radiologists", known)
     assert np.round(points["Atelectasis"], 6).tolist() == [
