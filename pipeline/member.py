@@ -260,9 +260,7 @@ def checked_scores(path: Path, table: pd.DataFrame, column: str, wanted: np.ndar
         row = int(wrong.argmax())
         raise UserError(
             f"{path}: row {row + 2}, column {column}: {str(table[column].iloc[row])!r} "
-            f"is not a score "
-            "in "
-            "[0, 1]"
+            "is not a score in [0, 1]"
         )
     return values
 
@@ -277,9 +275,7 @@ def own_fold_of(path: Path, column: str, ids: pd.Series, fold: pd.Series) -> pd.
         row = int(wrong.argmax())
         raise UserError(
             f"{path}: row {ids.index[row] + 2}, column fold: {str(fold.iloc[row])!r} "
-            f"is not a fold, "
-            "so "
-            f"{ids.iloc[row]} was validated by none"
+            f"is not a fold, so {ids.iloc[row]} was validated by none"
         )
     pairs = pd.DataFrame(
         {"id": ids.to_numpy(), "fold": number.astype(int).to_numpy()}
@@ -290,8 +286,7 @@ def own_fold_of(path: Path, column: str, ids: pd.Series, fold: pd.Series) -> pd.
         both = ", ".join(map(str, pairs["fold"][pairs["id"] == image]))
         raise UserError(
             f"{path}: column {column}: {image!r} is scored by the networks of folds {both}; all "
-            "but one "
-            "trained on it"
+            "but one trained on it"
         )
     return pairs.set_index("id")["fold"]
 

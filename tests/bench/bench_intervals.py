@@ -19,9 +19,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from pipeline.core.metrics import auc_difference, mean_auc_interval
-from pipeline.core.metrics.bootstrap import percentiles
+from pipeline.core.metrics.bootstrap import percentiles, two_sided
 from pipeline.core.metrics.delong import delong_interval, delong_test
-from tests.cases.bootstrap import bootstrap_aucs, two_sided
+from tests.cases.bootstrap import bootstrap_aucs
 
 METHODS = ("bootstrap", "DeLong", "new")
 WIDE = 1.5  # standard deviation of the positives in the shape "wide"

@@ -91,16 +91,3 @@ def bootstrap_aucs(
         blocks.append(np.stack(aucs, axis=1))
     result = np.concatenate(blocks)
     return result[:, 0] if np.ndim(scores) == 1 else result
-
-
-def two_sided(differences: np.ndarray) -> float:
-    """Two-sided bootstrap p of the hypothesis that the difference is 0; NaN without replicates."""
-    differences = differences[~np.isnan(differences)]
-    if not len(differences):
-        return float("nan")
-    # Two equal rankings differ by rounding only.
-    tolerance = 1e-12
-    at_most = np.count_nonzero(differences <= tolerance)
-    at_least = np.count_nonzero(differences >= -tolerance)
-    smaller = int(min(at_most, at_least))
-    return min(1.0, 2 * (1 + smaller) / (1 + len(differences)))

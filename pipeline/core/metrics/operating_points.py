@@ -75,7 +75,8 @@ def points_at_specificities(
     replicates: int = 1000,
 ) -> list[OperatingPoint]:
     """`point_at_specificity` of each, all on the same resamples."""
-    false_positive, true_positive, thresholds = roc_points(scores, labels, drop_collinear=False)
+    curve = roc_points(scores, labels, drop_collinear=False)
+    false_positive, true_positive, _ = curve
     places = [
         int(np.flatnonzero(false_positive <= 1 - specificity + ROUNDING)[-1])
         for specificity in specificities
@@ -83,18 +84,7 @@ def points_at_specificities(
     limits = rate_limits(
         scores, labels, true_positive[places], specificities, groups, level, replicates
     )
-    return [
-        OperatingPoint(
-            fixed="specificity",
-            at=specificity,
-            threshold=float(thresholds[place]),
-            sensitivity=float(true_positive[place]),
-            specificity=float(1 - false_positive[place]),
-            low=float(low),
-            high=float(high),
-        )
-        for specificity, place, low, high in zip(specificities, places, *limits)
-    ]
+    return points_of("specificity", specificities, places, curve, limits)
 
 
 def points_at_sensitivities(
@@ -106,7 +96,8 @@ def points_at_sensitivities(
     replicates: int = 1000,
 ) -> list[OperatingPoint]:
     """`point_at_sensitivity` of each, all on the same resamples."""
-    false_positive, true_positive, thresholds = roc_points(scores, labels, drop_collinear=False)
+    curve = roc_points(scores, labels, drop_collinear=False)
+    false_positive, true_positive, _ = curve
     places = [
         int(np.flatnonzero(true_positive >= sensitivity - ROUNDING)[0])
         for sensitivity in sensitivities
@@ -121,17 +112,25 @@ def points_at_sensitivities(
         level,
         replicates,
     )
+    return points_of("sensitivity", sensitivities, places, curve, limits)
+
+
+def points_of(
+    fixed: str, asked: Sequence[float], places: Sequence[int], curve: tuple, limits: tuple
+) -> list[OperatingPoint]:
+    """The points of a curve (`roc_points`) at these places, with the limits (low, high) of each."""
+    false_positive, true_positive, thresholds = curve
     return [
         OperatingPoint(
-            fixed="sensitivity",
-            at=sensitivity,
+            fixed=fixed,
+            at=at,
             threshold=float(thresholds[place]),
             sensitivity=float(true_positive[place]),
             specificity=float(1 - false_positive[place]),
             low=float(low),
             high=float(high),
         )
-        for sensitivity, place, low, high in zip(sensitivities, places, *limits)
+        for at, place, low, high in zip(asked, places, *limits)
     ]
 
 
