@@ -411,7 +411,7 @@ AWKWARD = {
     "pillow__unimplemented_dxgi_format.dds": "not an image",
     "pillow__unimplemented_pfflags.dds": "not an image",
     "pillow__unimplemented_pixel_format.dds": "not an image",
-    "pillow__zero_height.j2k": "damaged",
+    "pillow__zero_height.j2k": "no pixels",
     "index.csv": "not an image",
     "ivmartel__dwv-test_no-number-rows.dcm": "no pixels",
     "robyoung__MR_truncated.dcm": "truncated",

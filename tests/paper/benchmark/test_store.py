@@ -91,7 +91,7 @@ def test_a_gpu_that_is_not_there_is_a_users_mistake(monkeypatch):
 
 
 def test_tuning_takes_the_best_validation_and_never_the_test_set(tmp_path, runs):
-    options = argparse.Namespace(out=tmp_path / "a.jsonl", device="cpu", jobs=1)
+    options = argparse.Namespace(out=tmp_path / "a.jsonl", device="cpu", jobs=1, compile=False)
     (best,) = table1.tuned([BASE], options)
     assert (best.margin, best.gamma, best.held_out) == (1.0, 1 / 100, 0.0)
     assert len(runs) == 25

@@ -81,6 +81,16 @@ def test_equal_trials_give_equal_histories_and_other_seeds_others():
     assert first != other
 
 
+@pytest.mark.slow
+def test_a_compiled_trial_learns_as_an_eager_one():
+    eager = runs.run(trial(precision="fp32"), CPU)
+    compiled = runs.run(trial(precision="fp32", compiled=True), CPU)
+    # Compiled code sums in another order; the first epoch's steps are still the same ones.
+    assert compiled["batches_auc"][0] == pytest.approx(eager["batches_auc"][0], abs=0.01)
+    assert compiled["test_auc"] == pytest.approx(eager["test_auc"], abs=0.05)
+    assert compiled["key"] != eager["key"]
+
+
 def test_the_record_holds_what_was_trained_and_gives_the_trial_back():
     asked = trial(margin=0.3)
     record = runs.run(asked, CPU)
