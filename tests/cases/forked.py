@@ -48,10 +48,10 @@ class Ended:
         return "" if self.status in (0, 2, 75, 130) else f"status {self.status}"
 
     @property
-    def told(self) -> bool:
-        """True where it said something about a file that it could not use as it was."""
+    def told(self) -> set[str]:
+        """The lines that say something about a file that could not be used as it was."""
         words = ("error:", "warning:", "making it anew", "predicting again", "damaged")
-        return any(word in self.printed for word in words)
+        return {line for line in self.printed.splitlines() if any(word in line for word in words)}
 
 
 @dataclass(frozen=True)

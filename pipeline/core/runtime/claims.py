@@ -188,6 +188,11 @@ def unfinished(artifacts: list[Path]) -> Iterator[Path]:
 def attempts(artifacts: list[Path]) -> Iterator[Path | None]:
     """As `unfinished`, and None each time that there is nothing to make at present, after which it
     waits POLL."""
+    # A kill just after the artifact was written leaves its claim.
+    for path in artifacts:
+        if path.exists() and owner_is_gone(claim_path(path)):
+            claim_path(path).unlink(missing_ok=True)
+
     watches = {path: Watch() for path in artifacts}
     while waiting := [path for path in artifacts if not path.exists()]:
         worked = False
