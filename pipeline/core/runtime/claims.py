@@ -20,6 +20,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.runtime.errors import UserError
+
 BEAT = 5.0  # seconds between an owner's touches
 STALE = 60.0  # seconds without a touch, twelve missed ones, after which a claim is stale
 POLL = 0.5  # seconds between a watcher's looks
@@ -84,7 +86,10 @@ def owner_of(path: Path) -> dict | None:
 
 
 def owner_is_gone(path: Path) -> bool:
-    """True when the owner ran on this machine and its process is gone."""
+    """True when the owner ran on this machine and its process is gone, and for what is no file:
+    nobody's claim is a pipe."""
+    if path.exists() and not path.is_file():
+        return True
     owner = owner_of(path)
     if owner is None or owner["machine"] != machine():
         return False
@@ -147,6 +152,8 @@ def acquire(artifact: Path, watch: Watch) -> bool:
     path = claim_path(artifact)
     if try_claim(path):
         return True
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, not a file; remove it and run again")
     now = stamp(path)
     if now != watch.seen:
         watch.seen = now
