@@ -87,7 +87,7 @@ endef
 # $(call need,NAME,EXAMPLE): an error where a variable is empty
 need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2; exit 2; }
 
-.PHONY: help score-images setup demo rehearse test test-slow test-faults test-gpu lint bench paper proof clean clean-folds needs-comp \
+.PHONY: help score-images setup demo rehearse test test-slow test-faults test-slurm test-gpu lint bench paper proof clean clean-folds needs-comp \
         prepare folds pretrain finetune metadata predict ensemble submit report status cancel forget score check kaggle kaggle-submit kaggle-scores \
         kaggle-rehearse codalab codalab-rehearse
 
@@ -210,13 +210,17 @@ test: | $(INSTALLED) ## the fast tests
 	$(PYTHON) -m pytest -m "not slow and not gpu"
 
 test-slow: | $(INSTALLED) ## the tests that take minutes
-	$(PYTHON) -m pytest -m "slow and not gpu and not faults"
+	$(PYTHON) -m pytest -m "slow and not gpu and not faults and not slurm"
 
 # Two processes, one a core; each prints a table of what it tried.
 test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: tried, wrong
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_mutations.py & mutations=$$!; \
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_kills.py tests/faults/test_disks.py || failed=1; \
 	wait $$mutations && test -z "$${failed:-}"
+
+# Starts a Slurm of two nodes on this machine and stops it; says what is not installed where it cannot.
+test-slurm: | $(INSTALLED) ## a competition through a real Slurm, whatever happens to its jobs (apt: slurm-wlm munge)
+	$(PYTHON) -m pytest -rs tests/slurm
 
 test-gpu: | $(INSTALLED) ## the tests that need a GPU
 	$(PYTHON) -m pytest -m gpu

@@ -17,6 +17,7 @@ from shutil import which
 from pipeline.core.runtime import environment
 from pipeline.core.runtime.command import EXIT_TIME_LIMIT, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
+from pipeline.core.runtime.workers import usable_cores
 from pipeline.core.schedule.graph import CHAIN, Step, command_of
 from pipeline.core.schedule.logs import last_line
 
@@ -68,13 +69,6 @@ def gpus_here() -> list[str]:
     return subprocess.run(question, capture_output=True, text=True, check=False).stdout.split()
 
 
-def cores_here() -> list[int]:
-    """The numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def run_here(steps: list[Step], processes: int = 0) -> None:
     """Run all steps, as many at once as there are slots.
 
@@ -82,7 +76,7 @@ def run_here(steps: list[Step], processes: int = 0) -> None:
     stopped, or when all were asked to.
     """
     folds = len({step.arguments for step in steps if step.stage in CHAIN})
-    slots = make_slots(cores_here(), gpus_here(), folds, processes or 1)
+    slots = make_slots(usable_cores(), gpus_here(), folds, processes or 1)
     ended = run_steps(steps, slots, lambda step, slot: start_step(step, slot, processes))
 
     failed = [step for step in steps if ended.get(step.name) not in (None, 0, EXIT_TIME_LIMIT)]
@@ -137,6 +131,8 @@ def tell(text: str) -> None:
 def start_step(step: Step, slot: Slot, processes: int = 0) -> subprocess.Popen:
     """Start a step on its slot; what it prints goes to its log."""
     changes = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
+    # A progress bar is a line a minute in a log.
+    changes["TQDM_MININTERVAL"] = os.environ.get("TQDM_MININTERVAL", "60")
     # The limit counts from the start of each process.
     if environment.time_limit() is not None:
         changes["TIME_LIMIT"] = f"{max(0.0, time_left()):.0f}s"

@@ -11,6 +11,7 @@ asks sacct, which a cluster without accounting lacks. (Read in version 1.5.4.)
 """
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,9 @@ from pipeline.core.schedule.graph import CHAIN, Step, command_of
 from pipeline.core.schedule.site import NOTICE, Site
 
 JOB_SCRIPT = Path(__file__).with_name("job.sh")
-# Number (of an array: the whole one's), state, priority, node, time left, reason, name, comment.
-# The last is a path, which may hold anything.
-COLUMNS = ("%F", "%T", "%Q", "%N", "%L", "%r", "%j", "%k")
+# Number (of an array: the whole one's), state, priority, node, time left, reason, dependencies,
+# name, comment. The last is a path, which may hold anything.
+COLUMNS = ("%F", "%T", "%Q", "%N", "%L", "%r", "%E", "%j", "%k")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Queued:
 
     state   Slurm's own word, RUNNING or PENDING most often; HELD for one that waits to be released
     reason  why it does not run; node, time_left (as `1:02:03`): of one that runs
+    after   the numbers of the jobs that it waits for
     """
 
     name: str
@@ -41,6 +43,7 @@ class Queued:
     node: str = ""
     time_left: str = ""
     reason: str = ""
+    after: tuple[str, ...] = ()
 
 
 def comment_of(competition: str) -> str:
@@ -54,7 +57,7 @@ def queue_of(competition: str) -> dict[str, Queued]:
     text = slurm("squeue", "--noheader", f"--format={'|'.join(COLUMNS)}")
     jobs: dict[str, Queued] = {}
     for line in text.splitlines():
-        number, state, priority, node, left, reason, name, comment = line.split("|", 7)
+        number, state, priority, node, left, reason, after, name, comment = line.split("|", 8)
         if comment != comment_of(competition) or state in ("COMPLETING", "CANCELLED"):
             continue
         if state == "PENDING" and priority == "0":
@@ -62,8 +65,9 @@ def queue_of(competition: str) -> dict[str, Queued]:
         # The jobs of an array share a name; one that is held, or runs, stands for them.
         known = jobs.get(name)
         if not known or (known.state != "HELD" and state in ("HELD", "RUNNING")):
-            jobs[name] = Queued(name, number, state, node, left, reason)
-    return jobs
+            before = tuple(re.findall(r":(\d+)", after))
+            jobs[name] = Queued(name, number, state, node, left, reason, before)
+    return dict(sorted(jobs.items(), key=lambda item: int(item[1].number)))
 
 
 def submit_steps(
@@ -75,17 +79,26 @@ def submit_steps(
         queue = queue_of(competition)
         numbers = {name: job.number for name, job in queue.items()}
         for step in steps:
-            job = queue.get(step.name)
-            if job and job.state == "HELD":
-                slurm("scontrol", "release", job.number)
-                print(f"job {job.number}: {step.name}: released, to be tried again", flush=True)
-            elif job:
-                print(f"job {job.number}: {step.name}: {job.state.lower()} already", flush=True)
+            before = [numbers[name] for name in step.after]
+            if step.name in queue:
+                done = again(queue[step.name], before)
             else:
-                before = [numbers[name] for name in step.after]
                 numbers[step.name] = submit_step(step, site, before, processes, machines)
-                after = f" after {', '.join(before)}" if before else ""
-                print(f"job {numbers[step.name]}: {step.name}{after}", flush=True)
+                done = f"after {', '.join(before)}" if before else "submitted"
+            print(f"job {numbers[step.name]}: {step.name}: {done}", flush=True)
+
+
+def again(job: Queued, before: list[str]) -> str:
+    """What is done with a job that is in the queue already, when the jobs `before` are to end well
+    before it begins."""
+    # It may have been submitted, or have failed, before they were.
+    if job.state in ("PENDING", "HELD") and not {*before} <= {*job.after}:
+        waits = "afterok:" + ":".join(before)
+        slurm("scontrol", "update", f"JobId={job.number}", f"Dependency={waits}")
+    if job.state != "HELD":
+        return f"{job.state.lower()} already"
+    slurm("scontrol", "release", job.number)
+    return "released, to be tried again"
 
 
 def submit_step(
