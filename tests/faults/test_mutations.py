@@ -32,7 +32,13 @@ DATA = "data/melanoma"
 MODELS = "models/melanoma"
 FIRST = f"models/{FOLD}"
 SECOND = f"{MODELS}/b3_256/fold1"
-# An artifact, another to swap it with, the stage that reads it, and how many changes are tried.
+# Beside the stages, what only looks: it makes nothing, and must not stumble.
+READERS = STAGES | {
+    "todo": (("report", "melanoma", "--run", "b3_256"), ()),
+    "status": (("melanoma/b3_256",), ()),
+}
+# An artifact (a pattern means the first that it matches), another to swap it with, the stage that
+# reads it, and how many changes are tried.
 CASES = [
     (f"{DATA}/prepare/*/*/000000.jsonl", f"{DATA}/images.csv", "prepare", 12),
     (f"{DATA}/images.csv", f"{DATA}/folds.csv", "folds", 20),
@@ -65,6 +71,19 @@ CASES = [
     (f"{MODELS}/ensemble.json", f"{DATA}/prepare.json", "report", 25),
     (f"{MODELS}/quantiles.json", f"{MODELS}/ensemble.json", "report", 10),
     ("submissions/LOG.md", f"{MODELS}/ensemble.csv", "submit", 15),
+    (f"{MODELS}/scores.csv", f"{MODELS}/ensemble.csv", "submit", 15),
+    (f"{DATA}/prepare_errors.csv", f"{DATA}/folds.csv", "submit", 10),
+    (f"{DATA}/images/32.csv", f"{DATA}/images.csv", "predict", 15),
+    (f"{DATA}/images/32.csv", f"{DATA}/images.csv", "prepare", 10),
+    (f"{DATA}/images/32/*.jpg", f"{DATA}/prepare.json", "prepare", 10),
+    (f"{DATA}/prepare.json", f"{DATA}/folds_audit.json", "todo", 15),
+    (f"{FIRST}/finetuned.safetensors", f"{SECOND}/finetuned.safetensors", "todo", 15),
+    (f"{FIRST}/predictions.json", f"{SECOND}/predictions.json", "todo", 15),
+    (f"{MODELS}/ensemble.json", f"{DATA}/prepare.json", "todo", 15),
+    ("submissions/melanoma/submission.csv", f"{MODELS}/scores.csv", "todo", 15),
+    ("submissions/melanoma/report.json", f"{DATA}/prepare.json", "todo", 15),
+    (f"{FIRST}/finetuned.safetensors", f"{SECOND}/finetuned.safetensors", "status", 15),
+    (f"{FIRST}/log.jsonl", f"{SECOND}/log.jsonl", "status", 15),
 ]
 
 
@@ -87,20 +106,22 @@ def test_a_changed_artifact_is_harmless_or_told(home, artifact, other, stage, co
 
 def change_and_run(home, artifact, other, stage, count) -> None:
     """Change an artifact `count` times, each time anew, and run the stage that reads it."""
-    arguments, made = STAGES[stage]
+    arguments, made = READERS[stage]
+    compared = made
     if stage == "metadata":
-        made = (f"{MODELS}/metadata/fold0/predictions.*",)
+        made = compared = (f"{MODELS}/metadata/fold0/predictions.*",)
     if stage == "prepare":
-        artifact = str(next(home.glob(artifact)).relative_to(home))
         made = (f"{DATA}/images.csv", f"{DATA}/prepare.json")
-    before = contents(home, ("data/melanoma/*.*", f"{DATA}/prepare", "models", "submissions"))
-    expected = results(home, made)
-    path = home / artifact
+    path = sorted(home.glob(artifact))[0]
+    artifact = str(path.relative_to(home))
+    tables = (f"{DATA}/*.*", f"{DATA}/images/*.csv", f"{DATA}/prepare")
+    before = contents(home, (*tables, artifact, "models", "submissions"))
+    expected = results(home, compared)
 
     # What the stage says when nothing has been changed.
     remove(home, made)
     usual = run_forked(home, stage, *arguments)
-    TALLY.note("nothing changed", stage, fault_of(home, usual, made, expected))
+    TALLY.note("nothing changed", stage, fault_of(home, usual, compared, expected))
     restore(home, before)
 
     @settings(
@@ -119,7 +140,7 @@ def change_and_run(home, artifact, other, stage, count) -> None:
         path.write_bytes(data)
         done = run_forked(home, stage, *arguments)
         case = f"{artifact}, {what}, read by {stage}"
-        TALLY.note("an artifact changed", case, fault_of(home, done, made, expected, usual))
+        TALLY.note("an artifact changed", case, fault_of(home, done, compared, expected, usual))
         restore(home, before)
         for left in files_of(home, ("models/**/.*", "submissions/**/.*")):
             left.unlink()
@@ -127,12 +148,12 @@ def change_and_run(home, artifact, other, stage, count) -> None:
     one_change()
 
 
-def fault_of(home, done, made, expected, usual=None) -> str:
+def fault_of(home, done, compared, expected, usual=None) -> str:
     """What is wrong with how a stage ended on a changed artifact, "" where nothing is; usual: how
     it ends on those that nobody changed."""
     if done.fault:
         return f"{done.fault}: {done.printed[-600:]}"
-    found = results(home, made)
+    found = results(home, compared)
     told = usual is not None and bool(done.told - usual.told)
     if done.status == 0 and found != expected and not told:
         differ = [name for name in expected if found.get(name) != expected[name]]

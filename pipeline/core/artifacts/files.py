@@ -99,8 +99,8 @@ def sync_filesystem(folder: Path) -> None:
 
 def plain_text(text: str) -> str:
     """The text as it can be written: under LANG=C the bytes of a path's other letters reach Python
-    as lone surrogates, which become those letters again; bytes that are no UTF-8 become \\xe4."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    as lone surrogates, which become those letters again; a byte that is no UTF-8 becomes \ufffd."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -114,9 +114,9 @@ def test_letters_that_the_language_lacks_are_written(tmp_path):
     # As os.fsdecode gives them under LANG=C: of "größe" in UTF-8, and of a byte that is not.
     path = "gr\udcc3\udcb6\udcc3\udc9fe \udce4"
     write_text(tmp_path / "a.txt", path)
-    assert read_text(tmp_path / "a.txt") == "größe \\xe4"
+    assert read_text(tmp_path / "a.txt") == "größe \ufffd"
     write_sealed(tmp_path / "a.json", {"path": path, "folds": (0, 1)})
-    assert read_json(tmp_path / "a.json") == {"path": "größe \\xe4", "folds": [0, 1]}
+    assert read_json(tmp_path / "a.json") == {"path": "größe \ufffd", "folds": [0, 1]}
 
 
 @settings(deadline=None)
