@@ -123,6 +123,7 @@ def change_and_run(home, artifact, other, stage, count) -> None:
     usual = run_forked(home, stage, *arguments)
     TALLY.note("nothing changed", stage, fault_of(home, usual, compared, expected))
     restore(home, before)
+    seen = {hash(before[artifact])}
 
     @settings(
         max_examples=count,
@@ -135,8 +136,12 @@ def change_and_run(home, artifact, other, stage, count) -> None:
     )
     @given(harm=HARMS)
     def one_change(harm: Harm) -> None:
-        remove(home, tuple(name for name in made if name != artifact))
+        # No change counts twice.
         what, data = harm.done_to(before[artifact], before[other])
+        if hash(data) in seen:
+            return
+        seen.add(hash(data))
+        remove(home, tuple(name for name in made if name != artifact))
         path.write_bytes(data)
         done = run_forked(home, stage, *arguments)
         case = f"{artifact}, {what}, read by {stage}"
