@@ -119,7 +119,8 @@ def test_the_audit_finds_a_patient_that_a_reader_took_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "column, value", [("width", "torso"), ("height", "0"), ("brightness", "inf"), ("width", "1e+99")]
+    "column, value",
+    [("width", "torso"), ("height", "0"), ("brightness", "inf"), ("width", "1e+99")],
 )
 def test_a_measure_that_is_none_is_named(tmp_path, monkeypatch, column, value):
     monkeypatch.setenv("DATA", str(tmp_path))
