@@ -27,7 +27,14 @@ from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
+from pipeline.core.training.recipe import (
+    finetune_rate,
+    make_loss,
+    make_optimizer,
+    milestones,
+    parameter_groups,
+    smoothed,
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -64,17 +71,18 @@ def finetune(job: Job) -> None:
 
     # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
     # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.
-    ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
+    each = steps_per_epoch(len(rows), recipe.batch_size)
+    ends = milestones(recipe, each)
     phase = image_phase(
         job,
         "finetuned",
         recipe,
         rows=rows,
-        targets=labels,
+        targets=smoothed(labels, recipe.smoothing),
         network=network,
         loss=loss,
-        optimizer=make_optimizer(recipe, network.parameters(), loss),
-        rate=stepwise(recipe.lr, recipe.divide, ends),
+        optimizer=make_optimizer(recipe, parameter_groups(recipe, network), loss),
+        rate=finetune_rate(recipe, each),
         seed=seed,
         restarts=frozenset(ends),
         positives=recipe.positives,

@@ -27,7 +27,12 @@ from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
-from pipeline.core.training.recipe import pretrain_optimizer, pretrain_rate
+from pipeline.core.training.recipe import (
+    parameter_groups,
+    pretrain_optimizer,
+    pretrain_rate,
+    smoothed,
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -75,10 +80,10 @@ def pretrain(job: Job) -> None:
         "pretrained",
         recipe,
         rows=rows,
-        targets=labels,
+        targets=smoothed(labels, recipe.smoothing),
         network=network,
         loss=CrossEntropy(),
-        optimizer=pretrain_optimizer(recipe, network.parameters()),
+        optimizer=pretrain_optimizer(recipe, parameter_groups(recipe, network)),
         rate=rate,
         seed=seed,
         origin={"first_weights": {"source": network.source, "digest": digest}},

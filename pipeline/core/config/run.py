@@ -14,6 +14,7 @@ from pipeline.core.config.task import Resize, require, require_between, require_
 # The choices of a recipe, written out rather than imported from where they are implemented: a
 # competition's file and make's questions, answered within a second, need no torch.
 LOSSES = ("aucm", "aucs", "pairwise", "ce", "focal")
+POINTWISE = ("ce", "focal")  # of these, the ones that are a mean over labels, soft ones too
 # The names of losses.pairwise.SURROGATES, which need torch; a test holds the two equal.
 SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
@@ -49,14 +50,44 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain:
+class Stage:
+    """What the recipes of both stages share; the defaults do nothing, as in the paper.
+
+    warmup_epochs  of a cosine: from 0 to lr on a straight line
+    backbone_lr    the backbone's rate as a part of the classifier's
+    layer_decay    the rate falls by this factor from layer to layer of the backbone, from its head
+                   to the image; below 1, biases, norms and tokens have no weight decay (timm's
+                   groups)
+    clip           a longer gradient of all weights is shortened to this (L2), 0 = none is
+    smoothing      s of label smoothing: a label y is trained as y + s (1/2 - y)
+    """
+
+    warmup_epochs: float = 0.0
+    backbone_lr: float = 1.0
+    layer_decay: float = 1.0
+    clip: float = 0.0
+    smoothing: float = 0.0
+
+    def check_shared(self, is_cosine: bool) -> None:
+        """Raise a UserError for values that these fields cannot have."""
+        for name in ("warmup_epochs", "clip"):
+            require_between(self, name, 0)
+        for name in ("backbone_lr", "layer_decay"):
+            require_between(self, name, 1e-6, 1)
+        # At 1 every label would be 1/2.
+        require_between(self, "smoothing", 0, 0.99)
+        alone = is_cosine or not self.warmup_epochs
+        require(alone, self, f"warmup_epochs={self.warmup_epochs} needs schedule='cosine'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Stage):
     """Stage 1: cross-entropy on all layers with Adam (paper, section 4).
 
     lr             the constant rate, or the bottom of a triangle up to `lr_max` and back every
                    `cycle_epochs`, or the top of a cosine
     optimizer      "adam" (the paper; weight decay joins the gradient) or "adamw" (it does not)
     schedule       "constant" (or triangles), or "cosine": half a cosine from lr to 0
-    warmup_epochs  of a cosine: from 0 to lr on a straight line
     """
 
     lr: float
@@ -67,19 +98,16 @@ class Pretrain:
     batch_size: int = 32
     optimizer: str = "adam"
     schedule: str = "constant"
-    warmup_epochs: float = 0.0
 
     def __post_init__(self) -> None:
         require_between(self, "lr", 1e-12, 1e3)
         require_between(self, "weight_decay", 0)
         require_in(self, "optimizer", ("adam", "adamw"))
         require_in(self, "schedule", ("constant", "cosine"))
-        require_between(self, "warmup_epochs", 0)
         is_cosine = self.schedule == "cosine"
         one = not is_cosine or self.lr_max is None
         require(one, self, "schedule='cosine' falls from lr; leave lr_max and cycle_epochs out")
-        alone = is_cosine or not self.warmup_epochs
-        require(alone, self, f"warmup_epochs={self.warmup_epochs} needs schedule='cosine'")
+        self.check_shared(is_cosine)
         # 0 epochs: the initial weights are kept as stage 1's.
         require_between(self, "epochs", 0)
         require_between(self, "batch_size", 1)
@@ -88,7 +116,7 @@ class Pretrain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune:
+class Finetune(Stage):
     """Stage 2: a fresh classifier, then an AUC loss with PESG on all layers.
 
     loss          "aucm" (AUC margin), "aucs" (AUC square), "pairwise" (over the batch's pairs),
@@ -97,6 +125,13 @@ class Finetune:
     normalize     scores before the loss: "none", "l2" (the paper's BSN), "l2*sqrt_b", "sigmoid"
     dual          "sgd" (the paper) or "closed_form"
     gamma         weight of the proximal term, 1/500 in the paper; weight_decay is lambda
+    optimizer     "pesg" (the paper), or "adamw": PESG whose weights follow AdamW's direction in
+                  place of the gradient, with the same pull and decay beside it; no theorem of the
+                  paper covers it
+    dual_lr       the rate of the loss's a, b and alpha, on the schedule of lr; None: lr. They
+                  always take the gradient itself
+    schedule      "steps" (the paper), or "cosine": half a cosine from lr to 0, the milestones only
+                  restart the reference
     milestones    where the rate is divided by `divide` and the reference restarts; in
                   `milestone_unit`s
     positives     at least this many positives in each batch (class-aware sampling); 0 = plain
@@ -115,6 +150,9 @@ class Finetune:
     margin: float | tuple[float, ...] = 1.0
     normalize: str = "none"
     dual: str = "sgd"
+    dual_lr: float | None = None
+    optimizer: str = "pesg"
+    schedule: str = "steps"
     prior: str | float | tuple[float, ...] = "batch"
     epochs: int = 2
     batch_size: int = 32
@@ -132,7 +170,15 @@ class Finetune:
         require_in(self, "normalize", NORMALIZERS)
         require_in(self, "dual", ("sgd", "closed_form"))
         require_in(self, "milestone_unit", ("step", "epoch"))
+        require_in(self, "optimizer", ("pesg", "adamw"))
+        require_in(self, "schedule", ("steps", "cosine"))
         require_between(self, "lr", 1e-12, 1e3)
+        if self.dual_lr is not None:
+            require_between(self, "dual_lr", 1e-12, 1e3)
+        self.check_shared(self.schedule == "cosine")
+        self.check_adamw()
+        hard = self.loss in POINTWISE or not self.smoothing
+        require(hard, self, f"loss={self.loss!r} takes hard labels, so no smoothing")
         for name in ("gamma", "weight_decay", "epochs", "positives"):
             require_between(self, name, 0)
         require_between(self, "momentum", 0, 0.999)
@@ -152,6 +198,18 @@ class Finetune:
         require(increasing, self, f"milestones={self.milestones!r} do not increase")
         no_room = f"positives={self.positives} leaves no room for negatives"
         require(self.positives < self.batch_size, self, no_room)
+
+    def check_adamw(self) -> None:
+        """Raise a UserError for what does not go with AdamW's direction."""
+        if self.optimizer != "adamw":
+            return
+        own = "optimizer='adamw' has a momentum of its own"
+        require(self.momentum == 0, self, f"{own}; leave momentum out")
+        # AdamW moves a weight by about lr in a step whatever its gradient, so its rates are some
+        # 1e-4, at which a, b and alpha, moved by lr times their gradient, would stand still.
+        dual = self.loss == "aucs" or (self.loss == "aucm" and self.dual == "sgd")
+        still = "optimizer='adamw' needs dual_lr, about 0.1, or dual='closed_form'"
+        require(not dual or self.dual_lr is not None, self, still)
 
 
 # The folder of the metadata network, beside those of the runs.
@@ -181,6 +239,7 @@ class Run:
     checkpointing  recompute activations backward, for sizes that do not fit otherwise
     ema            decay of an exponential moving average of the weights, 0 = none
     dropout        of the features before the classifier
+    drop_path      of whole residual branches, rising from 0 at the image to this at the head
     stage          which weights are members of the ensemble: "finetuned", "pretrained", "both", or
                    "best": stage 2's where its gain over stage 1 out of fold has an interval above
                    0, else stage 1's. Both stages are trained and scored whatever it says
@@ -201,6 +260,7 @@ class Run:
     checkpointing: bool = False
     ema: float = 0.0
     dropout: float = 0.0
+    drop_path: float = 0.0
     stage: str = "finetuned"
     seed: int = 0
     tag: str = ""
@@ -212,7 +272,7 @@ class Run:
         require_between(self, "accumulate", 1, 1024)
         require_in(self, "precision", PRECISIONS)
         require_in(self, "stage", MEMBER_STAGES)
-        for name in ("ema", "dropout"):
+        for name in ("ema", "dropout", "drop_path"):
             require_between(self, name, 0, 0.99999)
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
         choice = "none of 'imagenet', 'random', or a .safetensors file"
@@ -236,6 +296,8 @@ class Run:
         tiny = max(32, self.size // 8 // 16 * 16)
         # A few dozen steps want a high rate; scores that no normaliser bounds run away at it.
         lr = 1.0 if self.finetune.normalize in ("l2", "sigmoid") else 0.1
+        if self.finetune.optimizer == "adamw":
+            lr = SMOKE_PRETRAIN["lr"]
         return replace(
             self,
             named=self.name,
@@ -244,6 +306,7 @@ class Run:
             weights="random",
             views=min(self.views, 4),
             dropout=0.0,
+            drop_path=0.0,
             pretrain=replace(self.pretrain, **SMOKE_PRETRAIN),
             finetune=replace(self.finetune, lr=lr, **SMOKE_FINETUNE),
         )
@@ -263,6 +326,11 @@ class Metadata:
     finetune: Finetune = Finetune()
     through: str = ""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        recipe = self.finetune
+        whole = recipe.backbone_lr == recipe.layer_decay == 1
+        require(whole, self, "it has no backbone, so no backbone_lr and no layer_decay")
 
     @property
     def name(self) -> str:

@@ -91,12 +91,12 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
         close = ", ".join(similar) or "see timm.list_models()"
         raise UserError(f"run {run.name}: timm knows no network {run.network!r}; near it: {close}")
 
-    # The backbone, without the 1,000 ImageNet classes: num_classes=0.
+    # The backbone, without the 1,000 ImageNet classes.
     if weights == "imagenet":
         backbone, source = imagenet_backbone(timm, run)
     else:
         source = weights
-        backbone = timm.create_model(run.network, pretrained=False, num_classes=0)
+        backbone = bare_backbone(timm, run)
         if weights != "random":
             load_backbone(backbone, Path(weights))
     if run.checkpointing:
@@ -110,13 +110,26 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
     return network
 
 
+def bare_backbone(timm, run: Run, pretrained: bool = False) -> nn.Module:
+    """timm's network without a classifier; UserError where it has no residual branches to drop."""
+    options = {"drop_path_rate": run.drop_path} if run.drop_path else {}
+    try:
+        return timm.create_model(run.network, pretrained=pretrained, num_classes=0, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise UserError(
+            f"run {run.name}: {run.network} has no drop_path; leave drop_path={run.drop_path} out"
+        ) from None
+
+
 def imagenet_backbone(timm, run: Run) -> tuple[nn.Module, str]:
     """(a backbone with ImageNet weights, where they are from); see `networks.imagenet`. UserError
     where no source has them."""
     own = imagenet.users_file(run.network)
     packaged = None if own else imagenet.package_file(run.network)
     if own or packaged:
-        backbone = timm.create_model(run.network, pretrained=False, num_classes=0)
+        backbone = bare_backbone(timm, run)
     if own:
         load_backbone(backbone, own)
         return backbone, f"PRETRAINED={own}"
@@ -125,7 +138,7 @@ def imagenet_backbone(timm, run: Run) -> tuple[nn.Module, str]:
         return backbone, f"package {imagenet.package_of(run.network).name}"
     # No network, no such weights, a hub that refuses: all are one line to the user.
     try:
-        backbone = timm.create_model(run.network, pretrained=True, num_classes=0)
+        backbone = bare_backbone(timm, run, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         package = imagenet.package_of(run.network)

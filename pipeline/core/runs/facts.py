@@ -38,6 +38,7 @@ TRAINING = (
     "weights",
     "augment",
     "dropout",
+    "drop_path",
     "precision",
     "accumulate",
     "ema",
@@ -47,6 +48,8 @@ TRAINING = (
 # The fields that decide what the same weights predict: augment sets the range of the views.
 SCORING = ("network", "size", "augment", "views", "precision")
 PREDICTED = (STAGE_1_PREDICTIONS, PREDICTIONS)
+# The facts that are recipes, and what they are rebuilt as.
+RECIPES = {"run": Run, "metadata": Metadata}
 
 
 def facts_of(job: Job, artifact: str) -> dict:
@@ -164,9 +167,9 @@ def require_current(job: Job, path: Path) -> None:
             continue
         before = recorded.get(name)
         prefix = name
-        if name == "run":
-            before = comparable_run(recorded, job, value)
-            prefix = ""
+        if name in RECIPES:
+            before = comparable_recipe(RECIPES[name], before, value)
+            prefix = "" if name == "run" else name
         found = first_difference(before, value, prefix)
         if found:
             field, old, new = found
@@ -191,20 +194,30 @@ def value_unknown(name: str, value: object) -> bool:
     return name in ("stage_1", "through", "pixels") and not value
 
 
-def comparable_run(recorded: dict, job: Job, today: dict) -> dict | None:
-    """The recorded run's values of today's fields; fields it does not know have their default,
-    since an older version of this code did what the default does."""
-    if not isinstance(recorded.get("run"), dict):
+def comparable_recipe(kind: type, recorded: object, today: dict) -> dict | None:
+    """The recorded values of today's fields of a Run or Metadata; fields it does not know have
+    their default, since an older version of this code did what the default does."""
+    if not isinstance(recorded, dict):
         return None
-    kind = Metadata if job.run.name == METADATA else Run
     known = {item.name for item in fields(kind)}
     try:
-        values = {name: value for name, value in recorded["run"].items() if name in known}
-        run = json.loads(json.dumps(as_json(from_json(kind, values))))
+        values = {name: value for name, value in recorded.items() if name in known}
+        recipe = json.loads(json.dumps(as_json(from_json(kind, values))))
     except (TypeError, UserError):
-        # No run of today's code, for want of a field or by a value it refuses: compared as it is.
-        run = recorded["run"]
-    return {name: run.get(name) for name in today}
+        # No recipe of today's code, for want of a field or by a value it refuses: compared as it
+        # is.
+        recipe = recorded
+    return {name: recipe.get(name) for name in today}
+
+
+def same_key(recorded: dict, today: dict) -> bool:
+    """Whether a checkpoint's key is today's, its recipe compared as `comparable_recipe` does."""
+    recorded = dict(recorded)
+    today = json.loads(json.dumps(today))
+    for name, kind in RECIPES.items():
+        if isinstance(today.get(name), dict):
+            recorded[name] = comparable_recipe(kind, recorded.get(name), today[name])
+    return recorded == today
 
 
 def forget_command(job: Job, path: Path) -> str:

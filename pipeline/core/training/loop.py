@@ -27,6 +27,7 @@ from pipeline.core.images.batches import loader
 from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import save_weights
+from pipeline.core.runs.facts import same_key
 from pipeline.core.runtime.command import Stop, time_left
 from pipeline.core.runtime.device import (
     agree,
@@ -200,7 +201,7 @@ def restore(running: Running) -> None:
         return
 
     # A checkpoint of another recipe would be trained to its end by this one's rates.
-    if state["key"] != json.dumps(phase.key):
+    if not same_key(json.loads(state["key"]), phase.key):
         path = checkpoint.generations(phase.folder, phase.name)[0]
         raise UserError(
             f"{path}: made by another configuration or data than today's; delete it to start this "
@@ -281,19 +282,25 @@ def take_steps(running: Running) -> None:
 
 def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:
     """One step of the optimizer on a batch that lies on the device."""
-    # The rate, a function of the step: no scheduler whose state would have to be saved. At PESG's
-    # milestones the reference restarts before the first step of the new stage.
+    # The rate, a function of the step: no scheduler whose state would have to be saved; groups with
+    # rates of their own have a part of it in `lr_scale`, as timm calls it. At PESG's milestones the
+    # reference restarts before the first step of the new stage.
     phase = running.phase
     step = running.step
     rate = phase.rate(step)
     for group in phase.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
     if step in phase.restarts:
         phase.optimizer.next_stage()
 
     # Gradients, and the update.
     with out_of_memory_advice(phase.network, phase.batch_size):
         value, scores = gradients(phase, running.model, running.scaler, step, inputs, targets)
+    if phase.clip:
+        # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
+        # and α are not weights and keep theirs.
+        running.scaler.unscale_(phase.optimizer)
+        nn.utils.clip_grad_norm_(phase.network.parameters(), phase.clip)
     running.scaler.step(phase.optimizer)
     running.scaler.update()
     phase.optimizer.zero_grad(set_to_none=True)

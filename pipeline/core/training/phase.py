@@ -29,7 +29,8 @@ class Phase:
                 is continued
     data        (epoch, indices) -> (inputs, indices)
     targets     float32 (N, K), NaN = left out
-    rate        step -> learning rate
+    rate        step -> learning rate; times a group's `lr_scale`, where it has one
+    clip        the length (L2) that a longer gradient of the weights is shortened to, 0 = none is
     validate    network -> {"mean": AUC, label: AUC, …}, called in every process
     batch_size  images in a step of all processes
     restarts    steps at which PESG takes its mean as the new reference
@@ -57,6 +58,7 @@ class Phase:
     seed: int
     restarts: frozenset[int] = field(default_factory=frozenset)
     dtype: torch.dtype = torch.float32
+    clip: float = 0.0
     micro: int = 1
     ema: float = 0.0
     positives: int = 0
@@ -122,6 +124,7 @@ def image_phase(
         seed=seed,
         restarts=restarts,
         dtype=dtype,
+        clip=recipe.clip,
         micro=run.accumulate,
         ema=run.ema,
         positives=positives,

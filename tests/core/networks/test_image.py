@@ -93,9 +93,16 @@ def test_a_local_backbone_file_is_used_and_its_classifier_left_out(tmp_path):
     )
 
 
+def test_drop_path_rises_towards_the_head():
+    network = build(replace(RUN, network="test_vit", size=160, drop_path=0.3), 1)
+    drops = [m.drop_prob for m in network.modules() if type(m).__name__ == "DropPath"]
+    assert drops == sorted(drops) and drops[-1] == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"network": "vgg11", "drop_path": 0.1}, "vgg11 has no drop_path"),
         ({"network": "densenet11"}, "timm knows no network 'densenet11'"),
         ({"network": "test_vit3", "size": 50}, "does not take size=50"),
         ({"weights": "missing.safetensors"}, "missing.safetensors: cannot be read"),

@@ -30,8 +30,9 @@ rng = np.random.default_rng(0)
 x = rng.normal(size=(320, 6)).astype(np.float32)
 y = (x[:, :1] + rng.normal(size=(320, 1)) > 1.2).astype(np.float32)
 y[:7] = np.nan
-recipe = Finetune(lr=0.05, epochs=5, batch_size=32, milestones=(12, 30), margin=0.8,
-                  normalize="l2", gamma=0.01)
+own = dict(lr=0.05) if micro == 1 else dict(lr=1e-3, optimizer="adamw", dual_lr=0.05, clip=0.1)
+recipe = Finetune(epochs=5, batch_size=32, milestones=(12, 30), margin=0.8, normalize="l2",
+                  gamma=0.01, **own)
 torch.manual_seed(0)
 network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
 loss = make_loss(recipe, 1)
@@ -49,7 +50,7 @@ phase = Phase(
     network=network, loss=loss, optimizer=make_optimizer(recipe, network.parameters(), loss),
     data=PatientRows(x), targets=torch.from_numpy(y), rate=rate,
     restarts=frozenset(recipe.milestones), validate=lambda _: {"mean": 0.5},
-    epochs=recipe.epochs, batch_size=32, seed=4, micro=micro,
+    epochs=recipe.epochs, batch_size=32, seed=4, micro=micro, clip=recipe.clip,
 )
 keep(phase, fit_epochs(phase))
 """
@@ -79,15 +80,11 @@ def launch(
     )
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one")
-    assert launch(folder, 1).returncode == 0
-    return read_tensors(folder / "finetuned.safetensors")
-
-
-@pytest.mark.parametrize("micro", [1, 2])
-def test_two_processes_end_with_the_weights_of_one(tmp_path, one, micro):
+@pytest.mark.parametrize("micro", [1, 2], ids=["PESG", "AdamW, clipped, micro-batches"])
+def test_two_processes_end_with_the_weights_of_one(tmp_path, micro):
+    alone = launch(tmp_path / "one", 1, micro)
+    assert alone.returncode == 0, alone.stderr
+    one = read_tensors(tmp_path / "one" / "finetuned.safetensors")
     done = launch(tmp_path / "two", 2, micro)
     assert done.returncode == 0, done.stderr
     two = read_tensors(tmp_path / "two" / "finetuned.safetensors")
