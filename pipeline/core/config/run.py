@@ -50,6 +50,32 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Auxiliary:
+    """A column that stage 1 learns beside the labels: never validated, submitted or kept in the
+    weights file, which has the features it helped to learn.
+
+    column   of images.csv, or of the table that the competition's `auxiliary(raw)` gives
+    classes  () = a label like the task's (1, 0; -1 and blank are left out); else the names of the
+             classes of one softmax, any other value is left out
+    weight   of its cross-entropy beside that of the labels
+    """
+
+    column: str
+    classes: tuple[str, ...] = ()
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_between(self, "weight", 1e-6, 100)
+        different = len(set(self.classes)) == len(self.classes) != 1
+        require(different, self, f"classes={self.classes!r} is not none or two or more")
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs of the network it takes."""
+        return len(self.classes) or 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """What the recipes of both stages share; the defaults do nothing, as in the paper.
 
@@ -60,6 +86,8 @@ class Stage:
                    groups)
     clip           a longer gradient of all weights is shortened to this (L2), 0 = none is
     smoothing      s of label smoothing: a label y is trained as y + s (1/2 - y)
+    mixup, cutmix  alpha of the Beta(alpha, alpha) that the share of each of two images is drawn
+                   from, 0 = they are not mixed; with both, a step takes one of them by chance
     """
 
     warmup_epochs: float = 0.0
@@ -67,10 +95,12 @@ class Stage:
     layer_decay: float = 1.0
     clip: float = 0.0
     smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def check_shared(self, is_cosine: bool) -> None:
         """Raise a UserError for values that these fields cannot have."""
-        for name in ("warmup_epochs", "clip"):
+        for name in ("warmup_epochs", "clip", "mixup", "cutmix"):
             require_between(self, name, 0)
         for name in ("backbone_lr", "layer_decay"):
             require_between(self, name, 1e-6, 1)
@@ -88,6 +118,11 @@ class Pretrain(Stage):
                    `cycle_epochs`, or the top of a cosine
     optimizer      "adam" (the paper; weight decay joins the gradient) or "adamw" (it does not)
     schedule       "constant" (or triangles), or "cosine": half a cosine from lr to 0
+    negatives      so many images without a positive label for each with one, drawn anew for each
+                   epoch; 0 = all of them
+    labels_file    a CSV in data/<competition>: image_id, any of the labels (0 to 1, blank = as it
+                   was), `weight` (>= 0, of the row) and `fold` (the row is for the network of that
+                   fold only; blank = for all). Test images in it train too: pseudo-labels
     """
 
     lr: float
@@ -98,9 +133,15 @@ class Pretrain(Stage):
     batch_size: int = 32
     optimizer: str = "adam"
     schedule: str = "constant"
+    negatives: float = 0.0
+    labels_file: str = ""
 
     def __post_init__(self) -> None:
         require_between(self, "lr", 1e-12, 1e3)
+        require_between(self, "negatives", 0)
+        name = self.labels_file
+        plain = not name or (name.endswith(".csv") and "/" not in name)
+        require(plain, self, f"labels_file={name!r} is not the name of a .csv")
         require_between(self, "weight_decay", 0)
         require_in(self, "optimizer", ("adam", "adamw"))
         require_in(self, "schedule", ("constant", "cosine"))
@@ -177,8 +218,12 @@ class Finetune(Stage):
             require_between(self, "dual_lr", 1e-12, 1e3)
         self.check_shared(self.schedule == "cosine")
         self.check_adamw()
-        hard = self.loss in POINTWISE or not self.smoothing
-        require(hard, self, f"loss={self.loss!r} takes hard labels, so no smoothing")
+        soft = self.loss in POINTWISE
+        hard = f"loss={self.loss!r} takes hard labels, so no smoothing"
+        require(soft or not self.smoothing, self, hard)
+        neither = "compares images of one class with those of the other, and a mixed one is neither"
+        mixed = f"loss={self.loss!r} {neither}: mixup and cutmix are for 'ce' and 'focal'"
+        require(soft or self.mixup == self.cutmix == 0, self, mixed)
         for name in ("gamma", "weight_decay", "epochs", "positives"):
             require_between(self, name, 0)
         require_between(self, "momentum", 0, 0.999)
@@ -230,6 +275,7 @@ class Run:
     network        a timm model name
     size           side of the square input in pixels
     labels         which labels it predicts; () = all the task's
+    auxiliary      columns that stage 1 learns beside them
     weights        "imagenet" (PRETRAINED=, an installed package, or timm's download: see
                    core/networks/imagenet.py), a path to a .safetensors file, or "random"
     views          test-time views per image
@@ -252,6 +298,7 @@ class Run:
     pretrain: Pretrain
     finetune: Finetune
     labels: tuple[str, ...] = ()
+    auxiliary: tuple[Auxiliary, ...] = ()
     weights: str = "imagenet"
     augment: Augment = Augment()
     views: int = 30  # the paper's
@@ -331,6 +378,8 @@ class Metadata:
         recipe = self.finetune
         whole = recipe.backbone_lr == recipe.layer_decay == 1
         require(whole, self, "it has no backbone, so no backbone_lr and no layer_decay")
+        unmixed = recipe.mixup == recipe.cutmix == 0
+        require(unmixed, self, "it has no images, so no mixup and no cutmix")
 
     @property
     def name(self) -> str:
@@ -369,6 +418,8 @@ def from_json(cls: type, values: Mapping) -> Any:
         value = values[name]
         if name in nested and isinstance(value, Mapping):
             value = from_json(nested[name], value)
+        elif name == "auxiliary":
+            value = tuple(from_json(Auxiliary, one) for one in value)
         elif isinstance(value, list):
             value = tuple(value)
         arguments[name] = value

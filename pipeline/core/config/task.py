@@ -10,6 +10,7 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
     submission  Submission: the organiser's file
     published   (stage, AUC, what of) of the paper, for the report, stage "final" for what is
                 submitted; may be left out
+    auxiliary(raw) -> DataFrame, image_id and columns for `Run.auxiliary`; may be left out
     read_raw(raw)  -> DataFrame, a row an image (columns in `artifacts.tables.IMAGE_COLUMNS`)
     sample(raw)    -> DataFrame, the organiser's file to fill in: its ids, in its order
 

@@ -14,6 +14,15 @@ as a float32 scalar.
 
 from pipeline.core.losses.auc import AUCMargin, AUCSquare
 from pipeline.core.losses.pairwise import Pairwise
-from pipeline.core.losses.pointwise import CrossEntropy, Focal
+from pipeline.core.losses.pointwise import ClassCrossEntropy, CrossEntropy, Focal, Part, Sum
 
-__all__ = ["AUCMargin", "AUCSquare", "CrossEntropy", "Focal", "Pairwise"]
+__all__ = [
+    "AUCMargin",
+    "AUCSquare",
+    "ClassCrossEntropy",
+    "CrossEntropy",
+    "Focal",
+    "Pairwise",
+    "Part",
+    "Sum",
+]

@@ -55,6 +55,7 @@ class Network(nn.Module):
         self.features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features, labels)
+        self.auxiliary: nn.Linear | None = None  # `add_auxiliary`
         cfg = backbone.pretrained_cfg
         mean = torch.tensor(cfg.get("mean", (0.5,) * 3))
         std = torch.tensor(cfg.get("std", (0.5,) * 3))
@@ -63,8 +64,9 @@ class Network(nn.Module):
         self.register_buffer("std", (255 * std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, S, S, 1 or 3) -> float32 scores (B, K); the classifier is float32 whatever
-        autocast says."""
+        """uint8, or float of 0 to 255, (B, S, S, 1 or 3) -> float32 scores (B, K), in training mode
+        behind them those of the auxiliary columns; the classifier is float32 whatever autocast
+        says."""
         # Bytes cross from the loader and to the device 4 to 6 times cheaper than floats, gray ones
         # as one channel; here they become three.
         # A (B, H, W, C) batch seen as (B, C, H, W) is channels_last in memory already: no copy.
@@ -72,7 +74,11 @@ class Network(nn.Module):
         features = self.backbone((x - self.mean).div_(self.std))
         # Half-precision scores would tie, and ties count 1/2 in the AUC.
         with torch.autocast(features.device.type, enabled=False):
-            return self.classifier(self.dropout(features.float()))
+            features = self.dropout(features.float())
+            scores = self.classifier(features)
+            if self.auxiliary is None or not self.training:
+                return scores
+            return torch.cat([scores, self.auxiliary(features)], dim=1)
 
 
 def build(run: Run, labels: int, weights: str | None = None) -> Network:
@@ -186,6 +192,12 @@ def check_image_size(network: Network, run: Run) -> None:
     network.train(training)
 
 
+def add_auxiliary(network: Network, outputs: int) -> None:
+    """Give a network so many more outputs in training, in a layer that no weights file keeps."""
+    if outputs:
+        network.auxiliary = nn.Linear(network.features, outputs)
+
+
 def restart_classifier(network: Network, seed: int) -> None:
     """Draw the classifier anew from torch's own initial distribution, as stage 2 begins (paper,
     section 4)."""
@@ -196,10 +208,11 @@ def restart_classifier(network: Network, seed: int) -> None:
 
 
 def save_weights(path: Path, network: nn.Module, header: dict) -> None:
-    """Write all weights and buffers as one safetensors file with `header` (JSON values). UserError
-    on a full disk."""
+    """Write all weights and buffers but the auxiliary layer's as one safetensors file with `header`
+    (JSON values). UserError on a full disk."""
     state = network.state_dict()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    kept = [name for name in state if not name.startswith("auxiliary.")]
+    tensors = {name: state[name].detach().cpu().contiguous() for name in kept}
     try:
         # Written twice: the digest is that of the file's bytes behind the header, which holds it.
         with atomic(path) as temporary:

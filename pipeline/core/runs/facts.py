@@ -26,6 +26,7 @@ from pipeline.core.artifacts.provenance import (
 )
 from pipeline.core.config.run import METADATA, Metadata, Run, as_json, from_json
 from pipeline.core.config.task import Uncertain
+from pipeline.core.runs.extra_labels import EXTRA_TABLES, extra_tables
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.errors import UserError
 
@@ -36,6 +37,7 @@ TRAINING = (
     "network",
     "size",
     "weights",
+    "auxiliary",
     "augment",
     "dropout",
     "drop_path",
@@ -79,6 +81,9 @@ def weights_facts(job: Job, artifact: str) -> dict:
         "resize": as_json(task.resize),
         "pixels": pixels(job.competition),
     }
+    # Tables that a run may learn from beside images.csv; runs without one have no such fact.
+    if artifact == PRETRAINED:
+        facts.update(extra_tables(job))
     # Named by content: stage 1 trained again makes stage 2 out of date, a copied file does not.
     if artifact == FINETUNED:
         facts["stage_1"] = digest_of(job.folder / PRETRAINED)
@@ -191,7 +196,7 @@ def value_unknown(name: str, value: object) -> bool:
     """True for facts about files that are gone today: there is nothing to compare with."""
     if name == "weights":
         return not all(value.values())
-    return name in ("stage_1", "through", "pixels") and not value
+    return name in ("stage_1", "through", "pixels", *EXTRA_TABLES) and not value
 
 
 def comparable_recipe(kind: type, recorded: object, today: dict) -> dict | None:

@@ -43,7 +43,7 @@ from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
 from pipeline.core.training.log import DIVERGED, RunLog
-from pipeline.core.training.phase import Phase
+from pipeline.core.training.phase import Batch, Phase
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
@@ -59,8 +59,7 @@ def gradients(
     model: nn.Module,
     scaler: torch.amp.GradScaler,
     step: int,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    batch: Batch,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Backward through one step; returns the loss and the scores (B, K).
 
@@ -73,15 +72,15 @@ def gradients(
     if phase.micro == 1:
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
-            scores = model(inputs)
-        value = phase.loss(scores, targets)
+            scores = model(batch.inputs)
+        value = batch.value(phase.loss, scores)
         scaler.scale(value).backward()
         return value.detach(), scores.detach()
 
     # All scores, and the loss's gradient with respect to them.
-    parts = inputs.chunk(phase.micro)
+    parts = batch.inputs.chunk(phase.micro)
     scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
-    value = phase.loss(scores, targets)
+    value = batch.value(phase.loss, scores)
     scaler.scale(value).backward()
 
     # Each part again, with the dropout of the first pass, to carry its share back.
@@ -171,6 +170,8 @@ def begin(phase: Phase) -> Running:
         raise UserError(
             f"batch_size={phase.batch_size} cannot be shared evenly by {processes} processes"
         )
+    if phase.mixing:
+        phase.mixing.require_even(phase.batch_size, processes)
 
     # The parts that change from step to step.
     reuse_memory()
@@ -253,10 +254,9 @@ def take_steps(running: Running) -> None:
         for inputs, indices in batches:
             # One step, and after the last of an epoch a validation.
             began = time.monotonic()
-            inputs = inputs.to(device(), non_blocking=True)
-            targets = phase.targets[indices].to(device())
+            batch = phase.batch(running.step, inputs, indices)
             with divergence_advice(running):
-                take_step(running, inputs, targets)
+                take_step(running, batch)
                 bar.update()
                 bar.set_postfix(running.log.progress, refresh=False)
                 end_of_epoch = running.step % each == 0
@@ -280,7 +280,7 @@ def take_steps(running: Running) -> None:
                 )
 
 
-def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+def take_step(running: Running, batch: Batch) -> None:
     """One step of the optimizer on a batch that lies on the device."""
     # The rate, a function of the step: no scheduler whose state would have to be saved; groups with
     # rates of their own have a part of it in `lr_scale`, as timm calls it. At PESG's milestones the
@@ -295,7 +295,7 @@ def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> 
 
     # Gradients, and the update.
     with out_of_memory_advice(phase.network, phase.batch_size):
-        value, scores = gradients(phase, running.model, running.scaler, step, inputs, targets)
+        value, scores = gradients(phase, running.model, running.scaler, step, batch)
     if phase.clip:
         # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
         # and α are not weights and keep theirs.
@@ -307,9 +307,11 @@ def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> 
     if running.average:
         running.average.update_parameters(phase.network)
 
-    # Logged as the number of steps taken, so the first is 1.
+    # Logged as the number of steps taken, so the first is 1; of the labels only.
     running.step += 1
-    running.log.step(running.step, value, scores, targets, rate, len(inputs) * world()[1])
+    images = len(batch.inputs) * world()[1]
+    scores, targets = map(phase.of_labels, (scores, batch.targets))
+    running.log.step(running.step, value, scores, targets, rate, images)
 
 
 def same_buffers(network: nn.Module) -> None:

@@ -10,8 +10,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.core.config.run import Finetune, Pretrain, Stage
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
+from pipeline.core.config.run import Auxiliary, Finetune, Pretrain, Stage
+from pipeline.core.losses import (
+    AUCMargin,
+    AUCSquare,
+    ClassCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Pairwise,
+    Part,
+    Sum,
+)
 from pipeline.core.networks.image import Network, import_timm
 from pipeline.core.pesg import PESG
 
@@ -29,6 +38,17 @@ def make_loss(recipe: Finetune, labels: int) -> nn.Module:
     if recipe.loss == "ce":
         return CrossEntropy()
     return Focal()
+
+
+def pretrain_loss(labels: int, auxiliary: Sequence[Auxiliary]) -> nn.Module:
+    """Stage 1's cross-entropy of so many labels, and of the auxiliary columns behind them."""
+    if not auxiliary:
+        return CrossEntropy()
+    parts = [Part(CrossEntropy(), labels, 1.0)]
+    for one in auxiliary:
+        own = ClassCrossEntropy() if one.classes else CrossEntropy()
+        parts.append(Part(own, one.outputs, one.weight))
+    return Sum(parts)
 
 
 def smoothed(targets: np.ndarray, smoothing: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from pipeline.core.artifacts.provenance import data_digest, read_weights_header
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.networks.image import (
+    add_auxiliary,
     build,
     import_timm,
     load_weights,
@@ -77,6 +78,16 @@ def test_weights_come_back_with_their_header(tmp_path):
     assert header.pop("digest") == data_digest(path)
     assert header == {"labels": ["a", "b"], "epoch": 3}
     assert torch.equal(load_weights(path, RUN, ["a", "b"])(pictures()), network(pictures()))
+
+
+def test_auxiliary_outputs_are_for_training_and_in_no_file(tmp_path):
+    network = build(RUN, 2)
+    alone = network.eval()(pictures())
+    add_auxiliary(network, 3)
+    assert torch.equal(network(pictures()), alone)
+    assert network.train()(pictures()).shape == (4, 5)
+    save_weights(tmp_path / "w.safetensors", network.eval(), {})
+    assert torch.equal(load_weights(tmp_path / "w.safetensors", RUN, "ab")(pictures()), alone)
 
 
 def test_a_local_backbone_file_is_used_and_its_classifier_left_out(tmp_path):

@@ -21,9 +21,11 @@ from pipeline.core.runtime.device import start_processes, world
 from pipeline.core.networks.patient import PatientRows
 from pipeline.core.config.run import Finetune
 from pipeline.core.training.loop import fit_epochs, keep
+from pipeline.core.training.mixing import Mixing
 from pipeline.core.training.phase import Phase
 
 folder, micro, die = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+mixed = sys.argv[4] == "mixed"
 torch.set_num_threads(1)
 start_processes()
 rng = np.random.default_rng(0)
@@ -31,6 +33,8 @@ x = rng.normal(size=(320, 6)).astype(np.float32)
 y = (x[:, :1] + rng.normal(size=(320, 1)) > 1.2).astype(np.float32)
 y[:7] = np.nan
 own = dict(lr=0.05) if micro == 1 else dict(lr=1e-3, optimizer="adamw", dual_lr=0.05, clip=0.1)
+if mixed:
+    own = dict(lr=0.05, loss="ce", mixup=0.4)
 recipe = Finetune(epochs=5, batch_size=32, milestones=(12, 30), margin=0.8, normalize="l2",
                   gamma=0.01, **own)
 torch.manual_seed(0)
@@ -51,13 +55,15 @@ phase = Phase(
     data=PatientRows(x), targets=torch.from_numpy(y), rate=rate,
     restarts=frozenset(recipe.milestones), validate=lambda _: {"mean": 0.5},
     epochs=recipe.epochs, batch_size=32, seed=4, micro=micro, clip=recipe.clip,
+    mixing=Mixing(4, recipe.mixup, 0.0) if mixed else None,
+    weights=torch.linspace(0, 2, 320)[:, None] if mixed else None,
 )
 keep(phase, fit_epochs(phase))
 """
 
 
 def launch(
-    folder: Path, processes: int, micro: int = 1, die: int = -1
+    folder: Path, processes: int, micro: int = 1, die: int = -1, mixed: bool = False
 ) -> subprocess.CompletedProcess:
     program = folder / "program.py"
     folder.mkdir(exist_ok=True)
@@ -71,6 +77,7 @@ def launch(
             str(folder),
             str(micro),
             str(die),
+            "mixed" if mixed else "plain",
         ],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -80,12 +87,16 @@ def launch(
     )
 
 
-@pytest.mark.parametrize("micro", [1, 2], ids=["PESG", "AdamW, clipped, micro-batches"])
-def test_two_processes_end_with_the_weights_of_one(tmp_path, micro):
-    alone = launch(tmp_path / "one", 1, micro)
+@pytest.mark.parametrize(
+    ("micro", "mixed"),
+    [(1, False), (2, False), (1, True)],
+    ids=["PESG", "AdamW, clipped, micro-batches", "mixed and weighted"],
+)
+def test_two_processes_end_with_the_weights_of_one(tmp_path, micro, mixed):
+    alone = launch(tmp_path / "one", 1, micro, mixed=mixed)
     assert alone.returncode == 0, alone.stderr
     one = read_tensors(tmp_path / "one" / "finetuned.safetensors")
-    done = launch(tmp_path / "two", 2, micro)
+    done = launch(tmp_path / "two", 2, micro, mixed=mixed)
     assert done.returncode == 0, done.stderr
     two = read_tensors(tmp_path / "two" / "finetuned.safetensors")
     for name, value in one.items():

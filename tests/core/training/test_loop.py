@@ -23,8 +23,12 @@ from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import loop as training
 from pipeline.core.training.batch_order import add_positives, fold_seed
 from pipeline.core.training.loop import fit_epochs, keep
+from pipeline.core.training.mixing import Mixing
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import triangular
+
+
+WEIGHTS = torch.linspace(0, 2, 200)[:, None]
 
 
 class PairwiseSquare(nn.Module):
@@ -188,6 +192,15 @@ def test_a_checkpoint_of_a_recipe_without_todays_fields_is_of_their_defaults():
     assert not same_key({"target": "t", "run": older}, today)
 
 
+def test_micro_batches_of_mixed_and_weighted_images_take_the_step_of_the_whole_batch(tmp_path):
+    own = dict(mixing=Mixing(9, 0.4, 0.0), weights=WEIGHTS, loss=CrossEntropy())
+    plain = dict(norm=False, dropout=0.0, **own)
+    whole = weights(fit_epochs(phase(tmp_path / "1", **plain)))
+    parts = weights(fit_epochs(phase(tmp_path / "n", **plain, micro=4)))
+    for name, value in whole.items():
+        assert torch.allclose(value, parts[name], rtol=1e-5, atol=1e-6), name
+
+
 @pytest.mark.parametrize("micro", [2, 4])
 def test_micro_batches_take_the_step_of_the_whole_batch(tmp_path, micro):
     whole = fit_epochs(phase(tmp_path / "1", norm=False, dropout=0.0))
@@ -220,6 +233,7 @@ def test_micro_batches_update_batch_norm_once(tmp_path):
         dict(ema=0.9, clip=0.5),
         dict(dtype=torch.float16, clip=0.5),
         dict(dtype=torch.bfloat16, micro=2),
+        dict(mixing=Mixing(9, 0.4, 0.0), loss=CrossEntropy(), negatives=1.5, weights=WEIGHTS),
     ],
     ids=str,
 )
@@ -227,12 +241,13 @@ def test_a_run_cut_at_any_step_ends_as_the_uncut_one(tmp_path, monkeypatch, chan
     """In float16 the first steps overflow, so that the scaler skips them and what it has learnt is
     kept as well."""
     uncut = weights(fit_epochs(phase(tmp_path / "uncut", **changes)))
-    for cut in (1, 5, 6, 13, 23):
+    total = phase(tmp_path, **changes).order.steps_per_epoch * 4
+    for cut in (1, 5, 6, 13, total - 1):
         folder = tmp_path / f"cut{cut}"
         steps = iter(range(1, 100))
         with monkeypatch.context() as patched:
             patched.setattr(training, "agree", lambda _, steps=steps, cut=cut: next(steps) == cut)
-            with pytest.raises(TimeLimitReached, match=f"step {cut} of 24"):
+            with pytest.raises(TimeLimitReached, match=f"step {cut} of {total}"):
                 fit_epochs(phase(folder, **changes))
         assert equal(uncut, weights(fit_epochs(phase(folder, **changes))))
         assert log_lines(folder) == log_lines(tmp_path / "uncut")

@@ -89,6 +89,8 @@ def recipe_text(run: Trained) -> str:
     parts.append(pretrain_text(recipe["pretrain"]))
     parts.append(finetune_text(recipe["finetune"]))
     parts.append(augment_text(recipe["augment"]))
+    for one in recipe.get("auxiliary", ()):
+        parts.append(f"beside them {one['column']} with weight {one['weight']:g}")
     for name in ("ema", "dropout", "drop_path"):
         if recipe.get(name):
             parts.append(f"{name} {recipe[name]:g}")
@@ -107,8 +109,18 @@ def pretrain_text(recipe: dict) -> str:
     optimizer = {"adamw": "AdamW"}.get(recipe.get("optimizer"), "Adam")
     return (
         f"cross-entropy, {optimizer}, {recipe['epochs']} epochs, batches of "
-        f"{recipe['batch_size']}, {rate}{shared_text(recipe)}"
+        f"{recipe['batch_size']}, {rate}{shared_text(recipe)}{rows_text(recipe)}"
     )
+
+
+def rows_text(recipe: dict) -> str:
+    """Which rows stage 1 learns where it is not all with their own labels, in words."""
+    text = ""
+    if recipe.get("negatives"):
+        text += f", {recipe['negatives']:g} negatives a positive, drawn anew for each epoch"
+    if recipe.get("labels_file"):
+        text += f", labels and weights of {recipe['labels_file']}"
+    return text
 
 
 def cosine_text(recipe: dict) -> str:
@@ -129,6 +141,8 @@ def shared_text(recipe: dict) -> str:
     named = {
         "clip": ", gradients up to {:g}",
         "smoothing": ", labels smoothed by {:g}",
+        "mixup": ", mixup {:g}",
+        "cutmix": ", CutMix {:g}",
     }
     parts += [text.format(recipe[name]) for name, text in named.items() if recipe.get(name)]
     return "".join(parts)
