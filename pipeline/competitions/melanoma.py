@@ -171,6 +171,25 @@ def read_raw(raw: Path) -> pd.DataFrame:
     return table.drop(columns=unknown)
 
 
+def auxiliary(raw: Path) -> pd.DataFrame:
+    """image_id and `diagnosis` of the training images, as train.csv and the external sets' own name
+    it; blank where a table has no such column."""
+    locator = source.need_table(raw, "train.csv")
+    table = source.read_table(raw, locator, ("image_name",))
+    parts = [diagnoses(table, source.names(raw / locator, table, "image_name"))]
+    for name in externals(raw):
+        locator, table = external_table(raw, f"external/{name}")
+        ids = f"{source.clean_name(name)}_" + source.names(raw / locator, table, "image_name")
+        parts.append(diagnoses(table, ids))
+    return pd.concat(parts, ignore_index=True)
+
+
+def diagnoses(table: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
+    """image_id and diagnosis of a table's rows."""
+    known = source.categories(table, "diagnosis") if "diagnosis" in table else None
+    return pd.DataFrame({"image_id": ids, "diagnosis": known})
+
+
 def sample(raw: Path) -> pd.DataFrame:
     """The organiser's sample_submission.csv: image_name (string) and target, in its order."""
     locator = source.need_table(raw, "sample_submission.csv")

@@ -27,7 +27,6 @@ from pipeline.core.training.mixing import Mixing
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import triangular
 
-
 WEIGHTS = torch.linspace(0, 2, 200)[:, None]
 
 

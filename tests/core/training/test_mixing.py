@@ -101,5 +101,5 @@ def test_partners_must_be_in_one_process():
     mixing = Mixing(0, 1.0, 0.0)
     mixing.require_even(30, 1)
     mixing.require_even(32, 8)
-    with pytest.raises(UserError, match="batch_size=24: .* 8 processes need a multiple of 16"):
+    with pytest.raises(UserError, match=r"batch_size=24: .* 8 processes need a multiple of 16"):
         mixing.require_even(24, 8)
