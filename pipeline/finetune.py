@@ -21,6 +21,7 @@ from pipeline.core.networks.image import Network, load_weights, restart_classifi
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.whole import epochs_to_train
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.runtime.errors import UserError
@@ -84,6 +85,7 @@ def finetune(job: Job) -> None:
         optimizer=make_optimizer(recipe, parameter_groups(recipe, network), loss),
         rate=finetune_rate(recipe, each),
         seed=seed,
+        epochs=epochs_to_train(job, "finetuned", recipe.epochs),
         restarts=frozenset(ends),
         positives=recipe.positives,
     )

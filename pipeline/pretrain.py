@@ -24,6 +24,7 @@ from pipeline.core.networks.imagenet import backbone_digest
 from pipeline.core.runs.extra_labels import lesson
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.whole import epochs_to_train
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.training.batch_order import fold_seed, images_per_epoch, steps_per_epoch
@@ -94,6 +95,7 @@ def pretrain(job: Job) -> None:
         optimizer=pretrain_optimizer(recipe, parameter_groups(recipe, network)),
         rate=rate,
         seed=seed,
+        epochs=epochs_to_train(job, "pretrained", recipe.epochs),
         negatives=recipe.negatives,
         weights=taught.weights,
         auxiliary=taught.auxiliary.shape[1],

@@ -13,6 +13,7 @@ import argparse
 import time
 from collections import Counter
 
+from pipeline.core.config.run import fold_name
 from pipeline.core.runs.job import Job, jobs_of
 from pipeline.core.runs.progress import ARTIFACTS, State, duration_text, stage_state, trained_so_far
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -41,7 +42,7 @@ def status_lines(jobs: list[Job]) -> list[str]:
         states = {stage: stage_state(job, stage) for stage in ARTIFACTS}
         counts.update(state.word for state in states.values())
         cells = "".join(f"{cell(state):<{STAGE_WIDTH}}" for state in states.values())
-        lines.append(f"{job.run.name + f'/fold{job.fold}':<{FOLD_WIDTH}}{cells}".rstrip())
+        lines.append(f"{job.run.name + '/' + fold_name(job.fold):<{FOLD_WIDTH}}{cells}".rstrip())
         # What does not fit a cell: how far, on which machine, or why it is refused.
         for stage, state in states.items():
             if state.text and state.word != "done":

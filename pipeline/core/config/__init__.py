@@ -5,7 +5,15 @@
 Frozen dataclasses, checked when they are made. What such a file holds: `config/task.py`.
 """
 
-from pipeline.core.config.run import Augment, Auxiliary, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import (
+    Augment,
+    Auxiliary,
+    Finetune,
+    Metadata,
+    Pretrain,
+    Run,
+    seeded,
+)
 from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
 
 __all__ = [
@@ -21,4 +29,5 @@ __all__ = [
     "Submission",
     "Task",
     "Uncertain",
+    "seeded",
 ]

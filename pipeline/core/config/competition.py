@@ -121,6 +121,11 @@ def check_competition(competition: Competition) -> None:
                     f"{file}: run {run.name} predicts {label!r}, which is not among the task's "
                     "labels"
                 )
+        if run.whole and competition.blend.weights == "earned":
+            raise UserError(
+                f"{file}: run {run.name} has whole={run.whole!r}, and Blend(weights='earned') "
+                "takes the networks of the folds: leave one of the two"
+            )
         margin = run.finetune.margin
         labels = len(competition.labels(run))
         if isinstance(margin, tuple) and len(margin) != labels:

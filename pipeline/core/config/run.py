@@ -20,6 +20,8 @@ SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MEMBER_STAGES = ("finetuned", "pretrained", "both", "best")
+# The fold in which all training rows train and none is validated.
+ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +291,10 @@ class Run:
     stage          which weights are members of the ensemble: "finetuned", "pretrained", "both", or
                    "best": stage 2's where its gain over stage 1 out of fold has an interval above
                    0, else stage 1's. Both stages are trained and scored whatever it says
+    whole          "recipe" or "best": one more network, fold `all`, learns from all training rows,
+                   and its scores of the test images take the place of those of the folds' networks;
+                   epochs are the recipe's, or of each stage the median over the folds of the one
+                   with the best validation AUC, at which the same schedule stops. "" = none
     tag            ends the name where two runs share network and size
     named          the whole name instead; "" = `name` makes it from network, size and tag
     """
@@ -309,6 +315,7 @@ class Run:
     dropout: float = 0.0
     drop_path: float = 0.0
     stage: str = "finetuned"
+    whole: str = ""
     seed: int = 0
     tag: str = ""
     named: str = ""
@@ -319,6 +326,7 @@ class Run:
         require_between(self, "accumulate", 1, 1024)
         require_in(self, "precision", PRECISIONS)
         require_in(self, "stage", MEMBER_STAGES)
+        require_in(self, "whole", ("", "recipe", "best"))
         for name in ("ema", "dropout", "drop_path"):
             require_between(self, name, 0, 0.99999)
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
@@ -390,6 +398,28 @@ class Metadata:
         """The same network with few epochs."""
         tiny = dict(epochs=20, batch_size=64, milestones=(15,), milestone_unit="epoch")
         return replace(self, finetune=replace(self.finetune, **tiny))
+
+
+def seeded(run: Run, seeds: int) -> tuple[Run, ...]:
+    """The run with so many seeds, 0 and up: members that differ by chance alone. The first keeps
+    its name; the others' ends with the seed.
+
+    >>> run = Run(network="resnet18", size=64, pretrain=Pretrain(lr=1), finetune=Finetune())
+    >>> [one.name for one in seeded(run, 3)]
+    ['resnet18_64', 'resnet18_64_seed1', 'resnet18_64_seed2']
+    """
+    tags = ["_".join(part for part in (run.tag, f"seed{n}") if part) for n in range(1, seeds)]
+    others = [replace(run, seed=n, tag=tag) for n, tag in enumerate(tags, 1)]
+    return (replace(run, seed=0), *others)
+
+
+def fold_name(fold: int | str) -> str:
+    """The name of a fold in paths and messages.
+
+    >>> fold_name(0), fold_name(ALL)
+    ('fold0', 'all')
+    """
+    return ALL if fold == ALL else f"fold{fold}"
 
 
 def stage_1_member(run: str) -> str:

@@ -17,7 +17,7 @@ from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.labels import targets
 from pipeline.core.artifacts.paths import data_folder, raw_folder
 from pipeline.core.artifacts.tables import check_id_column, first_ids, read_csv, write_csv
-from pipeline.core.config.run import Auxiliary
+from pipeline.core.config.run import ALL, Auxiliary
 from pipeline.core.folds.split import patient_keys
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.errors import UserError
@@ -82,7 +82,7 @@ def lesson(job: Job, seed: int) -> Lesson:
         given = table.set_index("image_id").reindex(rows["image_id"])
         labels = overwritten(np.concatenate([labels, unknown]), given, job.labels)
         weights = given["weight"].fillna(1.0).to_numpy(np.float32)
-        notes = file_notes(path, rows, table, len(added))
+        notes = file_notes(job, path, rows, table, len(added))
 
     # One weight a row, for each of its columns.
     auxiliary = auxiliary_targets(job, rows)
@@ -109,9 +109,17 @@ def read_labels_file(path: Path, job: Job) -> pd.DataFrame:
             f"{path}: row {row + 2}, column image_id: {table['image_id'].iloc[row]!r} is not in "
             "images.csv"
         )
+    if job.fold == ALL:
+        return mean_over_folds(table, labels)
     own = table[table["fold"].isna() | (table["fold"] == job.fold)]
     check_id_column(path, own)
     return own
+
+
+def mean_over_folds(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """One row an image: for a network that validates nobody, all folds' rows are as good."""
+    numbers = table[["image_id", "weight", *labels]].astype(dict.fromkeys(labels, float))
+    return numbers.groupby("image_id", sort=False).mean().reset_index().assign(fold=np.nan)
 
 
 def check_numbers(path: Path, table: pd.DataFrame, name: str, top: float) -> None:
@@ -140,12 +148,14 @@ def overwritten(labels: np.ndarray, given: pd.DataFrame, names: Sequence[str]) -
     return np.where(np.isnan(new), labels, new)
 
 
-def file_notes(path: Path, rows: pd.DataFrame, table: pd.DataFrame, added: int) -> tuple[str, ...]:
+def file_notes(
+    job: Job, path: Path, rows: pd.DataFrame, table: pd.DataFrame, added: int
+) -> tuple[str, ...]:
     """What a file of labels does to a fold, in words, and a warning of labels that leak."""
     named = int(rows["image_id"].isin(table["image_id"]).sum()) - added
     lines = [f"{path}: labels or weights for {named} training images; {added} test images train"]
     # A row for every fold was labelled by networks of every fold, this one's patients among theirs.
-    if added and table["fold"].isna().any():
+    if added and job.fold != ALL and table["fold"].isna().any():
         lines.append(
             f"{path}: WARNING: test rows without `fold` may have been labelled by networks that "
             "trained on the images validated here: out-of-fold scores would flatter"

@@ -24,7 +24,7 @@ from pipeline.core.artifacts.provenance import (
     recorded_facts,
     require_hashes,
 )
-from pipeline.core.config.run import METADATA, Metadata, Run, as_json, from_json
+from pipeline.core.config.run import ALL, METADATA, Metadata, Run, as_json, from_json
 from pipeline.core.config.task import Uncertain
 from pipeline.core.runs.extra_labels import EXTRA_TABLES, extra_tables
 from pipeline.core.runs.job import Job
@@ -84,6 +84,9 @@ def weights_facts(job: Job, artifact: str) -> dict:
     # Tables that a run may learn from beside images.csv; runs without one have no such fact.
     if artifact == PRETRAINED:
         facts.update(extra_tables(job))
+    # How long a network of all rows trained.
+    if job.fold == ALL:
+        facts["whole"] = job.run.whole
     # Named by content: stage 1 trained again makes stage 2 out of date, a copied file does not.
     if artifact == FINETUNED:
         facts["stage_1"] = digest_of(job.folder / PRETRAINED)

@@ -360,7 +360,8 @@ def keep(phase: Phase, network: nn.Module) -> None:
     }
     save_weights(path, network, header)
     checkpoint.remove(phase.folder, phase.name)
-    print(f"{path}: validation AUC {aucs['mean']:.4f} after epoch {phase.epochs}", flush=True)
+    said = f"validation AUC {aucs['mean']:.4f} " if aucs["mean"] == aucs["mean"] else ""
+    print(f"{path}: {said}after epoch {phase.epochs}", flush=True)
     print_one_class_batches(phase)
 
 

@@ -129,6 +129,7 @@ def image_phase(
     optimizer: torch.optim.Optimizer,
     rate: Callable[[int], float],
     seed: int,
+    epochs: int,
     restarts: frozenset[int] = frozenset(),
     positives: int = 0,
     negatives: float = 0.0,
@@ -139,7 +140,7 @@ def image_phase(
     """The phase of an image network, stage 1 or 2; what the two share is taken from the job.
 
     name     "pretrained" or "finetuned"
-    recipe   the stage's part of the run: epochs and batch size
+    recipe   the stage's part of the run: batch size, clipping, mixing
     rows     the training rows of images.csv
     targets  float32 (N, K), their labels in the rows' order, NaN = left out
     The other arguments are those of `Phase`.
@@ -165,7 +166,7 @@ def image_phase(
         mixing=mixing,
         rate=rate,
         validate=image_validator(job, dtype),
-        epochs=recipe.epochs,
+        epochs=epochs,
         batch_size=recipe.batch_size,
         seed=seed,
         restarts=restarts,

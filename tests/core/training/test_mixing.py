@@ -29,7 +29,7 @@ def test_a_pair_is_mixed_as_timm_mixes_it(monkeypatch, mixup, cutmix):
         # Our draws, in our order, given to timm.
         rng = np.random.default_rng((5, step, 1))
         share = rng.beta(mixup or cutmix, mixup or cutmix)
-        draws = iter(rng.integers(24, size=2)) if cutmix else iter(())
+        draws = iter([rng.integers(24), rng.integers(24)] if cutmix else [])
         theirs = timms.Mixup(mixup, cutmix, num_classes=2, label_smoothing=0.0)
         monkeypatch.setattr(theirs, "_params_per_batch", lambda s=share: (s, cutmix > 0))
         with monkeypatch.context() as patched:

@@ -62,6 +62,7 @@ def test_what_the_stages_share_comes_from_the_job(tmp_path, monkeypatch, name, r
         optimizer=optimizer,
         rate=constant(0.1),
         seed=7,
+        epochs=asked.epochs,
         restarts=frozenset({2}),
         positives=1,
     )

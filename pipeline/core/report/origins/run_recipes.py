@@ -95,6 +95,8 @@ def recipe_text(run: Trained) -> str:
         if recipe.get(name):
             parts.append(f"{name} {recipe[name]:g}")
     parts.append(f"{recipe['views']} test-time views")
+    if recipe.get("whole"):
+        parts.append("test images scored by one more network, of all training rows")
     return "; ".join(part for part in parts if part)
 
 
