@@ -9,8 +9,8 @@ writes  FOLDER/data, FOLDER/models   as the stages do; what is there is not made
 prints  a row for each recipe and stage: AUC of the seeds' mean score, of each seed, and the
         difference to the plain recipe [95 %, over patients], with CPU minutes
 
-A ResNet-10t at 48 pixels from random weights, two of 3 folds, 4 epochs, one view: orders between recipes on a few
-thousand images, not what they give with ImageNet weights.
+A ResNet-10t at 48 pixels from random weights, two of 3 folds, 4 epochs, one view: orders between
+recipes on a few thousand images, not what they give with ImageNet weights.
 """
 
 import argparse

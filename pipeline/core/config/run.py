@@ -261,6 +261,8 @@ class Finetune(Stage):
 
 # The folder of the metadata network, beside those of the runs.
 METADATA = "metadata"
+# In RUN= the name of all runs of a competition's `modern`.
+MODERN = "modern"
 # Ends the name of a member that has a run's weights after stage 1.
 AFTER_STAGE_1 = "-pretrained"
 # A smoke run: timm's own test network, 0.37 M parameters, and recipes of 6 epochs, in which it
@@ -357,6 +359,7 @@ class Run:
             self,
             named=self.name,
             network=SMOKE_NETWORK,
+            auxiliary=(),  # synthetic data have no such columns
             size=tiny,
             weights="random",
             views=min(self.views, 4),

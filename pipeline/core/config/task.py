@@ -5,6 +5,7 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
     task        Task: what is predicted, for whom, and how the images are resized
     runs        a tuple of Run: one network at one resolution each
     trials      more runs, made only when they are named; may be left out
+    modern      the same, of today's networks and recipes; RUN=modern names them all
     metadata    Metadata, or None: the network on patient columns; may be left out
     blend       Blend: how runs and metadata are averaged
     submission  Submission: the organiser's file

@@ -26,7 +26,7 @@ from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import first_difference, notice, table_hashes
 from pipeline.core.artifacts.tables import fold_numbers, read_folds
 from pipeline.core.config.competition import Competition, load_competition
-from pipeline.core.config.run import ALL, METADATA, as_json, stage_1_member
+from pipeline.core.config.run import ALL, METADATA, MODERN, as_json, stage_1_member
 from pipeline.core.config.target_path import Target
 from pipeline.core.runs.average_files import changed_file
 from pipeline.core.runs.facts import (
@@ -368,7 +368,10 @@ def request_of(competition: str, runs: str = "", folds: str = "", number: str = 
     found = load_competition(competition.strip())
 
     # RUN: members taken from elsewhere have predictions only, and are no runs of the file.
+    # RUN=modern stands for all of that tuple.
     names = [name for name in runs.split() if name != METADATA]
+    if MODERN in names and found.modern:
+        names = [*(name for name in names if name != MODERN), *found.modern]
     imported = tuple(name for name in names if is_imported(found.name, name))
     chosen = tuple(found.run(name).name for name in names if name not in imported)
 
