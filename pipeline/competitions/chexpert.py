@@ -109,9 +109,10 @@ runs = tuple(
 )
 
 # Today's networks and recipe beside the paper's: `make report COMP=chexpert RUN=modern`. The rates
-# are those usual for such weights; none has been tried on all of the data. No mixup: a label that is
-# uncertain is soft already. Cost (an estimate): five epochs are 1.1 million X-rays, each of 1.5 to 4
-# times the work of a DenseNet121 at 320: 3 to 8 hours a run on one 40 GB GPU, 15 hours for the three.
+# are those usual for such weights; none has been tried on all of the data. No mixup: a label that
+# is uncertain is soft already. Cost (an estimate): five epochs are 1.1 million X-rays, each of 1.5
+# to 4 times the work of a DenseNet121 at 320: 3 to 8 hours a run on one 40 GB GPU, 15 for the
+# three.
 modern = tuple(
     Run(
         network=network,

@@ -109,10 +109,10 @@ runs = tuple(
 )
 
 # Today's networks and recipe beside the paper's: `make report COMP=melanoma RUN=modern`. The rates
-# are those usual for such weights; none has been tried on all of the data. Beside melanoma the first
-# stage learns the diagnosis, as the competition's first place did. Cost (an estimate): 18 epochs a
-# fold are 0.67 million images, each of some 1 to 2 times the work of a B5 at 384: 2 to 4 hours on
-# one 40 GB GPU, some 2 GPU days for the three runs of five folds.
+# are those usual for such weights; none has been tried on all of the data. Beside melanoma the
+# first stage learns the diagnosis, as the competition's first place did. Cost (an estimate): 18
+# epochs a fold are 0.67 million images, each of some 1 to 2 times the work of a B5 at 384: 2 to 4
+# hours on one 40 GB GPU, some 2 GPU days for the three runs of five folds.
 DIAGNOSES = ("melanoma", "nevus", "seborrheic keratosis", "unknown")
 modern = tuple(
     Run(

@@ -116,10 +116,10 @@ def test_modern_runs_are_made_when_they_are_named(name):
     assert not set(found.modern) & {run.name for run in found.runs}
     assert request_of(name, "modern metadata").runs == found.modern
     timm = import_timm()
-    for run in map(found.run, found.modern):
-        cfg = timm.get_pretrained_cfg(run.network)
-        assert run.size in (cfg.input_size[-1], (cfg.test_input_size or [0])[-1])
-        assert run.smoke().auxiliary == () and run.smoke().finetune.lr < 0.01
+    for one in map(found.run, found.modern):
+        cfg = timm.get_pretrained_cfg(one.network)
+        assert one.size in (cfg.input_size[-1], (cfg.test_input_size or [0])[-1])
+        assert one.smoke().auxiliary == () and one.smoke().finetune.lr < 0.01
 
 
 def test_targets_expand_once_in_order():
