@@ -18,6 +18,8 @@ POINTWISE = ("ce", "focal")  # of these, the ones that are a mean over labels, s
 # The names of losses.pairwise.SURROGATES, which need torch; a test holds the two equal.
 SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
+# "avg", and the names in networks/pooling.py; a test holds them equal.
+POOLS = ("avg", "max", "lse", "gem", "pcam", "csra")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MEMBER_STAGES = ("finetuned", "pretrained", "both", "best")
 # The fold in which all training rows train and none is validated.
@@ -290,6 +292,8 @@ class Run:
     ema            decay of an exponential moving average of the weights, 0 = none
     dropout        of the features before the classifier
     drop_path      of whole residual branches, rising from 0 at the image to this at the head
+    pool           how the last feature map becomes a score: "avg" (the paper), "max", "lse", "gem",
+                   "pcam" or "csra"; equations in core/networks/pooling.py
     stage          which weights are members of the ensemble: "finetuned", "pretrained", "both", or
                    "best": stage 2's where its gain over stage 1 out of fold has an interval above
                    0, else stage 1's. Both stages are trained and scored whatever it says
@@ -316,6 +320,7 @@ class Run:
     ema: float = 0.0
     dropout: float = 0.0
     drop_path: float = 0.0
+    pool: str = "avg"
     stage: str = "finetuned"
     whole: str = ""
     seed: int = 0
@@ -327,6 +332,7 @@ class Run:
         require_between(self, "views", 1, 256)
         require_between(self, "accumulate", 1, 1024)
         require_in(self, "precision", PRECISIONS)
+        require_in(self, "pool", POOLS)
         require_in(self, "stage", MEMBER_STAGES)
         require_in(self, "whole", ("", "recipe", "best"))
         for name in ("ema", "dropout", "drop_path"):

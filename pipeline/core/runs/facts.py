@@ -41,6 +41,7 @@ TRAINING = (
     "augment",
     "dropout",
     "drop_path",
+    "pool",
     "precision",
     "accumulate",
     "ema",

@@ -80,14 +80,16 @@ def test_weights_come_back_with_their_header(tmp_path):
     assert torch.equal(load_weights(path, RUN, ["a", "b"])(pictures()), network(pictures()))
 
 
-def test_auxiliary_outputs_are_for_training_and_in_no_file(tmp_path):
-    network = build(RUN, 2)
+@pytest.mark.parametrize("pool", ["avg", "pcam", "gem"])
+def test_auxiliary_outputs_are_for_training_and_in_no_file(tmp_path, pool):
+    run = replace(RUN, pool=pool)
+    network = build(run, 2)
     alone = network.eval()(pictures())
     add_auxiliary(network, 3)
     assert torch.equal(network(pictures()), alone)
     assert network.train()(pictures()).shape == (4, 5)
     save_weights(tmp_path / "w.safetensors", network.eval(), {})
-    assert torch.equal(load_weights(tmp_path / "w.safetensors", RUN, "ab")(pictures()), alone)
+    assert torch.equal(load_weights(tmp_path / "w.safetensors", run, "ab")(pictures()), alone)
 
 
 def test_a_local_backbone_file_is_used_and_its_classifier_left_out(tmp_path):

@@ -94,6 +94,8 @@ def recipe_text(run: Trained) -> str:
     for name in ("ema", "dropout", "drop_path"):
         if recipe.get(name):
             parts.append(f"{name} {recipe[name]:g}")
+    if recipe.get("pool", "avg") != "avg":
+        parts.append(f"pooled by {recipe['pool']}")
     parts.append(f"{recipe['views']} test-time views")
     if recipe.get("whole"):
         parts.append("test images scored by one more network, of all training rows")
