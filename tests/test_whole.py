@@ -22,7 +22,8 @@ from pipeline.deploy.away.combine import scores_on_scale
 from pipeline.deploy.package import trained_networks
 from tests.cases.trained import melanoma as write_raw
 
-RUN = replace(melanoma.runs[0], whole="best")
+# Of the modern runs, so that AdamW in both stages, mixup and clipping go all the way as well.
+RUN = replace(melanoma.modern[0], whole="best", stage="finetuned")
 NAME = RUN.name
 
 
@@ -34,6 +35,7 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setenv("SMOKE", "1")
     monkeypatch.setenv("WORKERS", "0")
     monkeypatch.setattr(melanoma, "runs", (RUN,))
+    monkeypatch.setattr(melanoma, "modern", ())
     monkeypatch.setattr(melanoma, "metadata", None)
     monkeypatch.setattr(melanoma, "blend", Blend(metadata=0.0, method="quantile"))
     raw = tmp_path / "data" / "melanoma" / "raw"
