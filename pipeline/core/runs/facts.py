@@ -226,7 +226,8 @@ def same_key(recorded: dict, today: dict) -> bool:
     for name, kind in RECIPES.items():
         if isinstance(today.get(name), dict):
             recorded[name] = comparable_recipe(kind, recorded.get(name), today[name])
-    return recorded == today
+    # As text, in which a NaN (the mean of a column without values) is equal to itself.
+    return json.dumps(recorded, sort_keys=True) == json.dumps(today, sort_keys=True)
 
 
 def forget_command(job: Job, path: Path) -> str:
