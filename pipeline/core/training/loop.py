@@ -43,7 +43,7 @@ from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
 from pipeline.core.training.log import DIVERGED, RunLog
-from pipeline.core.training.phase import Batch, Phase
+from pipeline.core.training.phase import Phase, StepBatch
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
@@ -59,7 +59,7 @@ def gradients(
     model: nn.Module,
     scaler: torch.amp.GradScaler,
     step: int,
-    batch: Batch,
+    batch: StepBatch,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Backward through one step; returns the loss and the scores (B, K).
 
@@ -280,7 +280,7 @@ def take_steps(running: Running) -> None:
                 )
 
 
-def take_step(running: Running, batch: Batch) -> None:
+def take_step(running: Running, batch: StepBatch) -> None:
     """One step of the optimizer on a batch that lies on the device."""
     # The rate, a function of the step: no scheduler whose state would have to be saved; groups with
     # rates of their own have a part of it in `lr_scale`, as timm calls it. At PESG's milestones the

@@ -21,7 +21,7 @@ from pipeline.core.training.mixing import Mixing
 from pipeline.core.training.validation import image_validator
 
 
-class Batch(NamedTuple):
+class StepBatch(NamedTuple):
     """One process's part of a step: images or rows, targets (B, K) with NaN, weights (B, K) or
     None."""
 
@@ -107,14 +107,14 @@ class Phase:
         """Targets or scores (B, K + A) without the auxiliary columns, (B, K)."""
         return columns[:, : columns.shape[1] - self.auxiliary]
 
-    def batch(self, step: int, inputs: torch.Tensor, indices: torch.Tensor) -> Batch:
+    def batch(self, step: int, inputs: torch.Tensor, indices: torch.Tensor) -> StepBatch:
         """The batch of a step on the device, mixed where the phase mixes."""
         inputs = inputs.to(device(), non_blocking=True)
         targets = self.targets[indices].to(device())
         weights = None if self.weights is None else self.weights[indices].to(device())
         if self.mixing is None:
-            return Batch(inputs, targets, weights)
-        return Batch(*self.mixing(step, inputs, targets, weights))
+            return StepBatch(inputs, targets, weights)
+        return StepBatch(*self.mixing(step, inputs, targets, weights))
 
 
 def image_phase(
