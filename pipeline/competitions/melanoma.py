@@ -46,6 +46,17 @@ FOLDERS = {
     "train": ("jpeg/train", "train", "jpeg-train", "ISIC_2020_Training_JPEG", "train/train"),
     "test": ("jpeg/test", "test", "jpeg-test", "ISIC_2020_Test_Input", "test/test"),
 }
+# ISIC 2019's columns, in the words of 2020's `diagnosis` where it has them.
+ISIC_CLASSES = {
+    "MEL": "melanoma",
+    "NV": "nevus",
+    "BCC": "basal cell carcinoma",
+    "AK": "actinic keratosis",
+    "BKL": "benign keratosis",
+    "DF": "dermatofibroma",
+    "VASC": "vascular lesion",
+    "SCC": "squamous cell carcinoma",
+}
 
 task = Task(
     title="SIIM-ISIC Melanoma Classification",
@@ -224,8 +235,8 @@ def read_raw(raw: Path) -> pd.DataFrame:
 
 
 def auxiliary(raw: Path) -> pd.DataFrame:
-    """image_id and `diagnosis` of the training images, as train.csv and the external sets' own name
-    it; blank where a table has no such column."""
+    """image_id and `diagnosis` of the training images, as train.csv and the external sets name it;
+    blank where a table does not."""
     locator = source.need_table(raw, "train.csv")
     table = source.read_table(raw, locator, ("image_name",))
     parts = [diagnoses(table, source.names(raw / locator, table, "image_name"))]
@@ -399,7 +410,17 @@ def external_table(raw: Path, folder: str) -> tuple[str, pd.DataFrame]:
     source.names(raw / facts, known, "image")
 
     # A left join: an image without metadata still trains. Its rows keep their numbers for messages.
-    joined = table[["image", "MEL"]].merge(known, on="image", how="left").fillna("")
+    told = table[["image", "MEL"]].assign(diagnosis=isic_diagnosis(table))
+    joined = told.merge(known, on="image", how="left").fillna("")
     joined = joined.set_index(table.index)
     renamed = {"image": "image_name", "MEL": "target", "anatom_site_general": SITE}
     return PurePosixPath(truth).as_posix(), joined.rename(columns=renamed)
+
+
+def isic_diagnosis(table: pd.DataFrame) -> pd.Series:
+    """The diagnosis of a row of ISIC 2019's truth, a column a class; blank where none is 1."""
+    found = pd.Series("", index=table.index)
+    for column, name in ISIC_CLASSES.items():
+        if column in table:
+            found = found.mask(pd.to_numeric(table[column], errors="coerce") == 1, name)
+    return found
