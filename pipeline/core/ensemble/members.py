@@ -120,7 +120,7 @@ def read_member(
         validated = table[table["split"] != "test"]
         require_fold(path, validated, fold)
         ids = rows.validated["image_id"][rows.validated["fold"] == fold]
-        places = align(path, validated, ids, f"that {fold_name(fold)} validates")
+        places = align(path, validated, ids, f"that fold {fold} validates")
         validated_parts.append(label_columns(validated, places, labels))
 
         # the test rows: all of them, or, after stage 1 only, none

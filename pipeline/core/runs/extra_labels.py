@@ -82,7 +82,7 @@ def lesson(job: Job, seed: int) -> Lesson:
         given = table.set_index("image_id").reindex(rows["image_id"])
         labels = overwritten(np.concatenate([labels, unknown]), given, job.labels)
         weights = given["weight"].fillna(1.0).to_numpy(np.float32)
-        notes = file_notes(job, path, rows, table, len(added))
+        notes = file_notes(job, path, rows, table, added)
 
     # One weight a row, for each of its columns.
     auxiliary = auxiliary_targets(job, rows)
@@ -128,7 +128,7 @@ def check_numbers(path: Path, table: pd.DataFrame, name: str, top: float) -> Non
     wrong = ~(((values >= 0) & (values <= top) & np.isfinite(values)) | table[name].isna())
     if wrong.any():
         row = int(np.argmax(wrong))
-        cell = table[name].iloc[row]
+        cell = str(table[name].iloc[row])
         range_text = "0 or more" if top == np.inf else f"from 0 to {top}"
         raise UserError(f"{path}: row {row + 2}, column {name}: {cell!r} is not {range_text}")
 
@@ -149,13 +149,16 @@ def overwritten(labels: np.ndarray, given: pd.DataFrame, names: Sequence[str]) -
 
 
 def file_notes(
-    job: Job, path: Path, rows: pd.DataFrame, table: pd.DataFrame, added: int
+    job: Job, path: Path, rows: pd.DataFrame, table: pd.DataFrame, added: pd.DataFrame
 ) -> tuple[str, ...]:
     """What a file of labels does to a fold, in words, and a warning of labels that leak."""
-    named = int(rows["image_id"].isin(table["image_id"]).sum()) - added
-    lines = [f"{path}: labels or weights for {named} training images; {added} test images train"]
+    named = int(rows["image_id"].isin(table["image_id"]).sum()) - len(added)
+    lines = [
+        f"{path}: labels or weights for {named} training images; {len(added)} test images train"
+    ]
     # A row for every fold was labelled by networks of every fold, this one's patients among theirs.
-    if added and job.fold != ALL and table["fold"].isna().any():
+    own = table[table["image_id"].isin(added["image_id"])]
+    if job.fold != ALL and own["fold"].isna().any():
         lines.append(
             f"{path}: WARNING: test rows without `fold` may have been labelled by networks that "
             "trained on the images validated here: out-of-fold scores would flatter"
@@ -204,10 +207,10 @@ def auxiliary_table(job: Job) -> pd.DataFrame:
 
 def label_targets(values: pd.Series, one: Auxiliary) -> np.ndarray:
     """float32 (N, 1) of a column of 1, 0, -1 and blank."""
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, copy=True)
     wrong = ~np.isin(numbers, (1.0, 0.0, -1.0)) & values.notna().to_numpy()
     if wrong.any():
-        cell = values.iloc[int(np.argmax(wrong))]
+        cell = str(values.iloc[int(np.argmax(wrong))])
         raise UserError(
             f"auxiliary column {one.column!r}: {cell!r} is not 0, 1, -1 or blank; name its classes"
         )

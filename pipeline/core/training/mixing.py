@@ -74,12 +74,12 @@ def box(
     """Top, bottom, left, right of a box of 1 - share of the area around a uniform centre, cut at
     the border."""
     side = (1 - share) ** 0.5
-    rows = int(height * side) // 2
-    columns = int(width * side) // 2
+    rows = int(height * side)
+    columns = int(width * side)
     y = int(rng.integers(height))
     x = int(rng.integers(width))
-    top, bottom = max(y - rows, 0), min(y + rows, height)
-    left, right = max(x - columns, 0), min(x + columns, width)
+    top, bottom = max(y - rows // 2, 0), min(y + (rows + 1) // 2, height)
+    left, right = max(x - columns // 2, 0), min(x + (columns + 1) // 2, width)
     return top, bottom, left, right
 
 

@@ -86,9 +86,9 @@ def test_test_rows_for_every_fold_are_warned_of(job):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("image_id,y\nb,1.5\n", r"own\.csv: row 2, column y: 1\.5 is not from 0 to 1"),
+        ("image_id,y\nb,1.5\n", r"own\.csv: row 2, column y: '1\.5' is not from 0 to 1"),
         ("image_id,y\nc,1\nb,yes\n", r"row 3, column y: 'yes'"),
-        ("image_id,weight\nb,-1\n", "row 2, column weight: -1 is not 0 or more"),
+        ("image_id,weight\nb,-1\n", "row 2, column weight: '-1' is not 0 or more"),
         ("image_id,weight\nb,inf\n", "column weight"),
         ("image_id,y\nq,1\n", "row 2, column image_id: 'q' is not in images.csv"),
         ("image_id,y\nb,1\nb,0\n", "row 3, column image_id: 'b' is there twice"),
