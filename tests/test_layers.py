@@ -16,7 +16,7 @@ LAYERS = (
     ("images",),
     ("networks", "folds"),
     ("runs",),
-    ("training", "ensemble"),
+    ("training", "ensemble", "schedule"),
     ("submission",),
     ("report",),
 )

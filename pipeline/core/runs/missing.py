@@ -200,6 +200,11 @@ def lacking_ensemble(request: Request) -> list[str]:
     if not reason:
         return []
     say_why(models_folder(request.name) / "ensemble.csv", reason)
+    return ensemble_arguments(request)
+
+
+def ensemble_arguments(request: Request) -> list[str]:
+    """What the average is called with: its members, and folds where not all are meant."""
     named = [str(fold) for fold in request.folds if fold != ALL]
     folds = ["--folds", *named] if named else []
     return [*request.member_targets, *folds]
