@@ -27,7 +27,13 @@ from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
+from pipeline.core.training.recipe import (
+    make_loss,
+    make_optimizer,
+    milestones,
+    restart_batches,
+    stepwise,
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -50,7 +56,7 @@ def finetune(job: Job) -> None:
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
-    loss = make_loss(recipe, len(job.labels))
+    loss = make_loss(recipe, len(job.labels), len(rows))
 
     # What is about to be trained, before hours are spent on it.
     dtype = precision(run.precision)
@@ -77,6 +83,7 @@ def finetune(job: Job) -> None:
         rate=stepwise(recipe.lr, recipe.divide, ends),
         seed=seed,
         restarts=frozenset(ends),
+        restart_batches=restart_batches(recipe),
         positives=recipe.positives,
     )
     keep(phase, fit_epochs(phase))

@@ -46,7 +46,13 @@ from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import Phase
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
+from pipeline.core.training.recipe import (
+    make_loss,
+    make_optimizer,
+    milestones,
+    restart_batches,
+    stepwise,
+)
 from pipeline.core.training.validation import mean_first
 
 
@@ -93,7 +99,7 @@ def train_metadata(job: Job) -> None:
 
     # Stage 2's loss and schedule. The patient network alone is kept, also where a blend around it
     # was trained, since the ensemble blends it with the images' scores.
-    loss = make_loss(recipe, len(task.labels))
+    loss = make_loss(recipe, len(task.labels), len(rows))
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
     phase = Phase(
         name="finetuned",
@@ -106,6 +112,7 @@ def train_metadata(job: Job) -> None:
         targets=torch.from_numpy(labels),
         rate=stepwise(recipe.lr, recipe.divide, ends),
         restarts=frozenset(ends),
+        restart_batches=restart_batches(recipe),
         validate=metadata_validator(job, patients, encoder),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,

@@ -60,8 +60,10 @@ def gradients(
     step: int,
     inputs: torch.Tensor,
     targets: torch.Tensor,
+    rows: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Backward through one step; returns the loss and the scores (B, K).
+    """Backward through one step of the training rows `rows`; returns the loss and the scores
+    (B, K).
 
     With micro-batches the loss still sees the whole batch: all are scored without a graph, the loss
     gives its gradient with respect to the scores, and each micro-batch is passed again to carry its
@@ -73,14 +75,14 @@ def gradients(
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
             scores = model(inputs)
-        value = phase.loss(scores, targets)
+        value = batch_loss(phase.loss, scores, targets, rows)
         scaler.scale(value).backward()
         return value.detach(), scores.detach()
 
     # All scores, and the loss's gradient with respect to them.
     parts = inputs.chunk(phase.micro)
     scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
-    value = phase.loss(scores, targets)
+    value = batch_loss(phase.loss, scores, targets, rows)
     scaler.scale(value).backward()
 
     # Each part again, with the dropout of the first pass, to carry its share back.
@@ -90,6 +92,15 @@ def gradients(
         with autocast(phase.dtype), unsynchronised(model, number < len(parts) - 1):
             model(part).backward(grad)
     return value.detach(), scores.detach()
+
+
+def batch_loss(
+    loss: nn.Module, scores: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor
+) -> torch.Tensor:
+    """The loss of a batch; one that keeps something of each row is told which rows they are."""
+    if getattr(loss, "per_row", False):
+        return loss(scores, targets, rows=rows)
+    return loss(scores, targets)
 
 
 @torch.no_grad()
@@ -255,7 +266,7 @@ def take_steps(running: Running) -> None:
             inputs = inputs.to(device(), non_blocking=True)
             targets = phase.targets[indices].to(device())
             with divergence_advice(running):
-                take_step(running, inputs, targets)
+                take_step(running, inputs, targets, indices)
                 bar.update()
                 bar.set_postfix(running.log.progress, refresh=False)
                 end_of_epoch = running.step % each == 0
@@ -279,21 +290,24 @@ def take_steps(running: Running) -> None:
                 )
 
 
-def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-    """One step of the optimizer on a batch that lies on the device."""
+def take_step(
+    running: Running, inputs: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor
+) -> None:
+    """One step of the optimizer on a batch of these training rows that lies on the device."""
     # The rate, a function of the step: no scheduler whose state would have to be saved. At PESG's
-    # milestones the reference restarts before the first step of the new stage.
+    # milestones a stage begins before its first step.
     phase = running.phase
     step = running.step
     rate = phase.rate(step)
     for group in phase.optimizer.param_groups:
         group["lr"] = rate
     if step in phase.restarts:
-        phase.optimizer.next_stage()
+        begin_stage(running)
 
     # Gradients, and the update.
     with out_of_memory_advice(phase.network, phase.batch_size):
-        value, scores = gradients(phase, running.model, running.scaler, step, inputs, targets)
+        model, scaler = running.model, running.scaler
+        value, scores = gradients(phase, model, scaler, step, inputs, targets, rows)
     running.scaler.step(phase.optimizer)
     running.scaler.update()
     phase.optimizer.zero_grad(set_to_none=True)
@@ -303,6 +317,26 @@ def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> 
     # Logged as the number of steps taken, so the first is 1.
     running.step += 1
     running.log.step(running.step, value, scores, targets, rate, len(inputs) * world()[1])
+
+
+def begin_stage(running: Running) -> None:
+    """PESG's mean becomes its reference; in PPD-SG the weights too, and a, b, α begin at the saddle
+    of the scores that these weights give to the next batches."""
+    phase = running.phase
+    phase.optimizer.next_stage(restart=phase.restart_batches > 0)
+    if phase.restart_batches:
+        phase.loss.restart(coming_scores(running, phase.restart_batches))
+
+
+def coming_scores(running: Running, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Scores and targets of this process's part of the next batches, without gradients; the
+    statistics of BatchNorm stay as they are."""
+    phase = running.phase
+    keys = phase.order.remaining_keys(running.step, *world())[:count]
+    for inputs, rows in loader(phase.data, keys, 0, False):
+        parts = inputs.to(device()).chunk(phase.micro)
+        scores = torch.cat(first_pass(phase, running.model, running.step, parts))
+        yield scores, phase.targets[rows].to(device())
 
 
 def same_buffers(network: nn.Module) -> None:

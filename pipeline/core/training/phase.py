@@ -33,6 +33,8 @@ class Phase:
     validate    network -> {"mean": AUC, label: AUC, …}, called in every process
     batch_size  images in a step of all processes
     restarts    steps at which PESG takes its mean as the new reference
+    restart_batches  PPD-SG: there the weights become the mean too, and the loss takes a, b, α from
+                class means over the next so many batches; 0 = they go on
     dtype       of autocast
     micro       micro-batches per step
     ema         decay of an exponential moving average of the weights, 0 = none
@@ -56,6 +58,7 @@ class Phase:
     batch_size: int
     seed: int
     restarts: frozenset[int] = field(default_factory=frozenset)
+    restart_batches: int = 0
     dtype: torch.dtype = torch.float32
     micro: int = 1
     ema: float = 0.0
@@ -88,6 +91,7 @@ def image_phase(
     rate: Callable[[int], float],
     seed: int,
     restarts: frozenset[int] = frozenset(),
+    restart_batches: int = 0,
     positives: int = 0,
     origin: dict | None = None,
 ) -> Phase:
@@ -121,6 +125,7 @@ def image_phase(
         batch_size=recipe.batch_size,
         seed=seed,
         restarts=restarts,
+        restart_batches=restart_batches,
         dtype=dtype,
         micro=run.accumulate,
         ema=run.ema,

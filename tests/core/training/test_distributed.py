@@ -34,7 +34,7 @@ recipe = Finetune(lr=0.05, epochs=5, batch_size=32, milestones=(12, 30), margin=
                   normalize="l2", gamma=0.01)
 torch.manual_seed(0)
 network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
-loss = make_loss(recipe, 1)
+loss = make_loss(recipe, 1, 320)
 steps = 0
 
 def rate(step):
