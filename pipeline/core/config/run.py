@@ -105,6 +105,8 @@ class Finetune:
     first_stage   T₀ > 0: the stages of PPD-SG instead of milestones, in `milestone_unit`s: stage k
                   takes T₀ · divide^k steps at lr / divide^k, begins at the mean of the one before,
                   and takes a, b, α from class means
+    inner_lr      η₀ > 0: compositional training (PDSCA), whose gradients are taken after a step of
+                  cross-entropy at this rate; two passes a step
     positives     at least this many positives in each batch (class-aware sampling); 0 = plain
                   shuffling (the paper)
     surrogate     the loss of one pair: "square", "squared_hinge", "logistic", "barrier_hinge"
@@ -132,6 +134,7 @@ class Finetune:
     milestone_unit: str = "step"
     divide: float = 3.0
     first_stage: int = 0
+    inner_lr: float = 0.0
     positives: int = 0
     surrogate: str = "squared_hinge"
     hardest_negatives: float = 1.0
@@ -163,8 +166,14 @@ class Finetune:
         require(self.positives < self.batch_size, self, no_room)
 
     def require_stages(self) -> None:
-        """Raise where the stages of PPD-SG lack what they go on from."""
+        """Raise for stages of PPD-SG or steps of PDSCA that lack what they need."""
         require_between(self, "first_stage", 0)
+        require_between(self, "inner_lr", 0, 1e3)
+        if self.inner_lr:
+            ahead = f"inner_lr={self.inner_lr}"
+            require(self.loss in ("aucm", "aucs"), self, f"{ahead} takes loss='aucm' or 'aucs'")
+            require(self.momentum == 0, self, f"{ahead} averages gradients; leave momentum out")
+            require(not self.first_stage, self, f"{ahead} and first_stage: take one of the two")
         if not self.first_stage:
             return
         stages = f"first_stage={self.first_stage}"
@@ -261,6 +270,8 @@ class Run:
         require_in(self, "stage", MEMBER_STAGES)
         for name in ("ema", "dropout"):
             require_between(self, name, 0, 0.99999)
+        halves = self.precision == "fp16" and self.finetune.inner_lr > 0
+        require(not halves, self, "inner_lr with precision='fp16' has two losses to scale: 'bf16'")
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
         choice = "none of 'imagenet', 'random', or a .safetensors file"
         require(known, self, f"weights={self.weights!r} is {choice}")

@@ -27,6 +27,7 @@ from pipeline.core.images.batches import loader
 from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import save_weights
+from pipeline.core.pdsca import PDSCA
 from pipeline.core.runtime.command import Stop, time_left
 from pipeline.core.runtime.device import (
     agree,
@@ -61,9 +62,10 @@ def gradients(
     inputs: torch.Tensor,
     targets: torch.Tensor,
     rows: torch.Tensor,
+    loss: nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Backward through one step of the training rows `rows`; returns the loss and the scores
-    (B, K).
+    """Backward through one step of the training rows `rows`, of the phase's loss if no other is
+    given; returns the loss and the scores (B, K).
 
     With micro-batches the loss still sees the whole batch: all are scored without a graph, the loss
     gives its gradient with respect to the scores, and each micro-batch is passed again to carry its
@@ -71,18 +73,19 @@ def gradients(
     another loss.
     """
     # The usual step: one graph, one backward.
+    loss = loss or phase.loss
     if phase.micro == 1:
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
             scores = model(inputs)
-        value = batch_loss(phase.loss, scores, targets, rows)
+        value = batch_loss(loss, scores, targets, rows)
         scaler.scale(value).backward()
         return value.detach(), scores.detach()
 
     # All scores, and the loss's gradient with respect to them.
     parts = inputs.chunk(phase.micro)
     scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
-    value = batch_loss(phase.loss, scores, targets, rows)
+    value = batch_loss(loss, scores, targets, rows)
     scaler.scale(value).backward()
 
     # Each part again, with the dropout of the first pass, to carry its share back.
@@ -108,24 +111,33 @@ def first_pass(
     phase: Phase, model: nn.Module, step: int, parts: tuple[torch.Tensor, ...]
 ) -> list[torch.Tensor]:
     """Scores of each micro-batch, leaving the running statistics of BatchNorm as they are."""
-    # With momentum 0 a forward pass changes nothing but the count of batches, put right below. Else
-    # both passes would count, and the statistics would run at twice their rate.
+    # Else both passes would count, and the statistics would run at twice their rate. The same seeds
+    # as in the second pass, hence the same dropout.
+    scores = []
+    with statistics_kept(model):
+        for number, part in enumerate(parts):
+            seed_step(phase.seed, step, number)
+            with autocast(phase.dtype):
+                scores.append(model(part))
+    return scores
+
+
+@contextlib.contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Forward passes in training mode that leave the running statistics of BatchNorm as they
+    are."""
+    # With momentum 0 a pass changes nothing but the count of batches, put right afterwards.
     kind = nn.modules.batchnorm._BatchNorm
     norms = [module for module in model.modules() if isinstance(module, kind)]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-
-    # The same seeds as in the second pass, hence the same dropout.
-    scores = []
-    for number, part in enumerate(parts):
-        seed_step(phase.seed, step, number)
-        with autocast(phase.dtype):
-            scores.append(model(part))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.num_batches_tracked -= len(parts)
-    return scores
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def unsynchronised(model: nn.Module, skip: bool):
@@ -307,6 +319,12 @@ def take_step(
     # Gradients, and the update.
     with out_of_memory_advice(phase.network, phase.batch_size):
         model, scaler = running.model, running.scaler
+        if isinstance(phase.optimizer, PDSCA):
+            # The same images twice, one step of cross-entropy apart; they count once.
+            with statistics_kept(model):
+                inner = phase.optimizer.inner_loss
+                gradients(phase, model, scaler, step, inputs, targets, rows, inner)
+            phase.optimizer.look_ahead()
         value, scores = gradients(phase, model, scaler, step, inputs, targets, rows)
     running.scaler.step(phase.optimizer)
     running.scaler.update()

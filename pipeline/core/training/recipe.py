@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.core.config.run import PARTIAL, Finetune, Pretrain
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise, PartialAUC
+from pipeline.core.pdsca import PDSCA
 from pipeline.core.pesg import PESG
 
 # Batches whose scores give the class means that a stage of PPD-SG begins with: 2,560 images of
@@ -48,10 +49,13 @@ def make_loss(recipe: Finetune, labels: int, rows: int) -> nn.Module:
 def make_optimizer(
     recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module
 ) -> torch.optim.Optimizer:
-    """PESG; with the a, b and α of an AUC loss, without any for the others."""
+    """PESG, or PDSCA; with the a, b and α of an AUC loss, without any for the others."""
     # The ablations (cross-entropy, focal) keep the optimizer, so that only the loss differs.
     # AUCSquare is an AUCMargin, so it joins too.
     auc_loss = loss if isinstance(loss, AUCMargin) else None
+    if recipe.inner_lr:
+        regularizers = dict(gamma=recipe.gamma, weight_decay=recipe.weight_decay)
+        return PDSCA(parameters, auc_loss, recipe.lr, recipe.inner_lr, **regularizers)
     return PESG(
         parameters,
         auc_loss,
