@@ -3,6 +3,7 @@ on LibAUC 2.0.1 (dependency group `parity`; skipped where it is not installed), 
 on this code."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_here_copies():
     assert loss.state[0].exp().item() == pytest.approx(batch_means()[:2].mean().item())
 
 
-BOTH = torch.cat([H, 5 * H], dim=1)  # two labels whose scores differ in scale
+BOTH = torch.cat([5 * H, H], dim=1)  # two labels whose scores differ in scale
 
 
 def test_there_two_way_labels(libauc):
@@ -366,7 +367,7 @@ def test_here_composition_average():
         loss(network(x), Y).backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert all(not torch.equal(one, two) for one, two in zip(averages, averages[1:]))
+    assert all(not torch.equal(one, two) for one, two in pairwise(averages))
 
 
 # --- PESG ---
@@ -440,7 +441,7 @@ def test_there_ascent(libauc):
     loss = libauc.losses.AUCMLoss(device=CPU)
     network = torch.nn.Linear(1, 1)
     optimizer = libauc.optimizers.PESG(
-        network.parameters(), loss_fn=loss, lr=0.1, momentum=0, device="cpu", verbose=False
+        network.parameters(), loss_fn=loss, lr=0.1, epoch_decay=0, device="cpu", verbose=False
     )
     loss(torch.sigmoid(network(H)), Y).backward()
     loss.a.grad.zero_()
