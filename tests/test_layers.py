@@ -10,7 +10,7 @@ from tests.cases.imports import FILES, MODULES, ROOT, imported, name_of
 LAYERS = (
     ("runtime", "losses", "metrics"),
     ("pesg",),
-    ("pdsca",),
+    ("pdsca", "coda"),
     ("config",),
     ("artifacts",),
     ("raw",),
@@ -26,6 +26,7 @@ MATHEMATICS = {
     "losses": {"torch"},
     "pesg": {"torch"},  # and the losses, whose dual it moves
     "pdsca": {"torch"},
+    "coda": {"torch"},
     "metrics": {"numpy", "scipy", "sklearn"},
 }
 OWN = {
@@ -33,9 +34,10 @@ OWN = {
     "metrics": ("metrics",),
     "pesg": ("losses",),
     "pdsca": ("losses", "pesg"),
+    "coda": ("losses", "pesg"),
 }
 # Torch is heavy to import: outside these a question such as "what is missing?" would wait for it.
-TORCH_ROOMS = {"losses", "pesg", "pdsca", "networks", "training"}
+TORCH_ROOMS = {"losses", "pesg", "pdsca", "coda", "networks", "training"}
 TORCH_FILES = {"runtime/device.py", "images/batches.py", "runs/launch.py"}
 STAGES = {path.stem for path in (ROOT / "pipeline").glob("*.py")} - {"__init__"}
 
