@@ -13,6 +13,7 @@ from pipeline import ensemble as stage
 from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS
 from pipeline.core.ensemble.averages import ranks_within
 from pipeline.core.ensemble.second_level.candidates import CANDIDATES
+from pipeline.core.ensemble.second_level.fitted import COMBINATION, read_combinations
 from pipeline.core.metrics import auc, auc_interval
 from pipeline.core.runs.predictions import write_predictions
 from pipeline.core.runtime.errors import UserError
@@ -124,15 +125,15 @@ def test_the_ensemble_is_the_blend_of_out_of_fold_and_test_rows(images, folder):
     )
 
 
-def with_stage(stage: str, **blend):
+def with_stage(stage: str, labels=LABELS, **blend):
     """The competition whose run "two" asks for other members than its stage 2."""
-    both = competition(**blend)
+    both = competition(labels=labels, **blend)
     return replace(both, runs=(both.runs[0], replace(both.runs[1], stage=stage)))
 
 
-def write_stage_1_with_tests(images) -> pd.DataFrame:
+def write_stage_1_with_tests(images, labels=LABELS) -> pd.DataFrame:
     """Stage-1 predictions of the run "two" for test rows too; returns the scores by image_id."""
-    scores = noisy(images, LABELS, 1, 77)
+    scores = noisy(images, labels, 1, 77)
     fold = fold_of(images)
     for number in range(3):
         path = stage.fold_folder(NAME, "two", number) / STAGE_1_PREDICTIONS
@@ -362,3 +363,35 @@ def test_what_has_earned_its_place_is_averaged(tmp_path, monkeypatch):
     assert (final["split"] == "test").sum() == 40
     with pytest.raises(UserError, match="needs 3 folds"):
         stage.ensemble(owner, (), [0, 1])
+
+
+def test_both_stages_of_a_run_earn_their_place_together(tmp_path, monkeypatch):
+    """The candidates weigh three members, whose mean is what they are by hand; the combination that
+    travels names all three."""
+    monkeypatch.setenv("DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MODELS", str(tmp_path / "models"))
+    images = write_tables(labels=("nevus",))
+    for seed, run in enumerate(("one", "two")):
+        write_run(images, run, noisy(images, ["nevus"], 2, seed))
+    write_run(images, "two", noisy(images, ["nevus"], 1, 77), STAGE_1_PREDICTIONS)
+    write_stage_1_with_tests(images, ("nevus",))
+    stage.ensemble(with_stage("both", ("nevus",), weights="earned", metadata=0.5), (), None)
+    folder = tmp_path / "models" / NAME
+
+    # The simplest candidate is the mean of the three members' out-of-fold scores.
+    fold = fold_of(images)
+    members = [noisy(images, ["nevus"], *how)["nevus"] for how in ((2, 0), (1, 77), (2, 1))]
+    validated = fold >= 0
+    mean = np.mean(members, axis=0)[validated]
+    table = pd.read_csv(folder / "scores.csv")
+    table = table[(table["member"] == "ensemble") & (table["label"] == "nevus")].set_index("stage")
+    truth = images["nevus"].to_numpy()[validated]
+    assert table.loc["uniform mean", "auc"] == pytest.approx(auc(mean, truth), abs=1e-6)
+
+    # What travels knows each of them.
+    combination = read_combinations(folder / COMBINATION)["nevus"]
+    assert tuple(combination.members) == ("one", "two-pretrained", "two")
+    facts = json.loads((folder / "ensemble.json").read_text())
+    assert facts["members"] == ["one", "two-pretrained", "two"]
+    final = read(folder / "ensemble.csv")
+    assert (final["split"] == "test").sum() == 40 and final["nevus"].between(0, 1).all()

@@ -17,7 +17,7 @@ LAYERS = (
     ("images",),
     ("networks", "folds"),
     ("runs",),
-    ("training", "ensemble"),
+    ("training", "ensemble", "schedule"),
     ("submission",),
     ("report",),
 )

@@ -19,6 +19,8 @@ PARTIAL = ("sopa", "sopa_s", "sota_s")
 # The names of losses.pairwise.SURROGATES, which need torch; a test holds the two equal.
 SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
+# "avg", and the names in networks/pooling.py; a test holds them equal.
+POOLS = ("avg", "max", "lse", "gem", "pcam", "csra")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MEMBER_STAGES = ("finetuned", "pretrained", "both", "best")
 
@@ -237,6 +239,8 @@ class Run:
     checkpointing  recompute activations backward, for sizes that do not fit otherwise
     ema            decay of an exponential moving average of the weights, 0 = none
     dropout        of the features before the classifier
+    pool           how the last feature map becomes a score: "avg" (the paper), "max", "lse", "gem",
+                   "pcam" or "csra"; equations in core/networks/pooling.py
     stage          which weights are members of the ensemble: "finetuned", "pretrained", "both", or
                    "best": stage 2's where its gain over stage 1 out of fold has an interval above
                    0, else stage 1's. Both stages are trained and scored whatever it says
@@ -257,6 +261,7 @@ class Run:
     checkpointing: bool = False
     ema: float = 0.0
     dropout: float = 0.0
+    pool: str = "avg"
     stage: str = "finetuned"
     seed: int = 0
     tag: str = ""
@@ -267,6 +272,7 @@ class Run:
         require_between(self, "views", 1, 256)
         require_between(self, "accumulate", 1, 1024)
         require_in(self, "precision", PRECISIONS)
+        require_in(self, "pool", POOLS)
         require_in(self, "stage", MEMBER_STAGES)
         for name in ("ema", "dropout"):
             require_between(self, name, 0, 0.99999)

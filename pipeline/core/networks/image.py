@@ -1,5 +1,5 @@
-"""The image network: a timm backbone under one linear classifier, uint8 images in, float32 scores
-out; and its weights files.
+"""The image network: a timm backbone under one pooling and one linear classifier, uint8 images in,
+float32 scores out; and its weights files.
 
 Weights are safetensors files whose header holds the run, the labels, the resize specification, and
 what made them; nothing is unpickled.
@@ -18,6 +18,7 @@ from pipeline.core.artifacts.files import atomic, require_plain, sealed
 from pipeline.core.artifacts.provenance import check_data, data_digest, tensors_checksum
 from pipeline.core.config.run import Run
 from pipeline.core.networks import imagenet
+from pipeline.core.networks.pooling import NoFeatureMapError, place_features, pooled_scores
 from pipeline.core.runtime.errors import UserError
 
 
@@ -44,15 +45,18 @@ def import_timm():
 
 
 class Network(nn.Module):
-    """Backbone and classifier. Normalises on the device, in the backbone's own mean and
+    """Backbone, pooling and classifier. Normalises on the device, in the backbone's own mean and
     deviation."""
 
-    def __init__(self, backbone: nn.Module, labels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, backbone: nn.Module, labels: int, dropout: float = 0.0, pool: str = "avg"
+    ) -> None:
         super().__init__()
         self.source = ""  # where the backbone's first weights are from
         # Some networks put a layer between their features and their head: `head_hidden_size`.
         self.backbone = backbone
         self.features = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+        self.pool = pool  # a name of `networks.pooling`
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features, labels)
         cfg = backbone.pretrained_cfg
@@ -65,11 +69,32 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (B, S, S, 1 or 3) -> float32 scores (B, K); the classifier is float32 whatever
         autocast says."""
+        x = self.normalised(images)
+        if self.pool == "avg":
+            return self.feature_scores(self.backbone(x))
+        return self.map_scores(self.backbone.forward_features(x))
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, S, S, 1 or 3) -> float32 (B, 3, S, S)."""
         # Bytes cross from the loader and to the device 4 to 6 times cheaper than floats, gray ones
         # as one channel; here they become three.
         # A (B, H, W, C) batch seen as (B, C, H, W) is channels_last in memory already: no copy.
         x = images.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1)
-        features = self.backbone((x - self.mean).div_(self.std))
+        return (x - self.mean).div_(self.std)
+
+    def map_scores(self, features: torch.Tensor) -> torch.Tensor:
+        """The backbone's last features, as `forward_features` gives them, -> float32 scores
+        (B, K)."""
+        if self.pool == "avg":
+            return self.feature_scores(self.backbone.forward_head(features))
+        places = place_features(self.backbone, features)
+        # In half precision the weights of thousands of places would be rounded to nothing.
+        with torch.autocast(places.device.type, enabled=False):
+            part = self.dropout.p if self.training else 0.0
+            return pooled_scores(self.pool, self.classifier, places.float(), part)
+
+    def feature_scores(self, features: torch.Tensor) -> torch.Tensor:
+        """Pooled features (B, F) -> float32 scores (B, K)."""
         # Half-precision scores would tie, and ties count 1/2 in the AUC.
         with torch.autocast(features.device.type, enabled=False):
             return self.classifier(self.dropout(features.float()))
@@ -79,8 +104,8 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
     """The network of a run with `labels` outputs. `weights` overrides the run's own ("random" when
     a file follows).
 
-    Raises UserError for a name timm does not know, weights that cannot be had, or a size the
-    network does not take.
+    Raises UserError for a name timm does not know, weights that cannot be had, a size the network
+    does not take, or a pooling of a map that it does not have.
     """
     # A misspelt name is answered with names near it; timm has more than a thousand.
     timm = import_timm()
@@ -104,7 +129,7 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
 
     # channels_last: a densenet121 trains 1.2 to 1.3 times as fast with it on a CPU, and 2.1 to 3.0
     # times with bfloat16 besides.
-    network = Network(backbone, labels, run.dropout).to(memory_format=torch.channels_last)
+    network = Network(backbone, labels, run.dropout, run.pool).to(memory_format=torch.channels_last)
     network.source = source
     check_image_size(network, run)
     return network
@@ -157,8 +182,8 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
 
 
 def check_image_size(network: Network, run: Run) -> None:
-    """Pass one image through, so that a size the network does not take is an error before any
-    training."""
+    """Pass one image through, so that a size or a pooling the network does not take is an error
+    before any training."""
     # In eval mode, so that BatchNorm's statistics do not move.
     training = network.training
     network.eval()
@@ -169,6 +194,11 @@ def check_image_size(network: Network, run: Run) -> None:
         reason = " ".join(str(error).split())[:160]
         raise UserError(
             f"run {run.name}: {run.network} does not take size={run.size} ({reason})"
+        ) from None
+    except NoFeatureMapError as error:
+        raise UserError(
+            f"run {run.name}: pool={run.pool!r} needs a feature map, and {run.network} has none "
+            f"({error}); write pool='avg'"
         ) from None
     network.train(training)
 

@@ -38,6 +38,7 @@ TRAINING = (
     "weights",
     "augment",
     "dropout",
+    "pool",
     "precision",
     "accumulate",
     "ema",

@@ -199,6 +199,11 @@ def lacking_ensemble(request: Request) -> list[str]:
     if not reason:
         return []
     say_why(models_folder(request.name) / "ensemble.csv", reason)
+    return ensemble_arguments(request)
+
+
+def ensemble_arguments(request: Request) -> list[str]:
+    """What the average is called with: its members, and folds where not all are meant."""
     folds = ["--folds", *map(str, request.folds)] if request.folds else []
     return [*request.member_targets, *folds]
 

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import ctypes
-import os
 import platform
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +14,7 @@ from torch import nn
 
 from pipeline.core.runtime import environment
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.runtime.workers import usable_cores
 
 # mallopt's parameters, from glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -82,7 +82,7 @@ def hardware() -> str:
         name = torch.cuda.get_device_name()
         processes = world()[1]
         return f"{processes} x {name}" if processes > 1 else name
-    return f"{cpu_name()}, {cores()} cores"
+    return f"{cpu_name()}, {len(usable_cores())} cores"
 
 
 def cpu_name() -> str:
@@ -111,21 +111,13 @@ def reuse_memory() -> None:
     libc.mallopt(M_TOP_PAD, 64 << 20)
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    # Only Linux knows of a process that may use some of the machine's cores.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def loader_processes() -> int:
     """Loader processes: the cores beside this one, shared by the processes of this machine; WORKERS
     overrides."""
     asked = environment.workers()
     if asked is not None:
         return asked
-    return max(0, min(8, cores() // environment.processes_here() - 1))
+    return max(0, min(8, len(usable_cores()) // environment.processes_here() - 1))
 
 
 def has_bf16() -> bool:

@@ -89,6 +89,8 @@ def recipe_text(run: Trained) -> str:
     parts.append(pretrain_text(recipe["pretrain"]))
     parts.append(finetune_text(recipe["finetune"]))
     parts.append(augment_text(recipe["augment"]))
+    if recipe.get("pool", "avg") != "avg":
+        parts.append(f"pooled by {recipe['pool']}")
     parts.append(f"{recipe['views']} test-time views")
     return "; ".join(part for part in parts if part)
 

@@ -52,7 +52,7 @@ def test_older_weights_do_not_say():
 def test_runs_of_one_recipe_are_one_line():
     for size in (96, 128):
         write_fold(Run(network="resnet10t", size=size, **RECIPE), 0, [1])
-    write_fold(Run(network="resnet18", size=96, weights="random", **RECIPE), 0, [1])
+    write_fold(Run(network="resnet18", size=96, weights="random", pool="pcam", **RECIPE), 0, [1])
     names = ("resnet10t_96", "resnet10t_128", "resnet18_96")
     lines = recipe_lines([trained_run("melanoma", name, (0,)) for name in names])
     networks = ["resnet10t_96 (resnet10t, 96 px), resnet10t_128 (resnet10t, 128 px)"]
@@ -66,3 +66,4 @@ def test_runs_of_one_recipe_are_one_line():
         "30 test-time views",
     ):
         assert part in text
+    assert "pooled" not in text and "pooled by pcam" in lines[1][1]
