@@ -34,6 +34,7 @@ from pipeline.core.training.recipe import (
     make_optimizer,
     milestones,
     parameter_groups,
+    restart_batches,
     smoothed,
 )
 
@@ -58,7 +59,7 @@ def finetune(job: Job) -> None:
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
-    loss = make_loss(recipe, len(job.labels))
+    loss = make_loss(recipe, len(job.labels), len(rows))
 
     # What is about to be trained, before hours are spent on it.
     dtype = precision(run.precision)
@@ -87,6 +88,7 @@ def finetune(job: Job) -> None:
         seed=seed,
         epochs=epochs_to_train(job, "finetuned", recipe.epochs),
         restarts=frozenset(ends),
+        restart_batches=restart_batches(recipe),
         positives=recipe.positives,
     )
     keep(phase, fit_epochs(phase))

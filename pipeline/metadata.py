@@ -51,6 +51,7 @@ from pipeline.core.training.recipe import (
     make_loss,
     make_optimizer,
     milestones,
+    restart_batches,
     smoothed,
 )
 from pipeline.core.training.validation import mean_first
@@ -99,7 +100,7 @@ def train_metadata(job: Job) -> None:
 
     # Stage 2's loss and schedule. The patient network alone is kept, also where a blend around it
     # was trained, since the ensemble blends it with the images' scores.
-    loss = make_loss(recipe, len(task.labels))
+    loss = make_loss(recipe, len(task.labels), len(rows))
     each = steps_per_epoch(len(rows), recipe.batch_size)
     ends = milestones(recipe, each)
     phase = Phase(
@@ -114,6 +115,7 @@ def train_metadata(job: Job) -> None:
         clip=recipe.clip,
         rate=finetune_rate(recipe, each),
         restarts=frozenset(ends),
+        restart_batches=restart_batches(recipe),
         validate=metadata_validator(job, patients, encoder),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,

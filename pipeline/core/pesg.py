@@ -9,7 +9,7 @@ Hutter, 2019), with the same pull and decay beside it; a, b and α take their gr
 paper's theorems are about the gradient itself and say nothing of this.
 
 v_ref starts at v_1. `next_stage` makes it the mean of the iterates of the stage just ended, and
-starts the mean anew.
+starts the mean anew; in PPD-SG's stages the iterate goes on from that mean too.
 """
 
 import copy
@@ -249,13 +249,19 @@ class PESG(torch.optim.Optimizer):
         torch._foreach_add_(parameters, buffers, alpha=-lr)
 
     @torch.no_grad()
-    def next_stage(self, lr: float | None = None) -> None:
+    def next_stage(self, lr: float | None = None, restart: bool = False) -> None:
         """End the stage: v_ref ← mean of its iterates (v after each step), the mean starts anew, η
         ← lr if given.
 
+        restart  v too becomes the mean, as in PPD-SG (Liu, Yuan, Ying, Yang 2020, Algorithm 1);
+                 ValueError with γ = 0, which keeps no mean
         Groups with other rates keep their ratio to the first group's. A stage without steps changes
         no reference.
         """
+        if restart and not any(group["gamma"] for group in self.param_groups):
+            raise ValueError(
+                "restart=True goes on from the stage's mean, which gamma=0 does not keep"
+            )
         for group in self.param_groups:
             steps = group["stage_step"]
             group["stage_step"] = 0
@@ -271,6 +277,8 @@ class PESG(torch.optim.Optimizer):
                 # The old reference's memory becomes the new mean's, whose first step overwrites it.
                 state["reference"], state["mean"] = state["mean"], state["reference"]
                 state["averaged"] = 0
+                if restart:
+                    parameter.copy_(state["reference"])
         if lr is not None:
             self.set_lr(lr)
 

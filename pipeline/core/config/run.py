@@ -13,8 +13,10 @@ from pipeline.core.config.task import Resize, require, require_between, require_
 
 # The choices of a recipe, written out rather than imported from where they are implemented: a
 # competition's file and make's questions, answered within a second, need no torch.
-LOSSES = ("aucm", "aucs", "pairwise", "ce", "focal")
+LOSSES = ("aucm", "aucs", "pairwise", "sopa", "sopa_s", "sota_s", "ce", "focal")
 POINTWISE = ("ce", "focal")  # of these, the ones that are a mean over labels, soft ones too
+# The names of losses.partial.FORMS: partial AUCs, with a state for each training row.
+PARTIAL = ("sopa", "sopa_s", "sota_s")
 # The names of losses.pairwise.SURROGATES, which need torch; a test holds the two equal.
 SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
@@ -165,7 +167,8 @@ class Finetune(Stage):
     """Stage 2: a fresh classifier, then an AUC loss with PESG on all layers.
 
     loss          "aucm" (AUC margin), "aucs" (AUC square), "pairwise" (over the batch's pairs),
-                  "ce" or "focal" (ablations)
+                  "sopa", "sopa_s", "sota_s" (partial AUC with a state for each row: exact, soft,
+                  soft in both classes), "ce" or "focal" (ablations)
     margin        m of equation 8, or of a pair; one value, or one per label (not for pairs)
     normalize     scores before the loss: "none", "l2" (the paper's BSN), "l2*sqrt_b", "sigmoid"
     dual          "sgd" (the paper) or "closed_form"
@@ -179,12 +182,21 @@ class Finetune(Stage):
                   restart the reference
     milestones    where the rate is divided by `divide` and the reference restarts; in
                   `milestone_unit`s
+    first_stage   T₀ > 0: the stages of PPD-SG instead of milestones, in `milestone_unit`s: stage k
+                  takes T₀ · divide^k steps at lr / divide^k, begins at the mean of the one before,
+                  and takes a, b, α from class means
+    inner_lr      η₀ > 0: compositional training (PDSCA), whose gradients are taken after a step of
+                  cross-entropy at this rate; two passes a step
     positives     at least this many positives in each batch (class-aware sampling); 0 = plain
                   shuffling (the paper)
     surrogate     the loss of one pair: "square", "squared_hinge", "logistic", "barrier_hinge"
     hardest_negatives, hardest_positives
                   shares of a batch's classes whose pairs count: hardest_positives=0.2 trains for
-                  the partial AUC above 80 % sensitivity
+                  the partial AUC above 80 % sensitivity; "sopa" takes one of the two
+    temperature_negatives, temperature_positives
+                  λ, how soft the choice of the hard images is: "sopa_s" takes one (positives: for
+                  the area at high sensitivity), "sota_s" both
+    state_rate    of those three: how fast a row's state follows its batches
     """
 
     loss: str = "aucm"
@@ -204,10 +216,15 @@ class Finetune(Stage):
     milestones: tuple[int, ...] = ()
     milestone_unit: str = "step"
     divide: float = 3.0
+    first_stage: int = 0
+    inner_lr: float = 0.0
     positives: int = 0
     surrogate: str = "squared_hinge"
     hardest_negatives: float = 1.0
     hardest_positives: float = 1.0
+    temperature_negatives: float | None = None
+    temperature_positives: float | None = None
+    state_rate: float = 0.5
 
     def __post_init__(self) -> None:
         require_in(self, "loss", LOSSES)
@@ -233,13 +250,8 @@ class Finetune(Stage):
         require_between(self, "momentum", 0, 0.999)
         for name in ("hardest_negatives", "hardest_positives"):
             require_between(self, name, 1e-6, 1)
-        # Pairs take scores as they are and one margin: fields that would do nothing are refused.
-        if self.loss == "pairwise":
-            require(self.normalize == "none", self, "loss='pairwise' takes normalize='none'")
-            require(isinstance(self.margin, float | int), self, "loss='pairwise' takes one margin")
-        else:
-            whole = self.hardest_negatives == self.hardest_positives == 1
-            require(whole, self, "shares of the hardest images need loss='pairwise'")
+        self.require_pair_fields()
+        self.require_stages()
         # An AUC loss compares the two classes of a batch; one image has one, and the loss is 0.
         require_between(self, "batch_size", 2)
         require_between(self, "divide", 1)
@@ -259,6 +271,54 @@ class Finetune(Stage):
         dual = self.loss == "aucs" or (self.loss == "aucm" and self.dual == "sgd")
         still = "optimizer='adamw' needs dual_lr, about 0.1, or dual='closed_form'"
         require(not dual or self.dual_lr is not None, self, still)
+        systems = "first_stage and inner_lr take the gradient itself: optimizer='pesg'"
+        require(not self.first_stage and not self.inner_lr, self, systems)
+
+    def require_stages(self) -> None:
+        """Raise for stages of PPD-SG or steps of PDSCA that lack what they need."""
+        require_between(self, "first_stage", 0)
+        require_between(self, "inner_lr", 0, 1e3)
+        if self.inner_lr:
+            ahead = f"inner_lr={self.inner_lr}"
+            require(self.loss in ("aucm", "aucs"), self, f"{ahead} takes loss='aucm' or 'aucs'")
+            require(self.momentum == 0, self, f"{ahead} averages gradients; leave momentum out")
+            require(not self.first_stage, self, f"{ahead} and first_stage: take one of the two")
+            require(self.dual_lr is None, self, f"{ahead} has one rate; leave dual_lr out")
+        if not self.first_stage:
+            return
+        stages = f"first_stage={self.first_stage}"
+        require(self.schedule == "steps", self, f"{stages} sets the rate; leave the cosine out")
+        require(
+            not self.milestones, self, f"{stages} takes the place of milestones; leave them out"
+        )
+        saddle = self.loss in ("aucm", "aucs") and self.dual == "sgd"
+        require(saddle, self, f"{stages} restarts α: loss='aucm' or 'aucs' with dual='sgd'")
+        require(self.gamma > 0, self, f"{stages} goes on from a mean that gamma=0 does not keep")
+        require(self.momentum == 0, self, f"{stages} takes momentum=0, as PPD-SG does")
+
+    def require_pair_fields(self) -> None:
+        """Raise for fields of losses over pairs that are missing or would do nothing."""
+        # Pairs take scores as they are and one margin.
+        name = f"loss={self.loss!r}"
+        if self.loss == "pairwise" or self.loss in PARTIAL:
+            require(self.normalize == "none", self, f"{name} takes normalize='none'")
+            require(isinstance(self.margin, float | int), self, f"{name} takes one margin")
+
+        # How many shares below 1, and how many temperatures, each loss takes.
+        shares = (self.hardest_negatives < 1) + (self.hardest_positives < 1)
+        given = [self.temperature_negatives, self.temperature_positives]
+        temperatures = [value for value in given if value is not None]
+        for value in temperatures:
+            require(value > 0, self, f"a temperature of {value} is not above 0")
+        allowed = {"pairwise": (0, 1, 2), "sopa": (1,)}.get(self.loss, (0,))
+        wrong = "need loss='pairwise' or 'sopa'" if allowed == (0,) else "of one class, for 'sopa'"
+        require(shares in allowed, self, f"shares of the hardest images {wrong}, not {name}")
+        wanted = {"sopa_s": 1, "sota_s": 2}.get(self.loss, 0)
+        counted = f"{name} takes {wanted} of temperature_negatives and temperature_positives"
+        require(len(temperatures) == wanted, self, f"{counted}, not {len(temperatures)}")
+        if self.loss in PARTIAL:
+            require_in(self, "surrogate", ("squared_hinge", "logistic"))
+        require(0 < self.state_rate <= 1, self, f"state_rate={self.state_rate} is not in (0, 1]")
 
 
 # The folder of the metadata network, beside those of the runs.
@@ -337,6 +397,8 @@ class Run:
         require_in(self, "whole", ("", "recipe", "best"))
         for name in ("ema", "dropout", "drop_path"):
             require_between(self, name, 0, 0.99999)
+        halves = self.precision == "fp16" and self.finetune.inner_lr > 0
+        require(not halves, self, "inner_lr with precision='fp16' has two losses to scale: 'bf16'")
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
         choice = "none of 'imagenet', 'random', or a .safetensors file"
         require(known, self, f"weights={self.weights!r} is {choice}")

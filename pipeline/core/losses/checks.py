@@ -122,6 +122,16 @@ def admit(
     return h, y, valid
 
 
+def admit_hard(h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`admit` of labels of 0 and 1, all of them checked on the CPU, with the entries that count
+    written out."""
+    h, y, valid = admit(h, y, mask, soft=False)
+    if valid is None:
+        check_labels(y, soft=False)
+        valid = torch.ones_like(y)
+    return h, y, valid
+
+
 def all_valid(y: Tensor, soft: bool) -> bool:
     """True when no label is NaN or wrong; hard labels of infinity pass too (inf² = inf)."""
     if not soft:
@@ -293,6 +303,33 @@ def warn_of_margin(warned: set[str], label: int, excess: float, normalize: str) 
         f"normalize={normalize!r} leaves between the class means of a batch: α never gets to 0 "
         "and the hinge never acts",
     )
+
+
+class PairChecks:
+    """What a loss over pairs says of a batch that it has computed: NotFinite for scores that are
+    not finite, a warning, once, of a label without a class."""
+
+    def __init__(self) -> None:
+        self.warned: set[str] = set()
+        self.late_checks: LateChecks | None = None
+
+    @torch.compiler.disable
+    def __call__(self, h: Tensor, y: Tensor, valid: Tensor, loss: Tensor) -> None:
+        """Judge scores, labels and entries that count, (B, K) each, and the loss of them."""
+        counts = torch.cat([(valid * y).sum(0), (valid * (1 - y)).sum(0)]).double()
+        if read_at_once(h):
+            check_scores(h, loss)
+            lowest = counts.tolist()
+        else:
+            if self.late_checks is None:
+                self.late_checks = LateChecks(soft=False, numbers=len(counts))
+            lowest = self.late_checks.judge(y, loss, counts)
+        labels = y.shape[1]
+        for label in range(labels):
+            if lowest[label] == 0:
+                warn_of_one_class(self.warned, label, "positive")
+            if lowest[labels + label] == 0:
+                warn_of_one_class(self.warned, label, "negative")
 
 
 # --- α ascends ---

@@ -27,6 +27,7 @@ from pipeline.core.images.batches import loader
 from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import save_weights
+from pipeline.core.pdsca import PDSCA
 from pipeline.core.runs.facts import same_key
 from pipeline.core.runtime.command import Stop, time_left
 from pipeline.core.runtime.device import (
@@ -60,8 +61,10 @@ def gradients(
     scaler: torch.amp.GradScaler,
     step: int,
     batch: StepBatch,
+    loss: nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Backward through one step; returns the loss and the scores (B, K).
+    """Backward through one step, of the phase's loss if no other is given; returns the loss and the
+    scores (B, K).
 
     With micro-batches the loss still sees the whole batch: all are scored without a graph, the loss
     gives its gradient with respect to the scores, and each micro-batch is passed again to carry its
@@ -69,18 +72,19 @@ def gradients(
     another loss.
     """
     # The usual step: one graph, one backward.
+    loss = loss or phase.loss
     if phase.micro == 1:
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
             scores = model(batch.inputs)
-        value = batch.value(phase.loss, scores)
+        value = batch.value(loss, scores)
         scaler.scale(value).backward()
         return value.detach(), scores.detach()
 
     # All scores, and the loss's gradient with respect to them.
     parts = batch.inputs.chunk(phase.micro)
     scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
-    value = batch.value(phase.loss, scores)
+    value = batch.value(loss, scores)
     scaler.scale(value).backward()
 
     # Each part again, with the dropout of the first pass, to carry its share back.
@@ -97,24 +101,33 @@ def first_pass(
     phase: Phase, model: nn.Module, step: int, parts: tuple[torch.Tensor, ...]
 ) -> list[torch.Tensor]:
     """Scores of each micro-batch, leaving the running statistics of BatchNorm as they are."""
-    # With momentum 0 a forward pass changes nothing but the count of batches, put right below. Else
-    # both passes would count, and the statistics would run at twice their rate.
+    # Else both passes would count, and the statistics would run at twice their rate. The same seeds
+    # as in the second pass, hence the same dropout.
+    scores = []
+    with statistics_kept(model):
+        for number, part in enumerate(parts):
+            seed_step(phase.seed, step, number)
+            with autocast(phase.dtype):
+                scores.append(model(part))
+    return scores
+
+
+@contextlib.contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Forward passes in training mode that leave the running statistics of BatchNorm as they
+    are."""
+    # With momentum 0 a pass changes nothing but the count of batches, put right afterwards.
     kind = nn.modules.batchnorm._BatchNorm
     norms = [module for module in model.modules() if isinstance(module, kind)]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-
-    # The same seeds as in the second pass, hence the same dropout.
-    scores = []
-    for number, part in enumerate(parts):
-        seed_step(phase.seed, step, number)
-        with autocast(phase.dtype):
-            scores.append(model(part))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.num_batches_tracked -= len(parts)
-    return scores
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def unsynchronised(model: nn.Module, skip: bool):
@@ -283,19 +296,25 @@ def take_steps(running: Running) -> None:
 def take_step(running: Running, batch: StepBatch) -> None:
     """One step of the optimizer on a batch that lies on the device."""
     # The rate, a function of the step: no scheduler whose state would have to be saved; groups with
-    # rates of their own have a part of it in `lr_scale`, as timm calls it. At PESG's milestones the
-    # reference restarts before the first step of the new stage.
+    # rates of their own have a part of it in `lr_scale`, as timm calls it. At PESG's milestones a
+    # stage begins before its first step.
     phase = running.phase
     step = running.step
     rate = phase.rate(step)
     for group in phase.optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
     if step in phase.restarts:
-        phase.optimizer.next_stage()
+        begin_stage(running)
 
     # Gradients, and the update.
     with out_of_memory_advice(phase.network, phase.batch_size):
-        value, scores = gradients(phase, running.model, running.scaler, step, batch)
+        model, scaler = running.model, running.scaler
+        if isinstance(phase.optimizer, PDSCA):
+            # The same images twice, one step of cross-entropy apart; they count once.
+            with statistics_kept(model):
+                gradients(phase, model, scaler, step, batch, phase.optimizer.inner_loss)
+            phase.optimizer.look_ahead()
+        value, scores = gradients(phase, model, scaler, step, batch)
     if phase.clip:
         # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
         # and α are not weights and keep theirs.
@@ -312,6 +331,26 @@ def take_step(running: Running, batch: StepBatch) -> None:
     images = len(batch.inputs) * world()[1]
     scores, targets = map(phase.of_labels, (scores, batch.targets))
     running.log.step(running.step, value, scores, targets, rate, images)
+
+
+def begin_stage(running: Running) -> None:
+    """PESG's mean becomes its reference; in PPD-SG the weights too, and a, b, α begin at the saddle
+    of the scores that these weights give to the next batches."""
+    phase = running.phase
+    phase.optimizer.next_stage(restart=phase.restart_batches > 0)
+    if phase.restart_batches:
+        phase.loss.restart(coming_scores(running, phase.restart_batches))
+
+
+def coming_scores(running: Running, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Scores and targets of this process's part of the next batches, without gradients; the
+    statistics of BatchNorm stay as they are."""
+    phase = running.phase
+    keys = phase.order.remaining_keys(running.step, *world())[:count]
+    for inputs, rows in loader(phase.data, keys, 0, False):
+        parts = inputs.to(device()).chunk(phase.micro)
+        scores = torch.cat(first_pass(phase, running.model, running.step, parts))
+        yield scores, phase.targets[rows].to(device())
 
 
 def same_buffers(network: nn.Module) -> None:

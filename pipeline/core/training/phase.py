@@ -22,19 +22,23 @@ from pipeline.core.training.validation import image_validator
 
 
 class StepBatch(NamedTuple):
-    """One process's part of a step: images or rows, targets (B, K) with NaN, weights (B, K) or
-    None."""
+    """One process's part of a step: images or patient columns, the numbers (B,) of their training
+    rows, targets (B, K) with NaN, and weights (B, K) or None."""
 
     inputs: torch.Tensor
+    rows: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor | None = None
 
     def value(self, loss: nn.Module, scores: torch.Tensor) -> torch.Tensor:
-        """The loss of these scores (B, K); only losses that are a mean over entries take
-        weights."""
-        if self.weights is None:
-            return loss(scores, self.targets)
-        return loss(scores, self.targets, weights=self.weights)
+        """The loss of these scores (B, K). One that keeps something of each row is told which rows
+        they are; only losses that are a mean over entries take weights."""
+        more = {}
+        if getattr(loss, "per_row", False):
+            more["rows"] = self.rows
+        if self.weights is not None:
+            more["weights"] = self.weights
+        return loss(scores, self.targets, **more)
 
 
 @dataclass(kw_only=True)
@@ -54,6 +58,8 @@ class Phase:
     validate    network -> {"mean": AUC, label: AUC, …}, called in every process
     batch_size  images in a step of all processes
     restarts    steps at which PESG takes its mean as the new reference
+    restart_batches  PPD-SG: there the weights become the mean too, and the loss takes a, b, α from
+                class means over the next so many batches; 0 = they go on
     dtype       of autocast
     micro       micro-batches per step
     ema         decay of an exponential moving average of the weights, 0 = none
@@ -81,6 +87,7 @@ class Phase:
     weights: torch.Tensor | None = None
     mixing: Mixing | None = None
     restarts: frozenset[int] = field(default_factory=frozenset)
+    restart_batches: int = 0
     dtype: torch.dtype = torch.float32
     clip: float = 0.0
     micro: int = 1
@@ -112,9 +119,9 @@ class Phase:
         inputs = inputs.to(device(), non_blocking=True)
         targets = self.targets[indices].to(device())
         weights = None if self.weights is None else self.weights[indices].to(device())
-        if self.mixing is None:
-            return StepBatch(inputs, targets, weights)
-        return StepBatch(*self.mixing(step, inputs, targets, weights))
+        if self.mixing:
+            inputs, targets, weights = self.mixing(step, inputs, targets, weights)
+        return StepBatch(inputs, indices, targets, weights)
 
 
 def image_phase(
@@ -131,6 +138,7 @@ def image_phase(
     seed: int,
     epochs: int,
     restarts: frozenset[int] = frozenset(),
+    restart_batches: int = 0,
     positives: int = 0,
     negatives: float = 0.0,
     weights: np.ndarray | None = None,
@@ -170,6 +178,7 @@ def image_phase(
         batch_size=recipe.batch_size,
         seed=seed,
         restarts=restarts,
+        restart_batches=restart_batches,
         dtype=dtype,
         clip=recipe.clip,
         micro=run.accumulate,

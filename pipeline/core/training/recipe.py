@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.core.config.run import Auxiliary, Finetune, Pretrain, Stage
+from pipeline.core.config.run import PARTIAL, Auxiliary, Finetune, Pretrain, Stage
 from pipeline.core.losses import (
     AUCMargin,
     AUCSquare,
@@ -19,15 +19,21 @@ from pipeline.core.losses import (
     Focal,
     Pairwise,
     Part,
+    PartialAUC,
     Sum,
 )
 from pipeline.core.networks.image import Network, import_timm
+from pipeline.core.pdsca import PDSCA
 from pipeline.core.pesg import PESG
 
+# Batches whose scores give the class means that a stage of PPD-SG begins with: 2,560 images of
+# melanoma's, 46 of them positive, hence a standard error of a seventh of the scores' spread.
+PPD_SG_BATCHES = 10
 
-def make_loss(recipe: Finetune, labels: int) -> nn.Module:
-    """The loss that `recipe.loss` names, for this many labels; the names are config/run.py's
-    LOSSES."""
+
+def make_loss(recipe: Finetune, labels: int, rows: int) -> nn.Module:
+    """The loss that `recipe.loss` names, for this many labels and training rows; the names are
+    config/run.py's LOSSES."""
     if recipe.loss == "aucm":
         return AUCMargin(labels, recipe.margin, recipe.prior, recipe.normalize, recipe.dual)
     if recipe.loss == "aucs":
@@ -35,6 +41,19 @@ def make_loss(recipe: Finetune, labels: int) -> nn.Module:
     if recipe.loss == "pairwise":
         shares = recipe.hardest_negatives, recipe.hardest_positives
         return Pairwise(recipe.surrogate, recipe.margin, *shares)
+    if recipe.loss in PARTIAL:
+        return PartialAUC(
+            rows,
+            labels,
+            recipe.loss,
+            recipe.surrogate,
+            recipe.margin,
+            recipe.hardest_negatives,
+            recipe.hardest_positives,
+            recipe.temperature_negatives,
+            recipe.temperature_positives,
+            recipe.state_rate,
+        )
     if recipe.loss == "ce":
         return CrossEntropy()
     return Focal()
@@ -92,11 +111,14 @@ def parameter_groups(recipe: Stage, network: Network) -> list:
 
 
 def make_optimizer(recipe: Finetune, parameters: Iterable, loss: nn.Module) -> PESG:
-    """PESG on parameters or groups of them; with the a, b and α of an AUC loss, without any for the
-    others."""
+    """PESG, or PDSCA, on parameters or groups of them; with the a, b and α of an AUC loss, without
+    any for the others."""
     # The ablations (cross-entropy, focal) keep the optimizer, so that only the loss differs.
     # AUCSquare is an AUCMargin, so it joins too.
     auc_loss = loss if isinstance(loss, AUCMargin) else None
+    if recipe.inner_lr:
+        regularizers = dict(gamma=recipe.gamma, weight_decay=recipe.weight_decay)
+        return PDSCA(parameters, auc_loss, recipe.lr, recipe.inner_lr, **regularizers)
     return PESG(
         parameters,
         auc_loss,
@@ -113,7 +135,32 @@ def milestones(recipe: Finetune, steps_per_epoch: int) -> list[int]:
     """The steps at which PESG's stages end: the rate is divided and the reference restarts."""
     # Steps as in the paper's CheXpert (2000, 8000), epochs as in its melanoma (10, 20, 30).
     unit = steps_per_epoch if recipe.milestone_unit == "epoch" else 1
-    return [mark * unit for mark in recipe.milestones]
+    if not recipe.first_stage:
+        return [mark * unit for mark in recipe.milestones]
+    total = recipe.epochs * steps_per_epoch
+    return growing_stages(recipe.first_stage * unit, recipe.divide, total)
+
+
+def growing_stages(first: int, factor: float, total: int) -> list[int]:
+    """Where the stages of PPD-SG end, those of `total` steps that do: stage k takes first ·
+    factor^k steps.
+
+    >>> growing_stages(10, 3, 200)
+    [10, 40, 130]
+    """
+    ends = []
+    length = float(first)
+    end = length
+    while round(end) < total:
+        ends.append(round(end))
+        length *= factor
+        end += length
+    return ends
+
+
+def restart_batches(recipe: Finetune) -> int:
+    """Over how many batches a stage's class means are taken; 0 where stages take over a, b, α."""
+    return PPD_SG_BATCHES if recipe.first_stage else 0
 
 
 def constant(rate: float) -> Callable[[int], float]:

@@ -9,8 +9,9 @@ from pipeline.core.config.competition import competition_names, load_competition
 from pipeline.core.config.run import ALL, Finetune, Pretrain, Run, as_json, from_json
 from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise, PartialAUC
 from pipeline.core.losses.normalize import NORMALIZERS
+from pipeline.core.losses.partial import FORMS
 from pipeline.core.networks.image import import_timm
 from pipeline.core.runs.missing import request_of
 from pipeline.core.runtime.environment import parse_duration
@@ -100,8 +101,15 @@ def test_a_wrong_value_is_named(make, message):
 
 def test_the_names_of_normalisers_and_losses_are_those_that_the_losses_know():
     assert run.NORMALIZERS == NORMALIZERS
-    kinds = [type(make_loss(Finetune(loss=name), 2)) for name in run.LOSSES]
-    assert kinds == [AUCMargin, AUCSquare, Pairwise, CrossEntropy, Focal]
+    assert run.PARTIAL == FORMS
+    needed = {
+        "sopa": dict(hardest_positives=0.2),
+        "sopa_s": dict(temperature_positives=1.0),
+        "sota_s": dict(temperature_negatives=1.0, temperature_positives=2.0),
+    }
+    recipes = [Finetune(loss=name, **needed.get(name, {})) for name in run.LOSSES]
+    kinds = [type(make_loss(recipe, 2, 10)) for recipe in recipes]
+    assert kinds == [AUCMargin, AUCSquare, Pairwise, *[PartialAUC] * 3, CrossEntropy, Focal]
 
 
 def test_a_misspelt_field_is_a_type_error():

@@ -170,6 +170,10 @@ def test_smoothing_moves_labels_towards_a_half_as_torchs():
         ({"warmup_epochs": 1.0}, "needs schedule='cosine'"),
         ({"layer_decay": 1.5}, "layer_decay=1.5"),
         ({"clip": -1.0}, "clip=-1.0"),
+        ({"optimizer": "adamw", "dual_lr": 0.1, "inner_lr": 0.1}, "take the gradient itself"),
+        ({"optimizer": "adamw", "dual_lr": 0.1, "first_stage": 5}, "take the gradient itself"),
+        ({"first_stage": 5, "schedule": "cosine"}, "leave the cosine out"),
+        ({"inner_lr": 0.1, "dual_lr": 0.1}, "leave dual_lr out"),
     ],
 )
 def test_contradictions_of_stage_2_are_named(changes, message):
@@ -182,7 +186,7 @@ def test_contradictions_of_stage_2_are_named(changes, message):
 )
 def test_adamw_in_stage_2_is_pesg_in_its_direction(changes):
     recipe = Finetune(optimizer="adamw", lr=1e-4, **changes)
-    loss = make_loss(recipe, 1)
+    loss = make_loss(recipe, 1, 10)
     optimizer = make_optimizer(recipe, torch.nn.Linear(2, 1).parameters(), loss)
     assert optimizer.param_groups[0]["adam"] and optimizer.param_groups[0]["gamma"] == 1 / 500
     dual = {id(part) for part in loss.parameters()}
