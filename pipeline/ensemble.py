@@ -439,7 +439,10 @@ def score_differences(
     pairs = [(f"{one.member} {one.stage}", f"{one.member} {STAGE_1}") for one in finetuned]
     single = best_single(finetuned, by_name, units, patients, task)
     average = f"{ENSEMBLE} {ENSEMBLE}"
-    pairs += [(average, single), (f"{ENSEMBLE} {BLEND}", average)]
+    # The ensemble of a single run is that run.
+    if len(finetuned) > 1:
+        pairs += [(average, single)]
+    pairs += [(f"{ENSEMBLE} {BLEND}", average)]
     pairs += [(f"{ENSEMBLE} {EARNED}", single)]
     found = [
         difference_row(first, second, by_name[first], by_name[second], units.truth, patients)
