@@ -74,16 +74,14 @@ def train(pictures: Path, folder: Path) -> None:
     keep(phase, fit_epochs(phase))
 
 
-def run(
-    pictures: Path, folder: Path, kill_after: float = float("inf"), renamings: int = 0
-) -> float:
-    """Train in a process of its own, which gets a SIGKILL after so many seconds, or gives itself
-    one just after so many renamings of finished files; returns how long it ran."""
+def run(pictures: Path, folder: Path, kill_after: float = float("inf")) -> float:
+    """Train in a process of its own, which gets a SIGKILL after so many seconds; returns how long
+    it ran."""
     began = time.monotonic()
     # A server that has imported torch but started no thread: forks of it are quick and safe.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.core.training.test_kill"])
-    child = context.Process(target=quietly, args=(pictures, folder, renamings))
+    child = context.Process(target=quietly, args=(pictures, folder))
     child.start()
     child.join(None if kill_after == float("inf") else kill_after)
     if child.is_alive():
@@ -93,34 +91,17 @@ def run(
             os.killpg(child.pid, signal.SIGKILL)
         child.kill()
         child.join()
-    elif child.exitcode != (-signal.SIGKILL if renamings else 0):
+    elif child.exitcode != 0:
         raise AssertionError(f"training ended with {child.exitcode}")
     return time.monotonic() - began
 
 
-def quietly(pictures: Path, folder: Path, renamings: int) -> None:
+def quietly(pictures: Path, folder: Path) -> None:
     os.setpgid(0, 0)
-    if renamings:
-        kill_after_renaming(renamings)
     os.environ["CHECKPOINT_SECONDS"] = "0"
     with Path(os.devnull).open("w") as sink:
         os.dup2(sink.fileno(), 2)
         train(pictures, folder)
-
-
-def kill_after_renaming(number: int) -> None:
-    """Have this process and its loaders killed between a file's renaming and what follows it."""
-    rename = Path.replace
-    done = []
-
-    def renamed(path: Path, target: Path) -> Path:
-        rename(path, target)
-        done.append(target)
-        if len(done) == number:
-            os.killpg(0, signal.SIGKILL)
-        return target
-
-    Path.replace = renamed
 
 
 @pytest.fixture(scope="module")
@@ -153,22 +134,6 @@ def test_killed_anywhere_and_run_again(pictures, tmp_path, kills=3):
         assert log_steps(folder) == steps
         left = {path.name for path in folder.iterdir()}  # and no half-written file of a kill
         assert left == {"finetuned.safetensors", "log.jsonl"}
-
-
-@pytest.mark.slow
-def test_killed_just_after_a_file_is_whole(pictures, tmp_path):
-    run(pictures, tmp_path / "uncut")
-    expected = read_tensors(tmp_path / "uncut" / "finetuned.safetensors")
-    # One renaming is the log's, two are each checkpoint's but the first's, the last the weights'.
-    checkpoints = 15
-    for number in (1, 2, 3, 4, 2 * checkpoints - 1, 2 * checkpoints, 2 * checkpoints + 1):
-        folder = tmp_path / str(number)
-        run(pictures, folder, renamings=number)
-        run(pictures, folder)
-        found = read_tensors(folder / "finetuned.safetensors")
-        assert all(torch.equal(expected[name], found[name]) for name in expected), f"at {number}"
-        left = {path.name for path in folder.iterdir()}
-        assert left == {"finetuned.safetensors", "log.jsonl"}, f"at {number}"
 
 
 @pytest.mark.slow
