@@ -66,8 +66,8 @@ from pipeline.core.images.prepared import (
 )
 from pipeline.core.images.resize import METHOD
 from pipeline.core.raw.check import check_raw_table
-from pipeline.core.runtime.claims import unfinished
-from pipeline.core.runtime.command import run_stage, stage_parser, time_left
+from pipeline.core.runtime.claims import owner_is_gone, unfinished
+from pipeline.core.runtime.command import run_stage, stage_parser, stop_with_time_limit, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, usable_cores, worker_pool
 
@@ -86,6 +86,8 @@ FILE_FACTS = ["brightness", "file_bytes"]
 
 
 def main(args: argparse.Namespace) -> None:
+    # Its journals are its checkpoints: a scheduler's signal is no end of it.
+    stop_with_time_limit()
     for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
         competition = load_competition(name)
         # Sizes that exist stay: another list of sizes is another specification, by which every
@@ -117,8 +119,14 @@ def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: in
     shards = {}
     for start in range(0, len(tasks), SHARD):
         shards[journals / f"{start:06d}.jsonl"] = tasks[start : start + SHARD]
-    known = known_lines(folder, home, sizes)
-    drop_incomplete(shards, known)
+    known: dict[tuple, dict] = {}
+    if any(not owner_is_gone(claim) for claim in journals.glob(".*.claim")):
+        # One that joins others at work would read again all that they have written so far.
+        print(f"{journals}: others are at work; joining them without a check", flush=True)
+        make_size_folders(folder, sizes)
+    else:
+        known = known_lines(folder, home, sizes)
+        drop_incomplete(shards, known)
     resize_all(competition, sizes, raw, shards, known, workers)
 
     # The tables, then the journals of an earlier state of the download go.
@@ -171,12 +179,16 @@ def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
     ]
 
 
-def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
-    """(image_id, file, stamp) -> journal line, for every image all of whose prepared copies are
-    what was written; the first of those that are not are printed."""
+def make_size_folders(folder: Path, sizes: tuple[int, ...]) -> None:
+    """data/<comp>/images/<size> of every size."""
     for size in sizes:
         (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
 
+
+def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
+    """(image_id, file, stamp) -> journal line, for every image all of whose prepared copies are
+    what was written; the first of those that are not are printed."""
+    make_size_folders(folder, sizes)
     # Whole journals and those that a killed machine left half written (.jsonl.part).
     lines = {}
     for journal in sorted(home.glob("*/*.jsonl*")):

@@ -142,6 +142,18 @@ def stop_gently() -> None:
             signal.signal(number, ask)
 
 
+def stop_with_time_limit() -> None:
+    """From here on SIGTERM and SIGHUP end the stage at once as a time limit does, with 75: one that
+    keeps what it has done as it goes."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise TimeLimitReached("asked to stop; the same command goes on from here")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
 def leave_signals_to_the_parent() -> None:
     """In a worker process: Ctrl-C and a scheduler's SIGTERM reach every process of a group, and it
     is the parent that ends its workers."""

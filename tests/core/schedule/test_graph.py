@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.core.runs.missing import request_of
 from pipeline.core.schedule import graph
-from pipeline.core.schedule.graph import Step, command_of, steps_of
+from pipeline.core.schedule.graph import Step, command_of, next_command, steps_of
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,15 @@ def test_images_that_are_missing_alone_make_no_ensemble_anew(lacking):
     lacking["prepare"] = ["melanoma/b3_256"]
     found = names(steps_of("report", request_of("melanoma", "b3_256")))
     assert found == {"prepare melanoma/b3_256": set()}
+
+
+def test_sizes_that_are_missing_are_prepared_before_there_are_folds(lacking):
+    lacking["folds"] = ["melanoma"]
+    lacking["prepare"] = ["melanoma/b3_256"]
+    request = request_of("melanoma", "b3_256", "0")
+    found = names(steps_of("pretrain", request))
+    assert found["pretrain melanoma/b3_256/fold0"] == {"prepare melanoma/b3_256", "folds melanoma"}
+    assert next_command("pretrain", request) == ["prepare", "melanoma/b3_256"]
 
 
 def test_an_outdated_page_alone_is_made_anew(lacking):
