@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.core.runtime.claims import claim_path, owner_of
@@ -119,12 +120,15 @@ def test_a_job_at_its_time_limit_is_requeued(cluster, house, home, tmp_path):
 
 def test_a_failed_job_is_held_and_said_until_it_is_mended(cluster, house, home):
     """A damaged image, as a full disk would: what waits for it goes on waiting."""
-    image = sorted(home.glob("data/melanoma/images/*/*.jpg"))[0]
+    images = pd.read_csv(home / "data/melanoma/images.csv", dtype=str)
+    name = images.loc[images["split"] == "train", "image_id"].iloc[0]
+    (image,) = home.glob(f"data/melanoma/images/*/{name}.jpg")
     whole = image.read_bytes()
     image.write_bytes(whole[:-10])
     make(home, "forget", "STAGE=pretrain", "FOLDS=0 1")
     make(home, "predict", "ON=slurm")
-    cluster.wait_until(lambda: {*cluster.jobs().values()} == {"PENDING"}, "not held", 120)
+    held = ("squeue", "-h", "-o", "%Q", "--name=pretrain melanoma/b3_256/fold0")
+    cluster.wait_until(lambda: cluster.command(*held) == "0", "not held")
     status = make(home, "status")
     assert f"{image}: {len(whole) - 10:,} bytes" in status, status
     assert " held; " in status and "finetune: job" in status and ": for pretrain" in status
