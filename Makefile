@@ -65,7 +65,7 @@ REQUIREMENTS := $(shell cksum < requirements.txt | cut -d' ' -f1)
 INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/installed-$(REQUIREMENTS))
 
 RENDEZVOUS = $(if $(NODES),--nnodes $(NODES) --rdzv-backend c10d --rdzv-endpoint $(MASTER) --rdzv-id $(COMP),--standalone)
-LAUNCH = $(PYTHON) $(if $(GPUS),-m torch.distributed.run $(RENDEZVOUS) --nproc-per-node $(GPUS))
+LAUNCH = $(PYTHON) $(if $(GPUS),-m pipeline.core.runtime.torchrun $(RENDEZVOUS) --nproc-per-node $(GPUS))
 # $(call make_up_to,STAGE): run, on ON or else one after the other, what STAGE and the stages before it have still to make.
 # `pipeline.todo` answers for all of them; when it fails, its one line is all that is said.
 make_up_to = $(if $(ON),$(schedule),$(one_by_one))

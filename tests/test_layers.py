@@ -28,7 +28,12 @@ MATHEMATICS = {
 }
 # Torch is heavy to import: outside these a question such as "what is missing?" would wait for it.
 TORCH_ROOMS = {"losses", "pesg", "networks", "training"}
-TORCH_FILES = {"runtime/device.py", "images/batches.py", "runs/launch.py"}
+TORCH_FILES = {
+    "runtime/device.py",
+    "runtime/torchrun.py",
+    "images/batches.py",
+    "runs/launch.py",
+}
 STAGES = {path.stem for path in (ROOT / "pipeline").glob("*.py")} - {"__init__"}
 
 

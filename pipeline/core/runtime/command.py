@@ -29,6 +29,10 @@ EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141  # as of a process that SIGPIPE ended
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# Seconds within which a second signal is the first one again: a terminal or a scheduler reaches
+# every process, and torchrun passes on to its own what it got itself.
+SAME_REQUEST = 2.0
+
 # TIME_LIMIT counts from here: the start of the process, but for its first imports.
 STARTED = time.monotonic()
 
@@ -132,10 +136,13 @@ def stop_by_exception() -> None:
 def stop_gently() -> None:
     """From here on SIGTERM, SIGHUP and a first Ctrl-C ask for a checkpoint and exit 75; a second
     one ends at once."""
+    asked: list[float] = []
 
-    def ask(number: int, _frame: object) -> None:
+    def ask(number: int, frame: object) -> None:
+        if asked and time.monotonic() - asked[0] > SAME_REQUEST:
+            signal.default_int_handler(number, frame)
         Stop.requested = True
-        signal.signal(number, signal.default_int_handler)
+        asked.append(time.monotonic())
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:

@@ -73,7 +73,7 @@ def command_of(step: Step, processes: int = 0, machines: int = 1) -> list[str]:
         meet = ["--standalone"]
         if machines > 1:
             meet = ["--nnodes", str(machines), "--rdzv-backend", "c10d"]
-        start += ["-m", "torch.distributed.run", *meet, "--nproc-per-node", str(processes)]
+        start += ["-m", "pipeline.core.runtime.torchrun", *meet, "--nproc-per-node", str(processes)]
     return [*start, "-m", f"pipeline.{step.stage}", *step.arguments]
 
 

@@ -4,7 +4,7 @@
 #
 #   0        is done
 #   75       goes back into the queue. A time limit that comes near (USR1 from Slurm) is SIGTERM for the stage, which
-#            writes a checkpoint and ends so; under torchrun it ends with 1, and goes back too
+#            writes a checkpoint and ends so
 #   another  goes back and is held there, so that the jobs that wait for it go on waiting: the same make releases it,
 #            once what its log says is mended. So does a stage that the limit leaves nothing to go on from: it would begin
 #            anew for ever
@@ -27,14 +27,13 @@ hold() {
   scontrol requeuehold "$SLURM_JOB_ID"
 }
 near_limit() {
-  limit_near=yes
   kill -TERM $stage 2>/dev/null
   # Before Slurm ends it by force, and with it those that wait for it.
   { sleep $((notice * 3 / 4)) && hold; } &
   holder=$!
 }
 
-limit_near= holder=
+holder=
 "$@" &
 stage=$!
 trap near_limit USR1
@@ -52,9 +51,9 @@ test $status = 0 && exit 0
 
 # Only a job that nobody has taken away says itself what becomes of it.
 test "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING || exit $status
-if [ $status = 75 ] || { [ -n "$limit_near" ] && [ $status = 1 ]; }; then
+if [ $status = 75 ]; then
   scontrol requeue "$SLURM_JOB_ID"
-elif [ -n "$limit_near" ]; then
+elif [ -n "$holder" ]; then
   hold
 else
   scontrol requeuehold "$SLURM_JOB_ID"

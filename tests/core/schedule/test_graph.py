@@ -123,10 +123,10 @@ def test_commands():
     step = Step("pretrain", ("melanoma/b3_256/fold0",))
     assert command_of(step)[1:] == ["-m", "pipeline.pretrain", "melanoma/b3_256/fold0"]
     words = " ".join(command_of(step, 8))
-    assert "torch.distributed.run --standalone --nproc-per-node 8 -m pipeline.pretrain" in words
+    assert "runtime.torchrun --standalone --nproc-per-node 8 -m pipeline.pretrain" in words
     words = " ".join(command_of(step, 8, 2))
     assert "--nnodes 2 --rdzv-backend c10d --nproc-per-node 8 -m pipeline.pretrain" in words
-    assert "distributed" not in " ".join(command_of(Step("report", ("melanoma",)), 8))
+    assert "torchrun" not in " ".join(command_of(Step("report", ("melanoma",)), 8))
 
 
 def test_logs_lie_beside_what_is_made(tmp_path):
