@@ -5,7 +5,8 @@
                                                              exist already
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
-Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says
+Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says; of more
+                                         than 10,000, in the folders 00 to ff
         data/<comp>/images/<size>.csv    image_id bytes crc32: what was written; checked by whoever
                                          reads an image
         data/<comp>/images.csv           image_id file patient_id unit_id split source width
@@ -44,7 +45,14 @@ from pipeline.core.artifacts.files import (
     sync_filesystem,
     write_sealed,
 )
-from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, image_path, raw_folder
+from pipeline.core.artifacts.paths import (
+    SYNTHETIC_MARKER,
+    data_folder,
+    fan_out,
+    fans_out,
+    image_path,
+    raw_folder,
+)
 from pipeline.core.artifacts.prepared_images import (
     CHECKSUM_COLUMNS,
     PreparedImage,
@@ -75,6 +83,8 @@ DAMAGED_SHOWN = 5  # damaged images that are named
 # Images that one machine claims at a time: 26 s of one core at 51 ms each (24 million pixels, four
 # sizes). That is about the most that the last machine is waited for.
 SHARD = 512
+# Images that lie in one folder; more are spread over 256.
+MOST_IN_A_FOLDER = 10_000
 # Seconds of a time limit left when the stage stops. It looks at the clock as each image ends (51 ms
 # as above), so that it ends by itself before a scheduler ends it by force.
 SECONDS_KEPT = 10.0
@@ -119,11 +129,11 @@ def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: in
     shards = {}
     for start in range(0, len(tasks), SHARD):
         shards[journals / f"{start:06d}.jsonl"] = tasks[start : start + SHARD]
+    make_size_folders(folder, sizes, len(tasks))
     known: dict[tuple, dict] = {}
     if any(not owner_is_gone(claim) for claim in journals.glob(".*.claim")):
         # One that joins others at work would read again all that they have written so far.
         print(f"{journals}: others are at work; joining them without a check", flush=True)
-        make_size_folders(folder, sizes)
     else:
         known = known_lines(folder, home, sizes)
         drop_incomplete(shards, known)
@@ -179,16 +189,19 @@ def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
     ]
 
 
-def make_size_folders(folder: Path, sizes: tuple[int, ...]) -> None:
-    """data/<comp>/images/<size> of every size."""
+def make_size_folders(folder: Path, sizes: tuple[int, ...], count: int) -> None:
+    """data/<comp>/images/<size> of every size; of many images, with the folders that they are
+    spread over, unless it has images already."""
     for size in sizes:
-        (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
+        images = folder / "images" / str(size)
+        images.mkdir(parents=True, exist_ok=True)
+        if count > MOST_IN_A_FOLDER and not fans_out(images) and not any(images.glob("*.jpg")):
+            fan_out(images)
 
 
 def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
     """(image_id, file, stamp) -> journal line, for every image all of whose prepared copies are
     what was written; the first of those that are not are printed."""
-    make_size_folders(folder, sizes)
     # Whole journals and those that a killed machine left half written (.jsonl.part).
     lines = {}
     for journal in sorted(home.glob("*/*.jsonl*")):
