@@ -21,13 +21,22 @@ from pipeline.core.networks.image import Network, load_weights, restart_classifi
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.whole import epochs_to_train
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
+from pipeline.core.training.recipe import (
+    finetune_rate,
+    make_loss,
+    make_optimizer,
+    milestones,
+    parameter_groups,
+    restart_batches,
+    smoothed,
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -50,7 +59,7 @@ def finetune(job: Job) -> None:
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
-    loss = make_loss(recipe, len(job.labels))
+    loss = make_loss(recipe, len(job.labels), len(rows))
 
     # What is about to be trained, before hours are spent on it.
     dtype = precision(run.precision)
@@ -64,19 +73,22 @@ def finetune(job: Job) -> None:
 
     # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
     # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.
-    ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
+    each = steps_per_epoch(len(rows), recipe.batch_size)
+    ends = milestones(recipe, each)
     phase = image_phase(
         job,
         "finetuned",
         recipe,
         rows=rows,
-        targets=labels,
+        targets=smoothed(labels, recipe.smoothing),
         network=network,
         loss=loss,
-        optimizer=make_optimizer(recipe, network.parameters(), loss),
-        rate=stepwise(recipe.lr, recipe.divide, ends),
+        optimizer=make_optimizer(recipe, parameter_groups(recipe, network), loss),
+        rate=finetune_rate(recipe, each),
         seed=seed,
+        epochs=epochs_to_train(job, "finetuned", recipe.epochs),
         restarts=frozenset(ends),
+        restart_batches=restart_batches(recipe),
         positives=recipe.positives,
     )
     keep(phase, fit_epochs(phase))
