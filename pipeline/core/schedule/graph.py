@@ -197,7 +197,7 @@ def all_targets(stage: str, request: Request) -> list[str]:
     # An earned combination has a model of its own on patient columns.
     if not competition.metadata or competition.blend.weights == "earned":
         return []
-    return [str(Target(request.name, METADATA, fold)) for fold in folds]
+    return [str(Target(request.name, METADATA, fold)) for fold in folds if fold != ALL]
 
 
 def expected_folds(request: Request) -> list[int]:
