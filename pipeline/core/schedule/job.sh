@@ -29,7 +29,7 @@ hold() {
 near_limit() {
   kill -TERM $stage 2>/dev/null
   # Before Slurm ends it by force, and with it those that wait for it.
-  { sleep $((notice * 3 / 4)) && hold; } &
+  { sleep $((notice * 3 / 4)) >/dev/null && hold; } &
   holder=$!
 }
 
