@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_packed_it_is_the_same(house, tmp_path):
-    """Stopped by Ctrl-C once fold 0 has a checkpoint; the same command goes on."""
+    """Stopped once, as by Ctrl-C, when fold 0 has a checkpoint; the same command goes on."""
     shutil.copytree(house / "data/melanoma/raw", tmp_path / "data/melanoma/raw")
     command = [sys.executable, "-m", "pipeline.schedule", "report", "melanoma", "--on", "local"]
     with subprocess.Popen(
@@ -31,7 +31,7 @@ def test_packed_it_is_the_same(house, tmp_path):
         while not (tmp_path / FOLD / "finetuned.checkpoint.safetensors").exists():
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         printed = process.stdout.read()
     assert process.returncode == 75, printed
     assert not leftovers(tmp_path)
