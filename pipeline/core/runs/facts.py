@@ -169,6 +169,14 @@ def require_current(job: Job, path: Path) -> None:
     # The tables first: their message says which of the two has changed.
     require_hashes(path, recorded.get("hashes", {}), today["hashes"], forget)
 
+    # Stage 2's weights under the name of stage 1's have the same target, tables and run.
+    phase = recorded.get("phase", path.stem)
+    if path.suffix == ".safetensors" and phase != path.stem:
+        raise UserError(
+            f"{path}: holds the {phase} weights, by its header; delete {path.parent} (`{forget}` "
+            "does) and make it again, or restore that file"
+        )
+
     # The other facts, to the first that differs. A run's fields are named as the competition's file
     # names them (`finetune.margin`), the rest with their fact (`resize.fit`).
     for name, value in today.items():

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.images.batches import loader
 from pipeline.core.losses import AUCMargin
@@ -394,6 +395,7 @@ def keep(phase: Phase, network: nn.Module) -> None:
         "phase": phase.name,
         "epoch": phase.epochs,
         "validation_auc": aucs,
+        "log": file_hash(phase.folder / "log.jsonl"),
         "made": datetime.now(UTC).isoformat(timespec="minutes"),
         "hardware": hardware(),
         **provenance(phase.key["target"].split("/")[0]),

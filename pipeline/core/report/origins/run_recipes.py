@@ -1,7 +1,10 @@
 """What trained the runs, as their weights record it: recipe, hardware, date, seconds."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.paths import FINETUNED, fold_folder
 from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.artifacts.training_log import read_log
@@ -40,6 +43,7 @@ def trained_run(competition: str, run: str, folds: tuple[int, ...]) -> Trained:
         folder = fold_folder(competition, run, fold)
         if (folder / FINETUNED).is_file():
             headers.append(read_weights_header(folder / FINETUNED))
+            warn_of_another_log(folder / "log.jsonl", headers[-1])
         own = logged_seconds(folder / "log.jsonl")
         known &= own > 0
         seconds += own
@@ -56,7 +60,18 @@ def trained_run(competition: str, run: str, folds: tuple[int, ...]) -> Trained:
     )
 
 
-def logged_seconds(path) -> float:
+def warn_of_another_log(path: Path, header: dict) -> None:
+    """Say where a log is not the one that training wrote; weights made before logs were recorded
+    do not tell."""
+    if path.is_file() and header.get("log", file_hash(path)) != file_hash(path):
+        print(
+            f"warning: {path}: differs from what training wrote (lines are gone, or another fold's "
+            "log); its curves and seconds may be wrong",
+            file=sys.stderr,
+        )
+
+
+def logged_seconds(path: Path) -> float:
     """The seconds of all epochs that a log has; 0 for none, or an older log."""
     return sum(float(line.get("seconds") or 0) for line in read_log(path))
 
