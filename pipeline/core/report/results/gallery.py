@@ -33,7 +33,7 @@ HIGH = 0.9  # part of the negatives that a positive "scored high" lies above
 
 
 @dataclass(frozen=True)
-class Case:
+class Shown:
     """What one picture is of: a row of evidence.units, the number of a label, why it is shown."""
 
     unit: int
@@ -96,7 +96,7 @@ def looks_text(looks: Looks) -> str:
     return text
 
 
-def chosen_cases(evidence: Evidence) -> list[Case]:
+def chosen_cases(evidence: Evidence) -> list[Shown]:
     """What is shown, label by label: the most confident errors first, then some that are right."""
     most = ONE_LABEL if len(evidence.labels) == 1 else MANY_LABELS
     cases = []
@@ -119,7 +119,7 @@ def chosen_cases(evidence: Evidence) -> list[Case]:
             (positives[:most], "positive, scored low"),
             (sample, "positive, scored high"),
         ):
-            cases += [Case(int(unit), int(k), kind) for unit in units]
+            cases += [Shown(int(unit), int(k), kind) for unit in units]
     return cases
 
 
@@ -137,7 +137,7 @@ def gallery_size(name: str) -> int:
     return min((size for size in sizes if size >= THUMBNAIL_SIDE), default=max(sizes))
 
 
-def case_figure(evidence: Evidence, case: Case, size: int, looks: Looks) -> str:
+def case_figure(evidence: Evidence, case: Shown, size: int, looks: Looks) -> str:
     """One image with its facts, and beside it where a network looked, if one did.
 
     size   prepared size, pixels; of a unit's images the first is shown

@@ -72,7 +72,7 @@ def look_at(evidence: Evidence, asked: Iterable[tuple[str, int, int]]) -> Looks:
     best = {}
     for image, fold, label in dict.fromkeys(asked):
         if label not in best:
-            best[label] = best_run(evidence, label)
+            best[label] = best_trained_run(evidence, label)
         if best[label]:
             by_network.setdefault((best[label], fold), []).append((image, label))
 
@@ -93,7 +93,7 @@ def look_at(evidence: Evidence, asked: Iterable[tuple[str, int, int]]) -> Looks:
     return Looks(found, tuple(missing))
 
 
-def best_run(evidence: Evidence, label: int) -> str:
+def best_trained_run(evidence: Evidence, label: int) -> str:
     """The run with the highest AUC out of fold for a label; "" where none was trained here."""
     areas = {}
     for run, scores in evidence.after.items():
