@@ -39,11 +39,9 @@ def pointing_sections(evidence: Evidence) -> list[tuple[str, str, str]]:
     for label, pointed in by_label.items():
         hits = np.array([one.hit for one in pointed], float)
         interval = rate_interval(hits, [one.patient for one in pointed])
+        accuracy = with_interval(hits.mean(), *interval, form=".3f")
         chance = np.mean([one.share for one in pointed])
-        runs = ", ".join(sorted({one.run for one in pointed}))
-        rows.append(
-            [label, with_interval(hits.mean(), *interval), f"{chance:.3f}", len(hits), runs]
-        )
+        rows.append([label, accuracy, f"{chance:.3f}", len(hits), pointed[0].run])
     if not rows:
         return []
     text = (

@@ -27,7 +27,7 @@ def test_the_ring_is_around_the_place():
     drawn = overlay(np.full((100, 100), 90, np.uint8), np.zeros((2, 2)), (0.25, 0.75))
     rows, columns = np.nonzero(drawn[:, :, 0] != 90)
     assert abs(rows.mean() - 75) < 1 and abs(columns.mean() - 25) < 1
-    assert drawn[75, 25, 0] == 90 and drawn.max() == 255
+    assert drawn[75, 25, 0] == 90 and drawn.max() > 240
 
 
 def test_the_legend_has_every_colour_and_escapes_its_ends():
