@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline.core.config import Finetune
 from pipeline.core.config.run import SURROGATES as CONFIGURED
-from pipeline.core.losses import AUCSquare, Pairwise
+from pipeline.core.losses import Pairwise
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
-from pipeline.core.losses.pairwise import SURROGATES
+from pipeline.core.losses.minmax import class_means, make_batch, min_max
+from pipeline.core.losses.pairwise import SURROGATES, squared_pairs
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.recipe import make_loss
 
@@ -84,15 +85,16 @@ def test_ties_are_counted_as_the_loop_counts_them(scores, labels, surrogate):
 def test_the_square_is_auc_square_at_its_inner_optimum():
     """min over a, b and max over α of AUC square is p(1-p) times the mean over pairs (eq. 5)."""
     h, y = batch(3, 40)
-    loss = AUCSquare()
+    h, y = h[:, None], y[:, None]
+    labels = make_batch(y)
     p = y.mean()
-    with torch.no_grad():
-        loss.a.fill_(h[y == 1].mean())
-        loss.b.fill_(h[y == 0].mean())
-        loss.alpha.fill_(1 - h[y == 1].mean() + h[y == 0].mean())
-    assert loss(h, y).item() == pytest.approx(
-        (p * (1 - p)).item() * Pairwise("square")(h, y).item()
-    )
+    a, b = class_means(h, labels)
+    margin = torch.ones(1, dtype=torch.float64)
+    saddle, _ = min_max(h, labels, a, b, margin - a + b, None, margin)
+    pairs = squared_pairs(h, y, 1 - y, 1.0)
+    assert abs(saddle.item() - (p * (1 - p) * pairs).item()) < 1e-10
+    found = Pairwise("square")(h, y).item()  # a float32
+    assert found == pytest.approx(pairs.item())
 
 
 def test_large_scores_do_not_cancel():
