@@ -220,7 +220,14 @@ AFTER_STAGE_1 = "-pretrained"
 # learns the demo's images to an out-of-fold AUC of .82 to .90 (tests/bench/RESULTS.md).
 SMOKE_NETWORK = "test_resnet.r160_in1k"
 SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
-SMOKE_FINETUNE = dict(epochs=6, batch_size=32, milestones=(4,), milestone_unit="epoch")
+SMOKE_FINETUNE = dict(epochs=6, batch_size=32)
+SMOKE_MILESTONE = 4
+
+
+def few_stages(recipe: Finetune, mark: int) -> dict[str, Any]:
+    """Of a recipe with few epochs: PPD-SG's stages begin with one epoch, others end one at `mark`."""
+    stages = dict(first_stage=1) if recipe.first_stage else dict(milestones=(mark,))
+    return dict(**stages, milestone_unit="epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +316,12 @@ class Run:
             views=min(self.views, 4),
             dropout=0.0,
             pretrain=replace(self.pretrain, **SMOKE_PRETRAIN),
-            finetune=replace(self.finetune, lr=lr, **SMOKE_FINETUNE),
+            finetune=replace(
+                self.finetune,
+                lr=lr,
+                **SMOKE_FINETUNE,
+                **few_stages(self.finetune, SMOKE_MILESTONE),
+            ),
         )
 
 
@@ -335,7 +347,7 @@ class Metadata:
 
     def smoke(self) -> "Metadata":
         """The same network with few epochs."""
-        tiny = dict(epochs=20, batch_size=64, milestones=(15,), milestone_unit="epoch")
+        tiny = dict(epochs=20, batch_size=64, **few_stages(self.finetune, 15))
         return replace(self, finetune=replace(self.finetune, **tiny))
 
 

@@ -115,14 +115,33 @@ def finetune_text(recipe: dict) -> str:
     """Stage 2 in words."""
     if not recipe["epochs"]:
         return "no stage 2"
+    optimizer = f"PDSCA (inner rate {recipe['inner_lr']:g})" if recipe.get("inner_lr") else "PESG"
     text = (
-        f"{STAGE_2[recipe['loss']]}, PESG, {recipe['epochs']} epochs, batches of "
-        f"{recipe['batch_size']}, rate {recipe['lr']:g}"
+        f"{STAGE_2[recipe['loss']]}{hard_images_text(recipe)}, {optimizer}, {recipe['epochs']} "
+        f"epochs, batches of {recipe['batch_size']}, rate {recipe['lr']:g}"
     )
+    unit = recipe["milestone_unit"]
     if recipe["milestones"]:
         places = ", ".join(map(str, recipe["milestones"]))
-        text += f" divided by {recipe['divide']:g} at {recipe['milestone_unit']} {places}"
+        text += f" divided by {recipe['divide']:g} at {unit} {places}"
+    if recipe.get("first_stage"):
+        grows = f"in stages of PPD-SG, the first of {recipe['first_stage']} {unit}s"
+        text += f" divided by {recipe['divide']:g} {grows}"
     return f"{text}, margin {recipe['margin']}, scores normalised by {recipe['normalize']}"
+
+
+def hard_images_text(recipe: dict) -> str:
+    """Which images count most in a loss over pairs, in words; "" where all count alike."""
+    parts = []
+    for side in ("negatives", "positives"):
+        # Recipes older than these fields do not have them.
+        share = recipe.get(f"hardest_{side}", 1)
+        if share < 1:
+            parts.append(f"the hardest {share:.0%} of {side}")
+        temperature = recipe.get(f"temperature_{side}")
+        if temperature is not None:
+            parts.append(f"{side} at temperature {temperature:g}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def augment_text(recipe: dict) -> str:
