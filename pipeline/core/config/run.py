@@ -225,7 +225,8 @@ SMOKE_MILESTONE = 4
 
 
 def few_stages(recipe: Finetune, mark: int) -> dict[str, Any]:
-    """Of a recipe with few epochs: PPD-SG's stages begin with one epoch, others end one at `mark`."""
+    """Where the stages of a recipe with few epochs end: PPD-SG's grow from one, others end at
+    `mark`."""
     stages = dict(first_stage=1) if recipe.first_stage else dict(milestones=(mark,))
     return dict(**stages, milestone_unit="epoch")
 
