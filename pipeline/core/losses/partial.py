@@ -59,7 +59,8 @@ class PartialAUC(nn.Module):
     by the mean over its copies. In evaluation, under no_grad and for scores without a gradient
     nothing is moved or needed: the value is equation 1, 2 or 3 of the batch alone. The states are
     in `state_dict`. In several processes the pairs are those of the global batch, and every process
-    keeps the states of all rows. A label without positives or negatives in a batch adds an exact 0.
+    keeps the states of all rows. A label without positives or negatives in a batch adds an exact 0,
+    is warned of once and counted in `one_class`.
     """
 
     per_row = True  # asked by the training loop, which then gives the rows
@@ -94,7 +95,7 @@ class PartialAUC(nn.Module):
         self.surrogate = surrogate
         self.margin = margin
         self.rate = rate
-        self.judge = checks.PairChecks()
+        self.judge = checks.PairChecks(num_labels)
 
         # Which class is soft or cut, and by how much; the other one has the states.
         shares = hardest_negatives, hardest_positives
@@ -229,6 +230,11 @@ class PartialAUC(nn.Module):
         settled = took_part & torch.isfinite(moved)
         # Copies of a row have equal values, so it does not matter which is written last.
         self.state[rows] = torch.where(settled, moved, self.state[rows])
+
+    @property
+    def one_class(self) -> Tensor:
+        """(2, K): in how many training batches each label had no positive, no negative."""
+        return self.judge.one_class
 
     def extra_repr(self) -> str:
         side = "positives" if self.swapped else "negatives"

@@ -27,7 +27,7 @@ def make_loss(recipe: Finetune, labels: int, rows: int) -> nn.Module:
         return AUCSquare(labels, recipe.prior, recipe.normalize)
     if recipe.loss == "pairwise":
         shares = recipe.hardest_negatives, recipe.hardest_positives
-        return Pairwise(recipe.surrogate, recipe.margin, *shares)
+        return Pairwise(recipe.surrogate, recipe.margin, *shares, labels)
     if recipe.loss in PARTIAL:
         return PartialAUC(
             rows,
