@@ -224,10 +224,10 @@ class PartialAUC(nn.Module):
         return torch.where(torch.isnan(old), fresh, mixed)
 
     def move(self, rows: Tensor, moved: Tensor, pairs: Tensor) -> None:
-        """Set the states of rows that had a pair, wherever the new one is finite: a diverged batch,
+        """Set the states of rows that had a pair, if all the new ones are finite: a diverged batch,
         which raises, leaves nothing behind."""
         took_part = same_rows(rows, pairs).any(1)
-        settled = took_part & torch.isfinite(moved)
+        settled = took_part & (torch.isfinite(moved) | ~took_part).all()
         # Copies of a row have equal values, so it does not matter which is written last.
         self.state[rows] = torch.where(settled, moved, self.state[rows])
 
