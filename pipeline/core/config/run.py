@@ -109,6 +109,10 @@ class Finetune:
                   and takes a, b, α from class means
     inner_lr      η₀ > 0: compositional training (PDSCA), whose gradients are taken after a step of
                   cross-entropy at this rate; two passes a step
+    site_column   a column of images.csv that names hospitals which share no images (CODA), a
+                  process each under torchrun; "process": each process has a DATA of its own
+    site_steps    steps between two averages of the sites' weights
+    site_control  control variates (CODASCA), for sites that differ
     positives     at least this many positives in each batch (class-aware sampling); 0 = plain
                   shuffling (the paper)
     surrogate     the loss of one pair: "square", "squared_hinge", "logistic", "barrier_hinge"
@@ -137,6 +141,9 @@ class Finetune:
     divide: float = 3.0
     first_stage: int = 0
     inner_lr: float = 0.0
+    site_column: str = ""
+    site_steps: int = 8
+    site_control: bool = False
     positives: int = 0
     surrogate: str = "squared_hinge"
     hardest_negatives: float = 1.0
@@ -159,6 +166,7 @@ class Finetune:
             require_between(self, name, 1e-6, 1)
         self.require_pair_fields()
         self.require_stages()
+        self.require_sites()
         # An AUC loss compares the two classes of a batch; one image has one, and the loss is 0.
         require_between(self, "batch_size", 2)
         require_between(self, "divide", 1)
@@ -186,6 +194,18 @@ class Finetune:
         require(saddle, self, f"{stages} restarts α: loss='aucm' or 'aucs' with dual='sgd'")
         require(self.gamma > 0, self, f"{stages} goes on from a mean that gamma=0 does not keep")
         require(self.momentum == 0, self, f"{stages} takes momentum=0, as PPD-SG does")
+
+    def require_sites(self) -> None:
+        """Raise for what sites that share no images do not go with."""
+        require_between(self, "site_steps", 1)
+        if not self.site_column:
+            require(not self.site_control, self, "site_control needs a site_column")
+            return
+        sites = f"site_column={self.site_column!r}"
+        saddle = self.loss in ("aucm", "aucs") and self.dual == "sgd"
+        require(saddle, self, f"{sites} takes loss='aucm' or 'aucs' with dual='sgd'")
+        plain = self.momentum == self.first_stage == self.inner_lr == 0
+        require(plain, self, f"{sites} takes no momentum, first_stage or inner_lr")
 
     def require_pair_fields(self) -> None:
         """Raise for fields of losses over pairs that are missing or would do nothing."""
@@ -286,6 +306,10 @@ class Run:
             require_between(self, name, 0, 0.99999)
         halves = self.precision == "fp16" and self.finetune.inner_lr > 0
         require(not halves, self, "inner_lr with precision='fp16' has two losses to scale: 'bf16'")
+        if self.finetune.site_column:
+            apart = "site_column trains apart, and stage 1 would not: give pretrain epochs=0"
+            require(self.pretrain.epochs == 0, self, apart)
+            require(self.ema == 0, self, "site_column averages sites; leave ema out")
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
         choice = "none of 'imagenet', 'random', or a .safetensors file"
         require(known, self, f"weights={self.weights!r} is {choice}")
@@ -308,6 +332,8 @@ class Run:
         tiny = max(32, self.size // 8 // 16 * 16)
         # A few dozen steps want a high rate; scores that no normaliser bounds run away at it.
         lr = 1.0 if self.finetune.normalize in ("l2", "sigmoid") else 0.1
+        # A run without stage 1 stays one.
+        no_epochs = {} if self.pretrain.epochs else {"epochs": 0}
         return replace(
             self,
             named=self.name,
@@ -316,7 +342,7 @@ class Run:
             weights="random",
             views=min(self.views, 4),
             dropout=0.0,
-            pretrain=replace(self.pretrain, **SMOKE_PRETRAIN),
+            pretrain=replace(self.pretrain, **SMOKE_PRETRAIN | no_epochs),
             finetune=replace(
                 self.finetune,
                 lr=lr,
@@ -340,6 +366,10 @@ class Metadata:
     finetune: Finetune = Finetune()
     through: str = ""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        column = self.finetune.site_column
+        require(not column, self, f"site_column={column!r} is for networks on images")
 
     @property
     def name(self) -> str:

@@ -33,6 +33,7 @@ from pipeline.core.runtime.device import (
     autocast,
     device,
     hardware,
+    in_step,
     is_main,
     out_of_memory_advice,
     reuse_memory,
@@ -291,7 +292,8 @@ def take_steps(running: Running) -> None:
             # validation), and five seconds to write.
             running.slowest = max(running.slowest, time.monotonic() - began)
             out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
-            if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
+            due = in_step(time.monotonic() - saved > checkpoint_seconds())
+            if out_of_time or end_of_epoch or due:
                 save_running(running)
                 saved = time.monotonic()
             if out_of_time and running.step < total:

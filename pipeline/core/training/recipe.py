@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
+from pipeline.core.coda import CODA
 from pipeline.core.config.run import PARTIAL, Finetune, Pretrain
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise, PartialAUC
 from pipeline.core.pdsca import PDSCA
@@ -49,10 +50,13 @@ def make_loss(recipe: Finetune, labels: int, rows: int) -> nn.Module:
 def make_optimizer(
     recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module
 ) -> torch.optim.Optimizer:
-    """PESG, or PDSCA; with the a, b and α of an AUC loss, without any for the others."""
+    """PESG, PDSCA or CODA; with the a, b and α of an AUC loss, without any for the others."""
     # The ablations (cross-entropy, focal) keep the optimizer, so that only the loss differs.
     # AUCSquare is an AUCMargin, so it joins too.
     auc_loss = loss if isinstance(loss, AUCMargin) else None
+    if recipe.site_column:
+        settings = dict(lr=recipe.lr, gamma=recipe.gamma, weight_decay=recipe.weight_decay)
+        return CODA(parameters, auc_loss, recipe.site_steps, recipe.site_control, **settings)
     if recipe.inner_lr:
         regularizers = dict(gamma=recipe.gamma, weight_decay=recipe.weight_decay)
         return PDSCA(parameters, auc_loss, recipe.lr, recipe.inner_lr, **regularizers)
