@@ -129,8 +129,10 @@ def work(site: int, folder: str) -> None:
     train(site, range(8), parts)
     results["statistics"] = ends(net, loss)
     iterates = net[1].weight.detach().clone()
+    x, y = site_batch(99, site)
     with torch.no_grad():
-        batches = [(net(site_batch(99, site)[0])[:, 0], site_batch(99, site)[1])]
+        batches = [(net.eval()(x)[:, 0], y)]
+    net.train()
     optimizer.next_stage(restart=True, batches=batches)
     results["stage"] = ends(net, loss)
     results["restarted"] = not torch.equal(iterates, net[1].weight)
