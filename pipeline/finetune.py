@@ -22,6 +22,7 @@ from pipeline.core.networks.image import Network, load_weights, restart_classifi
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.whole import epochs_to_train
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.runtime.errors import UserError
@@ -29,11 +30,13 @@ from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
 from pipeline.core.training.recipe import (
+    finetune_rate,
     make_loss,
     make_optimizer,
     milestones,
+    parameter_groups,
     restart_batches,
-    stepwise,
+    smoothed,
 )
 from pipeline.core.training.sites import site_rows, train_sites
 
@@ -74,18 +77,20 @@ def finetune(job: Job) -> None:
 
     # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
     # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.
-    ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
+    each = steps_per_epoch(len(rows), recipe.batch_size)
+    ends = milestones(recipe, each)
     phase = image_phase(
         job,
         "finetuned",
         recipe,
         rows=rows,
-        targets=labels,
+        targets=smoothed(labels, recipe.smoothing),
         network=network,
         loss=loss,
-        optimizer=make_optimizer(recipe, network.parameters(), loss),
-        rate=stepwise(recipe.lr, recipe.divide, ends),
+        optimizer=make_optimizer(recipe, parameter_groups(recipe, network), loss),
+        rate=finetune_rate(recipe, each),
         seed=seed,
+        epochs=epochs_to_train(job, "finetuned", recipe.epochs),
         restarts=frozenset(ends),
         restart_batches=restart_batches(recipe),
         positives=recipe.positives,

@@ -19,6 +19,7 @@ from shutil import which
 
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.config.competition import load_competition
+from pipeline.core.config.run import fold_name
 from pipeline.core.config.target_path import parse_target
 from pipeline.core.runs.job import jobs_of
 from pipeline.core.runs.progress import ARTIFACTS, State
@@ -55,7 +56,7 @@ def status_lines(targets: list[str]) -> list[str]:
         states = {stage: scheduled_state(job, stage, queue) for stage in ARTIFACTS}
         counts.update(state.word for state in states.values())
         cells = "".join(f"{cell(state):<{STAGE_WIDTH}}" for state in states.values())
-        lines.append(f"{job.run.name + f'/fold{job.fold}':<{FOLD_WIDTH}}{cells}".rstrip())
+        lines.append(f"{job.run.name + '/' + fold_name(job.fold):<{FOLD_WIDTH}}{cells}".rstrip())
         # What does not fit a cell: how far, on which machine, for what it waits, why it failed.
         for stage, state in states.items():
             if state.text and state.word != "done":

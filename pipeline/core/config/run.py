@@ -14,6 +14,7 @@ from pipeline.core.config.task import Resize, require, require_between, require_
 # The choices of a recipe, written out rather than imported from where they are implemented: a
 # competition's file and make's questions, answered within a second, need no torch.
 LOSSES = ("aucm", "aucs", "pairwise", "sopa", "sopa_s", "sota_s", "ce", "focal")
+POINTWISE = ("ce", "focal")  # of these, the ones that are a mean over labels, soft ones too
 # The names of losses.partial.FORMS: partial AUCs, with a state for each training row.
 PARTIAL = ("sopa", "sopa_s", "sota_s")
 # The names of losses.pairwise.SURROGATES, which need torch; a test holds the two equal.
@@ -23,6 +24,8 @@ NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
 POOLS = ("avg", "max", "lse", "gem", "pcam", "csra")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MEMBER_STAGES = ("finetuned", "pretrained", "both", "best")
+# The fold in which all training rows train and none is validated.
+ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +56,79 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain:
+class Auxiliary:
+    """A column that stage 1 learns beside the labels: never validated, submitted or kept in the
+    weights file, which has the features it helped to learn.
+
+    column   of images.csv, or of the table that the competition's `auxiliary(raw)` gives
+    classes  () = a label like the task's (1, 0; -1 and blank are left out); else the names of the
+             classes of one softmax, any other value is left out
+    weight   of its cross-entropy beside that of the labels
+    """
+
+    column: str
+    classes: tuple[str, ...] = ()
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_between(self, "weight", 1e-6, 100)
+        different = len(set(self.classes)) == len(self.classes) != 1
+        require(different, self, f"classes={self.classes!r} is not none or two or more")
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs of the network it takes."""
+        return len(self.classes) or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What the recipes of both stages share; the defaults do nothing, as in the paper.
+
+    warmup_epochs  of a cosine: from 0 to lr on a straight line
+    backbone_lr    the backbone's rate as a part of the classifier's
+    layer_decay    the rate falls by this factor from layer to layer of the backbone, from its head
+                   to the image; below 1, biases, norms and tokens have no weight decay (timm's
+                   groups)
+    clip           a longer gradient of all weights is shortened to this (L2), 0 = none is
+    smoothing      s of label smoothing: a label y is trained as y + s (1/2 - y)
+    mixup, cutmix  alpha of the Beta(alpha, alpha) that the share of each of two images is drawn
+                   from, 0 = they are not mixed; with both, a step takes one of them by chance
+    """
+
+    warmup_epochs: float = 0.0
+    backbone_lr: float = 1.0
+    layer_decay: float = 1.0
+    clip: float = 0.0
+    smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def check_shared(self, is_cosine: bool) -> None:
+        """Raise a UserError for values that these fields cannot have."""
+        for name in ("warmup_epochs", "clip", "mixup", "cutmix"):
+            require_between(self, name, 0)
+        for name in ("backbone_lr", "layer_decay"):
+            require_between(self, name, 1e-6, 1)
+        # At 1 every label would be 1/2.
+        require_between(self, "smoothing", 0, 0.99)
+        alone = is_cosine or not self.warmup_epochs
+        require(alone, self, f"warmup_epochs={self.warmup_epochs} needs schedule='cosine'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Stage):
     """Stage 1: cross-entropy on all layers with Adam (paper, section 4).
 
     lr             the constant rate, or the bottom of a triangle up to `lr_max` and back every
                    `cycle_epochs`, or the top of a cosine
     optimizer      "adam" (the paper; weight decay joins the gradient) or "adamw" (it does not)
     schedule       "constant" (or triangles), or "cosine": half a cosine from lr to 0
-    warmup_epochs  of a cosine: from 0 to lr on a straight line
+    negatives      so many images without a positive label for each with one, drawn anew for each
+                   epoch; 0 = all of them
+    labels_file    a CSV in data/<competition>: image_id, any of the labels (0 to 1, blank = as it
+                   was), `weight` (>= 0, of the row) and `fold` (the row is for the network of that
+                   fold only; blank = for all). Test images in it train too: pseudo-labels
     """
 
     lr: float
@@ -71,19 +139,22 @@ class Pretrain:
     batch_size: int = 32
     optimizer: str = "adam"
     schedule: str = "constant"
-    warmup_epochs: float = 0.0
+    negatives: float = 0.0
+    labels_file: str = ""
 
     def __post_init__(self) -> None:
         require_between(self, "lr", 1e-12, 1e3)
+        require_between(self, "negatives", 0)
+        name = self.labels_file
+        plain = not name or (name.endswith(".csv") and "/" not in name)
+        require(plain, self, f"labels_file={name!r} is not the name of a .csv")
         require_between(self, "weight_decay", 0)
         require_in(self, "optimizer", ("adam", "adamw"))
         require_in(self, "schedule", ("constant", "cosine"))
-        require_between(self, "warmup_epochs", 0)
         is_cosine = self.schedule == "cosine"
         one = not is_cosine or self.lr_max is None
         require(one, self, "schedule='cosine' falls from lr; leave lr_max and cycle_epochs out")
-        alone = is_cosine or not self.warmup_epochs
-        require(alone, self, f"warmup_epochs={self.warmup_epochs} needs schedule='cosine'")
+        self.check_shared(is_cosine)
         # 0 epochs: the initial weights are kept as stage 1's.
         require_between(self, "epochs", 0)
         require_between(self, "batch_size", 1)
@@ -92,7 +163,7 @@ class Pretrain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetune:
+class Finetune(Stage):
     """Stage 2: a fresh classifier, then an AUC loss with PESG on all layers.
 
     loss          "aucm" (AUC margin), "aucs" (AUC square), "pairwise" (over the batch's pairs),
@@ -102,6 +173,13 @@ class Finetune:
     normalize     scores before the loss: "none", "l2" (the paper's BSN), "l2*sqrt_b", "sigmoid"
     dual          "sgd" (the paper) or "closed_form"
     gamma         weight of the proximal term, 1/500 in the paper; weight_decay is lambda
+    optimizer     "pesg" (the paper), or "adamw": PESG whose weights follow AdamW's direction in
+                  place of the gradient, with the same pull and decay beside it; no theorem of the
+                  paper covers it
+    dual_lr       the rate of the loss's a, b and alpha, on the schedule of lr; None: lr. They
+                  always take the gradient itself
+    schedule      "steps" (the paper), or "cosine": half a cosine from lr to 0, the milestones only
+                  restart the reference
     milestones    where the rate is divided by `divide` and the reference restarts; in
                   `milestone_unit`s
     first_stage   T₀ > 0: the stages of PPD-SG instead of milestones, in `milestone_unit`s: stage k
@@ -133,6 +211,9 @@ class Finetune:
     margin: float | tuple[float, ...] = 1.0
     normalize: str = "none"
     dual: str = "sgd"
+    dual_lr: float | None = None
+    optimizer: str = "pesg"
+    schedule: str = "steps"
     prior: str | float | tuple[float, ...] = "batch"
     epochs: int = 2
     batch_size: int = 32
@@ -158,7 +239,19 @@ class Finetune:
         require_in(self, "normalize", NORMALIZERS)
         require_in(self, "dual", ("sgd", "closed_form"))
         require_in(self, "milestone_unit", ("step", "epoch"))
+        require_in(self, "optimizer", ("pesg", "adamw"))
+        require_in(self, "schedule", ("steps", "cosine"))
         require_between(self, "lr", 1e-12, 1e3)
+        if self.dual_lr is not None:
+            require_between(self, "dual_lr", 1e-12, 1e3)
+        self.check_shared(self.schedule == "cosine")
+        self.check_adamw()
+        soft = self.loss in POINTWISE
+        hard = f"loss={self.loss!r} takes hard labels, so no smoothing"
+        require(soft or not self.smoothing, self, hard)
+        neither = "compares images of one class with those of the other, and a mixed one is neither"
+        mixed = f"loss={self.loss!r} {neither}: mixup and cutmix are for 'ce' and 'focal'"
+        require(soft or self.mixup == self.cutmix == 0, self, mixed)
         for name in ("gamma", "weight_decay", "epochs", "positives"):
             require_between(self, name, 0)
         require_between(self, "momentum", 0, 0.999)
@@ -175,6 +268,20 @@ class Finetune:
         no_room = f"positives={self.positives} leaves no room for negatives"
         require(self.positives < self.batch_size, self, no_room)
 
+    def check_adamw(self) -> None:
+        """Raise a UserError for what does not go with AdamW's direction."""
+        if self.optimizer != "adamw":
+            return
+        own = "optimizer='adamw' has a momentum of its own"
+        require(self.momentum == 0, self, f"{own}; leave momentum out")
+        # AdamW moves a weight by about lr in a step whatever its gradient, so its rates are some
+        # 1e-4, at which a, b and alpha, moved by lr times their gradient, would stand still.
+        dual = self.loss == "aucs" or (self.loss == "aucm" and self.dual == "sgd")
+        still = "optimizer='adamw' needs dual_lr, about 0.1, or dual='closed_form'"
+        require(not dual or self.dual_lr is not None, self, still)
+        systems = "first_stage and inner_lr take the gradient itself: optimizer='pesg'"
+        require(not self.first_stage and not self.inner_lr, self, systems)
+
     def require_stages(self) -> None:
         """Raise for stages of PPD-SG or steps of PDSCA that lack what they need."""
         require_between(self, "first_stage", 0)
@@ -184,9 +291,12 @@ class Finetune:
             require(self.loss in ("aucm", "aucs"), self, f"{ahead} takes loss='aucm' or 'aucs'")
             require(self.momentum == 0, self, f"{ahead} averages gradients; leave momentum out")
             require(not self.first_stage, self, f"{ahead} and first_stage: take one of the two")
+            require(self.dual_lr is None, self, f"{ahead} takes one rate: leave dual_lr out")
+            require(self.dual_lr is None, self, f"{ahead} has one rate; leave dual_lr out")
         if not self.first_stage:
             return
         stages = f"first_stage={self.first_stage}"
+        require(self.schedule == "steps", self, f"{stages} sets the rate; leave the cosine out")
         require(
             not self.milestones, self, f"{stages} takes the place of milestones; leave them out"
         )
@@ -194,6 +304,7 @@ class Finetune:
         require(saddle, self, f"{stages} restarts α: loss='aucm' or 'aucs' with dual='sgd'")
         require(self.gamma > 0, self, f"{stages} goes on from a mean that gamma=0 does not keep")
         require(self.momentum == 0, self, f"{stages} takes momentum=0, as PPD-SG does")
+        require(self.schedule == "steps", self, f"{stages} divides the rate: schedule='steps'")
 
     def require_sites(self) -> None:
         """Raise for what sites that share no images do not go with."""
@@ -206,6 +317,8 @@ class Finetune:
         require(saddle, self, f"{sites} takes loss='aucm' or 'aucs' with dual='sgd'")
         plain = self.momentum == self.first_stage == self.inner_lr == 0
         require(plain, self, f"{sites} takes no momentum, first_stage or inner_lr")
+        gradient = self.optimizer == "pesg" and self.dual_lr is None
+        require(gradient, self, f"{sites} takes optimizer='pesg' and no dual_lr")
 
     def require_pair_fields(self) -> None:
         """Raise for fields of losses over pairs that are missing or would do nothing."""
@@ -234,6 +347,8 @@ class Finetune:
 
 # The folder of the metadata network, beside those of the runs.
 METADATA = "metadata"
+# In RUN= the name of all runs of a competition's `modern`.
+MODERN = "modern"
 # Ends the name of a member that has a run's weights after stage 1.
 AFTER_STAGE_1 = "-pretrained"
 # A smoke run: timm's own test network, 0.37 M parameters, and recipes of 6 epochs, in which it
@@ -258,6 +373,7 @@ class Run:
     network        a timm model name
     size           side of the square input in pixels
     labels         which labels it predicts; () = all the task's
+    auxiliary      columns that stage 1 learns beside them
     weights        "imagenet" (PRETRAINED=, an installed package, or timm's download: see
                    core/networks/imagenet.py), a path to a .safetensors file, or "random"
     views          test-time views per image
@@ -267,11 +383,16 @@ class Run:
     checkpointing  recompute activations backward, for sizes that do not fit otherwise
     ema            decay of an exponential moving average of the weights, 0 = none
     dropout        of the features before the classifier
+    drop_path      of whole residual branches, rising from 0 at the image to this at the head
     pool           how the last feature map becomes a score: "avg" (the paper), "max", "lse", "gem",
                    "pcam" or "csra"; equations in core/networks/pooling.py
     stage          which weights are members of the ensemble: "finetuned", "pretrained", "both", or
                    "best": stage 2's where its gain over stage 1 out of fold has an interval above
                    0, else stage 1's. Both stages are trained and scored whatever it says
+    whole          "recipe" or "best": one more network, fold `all`, learns from all training rows,
+                   and its scores of the test images take the place of those of the folds' networks;
+                   epochs are the recipe's, or of each stage the median over the folds of the one
+                   with the best validation AUC, at which the same schedule stops. "" = none
     tag            ends the name where two runs share network and size
     named          the whole name instead; "" = `name` makes it from network, size and tag
     """
@@ -281,6 +402,7 @@ class Run:
     pretrain: Pretrain
     finetune: Finetune
     labels: tuple[str, ...] = ()
+    auxiliary: tuple[Auxiliary, ...] = ()
     weights: str = "imagenet"
     augment: Augment = Augment()
     views: int = 30  # the paper's
@@ -289,8 +411,10 @@ class Run:
     checkpointing: bool = False
     ema: float = 0.0
     dropout: float = 0.0
+    drop_path: float = 0.0
     pool: str = "avg"
     stage: str = "finetuned"
+    whole: str = ""
     seed: int = 0
     tag: str = ""
     named: str = ""
@@ -302,7 +426,8 @@ class Run:
         require_in(self, "precision", PRECISIONS)
         require_in(self, "pool", POOLS)
         require_in(self, "stage", MEMBER_STAGES)
-        for name in ("ema", "dropout"):
+        require_in(self, "whole", ("", "recipe", "best"))
+        for name in ("ema", "dropout", "drop_path"):
             require_between(self, name, 0, 0.99999)
         halves = self.precision == "fp16" and self.finetune.inner_lr > 0
         require(not halves, self, "inner_lr with precision='fp16' has two losses to scale: 'bf16'")
@@ -334,14 +459,18 @@ class Run:
         lr = 1.0 if self.finetune.normalize in ("l2", "sigmoid") else 0.1
         # A run without stage 1 stays one.
         no_epochs = {} if self.pretrain.epochs else {"epochs": 0}
+        if self.finetune.optimizer == "adamw":
+            lr = SMOKE_PRETRAIN["lr"]
         return replace(
             self,
             named=self.name,
             network=SMOKE_NETWORK,
+            auxiliary=(),  # synthetic data have no such columns
             size=tiny,
             weights="random",
             views=min(self.views, 4),
             dropout=0.0,
+            drop_path=0.0,
             pretrain=replace(self.pretrain, **SMOKE_PRETRAIN | no_epochs),
             finetune=replace(
                 self.finetune,
@@ -368,8 +497,13 @@ class Metadata:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        column = self.finetune.site_column
+        recipe = self.finetune
+        column = recipe.site_column
         require(not column, self, f"site_column={column!r} is for networks on images")
+        whole = recipe.backbone_lr == recipe.layer_decay == 1
+        require(whole, self, "it has no backbone, so no backbone_lr and no layer_decay")
+        unmixed = recipe.mixup == recipe.cutmix == 0
+        require(unmixed, self, "it has no images, so no mixup and no cutmix")
 
     @property
     def name(self) -> str:
@@ -380,6 +514,28 @@ class Metadata:
         """The same network with few epochs."""
         tiny = dict(epochs=20, batch_size=64, **few_stages(self.finetune, 15))
         return replace(self, finetune=replace(self.finetune, **tiny))
+
+
+def seeded(run: Run, seeds: int) -> tuple[Run, ...]:
+    """The run with so many seeds, 0 and up: members that differ by chance alone. The first keeps
+    its name; the others' ends with the seed.
+
+    >>> run = Run(network="resnet18", size=64, pretrain=Pretrain(lr=1), finetune=Finetune())
+    >>> [one.name for one in seeded(run, 3)]
+    ['resnet18_64', 'resnet18_64_seed1', 'resnet18_64_seed2']
+    """
+    tags = ["_".join(part for part in (run.tag, f"seed{n}") if part) for n in range(1, seeds)]
+    others = [replace(run, seed=n, tag=tag) for n, tag in enumerate(tags, 1)]
+    return (replace(run, seed=0), *others)
+
+
+def fold_name(fold: int | str) -> str:
+    """The name of a fold in paths and messages.
+
+    >>> fold_name(0), fold_name(ALL)
+    ('fold0', 'all')
+    """
+    return ALL if fold == ALL else f"fold{fold}"
 
 
 def stage_1_member(run: str) -> str:
@@ -408,6 +564,8 @@ def from_json(cls: type, values: Mapping) -> Any:
         value = values[name]
         if name in nested and isinstance(value, Mapping):
             value = from_json(nested[name], value)
+        elif name == "auxiliary":
+            value = tuple(from_json(Auxiliary, one) for one in value)
         elif isinstance(value, list):
             value = tuple(value)
         arguments[name] = value

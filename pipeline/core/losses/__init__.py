@@ -15,6 +15,16 @@ as a float32 scalar. What exists elsewhere, and what is wrong there: ELSEWHERE.m
 from pipeline.core.losses.auc import AUCMargin, AUCSquare
 from pipeline.core.losses.pairwise import Pairwise
 from pipeline.core.losses.partial import PartialAUC
-from pipeline.core.losses.pointwise import CrossEntropy, Focal
+from pipeline.core.losses.pointwise import ClassCrossEntropy, CrossEntropy, Focal, Part, Sum
 
-__all__ = ["AUCMargin", "AUCSquare", "CrossEntropy", "Focal", "Pairwise", "PartialAUC"]
+__all__ = [
+    "AUCMargin",
+    "AUCSquare",
+    "ClassCrossEntropy",
+    "CrossEntropy",
+    "Focal",
+    "Pairwise",
+    "Part",
+    "PartialAUC",
+    "Sum",
+]

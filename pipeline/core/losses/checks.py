@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
-from pipeline.core.losses.global_batch import global_batch, process_count
+from pipeline.core.losses.global_batch import gather, global_batch, process_count
 
 # Dtypes that the losses compute in; scores of any other are converted to float32.
 WIDE = (torch.float32, torch.float64)
@@ -55,6 +55,15 @@ def batch_columns(
         y = torch.where(boolean(mask), y, torch.nan)
     h, y = global_batch(h, y)
     return h, y, None
+
+
+def batch_weights(weights: Tensor, scores: Tensor, training: bool) -> Tensor:
+    """Weights of the entries as (B, K) in at least float32, in training mode those of all
+    processes; ValueError where their shape is not that of the scores."""
+    _, w, _ = as_columns(scores.detach(), weights, None)
+    if not training or process_count() == 1:
+        return w
+    return gather(w.contiguous())[0]
 
 
 def as_columns(

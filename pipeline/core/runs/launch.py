@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from pipeline.core.artifacts.files import remove_abandoned
 from pipeline.core.runs.facts import (
     PREDICTED,
     lacks_test_scores,
@@ -48,6 +49,8 @@ def check_existing(job: Job, path: Path) -> None:
     removed, so that they are made anew."""
     if not path.exists():
         return
+    # What a kill just after its renaming left; nothing writes there any more.
+    remove_abandoned(path)
     # Minutes of scoring, against hours of training: these need no question.
     if path.name in PREDICTED and predicted_with_other_weights(job, path):
         predict_again(path, "made with other weights than today's")

@@ -20,6 +20,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.runtime.errors import UserError
+
 BEAT = 5.0  # seconds between an owner's touches
 # Seconds without a touch after which a claim is stale: a network disk may show an old time of a
 # file for 60 s (NFS keeps attributes that long), and two such are not yet a dead owner.
@@ -87,7 +89,10 @@ def owner_of(path: Path) -> dict | None:
 
 
 def owner_is_gone(path: Path) -> bool:
-    """True when the owner ran on this machine and its process is gone."""
+    """True when the owner ran on this machine and its process is gone, and for what is no file:
+    nobody's claim is a pipe."""
+    if path.exists() and not path.is_file():
+        return True
     owner = owner_of(path)
     if owner is None or owner["machine"] != machine():
         return False
@@ -152,6 +157,8 @@ def acquire(artifact: Path, watch: Watch) -> bool:
     path = claim_path(artifact)
     if try_claim(path):
         return True
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, not a file; remove it and run again")
     now = stamp(path)
     if now != watch.seen:
         watch.alive = watch.seen is not None
@@ -194,6 +201,11 @@ def unfinished(artifacts: list[Path]) -> Iterator[Path]:
 def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None]:
     """As `unfinished`, and None every LOOK_FIRST while there is nothing to make. `leave`: end where
     all that is left is being made by others who are seen to live."""
+    # A kill just after the artifact was written leaves its claim.
+    for path in artifacts:
+        if path.exists() and owner_is_gone(claim_path(path)):
+            claim_path(path).unlink(missing_ok=True)
+
     watches = {path: Watch() for path in artifacts}
     pause = LOOK_FIRST
     while waiting := [path for path in artifacts if not path.exists()]:

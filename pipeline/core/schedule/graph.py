@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.core.artifacts.paths import data_folder, fold_folder, models_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds
-from pipeline.core.config.run import METADATA
+from pipeline.core.config.run import ALL, METADATA
 from pipeline.core.config.target_path import Target, parse_target
 from pipeline.core.config.task import OFFICIAL
 from pipeline.core.runs.missing import BEFORE, FOLD_STAGES, LACKING, Request, ensemble_arguments
@@ -111,7 +111,18 @@ def waits_for(step: Step, stage: str, steps: list[Step], through: str) -> tuple[
         there = [other for other in steps if other.stage == earlier]
         found = [other.name for other in there if concerns(other, step, through)]
         names += found or waits_for(step, earlier, steps, through)
+    if stage == step.stage:
+        names += [other.name for other in steps if decides_epochs(other, step)]
     return tuple(dict.fromkeys(names))
+
+
+def decides_epochs(other: Step, step: Step) -> bool:
+    """Whether a step trains a network of all rows, and the other a fold of the same run and stage,
+    whose best epoch may be taken for it."""
+    if step.stage not in ("pretrain", "finetune") or step.target.fold != ALL:
+        return False
+    same = other.stage == step.stage and other.target.run == step.target.run
+    return same and other.target.fold != ALL
 
 
 def concerns(other: Step, step: Step, through: str) -> bool:
@@ -163,11 +174,17 @@ def lacking_of(stage: str, request: Request) -> dict[str, list[str]]:
 
 
 def all_targets(stage: str, request: Request) -> list[str]:
-    """The folds that a stage will make, before there are tables to read them from."""
+    """The folds that a stage will make, before there are tables to read them from; the network of
+    all rows of a run that has one is its last."""
     competition = request.competition
     folds = request.folds or expected_folds(request)
     if stage != "metadata":
-        return [str(Target(request.name, run, fold)) for run in request.trained for fold in folds]
+        runs = map(competition.run, request.trained)
+        return [
+            str(Target(request.name, run.name, fold))
+            for run in runs
+            for fold in (*folds, *([ALL] if run.whole and not request.folds else []))
+        ]
     # An earned combination has a model of its own on patient columns.
     if not competition.metadata or competition.blend.weights == "earned":
         return []

@@ -22,11 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.images.batches import loader
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import save_weights
 from pipeline.core.pdsca import PDSCA
+from pipeline.core.runs.facts import same_key
 from pipeline.core.runtime.command import Stop, time_left
 from pipeline.core.runtime.device import (
     agree,
@@ -43,7 +45,7 @@ from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
 from pipeline.core.training.log import DIVERGED, RunLog
-from pipeline.core.training.phase import Phase
+from pipeline.core.training.phase import Phase, StepBatch
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
@@ -59,13 +61,11 @@ def gradients(
     model: nn.Module,
     scaler: torch.amp.GradScaler,
     step: int,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-    rows: torch.Tensor,
+    batch: StepBatch,
     loss: nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Backward through one step of the training rows `rows`, of the phase's loss if no other is
-    given; returns the loss and the scores (B, K).
+    """Backward through one step, of the phase's loss if no other is given; returns the loss and the
+    scores (B, K).
 
     With micro-batches the loss still sees the whole batch: all are scored without a graph, the loss
     gives its gradient with respect to the scores, and each micro-batch is passed again to carry its
@@ -77,15 +77,15 @@ def gradients(
     if phase.micro == 1:
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
-            scores = model(inputs)
-        value = batch_loss(loss, scores, targets, rows)
+            scores = model(batch.inputs)
+        value = batch.value(loss, scores)
         scaler.scale(value).backward()
         return value.detach(), scores.detach()
 
     # All scores, and the loss's gradient with respect to them.
-    parts = inputs.chunk(phase.micro)
+    parts = batch.inputs.chunk(phase.micro)
     scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
-    value = batch_loss(loss, scores, targets, rows)
+    value = batch.value(loss, scores)
     scaler.scale(value).backward()
 
     # Each part again, with the dropout of the first pass, to carry its share back.
@@ -95,15 +95,6 @@ def gradients(
         with autocast(phase.dtype), unsynchronised(model, number < len(parts) - 1):
             model(part).backward(grad)
     return value.detach(), scores.detach()
-
-
-def batch_loss(
-    loss: nn.Module, scores: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor
-) -> torch.Tensor:
-    """The loss of a batch; one that keeps something of each row is told which rows they are."""
-    if getattr(loss, "per_row", False):
-        return loss(scores, targets, rows=rows)
-    return loss(scores, targets)
 
 
 @torch.no_grad()
@@ -193,6 +184,8 @@ def begin(phase: Phase) -> Running:
         raise UserError(
             f"batch_size={phase.batch_size} cannot be shared evenly by {processes} processes"
         )
+    if phase.mixing:
+        phase.mixing.require_even(phase.batch_size, processes)
 
     # The parts that change from step to step.
     reuse_memory()
@@ -223,7 +216,7 @@ def restore(running: Running) -> None:
         return
 
     # A checkpoint of another recipe would be trained to its end by this one's rates.
-    if state["key"] != json.dumps(phase.key):
+    if not same_key(json.loads(state["key"]), phase.key):
         path = checkpoint.generations(phase.folder, phase.name)[0]
         raise UserError(
             f"{path}: made by another configuration or data than today's; delete it to start this "
@@ -275,10 +268,9 @@ def take_steps(running: Running) -> None:
         for inputs, indices in batches:
             # One step, and after the last of an epoch a validation.
             began = time.monotonic()
-            inputs = inputs.to(device(), non_blocking=True)
-            targets = phase.targets[indices].to(device())
+            batch = phase.batch(running.step, inputs, indices)
             with divergence_advice(running):
-                take_step(running, inputs, targets, indices)
+                take_step(running, batch)
                 bar.update()
                 bar.set_postfix(running.log.progress, refresh=False)
                 end_of_epoch = running.step % each == 0
@@ -303,17 +295,16 @@ def take_steps(running: Running) -> None:
                 )
 
 
-def take_step(
-    running: Running, inputs: torch.Tensor, targets: torch.Tensor, rows: torch.Tensor
-) -> None:
-    """One step of the optimizer on a batch of these training rows that lies on the device."""
-    # The rate, a function of the step: no scheduler whose state would have to be saved. At PESG's
-    # milestones a stage begins before its first step.
+def take_step(running: Running, batch: StepBatch) -> None:
+    """One step of the optimizer on a batch that lies on the device."""
+    # The rate, a function of the step: no scheduler whose state would have to be saved; groups with
+    # rates of their own have a part of it in `lr_scale`, as timm calls it. At PESG's milestones a
+    # stage begins before its first step.
     phase = running.phase
     step = running.step
     rate = phase.rate(step)
     for group in phase.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
     if step in phase.restarts:
         begin_stage(running)
 
@@ -323,19 +314,25 @@ def take_step(
         if isinstance(phase.optimizer, PDSCA):
             # The same images twice, one step of cross-entropy apart; they count once.
             with statistics_kept(model):
-                inner = phase.optimizer.inner_loss
-                gradients(phase, model, scaler, step, inputs, targets, rows, inner)
+                gradients(phase, model, scaler, step, batch, phase.optimizer.inner_loss)
             phase.optimizer.look_ahead()
-        value, scores = gradients(phase, model, scaler, step, inputs, targets, rows)
+        value, scores = gradients(phase, model, scaler, step, batch)
+    if phase.clip:
+        # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
+        # and α are not weights and keep theirs.
+        running.scaler.unscale_(phase.optimizer)
+        nn.utils.clip_grad_norm_(phase.network.parameters(), phase.clip)
     running.scaler.step(phase.optimizer)
     running.scaler.update()
     phase.optimizer.zero_grad(set_to_none=True)
     if running.average:
         running.average.update_parameters(phase.network)
 
-    # Logged as the number of steps taken, so the first is 1.
+    # Logged as the number of steps taken, so the first is 1; of the labels only.
     running.step += 1
-    running.log.step(running.step, value, scores, targets, rate, len(inputs) * world()[1])
+    images = len(batch.inputs) * world()[1]
+    scores, targets = map(phase.of_labels, (scores, batch.targets))
+    running.log.step(running.step, value, scores, targets, rate, images)
 
 
 def begin_stage(running: Running) -> None:
@@ -398,13 +395,15 @@ def keep(phase: Phase, network: nn.Module) -> None:
         "phase": phase.name,
         "epoch": phase.epochs,
         "validation_auc": aucs,
+        "log": file_hash(phase.folder / "log.jsonl"),
         "made": datetime.now(UTC).isoformat(timespec="minutes"),
         "hardware": hardware(),
         **provenance(phase.key["target"].split("/")[0]),
     }
     save_weights(path, network, header)
     checkpoint.remove(phase.folder, phase.name)
-    print(f"{path}: validation AUC {aucs['mean']:.4f} after epoch {phase.epochs}", flush=True)
+    said = f"validation AUC {aucs['mean']:.4f} " if aucs["mean"] == aucs["mean"] else ""
+    print(f"{path}: {said}after epoch {phase.epochs}", flush=True)
     print_one_class_batches(phase)
 
 

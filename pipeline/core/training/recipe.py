@@ -1,16 +1,29 @@
-"""Stage 2's loss, optimizer and milestones from a `Finetune` recipe, for networks on images and on
-patient columns; and the learning rates of both stages as functions of the step."""
+"""From the recipes of both stages: losses, optimizers, groups of parameters, smoothed labels, and
+the learning rates as functions of the step. Stage 2's are for networks on images and on patient
+columns alike."""
 
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from pipeline.core.coda import CODA
-from pipeline.core.config.run import PARTIAL, Finetune, Pretrain
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise, PartialAUC
+from pipeline.core.config.run import PARTIAL, Auxiliary, Finetune, Pretrain, Stage
+from pipeline.core.losses import (
+    AUCMargin,
+    AUCSquare,
+    ClassCrossEntropy,
+    CrossEntropy,
+    Focal,
+    Pairwise,
+    Part,
+    PartialAUC,
+    Sum,
+)
+from pipeline.core.networks.image import Network, import_timm
 from pipeline.core.pdsca import PDSCA
 from pipeline.core.pesg import PESG
 
@@ -47,10 +60,60 @@ def make_loss(recipe: Finetune, labels: int, rows: int) -> nn.Module:
     return Focal()
 
 
-def make_optimizer(
-    recipe: Finetune, parameters: Iterable[nn.Parameter], loss: nn.Module
-) -> torch.optim.Optimizer:
-    """PESG, PDSCA or CODA; with the a, b and α of an AUC loss, without any for the others."""
+def pretrain_loss(labels: int, auxiliary: Sequence[Auxiliary]) -> nn.Module:
+    """Stage 1's cross-entropy of so many labels, and of the auxiliary columns behind them."""
+    if not auxiliary:
+        return CrossEntropy()
+    parts = [Part(CrossEntropy(), labels, 1.0)]
+    for one in auxiliary:
+        own = ClassCrossEntropy() if one.classes else CrossEntropy()
+        parts.append(Part(own, one.outputs, one.weight))
+    return Sum(parts)
+
+
+def smoothed(targets: np.ndarray, smoothing: float) -> np.ndarray:
+    """Targets y of any shape as y + s (1/2 - y), in their dtype; NaN stays NaN."""
+    return (targets + smoothing * (0.5 - targets)).astype(targets.dtype)
+
+
+def parameter_groups(recipe: Stage, network: Network) -> list:
+    """What an image network's optimizer takes: its parameters, or groups of them with `lr_scale`,
+    their part of the rate.
+
+    The groups of `layer_decay` are timm's: a layer's part is layer_decay to the power of the layers
+    above it, and vectors (biases, norms) and tokens have no weight decay.
+    """
+    if recipe.backbone_lr == recipe.layer_decay == 1:
+        return list(network.parameters())
+    backbone = network.backbone
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    head = [parameter for parameter in network.parameters() if id(parameter) not in inside]
+    if recipe.layer_decay == 1:
+        parts = {"params": list(backbone.parameters()), "lr_scale": recipe.backbone_lr}
+        return [parts, {"params": head, "lr_scale": 1.0}]
+
+    # Tokens and tables of positions: the network itself knows which.
+    import_timm()
+    from timm.optim import param_groups_layer_decay
+
+    spared = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+    groups = param_groups_layer_decay(
+        backbone, recipe.weight_decay, spared, layer_decay=recipe.layer_decay
+    )
+    for group in groups:
+        group["lr_scale"] *= recipe.backbone_lr
+    vectors = [parameter for parameter in head if parameter.ndim <= 1]
+    matrices = [parameter for parameter in head if parameter.ndim > 1]
+    return [
+        *groups,
+        {"params": vectors, "lr_scale": 1.0, "weight_decay": 0.0},
+        {"params": matrices, "lr_scale": 1.0},
+    ]
+
+
+def make_optimizer(recipe: Finetune, parameters: Iterable, loss: nn.Module) -> PESG:
+    """PESG, PDSCA or CODA, on parameters or groups of them; with the a, b and α of an AUC loss,
+    without any for the others."""
     # The ablations (cross-entropy, focal) keep the optimizer, so that only the loss differs.
     # AUCSquare is an AUCMargin, so it joins too.
     auc_loss = loss if isinstance(loss, AUCMargin) else None
@@ -67,6 +130,8 @@ def make_optimizer(
         gamma=recipe.gamma,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
+        adam=recipe.optimizer == "adamw",
+        dual_lr=recipe.dual_lr,
     )
 
 
@@ -136,16 +201,26 @@ def cosine(top: float, warmup: int, total: int) -> Callable[[int], float]:
 def pretrain_rate(recipe: Pretrain, steps_per_epoch: int) -> Callable[[int], float]:
     """Stage 1's rate: constant, triangles of `cycle_epochs` between lr and lr_max, or a cosine."""
     if recipe.schedule == "cosine":
-        warmup = round(recipe.warmup_epochs * steps_per_epoch)
-        return cosine(recipe.lr, warmup, recipe.epochs * steps_per_epoch)
+        return whole_cosine(recipe, steps_per_epoch)
     if recipe.lr_max is not None:
         return triangular(recipe.lr, recipe.lr_max, recipe.cycle_epochs * steps_per_epoch)
     return constant(recipe.lr)
 
 
-def pretrain_optimizer(
-    recipe: Pretrain, parameters: Iterable[nn.Parameter]
-) -> torch.optim.Optimizer:
+def finetune_rate(recipe: Finetune, steps_per_epoch: int) -> Callable[[int], float]:
+    """Stage 2's rate: divided at each milestone, or a cosine."""
+    if recipe.schedule == "cosine":
+        return whole_cosine(recipe, steps_per_epoch)
+    return stepwise(recipe.lr, recipe.divide, milestones(recipe, steps_per_epoch))
+
+
+def whole_cosine(recipe: Pretrain | Finetune, steps_per_epoch: int) -> Callable[[int], float]:
+    """The cosine of a recipe, from its first step to its last."""
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    return cosine(recipe.lr, warmup, recipe.epochs * steps_per_epoch)
+
+
+def pretrain_optimizer(recipe: Pretrain, parameters: Iterable) -> torch.optim.Optimizer:
     """Stage 1's optimizer, Adam or AdamW."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.runs import launch
 from pipeline.core.runtime import claims
-from pipeline.core.runtime.errors import TimeLimitReached
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
 
 WORKER = """
 import sys, time
@@ -180,4 +180,20 @@ def test_a_damaged_claim_is_of_nobody_here(tmp_path, text):
 
 def test_a_pipe_for_a_claim_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / ".x.claim")
-    assert not claims.owner_is_gone(tmp_path / ".x.claim")
+    assert claims.acquire(tmp_path / "x", claims.Watch())
+    assert claims.owner_of(tmp_path / ".x.claim")["pid"] == os.getpid()
+
+
+def test_a_folder_for_a_claim_is_told(tmp_path):
+    (tmp_path / ".x.claim").mkdir()
+    with pytest.raises(UserError, match=r"\.x\.claim: is a folder, not a file"):
+        claims.acquire(tmp_path / "x", claims.Watch())
+
+
+def test_a_claim_that_outlived_its_work_goes(tmp_path):
+    artifact = tmp_path / "x"
+    artifact.write_text("whole")
+    gone = {"machine": claims.machine(), "pid": os.getpid(), "started": "another"}
+    claims.claim_path(artifact).write_text(json.dumps(gone))
+    assert list(claims.unfinished([artifact])) == []
+    assert list(tmp_path.iterdir()) == [artifact]

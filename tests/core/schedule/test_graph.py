@@ -1,7 +1,10 @@
 """The graph of commands, from what is missing, which is made up here."""
 
+from dataclasses import replace
+
 import pytest
 
+from pipeline.competitions import melanoma
 from pipeline.core.runs.missing import request_of
 from pipeline.core.schedule import graph
 from pipeline.core.schedule.graph import Step, command_of, steps_of
@@ -90,6 +93,27 @@ def test_new_weights_ask_for_what_is_made_from_them(lacking):
         },
         "submit melanoma": {"ensemble melanoma/b3_256"},
     }
+
+
+def test_a_network_of_all_rows_waits_for_the_folds_whose_epochs_it_may_take(monkeypatch):
+    runs = (replace(melanoma.runs[0], whole="best"), *melanoma.runs[1:])
+    monkeypatch.setattr(melanoma, "runs", runs)
+    found = names(steps_of("predict", request_of("melanoma", "b3_256 b5_384", "", "2")))
+    own = "melanoma/b3_256/"
+    tables = {"prepare melanoma/b3_256 melanoma/b5_384", "folds melanoma --folds 2"}
+    folds = {stage: {f"{stage} {own}fold0", f"{stage} {own}fold1"} for stage in graph.CHAIN}
+    assert found[f"pretrain {own}all"] == tables | folds["pretrain"]
+    assert found[f"finetune {own}all"] == {f"pretrain {own}all"} | folds["finetune"]
+    assert found[f"predict {own}all"] == {f"finetune {own}all"}
+    assert not any("b5_384/all" in name for name in found)
+
+
+@pytest.mark.usefixtures("lacking")
+def test_a_network_of_all_rows_waits_for_nobody_who_is_done(lacking, monkeypatch):
+    monkeypatch.setattr(melanoma, "runs", (replace(melanoma.runs[0], whole="best"),))
+    lacking["finetune"] = ["melanoma/b3_256/all"]
+    found = names(steps_of("finetune", request_of("melanoma", "b3_256")))
+    assert found == {"finetune melanoma/b3_256/all": set()}
 
 
 def test_images_that_are_missing_alone_make_no_ensemble_anew(lacking):

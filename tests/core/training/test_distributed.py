@@ -24,6 +24,7 @@ from pipeline.core.runtime.device import start_processes, world
 from pipeline.core.networks.patient import PatientRows
 from pipeline.core.config.run import Finetune
 from pipeline.core.training.loop import fit_epochs, keep
+from pipeline.core.training.mixing import Mixing
 from pipeline.core.training.phase import Phase
 
 folder, micro, die = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -55,7 +56,9 @@ phase = Phase(
     data=PatientRows(x), targets=torch.from_numpy(y), rate=rate,
     restarts=frozenset(ends), restart_batches=restart_batches(recipe),
     validate=lambda _: {"mean": 0.5},
-    epochs=recipe.epochs, batch_size=32, seed=4, micro=micro,
+    epochs=recipe.epochs, batch_size=32, seed=4, micro=micro, clip=recipe.clip,
+    mixing=Mixing(4, recipe.mixup, 0.0) if recipe.mixup else None,
+    weights=torch.linspace(0, 2, 320)[:, None] if recipe.mixup else None,
 )
 keep(phase, fit_epochs(phase))
 """
@@ -86,16 +89,20 @@ def launch(
     )
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one")
-    assert launch(folder, 1).returncode == 0
-    return read_tensors(folder / "finetuned.safetensors")
-
-
-@pytest.mark.parametrize("micro", [1, 2])
-def test_two_processes_end_with_the_weights_of_one(tmp_path, one, micro):
-    done = launch(tmp_path / "two", 2, micro)
+@pytest.mark.parametrize(
+    ("micro", "recipe"),
+    [
+        (1, {}),
+        (2, dict(lr=1e-3, optimizer="adamw", dual_lr=0.05, clip=0.1)),
+        (1, dict(loss="ce", mixup=0.4)),
+    ],
+    ids=["PESG", "AdamW, clipped, micro-batches", "mixed and weighted"],
+)
+def test_two_processes_end_with_the_weights_of_one(tmp_path, micro, recipe):
+    alone = launch(tmp_path / "one", 1, micro, **recipe)
+    assert alone.returncode == 0, alone.stderr
+    one = read_tensors(tmp_path / "one" / "finetuned.safetensors")
+    done = launch(tmp_path / "two", 2, micro, **recipe)
     assert done.returncode == 0, done.stderr
     two = read_tensors(tmp_path / "two" / "finetuned.safetensors")
     for name, value in one.items():

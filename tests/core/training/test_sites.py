@@ -181,6 +181,7 @@ def test_recipes_that_do_not_go_with_sites_are_refused():
         (dict(dual="closed_form"), "dual='sgd'"),
         (dict(momentum=0.9), "takes no momentum"),
         (dict(first_stage=3), "takes no momentum, first_stage"),
+        (dict(dual_lr=0.1), "no dual_lr"),
         (dict(site_steps=0), "site_steps=0"),
     ):
         with pytest.raises(UserError, match=message):
