@@ -76,7 +76,7 @@ def setting_of(trial: Trial) -> str:
     """The name of the setting that a trial is, "" when it is none."""
     # The store has no names: a setting is known by its values.
     named = settings(trial.dataset, trial.network, trial.imratio, trial.epochs)
-    plain = replace(trial, seed=0)
+    plain = replace(trial, seed=0, compiled=False)
     return next((name for name, setting in named.items() if setting == plain), "")
 
 

@@ -120,6 +120,9 @@ class Training:
         # The mean of its weights, where that is what scores.
         update = get_ema_multi_avg_fn(trial.average)
         self.mean = AveragedModel(self.network, multi_avg_fn=update, use_buffers=True)
+        if trial.compiled:
+            self.network.compile(dynamic=False)
+            self.mean.module.compile(dynamic=False)
         self.generator = torch.Generator().manual_seed(trial.seed)
         self.history: dict[str, list] = {name: [] for name in scored}
         self.seen: list[torch.Tensor] = []

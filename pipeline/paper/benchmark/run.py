@@ -69,6 +69,7 @@ def easy_rows(
         augment=trial.augment,
         noisy=trial.noisy,
         precision=trial.precision,
+        compiled=trial.compiled,
     )
     if (first, device) not in EASIEST:
         EASIEST[first, device] = easiest_first(first, device, checkpoints)

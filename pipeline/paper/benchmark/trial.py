@@ -36,6 +36,8 @@ class Trial:
     average      decay of an exponential mean of the weights, used for scoring; 0 = none
     noisy, easy  parts added as §5.2 does
     held_out     part of the training set that validates instead of the test set (0 = final run)
+    compiled     torch.compile: ResNet20 takes 0.26 s a step of 128 images on a CPU core with bf16
+                 instead of 0.36; needs a C++ compiler
     """
 
     dataset: str
@@ -64,6 +66,7 @@ class Trial:
     easy: float = 0.0
     held_out: float = 0.0
     precision: str = "auto"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         require_in(self, "dataset", tuple(READERS))
