@@ -95,6 +95,7 @@ from pipeline.core.runs.facts import predicted_with_other_weights, require_curre
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, request_for
 from pipeline.core.runs.predictions import is_imported
+from pipeline.core.runs.whole import averaged_folds
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 
@@ -280,7 +281,8 @@ def read_members(
     after = []
     for name in chosen:
         made_by = f"make predict COMP={competition.name} RUN={name}"
-        read = partial(read_member, competition.name, name)
+        own = averaged_folds(competition, name, rows.folds)
+        read = partial(read_member, competition.name, name, folds=own)
         if is_imported(competition.name, name):
             after.append(read(IMPORTED, PREDICTIONS, rows, labels, made_by))
             continue
@@ -309,7 +311,7 @@ def require_current_members(competition: Competition, names: tuple[str, ...], ro
     """Raise where predictions are not those that today's configuration and weights make."""
     for name in names:
         run = competition.metadata if name == METADATA else competition.run(name)
-        for fold in rows.folds:
+        for fold in averaged_folds(competition, name, rows.folds):
             job = Job(competition, run, fold)
             path = job.folder / PREDICTIONS
             if path.is_file() and predicted_with_other_weights(job, path):
@@ -437,7 +439,10 @@ def score_differences(
     pairs = [(f"{one.member} {one.stage}", f"{one.member} {STAGE_1}") for one in finetuned]
     single = best_single(finetuned, by_name, units, patients, task)
     average = f"{ENSEMBLE} {ENSEMBLE}"
-    pairs += [(average, single), (f"{ENSEMBLE} {BLEND}", average)]
+    # The ensemble of a single run is that run.
+    if len(finetuned) > 1:
+        pairs += [(average, single)]
+    pairs += [(f"{ENSEMBLE} {BLEND}", average)]
     pairs += [(f"{ENSEMBLE} {EARNED}", single)]
     found = [
         difference_row(first, second, by_name[first], by_name[second], units.truth, patients)

@@ -9,6 +9,7 @@ reads   data/<comp>/images.csv  folds.csv  images/<size>/
         models/<comp>/<run>/fold<k>/pretrained.safetensors
 writes  models/<comp>/<run>/fold<k>/finetuned.safetensors  log.jsonl
 
+With `site_column` each process is a hospital that trains on its own rows (`training/sites.py`).
 A fold that exists is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
 stops in time (exit status 75).
 """
@@ -21,13 +22,23 @@ from pipeline.core.networks.image import Network, load_weights, restart_classifi
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.whole import epochs_to_train
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, precision
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import image_phase
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
+from pipeline.core.training.recipe import (
+    finetune_rate,
+    make_loss,
+    make_optimizer,
+    milestones,
+    parameter_groups,
+    restart_batches,
+    smoothed,
+)
+from pipeline.core.training.sites import site_rows, train_sites
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -45,12 +56,14 @@ def finetune(job: Job) -> None:
     # What is learnt: hard labels, or NaN where a label is left out. The AUC losses compare one
     # class with the other, and a label of 0.7 would be in neither.
     rows = job.training()
+    if recipe.site_column:
+        rows = site_rows(rows, recipe.site_column)
     labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
 
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
-    loss = make_loss(recipe, len(job.labels))
+    loss = make_loss(recipe, len(job.labels), len(rows))
 
     # What is about to be trained, before hours are spent on it.
     dtype = precision(run.precision)
@@ -64,22 +77,28 @@ def finetune(job: Job) -> None:
 
     # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
     # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.
-    ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
+    each = steps_per_epoch(len(rows), recipe.batch_size)
+    ends = milestones(recipe, each)
     phase = image_phase(
         job,
         "finetuned",
         recipe,
         rows=rows,
-        targets=labels,
+        targets=smoothed(labels, recipe.smoothing),
         network=network,
         loss=loss,
-        optimizer=make_optimizer(recipe, network.parameters(), loss),
-        rate=stepwise(recipe.lr, recipe.divide, ends),
+        optimizer=make_optimizer(recipe, parameter_groups(recipe, network), loss),
+        rate=finetune_rate(recipe, each),
         seed=seed,
+        epochs=epochs_to_train(job, "finetuned", recipe.epochs),
         restarts=frozenset(ends),
+        restart_batches=restart_batches(recipe),
         positives=recipe.positives,
     )
-    keep(phase, fit_epochs(phase))
+    if recipe.site_column:
+        train_sites(phase)
+    else:
+        keep(phase, fit_epochs(phase))
 
 
 def begin_from_stage_1(job: Job) -> Network:

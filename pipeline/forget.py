@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from pipeline.core.artifacts.paths import models_folder
-from pipeline.core.config.run import METADATA
+from pipeline.core.config.run import ALL, METADATA, fold_name
 from pipeline.core.runs.missing import Request, request_of
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
@@ -25,7 +25,7 @@ FORGETTABLE_STAGES = ("pretrain", "finetune", "predict")
 # What each stage writes into a fold's folder. The log is of both stages: it goes with stage 1.
 FILES = {
     "pretrain": ("pretrained.*", "log.jsonl", "events.*"),
-    "finetune": ("finetuned.*",),
+    "finetune": ("finetuned.*", "site*/*"),
     "predict": ("predictions*",),
 }
 
@@ -71,8 +71,8 @@ def fold_folders(request: Request, run: str) -> list[Path]:
     """The folders of the folds asked for, or of all that there are."""
     folder = models_folder(request.name) / run
     if request.folds:
-        return [folder / f"fold{fold}" for fold in request.folds]
-    return sorted(path for path in folder.glob("fold*") if path.is_dir())
+        return [folder / fold_name(fold) for fold in request.folds]
+    return sorted(path for name in ("fold*", ALL) for path in folder.glob(name) if path.is_dir())
 
 
 def parser() -> argparse.ArgumentParser:

@@ -46,7 +46,14 @@ from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs, keep
 from pipeline.core.training.phase import Phase
-from pipeline.core.training.recipe import make_loss, make_optimizer, milestones, stepwise
+from pipeline.core.training.recipe import (
+    finetune_rate,
+    make_loss,
+    make_optimizer,
+    milestones,
+    restart_batches,
+    smoothed,
+)
 from pipeline.core.training.validation import mean_first
 
 
@@ -93,8 +100,9 @@ def train_metadata(job: Job) -> None:
 
     # Stage 2's loss and schedule. The patient network alone is kept, also where a blend around it
     # was trained, since the ensemble blends it with the images' scores.
-    loss = make_loss(recipe, len(task.labels))
-    ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
+    loss = make_loss(recipe, len(task.labels), len(rows))
+    each = steps_per_epoch(len(rows), recipe.batch_size)
+    ends = milestones(recipe, each)
     phase = Phase(
         name="finetuned",
         folder=job.folder,
@@ -103,9 +111,11 @@ def train_metadata(job: Job) -> None:
         key={**facts_of(job, FINETUNED), "hidden": config.hidden, "encoder": encoder},
         optimizer=make_optimizer(recipe, patients.parameters(), loss),
         data=PatientRows(inputs),
-        targets=torch.from_numpy(labels),
-        rate=stepwise(recipe.lr, recipe.divide, ends),
+        targets=torch.from_numpy(smoothed(labels, recipe.smoothing)),
+        clip=recipe.clip,
+        rate=finetune_rate(recipe, each),
         restarts=frozenset(ends),
+        restart_batches=restart_batches(recipe),
         validate=metadata_validator(job, patients, encoder),
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,

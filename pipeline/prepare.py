@@ -30,7 +30,6 @@ are opened (134 million) 0.9 GB as JPEG, 1.6 GB at 16 bits; its limit is 4 GB.
 import argparse
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -70,7 +69,7 @@ from pipeline.core.raw.check import check_raw_table
 from pipeline.core.runtime.claims import unfinished
 from pipeline.core.runtime.command import run_stage, stage_parser, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
-from pipeline.core.runtime.workers import WorkerDied, worker_pool
+from pipeline.core.runtime.workers import WorkerDied, usable_cores, worker_pool
 
 DAMAGED_SHOWN = 5  # damaged images that are named
 # Images that one machine claims at a time: 26 s of one core at 51 ms each (24 million pixels, four
@@ -364,7 +363,7 @@ def parser() -> argparse.ArgumentParser:
     """The stage's options."""
     parser = stage_parser(__doc__)
     words = "processes (default: one a core)"
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help=words)
+    parser.add_argument("--workers", type=int, default=len(usable_cores()), help=words)
     return parser
 
 

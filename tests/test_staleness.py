@@ -153,6 +153,12 @@ def test_weights_of_another_fold_are_refused(project):
     assert_refused(report(project), "fold0/pretrained.safetensors", "target=", "fold1")
 
 
+def test_weights_of_another_stage_are_refused(project):
+    folder = project.file(f"home/models/melanoma/{RUN}/fold0")
+    shutil.copy(folder / "finetuned.safetensors", folder / "pretrained.safetensors")
+    assert_refused(report(project), "fold0/pretrained.safetensors", "holds the finetuned weights")
+
+
 def test_predictions_of_weights_trained_again_are_made_again(project):
     """The fold's stage 2 is forgotten but not its predictions: they are of other weights now."""
     path = project.file(f"{FOLD}/predictions.csv")

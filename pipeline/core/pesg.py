@@ -4,8 +4,12 @@ With v = (w, a, b) and all gradients taken at the old point,
 
     v ← v - η(∇_v F + γ(v - v_ref)) - λ η v        α ← max(0, α + η ∇_α F)
 
+With `adam` the weights w follow AdamW's direction m̂ / (√n̂ + ε) in place of ∇_w F (Loshchilov and
+Hutter, 2019), with the same pull and decay beside it; a, b and α take their gradients as above. The
+paper's theorems are about the gradient itself and say nothing of this.
+
 v_ref starts at v_1. `next_stage` makes it the mean of the iterates of the stage just ended, and
-starts the mean anew.
+starts the mean anew; in PPD-SG's stages the iterate goes on from that mean too.
 """
 
 import copy
@@ -17,6 +21,9 @@ from torch import Tensor
 
 from pipeline.core.losses import AUCMargin
 
+# AdamW's, as in torch: how much of the mean of gradients, and of their squares, a step keeps; ε.
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
 # Weights updated together on a CPU: 0.5 to 4 MiB take the same time, all at once 1.15 times.
 CHUNK_BYTES = 1 << 20
 
@@ -35,12 +42,15 @@ class PESG(torch.optim.Optimizer):
     weight_decay    λ ≥ 0, coupled as in torch.optim.SGD
     momentum        torch's convention: buffer ← momentum · buffer + gradient. Algorithm 1 has none;
                     never for α
+    adam            True: the weights follow AdamW's direction; with momentum a ValueError
+    dual_lr         the rate of a, b and α, None = lr; `lr_scale` of their groups is dual_lr / lr
     regularize_dual True: γ and λ also act on a and b, as printed in the paper. At small p this
                     biases them: they rest at 2p(1-p)/(2p(1-p) + γ + λ) of the class mean, 0.69 for
                     0.8 at p = 0.01
 
     `state_dict()` holds everything but w: v_ref, running mean, steps, momentum, a, b, α. With γ = λ
-    = 0 and no loss the steps are those of torch.optim.SGD, bit for bit.
+    = 0 and no loss the steps are those of torch.optim.SGD, bit for bit; with adam and γ = 0 those
+    of torch.optim.AdamW.
 
     Cost: with γ > 0 a step has to read v, gradient, v_ref and mean and to write v and mean, 24
     bytes per float32 weight (SGD with momentum: 20). On one Zen 5 core, densenet121's 6.95 M
@@ -60,27 +70,33 @@ class PESG(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         regularize_dual: bool = False,
+        adam: bool = False,
+        dual_lr: float | None = None,
     ) -> None:
         # Every group holds the step of its stage, so that torch's own state_dict saves it; only α's
         # group ascends, down to its floor.
         self.loss = loss
-        recipe = dict(lr=lr, gamma=gamma, weight_decay=weight_decay, momentum=momentum)
+        recipe = dict(lr=lr, gamma=gamma, weight_decay=weight_decay, momentum=momentum, adam=adam)
         super().__init__(params, {**recipe, "ascend": False, "floor": None, "stage_step": 0})
         if isinstance(loss, AUCMargin) and loss.dual == "sgd":
-            self.add_dual(loss, regularize_dual)
+            self.add_dual(loss, regularize_dual, dual_lr)
 
-    def add_dual(self, loss: AUCMargin, regularized: bool) -> None:
+    def add_dual(self, loss: AUCMargin, regularized: bool, lr: float | None) -> None:
         """Groups of their own for the loss's a and b, which descend, and its α, which ascends."""
+        own: dict[str, Any] = dict(adam=False)
+        if lr is not None:
+            own |= dict(lr=lr, lr_scale=lr / self.defaults["lr"])
+
         # Neither pulled nor decayed, unless asked for: at p = 0.01 that would hold a and b at 0.69
         # where the class mean is 0.8. α never is.
         free = dict(gamma=0.0, weight_decay=0.0)
         regularizers = {} if regularized else free
-        self.add_param_group({"params": [loss.a, loss.b], **regularizers})
+        self.add_param_group({"params": [loss.a, loss.b], **regularizers, **own})
 
         # The hinge's α is projected to α ≥ 0; the square loss's may have either sign.
         floor = 0.0 if loss.hinge else None
         ascent = dict(ascend=True, floor=floor, momentum=0.0)
-        self.add_param_group({"params": [loss.alpha], **ascent, **free})
+        self.add_param_group({"params": [loss.alpha], **ascent, **free, **own})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's, checking the values; a group added in mid-stage counts as unchanged since the
@@ -95,6 +111,8 @@ class PESG(torch.optim.Optimizer):
         for name in ("lr", "gamma", "weight_decay", "momentum"):
             if not 0 <= group[name] < torch.inf:
                 raise ValueError(f"{name}={group[name]} is negative or not finite")
+        if group["adam"] and group["momentum"]:
+            raise ValueError(f"momentum={group['momentum']} beside adam, which has its own")
         has_alpha = any(hasattr(parameter, "ascends") for parameter in group["params"])
         if has_alpha and not group["ascend"]:
             raise ValueError(
@@ -132,6 +150,8 @@ class PESG(torch.optim.Optimizer):
         references = []
         if gamma:
             means, references = self.references(parameters, group)
+        if group["adam"]:
+            gradients = self.adam_directions(parameters, gradients)
 
         # The pull first, from the old v, as algorithm 1 has it; then the gradient.
         if group["momentum"]:
@@ -142,6 +162,32 @@ class PESG(torch.optim.Optimizer):
         # A running mean: after step t it is ((t - 1) · mean + v) / t.
         if gamma:
             torch._foreach_lerp_(means, parameters, 1 / group["stage_step"])
+
+    def adam_directions(self, parameters: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+        """m̂ / (√n̂ + ε), m and n the running means of gradients and of their squares, both without
+        the bias of their start at 0."""
+        # In the parameters' layout, also after a checkpoint, whose tensors come back row by row.
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states):
+            for name in ("gradient_mean", "square_mean"):
+                before = state.get(name)
+                fresh = before is None
+                state[name] = torch.zeros_like(parameter) if fresh else laid_out(before, parameter)
+            state["adam_steps"] = state.get("adam_steps", 0) + 1
+        steps = [state["adam_steps"] for state in states]
+        means = [state["gradient_mean"] for state in states]
+        squares = [state["square_mean"] for state in states]
+
+        # The running means, then the direction.
+        keep_mean, keep_square = BETAS
+        torch._foreach_lerp_(means, gradients, 1 - keep_mean)
+        torch._foreach_mul_(squares, keep_square)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - keep_square)
+        sizes = torch._foreach_sqrt(squares)
+        torch._foreach_div_(sizes, [(1 - keep_square**step) ** 0.5 for step in steps])
+        torch._foreach_add_(sizes, EPSILON)
+        torch._foreach_mul_(sizes, [1 - keep_mean**step for step in steps])
+        return list(torch._foreach_div(means, sizes))
 
     def references(
         self, parameters: list[Tensor], group: dict[str, Any]
@@ -203,13 +249,19 @@ class PESG(torch.optim.Optimizer):
         torch._foreach_add_(parameters, buffers, alpha=-lr)
 
     @torch.no_grad()
-    def next_stage(self, lr: float | None = None) -> None:
+    def next_stage(self, lr: float | None = None, restart: bool = False) -> None:
         """End the stage: v_ref ← mean of its iterates (v after each step), the mean starts anew, η
         ← lr if given.
 
+        restart  v too becomes the mean, as in PPD-SG (Liu, Yuan, Ying, Yang 2020, Algorithm 1);
+                 ValueError with γ = 0, which keeps no mean
         Groups with other rates keep their ratio to the first group's. A stage without steps changes
         no reference.
         """
+        if restart and not any(group["gamma"] for group in self.param_groups):
+            raise ValueError(
+                "restart=True goes on from the stage's mean, which gamma=0 does not keep"
+            )
         for group in self.param_groups:
             steps = group["stage_step"]
             group["stage_step"] = 0
@@ -225,6 +277,8 @@ class PESG(torch.optim.Optimizer):
                 # The old reference's memory becomes the new mean's, whose first step overwrites it.
                 state["reference"], state["mean"] = state["mean"], state["reference"]
                 state["averaged"] = 0
+                if restart:
+                    parameter.copy_(state["reference"])
         if lr is not None:
             self.set_lr(lr)
 
@@ -248,6 +302,12 @@ class PESG(torch.optim.Optimizer):
         super().load_state_dict({**state_dict, "state": copy.deepcopy(state_dict["state"])})
         if self.loss is not None and "loss" in state_dict:
             self.loss.load_state_dict(state_dict["loss"])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """torch's; groups of an older version's checkpoint follow the gradient."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("adam", False)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copy.deepcopy and pickle keep: torch leaves out attributes that it does not know."""

@@ -24,7 +24,7 @@ from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, fold_folder, mo
 from pipeline.core.artifacts.provenance import check_data, provenance, require_hashes, table_hashes
 from pipeline.core.artifacts.tables import SCORE_NAMES, read_csv, read_images
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.run import METADATA, as_json, stage_1_member
+from pipeline.core.config.run import ALL, METADATA, as_json, fold_name, stage_1_member
 from pipeline.core.config.stages import EARNED, MEAN_LABEL, STAGE_1
 from pipeline.core.ensemble.second_level.fitted import COMBINATION
 from pipeline.core.runs.average_files import read_average_facts
@@ -32,6 +32,7 @@ from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.missing import ensemble_facts, reason_of, request_for
 from pipeline.core.runs.predictions import is_imported
+from pipeline.core.runs.whole import averaged_folds
 from pipeline.core.runtime.errors import UserError
 
 MEASURED_BY_PREPARE = ("width", "height", "phash")  # columns of images.csv that raw tables lack
@@ -157,7 +158,7 @@ def copy_networks(networks: list[dict], models: Path, folder: Path) -> list[dict
     copies' names."""
     copied = []
     for network in networks:
-        file = f"{network['member']}-fold{network['fold']}.safetensors"
+        file = f"{network['member']}-{fold_name(network['fold'])}.safetensors"
         shutil.copyfile(models / network["file"], folder / file)
         copied.append({**network, "file": file})
     return copied
@@ -173,7 +174,8 @@ def trained_networks(competition: Competition, ensemble: dict) -> list[dict]:
     aucs = out_of_fold_aucs(competition) if ensemble["members"] else {}
     networks = []
     for member, run, weights in weights_of_members(ensemble):
-        for turn, fold in enumerate(ensemble["folds"]):
+        averaged = averaged_folds(competition, run, ensemble["folds"])
+        for turn, fold in enumerate([ALL] if ALL in averaged else averaged):
             # Checked to the byte: a damaged one would be found on the organiser's machine only.
             path = fold_folder(competition.name, run, fold) / weights
             recipe = competition.metadata if run == METADATA else competition.run(run)

@@ -23,6 +23,7 @@ ROOTS = ("DATA", "MODELS", "SUBMISSIONS")
 # Here once, not in every fork.
 import_timm()
 warm_up()
+LONGEST = 2000  # characters of a line of error
 LIMIT = 300.0  # seconds after which a stage counts as hanging
 
 
@@ -45,13 +46,15 @@ class Ended:
             return "traceback"
         if self.status == 2 and len(errors) != 1:
             return f"{len(errors)} lines of error"
+        if any(len(line) > LONGEST for line in errors):
+            return "an error of more than a line"
         return "" if self.status in (0, 2, 75, 130) else f"status {self.status}"
 
     @property
-    def told(self) -> bool:
-        """True where it said something about a file that it could not use as it was."""
+    def told(self) -> set[str]:
+        """The lines that say something about a file that could not be used as it was."""
         words = ("error:", "warning:", "making it anew", "predicting again", "damaged")
-        return any(word in self.printed for word in words)
+        return {line for line in self.printed.splitlines() if any(word in line for word in words)}
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ def replace_streams(output: int) -> None:
 
 def wait_for(running: Running, limit: float = LIMIT) -> Ended:
     """How a stage ends; one that takes longer than `limit` seconds is killed with its group."""
+    # Read all along: a stage that says more than the pipe holds would wait for its reader.
+    os.set_blocking(running.output, False)
+    text = b""
     end = time.monotonic() + limit
     status = None
     while status is None and time.monotonic() < end:
@@ -126,16 +132,13 @@ def wait_for(running: Running, limit: float = LIMIT) -> Ended:
             status = os.waitstatus_to_exitcode(code)
         else:
             time.sleep(0.002)
+        # Workers may have the other end still: what is there now is all that is read.
+        with suppress(BlockingIOError):
+            while block := os.read(running.output, 1 << 16):
+                text += block
     if status is None:
         os.killpg(running.process, signal.SIGKILL)
         os.waitpid(running.process, 0)
-
-    # Workers may have the other end of the pipe still: what is there now is all that is read.
-    os.set_blocking(running.output, False)
-    text = b""
-    with suppress(BlockingIOError):
-        while block := os.read(running.output, 1 << 16):
-            text += block
     os.close(running.output)
     return Ended(status, text.decode("utf-8", "replace"))
 

@@ -86,6 +86,15 @@ def test_values(tmp_path):
     assert "lesion_id" not in table and "duplicate_of" not in table
 
 
+def test_the_diagnosis_is_an_auxiliary_column_where_a_table_has_it(tmp_path):
+    raw = folder(tmp_path)
+    write(raw, {"external/old/train.csv": f"{HEAD},target\nISIC_1,x,male,45.0,torso,0\n"})
+    table = melanoma.auxiliary(raw)
+    assert list(table["image_id"]) == [*TRAIN, "old_ISIC_1"]
+    assert table["diagnosis"].fillna("").tolist() == ["nevus", "unknown", "unknown", ""]
+    assert not melanoma.read_raw(folder(tmp_path / "plain")).columns.str.contains("diagnosis").any()
+
+
 def test_lesions_and_both_forms_of_the_list_of_duplicates(tmp_path):
     folder(tmp_path)
     second = "image_name,patient_id,lesion_id\nISIC_0000003,IP_2,IL_7\n"
@@ -128,6 +137,8 @@ def test_external_sets_in_both_forms(tmp_path):
         "L1",
     ]
     assert set(rows["split"]) == {"train"} and rows["log_images"].isna().all()
+    told = melanoma.auxiliary(tmp_path).set_index("image_id")["diagnosis"]
+    assert told.loc[rows.index].fillna("").tolist() == ["melanoma", "nevus", ""]
     read = contents(tmp_path, rows.reset_index())
     assert read == {name: name for name in rows.index}
 

@@ -86,7 +86,7 @@ def test_a_stage_ends_well_or_in_one_line(home, job):
     if job[0] in ("a full disk", "a read-only folder") and not mounts.permitted():
         pytest.skip("this user may not mount")
     run_job(home, *job)
-    TALLY.require_none_wrong(job[0])
+    TALLY.require_none_wrong()
 
 
 def run_job(home, kind: str, stage: str, *more: str) -> None:

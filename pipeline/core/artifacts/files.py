@@ -7,6 +7,7 @@ behind carries a checksum of itself, by which reading it finds any changed byte.
 
 import ctypes
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -30,49 +31,54 @@ def atomic(path: Path) -> Iterator[Path]:
     It lies in a folder of its own beside `path`, so that what a library leaves around it when it
     is killed is known by that folder's name, and goes when `path` is written the next time.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary = folder / path.name
-    handle = lock(folder)
     try:
-        # The mode that the user's umask gives; safetensors would make the file private.
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
+        folder, handle = locked_folder(path)
+        try:
+            # The mode that the user's umask gives; safetensors would make the file private.
+            temporary = folder / path.name
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
     except OSError as error:
         # A full disk has no name of its own, and a temporary one helps nobody.
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
 
 
-def lock(folder: Path) -> int:
-    """A handle on a folder, locked as long as it is open, hence while its process lives."""
-    handle = os.open(folder, os.O_RDONLY)
-    # Some network file systems lock no folders: there its leftovers stay.
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return handle
+def locked_folder(path: Path) -> tuple[Path, int]:
+    """A new temporary folder beside `path`, and a handle that locks it as long as it is open, hence
+    while its process lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        # Before it is locked, another process's `remove_abandoned` may take it away.
+        with suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY)
+            # Some network file systems lock no folders: there its leftovers stay.
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, handle
+            os.close(handle)
 
 
 def remove_abandoned(path: Path) -> None:
     """Remove the temporary folders of `path` whose writers were killed, those that nobody locks."""
-    for folder in path.parent.glob(f".{path.name}.*.tmp"):
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         try:
             handle = os.open(folder, os.O_RDONLY)
         except OSError:
             continue  # another process has removed it
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # One without a file may have been made this moment, and not be locked yet.
-            if any(folder.iterdir()):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
@@ -91,10 +97,16 @@ def sync_filesystem(folder: Path) -> None:
         os.close(handle)
 
 
+def plain_text(text: str) -> str:
+    """The text as it can be written: under LANG=C the bytes of a path's other letters reach Python
+    as lone surrogates, which become those letters again; a byte that is no UTF-8 becomes \ufffd."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(plain_text(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -104,7 +116,9 @@ def write_json(path: Path, value: object) -> None:
 
 def write_sealed(path: Path, value: dict) -> None:
     """Write a JSON object with its checksum, as `write_json` does; `read_json` checks it."""
-    write_json(path, sealed(value))
+    # The checksum is of what will be read.
+    written = json.loads(plain_text(json.dumps(value, ensure_ascii=False)))
+    write_json(path, sealed(written))
 
 
 def sealed(value: dict) -> dict:

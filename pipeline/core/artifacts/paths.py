@@ -6,6 +6,7 @@ those names.
 
 from pathlib import Path
 
+from pipeline.core.config.run import fold_name
 from pipeline.core.runtime import environment
 from pipeline.core.runtime.errors import UserError
 
@@ -50,8 +51,8 @@ def models_folder(competition: str) -> Path:
     return root("MODELS") / competition
 
 
-def fold_folder(competition: str, run: str, fold: int) -> Path:
-    return models_folder(competition) / run / f"fold{fold}"
+def fold_folder(competition: str, run: str, fold: int | str) -> Path:
+    return models_folder(competition) / run / fold_name(fold)
 
 
 def submissions_folder(competition: str) -> Path:

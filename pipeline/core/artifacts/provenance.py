@@ -58,8 +58,10 @@ def read_weights_header(path: Path) -> dict:
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        # Not its repr: that of a UnicodeDecodeError is the whole header.
+        what = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{path}: no weights file of this pipeline ({error!r}); delete it and train again"
+            f"{path}: no weights file of this pipeline ({what}); delete it and train again"
         ) from None
     # The list of tensors has a checksum of its own inside what is sealed; older files have neither.
     if not is_intact(header) or header.get("tensors", checksum(tensors)) != checksum(tensors):

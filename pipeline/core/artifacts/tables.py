@@ -18,6 +18,8 @@ from pipeline.core.runtime.errors import UserError
 
 # What every read_raw gives first; patient columns and labels follow.
 IMAGE_COLUMNS = ("image_id", "file", "patient_id", "unit_id", "split", "source")
+# Columns of images.csv that `prepare` measures: the least that each can be.
+LEAST = {"width": 1, "height": 1, "brightness": 0, "file_bytes": 0}
 ID_COLUMNS = (*IMAGE_COLUMNS, "phash", "lesion_id", "duplicate_of", "decoded")
 SCORE_NAMES = ("member", "stage", "label")  # of scores.csv, text as well
 # What may stand for a missing number. In a column of ids only the empty cell is blank: a patient
@@ -99,7 +101,8 @@ def read_csv(
 
 
 def read_images(competition: str) -> pd.DataFrame:
-    """images.csv, one row an image, checked: ids present and unique, splits known."""
+    """images.csv, one row an image, checked: ids present and unique, splits known, what was
+    measured a number or blank."""
     path = data_folder(competition) / "images.csv"
     table = read_csv(path, ("image_id", "patient_id", "split"), f"make prepare COMP={competition}")
     check_id_column(path, table)
@@ -107,6 +110,15 @@ def read_images(competition: str) -> pd.DataFrame:
         if split not in SPLITS:
             raise UserError(
                 f"{path}: row {row + 2}, column split: {split!r} is none of {', '.join(SPLITS)}"
+            )
+    for column in table.columns.intersection(list(LEAST)):
+        values = pd.to_numeric(table[column], errors="coerce")
+        wrong = table[column].notna() & ~values.between(LEAST[column], np.finfo(np.float32).max)
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            raise UserError(
+                f"{path}: row {row + 2}, column {column}: {str(table[column].iloc[row])!r} is not "
+                f"a number from {LEAST[column]} on"
             )
     return table
 

@@ -5,12 +5,21 @@
 Frozen dataclasses, checked when they are made. What such a file holds: `config/task.py`.
 """
 
-from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import (
+    Augment,
+    Auxiliary,
+    Finetune,
+    Metadata,
+    Pretrain,
+    Run,
+    seeded,
+)
 from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
 
 __all__ = [
     "OFFICIAL",
     "Augment",
+    "Auxiliary",
     "Blend",
     "Finetune",
     "Metadata",
@@ -20,4 +29,5 @@ __all__ = [
     "Submission",
     "Task",
     "Uncertain",
+    "seeded",
 ]

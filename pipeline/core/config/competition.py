@@ -6,7 +6,7 @@ import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
 
-from pipeline.core.config.run import AFTER_STAGE_1, METADATA, Metadata, Run
+from pipeline.core.config.run import AFTER_STAGE_1, METADATA, MODERN, Metadata, Run
 from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, STAGE_1, STAGE_2
 from pipeline.core.config.task import Blend, Submission, Task
 from pipeline.core.runtime.environment import smoke
@@ -25,7 +25,8 @@ class Competition:
     blend: Blend
     submission: Submission
     module: ModuleType
-    trials: tuple[Run, ...] = ()
+    trials: tuple[Run, ...] = ()  # with those of `modern` behind them
+    modern: tuple[str, ...] = ()
 
     def run(self, name: str) -> Run:
         """The run or trial of that name, or a UserError that lists the names there are."""
@@ -69,14 +70,23 @@ def load_competition(name: str) -> Competition:
     # What the file may leave out has a default here. A smoke run keeps its name, so that every path
     # and command is that of the real run.
     runs = tuple(module.runs)
-    trials = tuple(getattr(module, "trials", ()))
+    modern = tuple(getattr(module, "modern", ()))
+    trials = (*getattr(module, "trials", ()), *modern)
     metadata = getattr(module, "metadata", None)
     if smoke():
         runs = tuple(run.smoke() for run in runs)
         trials = tuple(run.smoke() for run in trials)
         metadata = metadata and metadata.smoke()
     competition = Competition(
-        name, module.task, runs, metadata, module.blend, module.submission, module, trials
+        name,
+        module.task,
+        runs,
+        metadata,
+        module.blend,
+        module.submission,
+        module,
+        trials,
+        tuple(run.name for run in modern),
     )
     check_competition(competition)
     return competition
@@ -108,8 +118,8 @@ def check_competition(competition: Competition) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{file}: two runs are called {name!r}; give one a tag")
-        if name == METADATA:
-            raise UserError(f"{file}: a run may not be called {METADATA!r}")
+        if name in (METADATA, MODERN):
+            raise UserError(f"{file}: a run may not be called {name!r}")
         if name.endswith(AFTER_STAGE_1):
             raise UserError(f"{file}: run {name}: a run's name may not end with {AFTER_STAGE_1!r}")
 
@@ -121,6 +131,11 @@ def check_competition(competition: Competition) -> None:
                     f"{file}: run {run.name} predicts {label!r}, which is not among the task's "
                     "labels"
                 )
+        if run.whole and competition.blend.weights == "earned":
+            raise UserError(
+                f"{file}: run {run.name} has whole={run.whole!r}, and Blend(weights='earned') "
+                "takes the networks of the folds: leave one of the two"
+            )
         margin = run.finetune.margin
         labels = len(competition.labels(run))
         if isinstance(margin, tuple) and len(margin) != labels:

@@ -23,6 +23,9 @@ STAGE_2 = {
     "aucm": "AUC-M",
     "aucs": "AUC-S",
     "pairwise": "Pairwise",
+    "sopa": "SOPA",
+    "sopa_s": "SOPA-s",
+    "sota_s": "SOTA-s",
     "ce": "CE, finetuned",
     "focal": "Focal",
 }

@@ -5,11 +5,13 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
     task        Task: what is predicted, for whom, and how the images are resized
     runs        a tuple of Run: one network at one resolution each
     trials      more runs, made only when they are named; may be left out
+    modern      the same, of today's networks and recipes; RUN=modern names them all
     metadata    Metadata, or None: the network on patient columns; may be left out
     blend       Blend: how runs and metadata are averaged
     submission  Submission: the organiser's file
     published   (stage, AUC, what of) of the paper, for the report, stage "final" for what is
                 submitted; may be left out
+    auxiliary(raw) -> DataFrame, image_id and columns for `Run.auxiliary`; may be left out
     read_raw(raw)  -> DataFrame, a row an image (columns in `artifacts.tables.IMAGE_COLUMNS`)
     sample(raw)    -> DataFrame, the organiser's file to fill in: its ids, in its order
     masks(raw)     -> image_id -> label -> raw.masks.Mask, where findings are drawn; may be left out

@@ -16,6 +16,7 @@ from pipeline.core.artifacts.paths import STAGE_1_PREDICTIONS, fold_folder
 from pipeline.core.artifacts.provenance import require_hashes, table_hashes
 from pipeline.core.artifacts.tables import align, fold_numbers
 from pipeline.core.config.competition import Competition
+from pipeline.core.config.run import ALL, fold_name
 from pipeline.core.ensemble.averages import on_scale, quantile_map
 from pipeline.core.folds.audit import checked_tables
 from pipeline.core.folds.split import validation_rows
@@ -51,6 +52,8 @@ class Member:
     test         (folds, t, K), or (folds, 0, K) where the test images were not scored
     views        test-time views per image
     digest       sha256 of its prediction files
+    whole        the test images were scored by the network of all rows alone: it stands in the
+                 place of every fold's
     """
 
     name: str
@@ -59,6 +62,7 @@ class Member:
     test: np.ndarray
     views: int
     digest: str
+    whole: bool = False
 
 
 def read_rows(competition: Competition, folds: Sequence[int] | None = None) -> Rows:
@@ -94,17 +98,20 @@ def read_member(
     rows: Rows,
     labels: Sequence[str],
     made_by: str,
+    folds: Sequence[int | str] | None = None,
 ) -> Member:
     """One member's predictions of every fold. UserError for a fold that is missing, was made from
     other tables, or has other rows than folds.csv says. `predictions_pretrained.csv` may leave the
     test rows out.
 
-    made_by: the command that makes the predictions, for the error's text.
+    made_by: the command that makes the predictions, for the error's text. folds: those of
+    `runs.whole.averaged_folds`; None: those of the rows.
     """
+    folds = rows.folds if folds is None else folds
     validated_parts = []
     test_parts = []
     views = set()
-    for fold in rows.folds:
+    for fold in folds:
         path = fold_folder(competition, name, fold) / file
         table, sidecar = read_predictions(path, made_by)
         require_hashes(path, sidecar.get("hashes", {}), rows.hashes)
@@ -136,8 +143,11 @@ def read_member(
         )
     # the parts are in the order of rows.validated, fold after fold
     out_of_fold = np.concatenate(validated_parts)
-    digest = predictions_digest(competition, name, rows.folds, file)
-    return Member(name, stage, out_of_fold, np.stack(test_parts), min(views), digest)
+    digest = predictions_digest(competition, name, folds, file)
+    whole = ALL in folds
+    if whole:
+        test_parts = [test_parts[-1]] * len(rows.folds)
+    return Member(name, stage, out_of_fold, np.stack(test_parts), min(views), digest, whole)
 
 
 def require_fold(path: Path, table: pd.DataFrame, fold: int) -> None:
@@ -168,6 +178,9 @@ def comparable(member: Member, method: str, rows: Rows) -> tuple[np.ndarray, np.
         # the test rows go through the maps of the fold's out-of-fold scores
         maps = frozen_maps(own) if method == "quantile" else ()
         out_of_fold[inside] = on_scale(own, method, maps=maps)
+        # No row of one network of all rows is out of fold: those of all folds stand for it.
+        if member.whole and maps:
+            maps = frozen_maps(member.out_of_fold)
         tests[position] = on_scale(member.test[position], method, maps=maps)
     return out_of_fold, tests.mean(axis=0)
 
@@ -188,5 +201,8 @@ def member_maps(member: Member, rows: Rows, labels: Sequence[str]) -> dict[str, 
     by_fold = {}
     for fold in rows.folds:
         maps = frozen_maps(member.out_of_fold[fold_of_row == fold])
-        by_fold[f"fold{fold}"] = {label: one for label, one in zip(labels, maps) if one}
+        by_fold[fold_name(fold)] = {label: one for label, one in zip(labels, maps) if one}
+    if member.whole:
+        maps = frozen_maps(member.out_of_fold)
+        by_fold[ALL] = {label: one for label, one in zip(labels, maps) if one}
     return by_fold

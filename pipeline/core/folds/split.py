@@ -67,10 +67,10 @@ def taking_part(images: pd.DataFrame, dropped: pd.DataFrame, test: bool = False)
 
 
 def training_images(
-    images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int
+    images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int | str
 ) -> pd.DataFrame:
     """The images that train when `fold` validates: all that take part and whose patient is not in
-    that fold."""
+    that fold. No patient is in ALL."""
     own = fold_of(images, folds)
     # NaN != fold is true: without the test for NaN, unknown patients would train.
     elsewhere = own.notna().to_numpy() & (own != fold).to_numpy()
@@ -78,9 +78,10 @@ def training_images(
 
 
 def validation_rows(
-    images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int, task: Task
+    images: pd.DataFrame, folds: pd.DataFrame, dropped: pd.DataFrame, fold: int | str, task: Task
 ) -> pd.DataFrame:
-    """The images that `fold` validates: the scored images of its patients that take part."""
+    """The images that `fold` validates: the scored images of its patients that take part; none for
+    ALL."""
     own = (fold_of(images, folds) == fold).to_numpy()
     return images[own & taking_part(images, dropped) & scored(images, task)]
 

@@ -4,7 +4,7 @@ The mathematics is in `minmax.py`, the checks in `checks.py`; how the losses are
 `core.losses`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -222,6 +222,33 @@ class AUCMargin(nn.Module):
             total = self.remembered[k].mul_(self.memory).add_(entries[k])
             duals[k].add_((means[k] - duals[k]) * (entries[k] / total.clamp(min=1e-30)))
         self.alpha.copy_((self.margin - self.a + self.b).clamp(min=0))
+
+    @torch.no_grad()
+    def restart(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """a, b ← class means over all the batches (scores, labels), α ← max(0, m - a + b): the
+        saddle of Theorem 1, whatever they were before.
+
+        PPD-SG begins a stage with that α (Liu et al. 2020, Algorithm 1); a and b, which it averages
+        with the weights, are set to their optimum as well. A label without both classes keeps its
+        own. In several processes over the global batches, and every process must call it.
+        """
+        totals, entries = torch.zeros(2, 2, self.num_labels, dtype=torch.float64)
+        for scores, labels in batches:
+            raw, y, mask = checks.batch_columns(scores, labels, None, True, self.num_labels)
+            admitted, batch = self.admit(raw, y, mask)
+            means = class_means(normalize(admitted, batch.n, self.normalize), batch)
+            counts = torch.stack([batch.positives, batch.negatives]).double().cpu()
+            totals += counts * torch.stack(means).double().cpu()
+            entries += counts
+        if not bool(torch.isfinite(totals).all()):
+            raise checks.NotFinite("scores are not finite where a stage begins")
+        means = (totals / entries.clamp(min=1)).to(self.a)
+        known = (entries > 0).all(0).to(self.a.device)
+        self.a.copy_(torch.where(known, means[0], self.a))
+        self.b.copy_(torch.where(known, means[1], self.b))
+        short = self.margin.to(self.a) - self.a + self.b
+        saddle = short.clamp(min=0) if self.hinge else short
+        self.alpha.copy_(torch.where(known, saddle, self.alpha))
 
     @property
     def last(self) -> dict[str, Tensor]:

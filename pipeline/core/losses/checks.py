@@ -11,10 +11,10 @@ import math
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
-from pipeline.core.losses.global_batch import global_batch, process_count
+from pipeline.core.losses.global_batch import gather, global_batch, process_count
 
 # Dtypes that the losses compute in; scores of any other are converted to float32.
 WIDE = (torch.float32, torch.float64)
@@ -55,6 +55,15 @@ def batch_columns(
         y = torch.where(boolean(mask), y, torch.nan)
     h, y = global_batch(h, y)
     return h, y, None
+
+
+def batch_weights(weights: Tensor, scores: Tensor, training: bool) -> Tensor:
+    """Weights of the entries as (B, K) in at least float32, in training mode those of all
+    processes; ValueError where their shape is not that of the scores."""
+    _, w, _ = as_columns(scores.detach(), weights, None)
+    if not training or process_count() == 1:
+        return w
+    return gather(w.contiguous())[0]
 
 
 def as_columns(
@@ -110,6 +119,16 @@ def admit(
     y = torch.where(counted, y, 0.0)
     if on_host:
         check_labels(y, soft)
+    return h, y, valid
+
+
+def admit_hard(h: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`admit` of labels of 0 and 1, all of them checked on the CPU, with the entries that count
+    written out."""
+    h, y, valid = admit(h, y, mask, soft=False)
+    if valid is None:
+        check_labels(y, soft=False)
+        valid = torch.ones_like(y)
     return h, y, valid
 
 
@@ -284,6 +303,39 @@ def warn_of_margin(warned: set[str], label: int, excess: float, normalize: str) 
         f"normalize={normalize!r} leaves between the class means of a batch: α never gets to 0 "
         "and the hinge never acts",
     )
+
+
+class PairChecks(nn.Module):
+    """What a loss over pairs says of a batch that it has computed: NotFinite for scores that are
+    not finite, a warning, once, of a label without a class.
+
+    one_class  (2, K): in how many training batches each label had no positive, no negative
+    """
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
+        self.warned: set[str] = set()
+        self.late_checks = LateChecks(soft=False, numbers=2 * labels)
+        self.register_buffer("one_class", torch.zeros(2, labels, dtype=torch.int64))
+
+    @torch.compiler.disable
+    def forward(self, h: Tensor, y: Tensor, valid: Tensor, loss: Tensor) -> None:
+        """Judge scores, labels and entries that count, (B, K) each, and the loss of them."""
+        of_class = torch.stack([(valid * y).sum(0), (valid * (1 - y)).sum(0)])
+        counts = of_class.flatten().double()
+        if read_at_once(h):
+            check_scores(h, loss)
+            lowest = counts.tolist()
+        else:
+            lowest = self.late_checks.judge(y, loss, counts)
+        if self.training:
+            self.one_class += of_class == 0
+        labels = y.shape[1]
+        for label in range(labels):
+            if lowest[label] == 0:
+                warn_of_one_class(self.warned, label, "positive")
+            if lowest[labels + label] == 0:
+                warn_of_one_class(self.warned, label, "negative")
 
 
 # --- α ascends ---

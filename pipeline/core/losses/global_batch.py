@@ -6,14 +6,32 @@ already; times the number of processes, the average over processes is the gradie
 would have had. No communication backward.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Losses look at this process's batch alone, see `own_batch`.
+ALONE = [False]
+
+
+@contextlib.contextmanager
+def own_batch() -> Iterator[None]:
+    """Inside, losses see this process's batch alone and send nothing: sites that share no images
+    (`core/coda.py`)."""
+    before = ALONE[0]
+    ALONE[0] = True
+    try:
+        yield
+    finally:
+        ALONE[0] = before
+
 
 def process_count() -> int:
-    """Number of processes, 1 without a process group."""
-    if dist.is_available() and dist.is_initialized():
+    """Number of processes whose batches a loss sees, 1 without a process group."""
+    if not ALONE[0] and dist.is_available() and dist.is_initialized():
         return dist.get_world_size()
     return 1
 

@@ -33,11 +33,12 @@ class Pairwise(nn.Module):
     hardest_positives  share of the positives, those that score lowest: 0.2 is the partial AUC at
                        true positive rates from 0.8 on (ISIC 2024); both below 1: the two-way
                        partial AUC
+    num_labels         K
 
     Shares are of the batch and rounded up to whole images, so the estimate is of a batch's partial
     AUC, not of the training set's: a batch should hold several positives (class-aware sampling).
-    A label without positives or negatives adds an exact 0 and is warned of once. In several
-    processes the pairs are those of the global batch.
+    A label without positives or negatives adds an exact 0, is warned of once and counted in
+    `one_class`. In several processes the pairs are those of the global batch.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class Pairwise(nn.Module):
         margin: float = 1.0,
         hardest_negatives: float = 1.0,
         hardest_positives: float = 1.0,
+        num_labels: int = 1,
     ) -> None:
         super().__init__()
+        if num_labels < 1:
+            raise ValueError(f"num_labels={num_labels} is less than 1")
         if surrogate not in SURROGATES:
             raise ValueError(f"surrogate={surrogate!r} is none of {', '.join(SURROGATES)}")
         if not 0 < margin < torch.inf:
@@ -60,16 +64,13 @@ class Pairwise(nn.Module):
         self.margin = margin
         self.hardest_negatives = hardest_negatives
         self.hardest_positives = hardest_positives
-        self.warned: set[str] = set()
-        self.late_checks: checks.LateChecks | None = None
+        self.num_labels = num_labels
+        self.judge = checks.PairChecks(num_labels)
 
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Scores (B,) or (B, K), labels of 0, 1, NaN -> a float32 scalar."""
-        raw, y, mask = checks.batch_columns(scores, labels, mask, self.training)
-        h, y, valid = checks.admit(raw, y, mask, soft=False)
-        if valid is None:
-            checks.check_labels(y, soft=False)
-            valid = torch.ones_like(y)
+        raw, y, mask = checks.batch_columns(scores, labels, mask, self.training, self.num_labels)
+        h, y, valid = checks.admit_hard(raw, y, mask)
         # Which images' pairs count, (B, K) of 0 and 1.
         positive = hardest(-h.detach(), valid * y, self.hardest_positives)
         negative = hardest(h.detach(), valid * (1 - y), self.hardest_negatives)
@@ -87,33 +88,12 @@ class Pairwise(nn.Module):
             return squared_pairs(h, positive, negative, self.margin)
         if self.surrogate == "squared_hinge":
             return squared_hinge(h, positive, negative, self.margin)
-        return all_pairs(self.of_pair, h, positive, negative)
+        return all_pairs(self.surrogate, self.margin, h, positive, negative)
 
-    def of_pair(self, t: Tensor) -> Tensor:
-        """The logistic or barrier hinge loss of differences t, elementwise."""
-        if self.surrogate == "logistic":
-            return F.softplus(-t)  # log(1 + exp(-t)) overflows in float32 from t = -88.8 on
-        r = self.margin
-        beyond = torch.maximum(BARRIER_SLOPE * (t - r), r - t)
-        return torch.maximum(r - BARRIER_SLOPE * (r + t), beyond)
-
-    @torch.compiler.disable
-    def judge(self, h: Tensor, y: Tensor, valid: Tensor, loss: Tensor) -> None:
-        """NotFinite for scores that are not finite; warn once of a label without a class."""
-        counts = torch.cat([(valid * y).sum(0), (valid * (1 - y)).sum(0)]).double()
-        if checks.read_at_once(h):
-            checks.check_scores(h, loss)
-            lowest = counts.tolist()
-        else:
-            if self.late_checks is None:
-                self.late_checks = checks.LateChecks(soft=False, numbers=len(counts))
-            lowest = self.late_checks.judge(y, loss, counts)
-        labels = y.shape[1]
-        for label in range(labels):
-            if lowest[label] == 0:
-                checks.warn_of_one_class(self.warned, label, "positive")
-            if lowest[labels + label] == 0:
-                checks.warn_of_one_class(self.warned, label, "negative")
+    @property
+    def one_class(self) -> Tensor:
+        """(2, K): in how many training batches each label had no positive, no negative."""
+        return self.judge.one_class
 
     def extra_repr(self) -> str:
         return (
@@ -180,13 +160,27 @@ def squared_hinge(h: Tensor, positive: Tensor, negative: Tensor, margin: float) 
     return ((positive * of_image).sum(0) / pairs).to(h.dtype)
 
 
-def all_pairs(of_pair, h: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+def loss_of_pair(surrogate: str, margin: float, t: Tensor) -> Tensor:
+    """A surrogate of differences t, elementwise; see the module's docstring."""
+    if surrogate == "square":
+        return (margin - t).square()
+    if surrogate == "squared_hinge":
+        return (margin - t).clamp(min=0).square()
+    if surrogate == "logistic":
+        return F.softplus(-t)  # log(1 + exp(-t)) overflows in float32 from t = -88.8 on
+    beyond = torch.maximum(BARRIER_SLOPE * (t - margin), margin - t)
+    return torch.maximum(margin - BARRIER_SLOPE * (margin + t), beyond)
+
+
+def all_pairs(
+    surrogate: str, margin: float, h: Tensor, positive: Tensor, negative: Tensor
+) -> Tensor:
     """(K,): mean over pairs of an elementwise loss, by the (B, B) differences of one label after
     the other: 1 MB a label at 512 images."""
     means = []
     for k in range(h.shape[1]):
         pairs = positive[:, k, None] * negative[:, k]
-        losses = of_pair(h[:, k, None] - h[:, k])
+        losses = loss_of_pair(surrogate, margin, h[:, k, None] - h[:, k])
         # where, not a product alone: an infinite loss of a pair that does not count is no NaN
         means.append(torch.where(pairs > 0, losses, 0.0).sum() / pairs.sum().clamp(min=1))
     return torch.stack(means)

@@ -1,7 +1,11 @@
-"""Losses that are a mean over entries: focal loss and cross-entropy, of logits.
+"""Losses that are a mean over entries: focal loss and cross-entropy, of logits; and sums of them
+over columns.
 
-Called as all losses of `core.losses`.
+Called as all losses of `core.losses`, and with weights of the entries where these count unequally.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +15,30 @@ from pipeline.core.losses import checks
 
 
 class EntryLoss(nn.Module):
-    """Base of both: labels in [0, 1], the mean over the entries that count."""
+    """Base of all three: labels in [0, 1], the mean over the entries that count."""
 
     def __init__(self) -> None:
         super().__init__()
         self.late_checks = checks.LateChecks(soft=True)
 
-    def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """A float32 scalar; 0 if no entry counts. In several processes, in training mode, that of
-        the global batch."""
+        the global batch.
+
+        weights: of the shape of the scores, >= 0, of entries in the mean Σ w loss / Σ w.
+        """
         # In float32 at least, from here to the end.
         h, y, mask = checks.batch_columns(scores, labels, mask, self.training)
         h, y, valid = self.admit(h, y, mask)
+        if weights is not None:
+            w = checks.batch_weights(weights, scores, self.training)
+            valid = w if valid is None else w * valid
         value = self.reduce(h, y, valid)
         self.judge(h, y, value)
         return value.float()
@@ -93,8 +109,58 @@ class CrossEntropy(EntryLoss):
         return mean_of(F.binary_cross_entropy_with_logits(h, y, reduction="none"), valid)
 
 
+class ClassCrossEntropy(EntryLoss):
+    """Cross-entropy of the softmax over the columns, mean over the rows that count.
+
+    labels: (B, C), the share of each class, each row of sum 1; a row is left out as a whole, by
+    NaN.
+    """
+
+    def reduce(self, h: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
+        # A row's loss is the sum over its classes: C times their mean.
+        return h.shape[1] * mean_of(-y * F.log_softmax(h, dim=1), valid)
+
+
+class Part(NamedTuple):
+    """A loss of so many columns, and its weight in a sum."""
+
+    loss: EntryLoss
+    columns: int
+    weight: float
+
+
+class Sum(nn.Module):
+    """Σ weight · loss over parts, each of the next columns of the scores; called as EntryLoss."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.losses = nn.ModuleList(part.loss for part in parts)
+        self.columns = [part.columns for part in parts]
+        self.weights = [part.weight for part in parts]
+
+    def forward(
+        self,
+        scores: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """A float32 scalar; all arguments (B, the sum of all parts' columns)."""
+        whole = (scores, labels, mask, weights)
+        cut = [
+            [None] * len(self.columns) if one is None else one.split(self.columns, 1)
+            for one in whole
+        ]
+        values = [
+            weight * loss(*arguments)
+            for weight, loss, *arguments in zip(self.weights, self.losses, *cut)
+        ]
+        return torch.stack(values).sum()
+
+
 def mean_of(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean over the entries that count; 0 if none does."""
+    """Mean over the entries that count, weighted where `valid` holds weights; 0 if none does."""
     if valid is None:
         return values.mean()
-    return (values * valid).sum() / valid.sum().clamp(min=1)
+    total = valid.sum()
+    return (values * valid).sum() / torch.where(total > 0, total, 1.0)

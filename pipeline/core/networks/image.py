@@ -59,6 +59,7 @@ class Network(nn.Module):
         self.pool = pool  # a name of `networks.pooling`
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features, labels)
+        self.auxiliary: nn.Linear | None = None  # `add_auxiliary`
         cfg = backbone.pretrained_cfg
         mean = torch.tensor(cfg.get("mean", (0.5,) * 3))
         std = torch.tensor(cfg.get("std", (0.5,) * 3))
@@ -67,15 +68,16 @@ class Network(nn.Module):
         self.register_buffer("std", (255 * std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, S, S, 1 or 3) -> float32 scores (B, K); the classifier is float32 whatever
-        autocast says."""
+        """uint8, or float of 0 to 255, (B, S, S, 1 or 3) -> float32 scores (B, K), in training mode
+        behind them those of the auxiliary columns; the classifier is float32 whatever autocast
+        says."""
         x = self.normalised(images)
         if self.pool == "avg":
             return self.feature_scores(self.backbone(x))
         return self.map_scores(self.backbone.forward_features(x))
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, S, S, 1 or 3) -> float32 (B, 3, S, S)."""
+        """uint8 or float (B, S, S, 1 or 3) -> float32 (B, 3, S, S)."""
         # Bytes cross from the loader and to the device 4 to 6 times cheaper than floats, gray ones
         # as one channel; here they become three.
         # A (B, H, W, C) batch seen as (B, C, H, W) is channels_last in memory already: no copy.
@@ -91,13 +93,22 @@ class Network(nn.Module):
         # In half precision the weights of thousands of places would be rounded to nothing.
         with torch.autocast(places.device.type, enabled=False):
             part = self.dropout.p if self.training else 0.0
-            return pooled_scores(self.pool, self.classifier, places.float(), part)
+            places = places.float()
+            scores = [pooled_scores(self.pool, head, places, part) for head in self.heads()]
+            return torch.cat(scores, dim=1)
 
     def feature_scores(self, features: torch.Tensor) -> torch.Tensor:
         """Pooled features (B, F) -> float32 scores (B, K)."""
         # Half-precision scores would tie, and ties count 1/2 in the AUC.
         with torch.autocast(features.device.type, enabled=False):
-            return self.classifier(self.dropout(features.float()))
+            features = self.dropout(features.float())
+            return torch.cat([head(features) for head in self.heads()], dim=1)
+
+    def heads(self) -> list[nn.Linear]:
+        """The classifier, and in training the layer of the auxiliary columns, if there is one."""
+        if self.auxiliary is None or not self.training:
+            return [self.classifier]
+        return [self.classifier, self.auxiliary]
 
 
 def build(run: Run, labels: int, weights: str | None = None) -> Network:
@@ -116,12 +127,12 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
         close = ", ".join(similar) or "see timm.list_models()"
         raise UserError(f"run {run.name}: timm knows no network {run.network!r}; near it: {close}")
 
-    # The backbone, without the 1,000 ImageNet classes: num_classes=0.
+    # The backbone, without the 1,000 ImageNet classes.
     if weights == "imagenet":
         backbone, source = imagenet_backbone(timm, run)
     else:
         source = weights
-        backbone = timm.create_model(run.network, pretrained=False, num_classes=0)
+        backbone = bare_backbone(timm, run)
         if weights != "random":
             load_backbone(backbone, Path(weights))
     if run.checkpointing:
@@ -135,13 +146,26 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
     return network
 
 
+def bare_backbone(timm, run: Run, pretrained: bool = False) -> nn.Module:
+    """timm's network without a classifier; UserError where it has no residual branches to drop."""
+    options = {"drop_path_rate": run.drop_path} if run.drop_path else {}
+    try:
+        return timm.create_model(run.network, pretrained=pretrained, num_classes=0, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise UserError(
+            f"run {run.name}: {run.network} has no drop_path; leave drop_path={run.drop_path} out"
+        ) from None
+
+
 def imagenet_backbone(timm, run: Run) -> tuple[nn.Module, str]:
     """(a backbone with ImageNet weights, where they are from); see `networks.imagenet`. UserError
     where no source has them."""
     own = imagenet.users_file(run.network)
     packaged = None if own else imagenet.package_file(run.network)
     if own or packaged:
-        backbone = timm.create_model(run.network, pretrained=False, num_classes=0)
+        backbone = bare_backbone(timm, run)
     if own:
         load_backbone(backbone, own)
         return backbone, f"PRETRAINED={own}"
@@ -150,7 +174,7 @@ def imagenet_backbone(timm, run: Run) -> tuple[nn.Module, str]:
         return backbone, f"package {imagenet.package_of(run.network).name}"
     # No network, no such weights, a hub that refuses: all are one line to the user.
     try:
-        backbone = timm.create_model(run.network, pretrained=True, num_classes=0)
+        backbone = bare_backbone(timm, run, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         package = imagenet.package_of(run.network)
@@ -203,6 +227,12 @@ def check_image_size(network: Network, run: Run) -> None:
     network.train(training)
 
 
+def add_auxiliary(network: Network, outputs: int) -> None:
+    """Give a network so many more outputs in training, in a layer that no weights file keeps."""
+    if outputs:
+        network.auxiliary = nn.Linear(network.features, outputs)
+
+
 def restart_classifier(network: Network, seed: int) -> None:
     """Draw the classifier anew from torch's own initial distribution, as stage 2 begins (paper,
     section 4)."""
@@ -213,10 +243,11 @@ def restart_classifier(network: Network, seed: int) -> None:
 
 
 def save_weights(path: Path, network: nn.Module, header: dict) -> None:
-    """Write all weights and buffers as one safetensors file with `header` (JSON values). UserError
-    on a full disk."""
+    """Write all weights and buffers but the auxiliary layer's as one safetensors file with `header`
+    (JSON values). UserError on a full disk."""
     state = network.state_dict()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    kept = [name for name in state if not name.startswith("auxiliary.")]
+    tensors = {name: state[name].detach().cpu().contiguous() for name in kept}
     try:
         # Written twice: the digest is that of the file's bytes behind the header, which holds it.
         with atomic(path) as temporary:

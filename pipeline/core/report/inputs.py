@@ -24,6 +24,7 @@ from pipeline.core.ensemble.members import Rows, read_member, read_rows
 from pipeline.core.ensemble.units import Units, to_units, units_of
 from pipeline.core.folds.audit import audit_hashes
 from pipeline.core.runs.average_files import read_average_facts
+from pipeline.core.runs.whole import averaged_folds
 from pipeline.core.runtime.errors import UserError
 
 
@@ -159,7 +160,8 @@ def member_unit_scores(
     name = competition.name
     task = competition.task
     made_by = f"make predict COMP={name} RUN={run}"
-    member = read_member(name, run, "", file, rows, task.labels, made_by)
+    folds = averaged_folds(competition, run, rows.folds)
+    member = read_member(name, run, "", file, rows, task.labels, made_by, folds)
     if digest and member.digest != digest:
         raise UserError(
             f"{models_folder(name) / 'ensemble.csv'}: made from other predictions of {run} than "

@@ -55,7 +55,7 @@ th, td {
   border-bottom: 1px solid var(--grid);
 }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
-.words td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+.words td, .words tbody th { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 thead th { color: var(--soft); font-weight: 600; border-bottom-color: var(--line); }
 tbody th { font-weight: 500; white-space: normal; min-width: 7rem; max-width: 26rem; }
 tr.strong td, tr.strong th { font-weight: 700; }

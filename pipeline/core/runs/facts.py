@@ -24,8 +24,9 @@ from pipeline.core.artifacts.provenance import (
     recorded_facts,
     require_hashes,
 )
-from pipeline.core.config.run import METADATA, Metadata, Run, as_json, from_json
+from pipeline.core.config.run import ALL, METADATA, Metadata, Run, as_json, from_json
 from pipeline.core.config.task import Uncertain
+from pipeline.core.runs.extra_labels import EXTRA_TABLES, extra_tables
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.errors import UserError
 
@@ -36,8 +37,10 @@ TRAINING = (
     "network",
     "size",
     "weights",
+    "auxiliary",
     "augment",
     "dropout",
+    "drop_path",
     "pool",
     "precision",
     "accumulate",
@@ -48,6 +51,8 @@ TRAINING = (
 # The fields that decide what the same weights predict: augment sets the range of the views.
 SCORING = ("network", "size", "augment", "views", "precision")
 PREDICTED = (STAGE_1_PREDICTIONS, PREDICTIONS)
+# The facts that are recipes, and what they are rebuilt as.
+RECIPES = {"run": Run, "metadata": Metadata}
 
 
 def facts_of(job: Job, artifact: str) -> dict:
@@ -77,6 +82,12 @@ def weights_facts(job: Job, artifact: str) -> dict:
         "resize": as_json(task.resize),
         "pixels": pixels(job.competition),
     }
+    # Tables that a run may learn from beside images.csv; runs without one have no such fact.
+    if artifact == PRETRAINED:
+        facts.update(extra_tables(job))
+    # How long a network of all rows trained.
+    if job.fold == ALL:
+        facts["whole"] = job.run.whole
     # Named by content: stage 1 trained again makes stage 2 out of date, a copied file does not.
     if artifact == FINETUNED:
         facts["stage_1"] = digest_of(job.folder / PRETRAINED)
@@ -158,6 +169,14 @@ def require_current(job: Job, path: Path) -> None:
     # The tables first: their message says which of the two has changed.
     require_hashes(path, recorded.get("hashes", {}), today["hashes"], forget)
 
+    # Stage 2's weights under the name of stage 1's have the same target, tables and run.
+    phase = recorded.get("phase", path.stem)
+    if path.suffix == ".safetensors" and phase != path.stem:
+        raise UserError(
+            f"{path}: holds the {phase} weights, by its header; delete {path.parent} (`{forget}` "
+            "does) and make it again, or restore that file"
+        )
+
     # The other facts, to the first that differs. A run's fields are named as the competition's file
     # names them (`finetune.margin`), the rest with their fact (`resize.fit`).
     for name, value in today.items():
@@ -165,9 +184,9 @@ def require_current(job: Job, path: Path) -> None:
             continue
         before = recorded.get(name)
         prefix = name
-        if name == "run":
-            before = comparable_run(recorded, job, value)
-            prefix = ""
+        if name in RECIPES:
+            before = comparable_recipe(RECIPES[name], before, value)
+            prefix = "" if name == "run" else name
         found = first_difference(before, value, prefix)
         if found:
             field, old, new = found
@@ -189,23 +208,34 @@ def value_unknown(name: str, value: object) -> bool:
     """True for facts about files that are gone today: there is nothing to compare with."""
     if name == "weights":
         return not all(value.values())
-    return name in ("stage_1", "through", "pixels") and not value
+    return name in ("stage_1", "through", "pixels", *EXTRA_TABLES) and not value
 
 
-def comparable_run(recorded: dict, job: Job, today: dict) -> dict | None:
-    """The recorded run's values of today's fields; fields it does not know have their default,
-    since an older version of this code did what the default does."""
-    if not isinstance(recorded.get("run"), dict):
+def comparable_recipe(kind: type, recorded: object, today: dict) -> dict | None:
+    """The recorded values of today's fields of a Run or Metadata; fields it does not know have
+    their default, since an older version of this code did what the default does."""
+    if not isinstance(recorded, dict):
         return None
-    kind = Metadata if job.run.name == METADATA else Run
     known = {item.name for item in fields(kind)}
     try:
-        values = {name: value for name, value in recorded["run"].items() if name in known}
-        run = json.loads(json.dumps(as_json(from_json(kind, values))))
+        values = {name: value for name, value in recorded.items() if name in known}
+        recipe = json.loads(json.dumps(as_json(from_json(kind, values))))
     except (TypeError, UserError):
-        # No run of today's code, for want of a field or by a value it refuses: compared as it is.
-        run = recorded["run"]
-    return {name: run.get(name) for name in today}
+        # No recipe of today's code, for want of a field or by a value it refuses: compared as it
+        # is.
+        recipe = recorded
+    return {name: recipe.get(name) for name in today}
+
+
+def same_key(recorded: dict, today: dict) -> bool:
+    """Whether a checkpoint's key is today's, its recipe compared as `comparable_recipe` does."""
+    recorded = dict(recorded)
+    today = json.loads(json.dumps(today))
+    for name, kind in RECIPES.items():
+        if isinstance(today.get(name), dict):
+            recorded[name] = comparable_recipe(kind, recorded.get(name), today[name])
+    # As text, in which a NaN (the mean of a column without values) is equal to itself.
+    return json.dumps(recorded, sort_keys=True) == json.dumps(today, sort_keys=True)
 
 
 def forget_command(job: Job, path: Path) -> str:

@@ -10,7 +10,7 @@ from pipeline.core.artifacts.paths import data_folder, fold_folder
 from pipeline.core.artifacts.provenance import table_hashes
 from pipeline.core.artifacts.tables import fold_numbers
 from pipeline.core.config.competition import Competition, load_competition
-from pipeline.core.config.run import Metadata, Run
+from pipeline.core.config.run import Metadata, Run, fold_name
 from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.folds.audit import checked_tables
 from pipeline.core.folds.split import training_images, validation_rows
@@ -47,15 +47,16 @@ READ: dict[tuple[str, ...], Tables] = {}
 
 @dataclass(frozen=True)
 class Job:
-    """One fold of one run: its configuration, tables and folder."""
+    """One fold of one run, or the network of all rows (fold ALL): its configuration, tables and
+    folder."""
 
     competition: Competition
     run: Run | Metadata
-    fold: int
+    fold: int | str
 
     @property
     def target(self) -> str:
-        return f"{self.competition.name}/{self.run.name}/fold{self.fold}"
+        return f"{self.competition.name}/{self.run.name}/{fold_name(self.fold)}"
 
     @property
     def folder(self) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from pipeline.core.artifacts.files import remove_abandoned
 from pipeline.core.runs.facts import (
     PREDICTED,
     lacks_test_scores,
@@ -18,12 +19,13 @@ from pipeline.core.runtime.device import agree, from_main, is_main, start_proces
 from pipeline.core.runtime.errors import TimeLimitReached
 
 # What the main process tells the others when nothing is left; a path or None stands for the rest.
-ALL_EXIST = "all exist"
+NOTHING_LEFT = "nothing left"
 
 
 def fold_jobs(targets: list[str], artifact: str, metadata: bool = False) -> Iterator[Job]:
     """Yield the folds whose `artifact` this process is to make, until all of them exist.
 
+    TimeLimitReached where others are making all that is left: to wait for them would hold a GPU.
     UserError where one that exists was made from something else than today's configuration.
     """
     # From here on a stop leaves a checkpoint.
@@ -47,6 +49,8 @@ def check_existing(job: Job, path: Path) -> None:
     removed, so that they are made anew."""
     if not path.exists():
         return
+    # What a kill just after its renaming left; nothing writes there any more.
+    remove_abandoned(path)
     # Minutes of scoring, against hours of training: these need no question.
     if path.name in PREDICTED and predicted_with_other_weights(job, path):
         predict_again(path, "made with other weights than today's")
@@ -64,18 +68,18 @@ def predict_again(path: Path, reason: str) -> None:
 
 
 def shared(paths: list[Path]) -> Iterator[Path]:
-    """`unfinished` of the main process, passed to every process of the group.
+    """Yield, in every process of the group, the paths that the main one claims.
 
-    While there is nothing to make, all of them hear so every POLL seconds: one that waited longer
+    While there is nothing to make, all of them hear so every half second: one that waited longer
     would run into the group's timeout. TimeLimitReached between two folds when time is up or a stop
-    was asked for.
+    was asked for, and at the end where others are making what is left.
     """
-    with closing(attempts(paths)) as mine:
+    with closing(attempts(paths, leave=True)) as mine:
         while True:
             # Only the main process claims; a fold that eight processes train has one claim.
-            path = from_main(next(mine, ALL_EXIST) if is_main() else None)
-            if path == ALL_EXIST:
-                return
+            path = from_main(next(mine, NOTHING_LEFT) if is_main() else None)
+            if path == NOTHING_LEFT:
+                break
             # Signals and clocks differ between processes; one that stopped alone would leave the
             # others waiting for it.
             if agree(Stop.requested or time_left() < 0):
@@ -84,3 +88,8 @@ def shared(paths: list[Path]) -> Iterator[Path]:
                 )
             if path is not None:
                 yield path
+
+    left = from_main([path for path in paths if not path.exists()])
+    if left:
+        more = f" and {len(left) - 1} more" if left[1:] else ""
+        raise TimeLimitReached(f"{left[0]}{more}: others are making it; the same command goes on")

@@ -26,7 +26,7 @@ from pipeline.core.artifacts.prepared_images import needed_sizes, prepared_sizes
 from pipeline.core.artifacts.provenance import first_difference, notice, table_hashes
 from pipeline.core.artifacts.tables import fold_numbers, read_folds
 from pipeline.core.config.competition import Competition, load_competition
-from pipeline.core.config.run import METADATA, as_json, stage_1_member
+from pipeline.core.config.run import ALL, METADATA, MODERN, as_json, stage_1_member
 from pipeline.core.config.target_path import Target
 from pipeline.core.runs.average_files import changed_file
 from pipeline.core.runs.facts import (
@@ -36,6 +36,7 @@ from pipeline.core.runs.facts import (
 )
 from pipeline.core.runs.job import Job, jobs_of
 from pipeline.core.runs.predictions import is_imported, predictions_digest
+from pipeline.core.runs.whole import averaged_folds
 from pipeline.core.runtime.errors import UserError
 
 # A stage and what has to exist before it, in the order of work. "images" is images.csv alone: folds
@@ -73,7 +74,7 @@ class Request:
     competition: Competition
     runs: tuple[str, ...] = ()
     imported: tuple[str, ...] = ()
-    folds: tuple[int, ...] = ()
+    folds: tuple[int | str, ...] = ()
     number_of_folds: int | None = None
 
     @property
@@ -199,7 +200,13 @@ def lacking_ensemble(request: Request) -> list[str]:
     if not reason:
         return []
     say_why(models_folder(request.name) / "ensemble.csv", reason)
-    folds = ["--folds", *map(str, request.folds)] if request.folds else []
+    return ensemble_arguments(request)
+
+
+def ensemble_arguments(request: Request) -> list[str]:
+    """What the average is called with: its members, and folds where not all are meant."""
+    named = [str(fold) for fold in request.folds if fold != ALL]
+    folds = ["--folds", *named] if named else []
     return [*request.member_targets, *folds]
 
 
@@ -222,7 +229,8 @@ def ensemble_reason(request: Request) -> str:
 def ensemble_facts(request: Request) -> dict:
     """What decides an average: tables, members' predictions, folds, and the task's own fields."""
     competition = request.competition
-    folds = sorted(request.folds) or fold_numbers(read_folds(competition.name))
+    folds = sorted(fold for fold in request.folds if fold != ALL)
+    folds = folds or fold_numbers(read_folds(competition.name))
     names = dict.fromkeys((*request.trained, *request.imported))
     members = [name for name in names if name != METADATA]
     # Metadata is a member where its predictions exist; where it is blended in they must.
@@ -231,7 +239,8 @@ def ensemble_facts(request: Request) -> dict:
     # A run without predictions stays in, as None: that differs from any digest on record.
     predictions = {}
     for name in members:
-        digest = predictions_digest(competition.name, name, folds)
+        own = averaged_folds(competition, name, folds)
+        digest = predictions_digest(competition.name, name, own)
         if digest or name != METADATA:
             predictions[name] = digest
 
@@ -239,7 +248,8 @@ def ensemble_facts(request: Request) -> dict:
     stages = {name: competition.run(name).stage for name in request.trained}
     for name, stage in stages.items():
         if stage != "finetuned":
-            digest = predictions_digest(competition.name, name, folds, STAGE_1_PREDICTIONS)
+            own = averaged_folds(competition, name, folds)
+            digest = predictions_digest(competition.name, name, own, STAGE_1_PREDICTIONS)
             predictions[stage_1_member(name)] = digest
     return {
         "hashes": table_hashes(competition.name),
@@ -363,17 +373,20 @@ def request_of(competition: str, runs: str = "", folds: str = "", number: str = 
     found = load_competition(competition.strip())
 
     # RUN: members taken from elsewhere have predictions only, and are no runs of the file.
+    # RUN=modern stands for all of that tuple.
     names = [name for name in runs.split() if name != METADATA]
+    if MODERN in names and found.modern:
+        names = [*(name for name in names if name != MODERN), *found.modern]
     imported = tuple(name for name in names if is_imported(found.name, name))
     chosen = tuple(found.run(name).name for name in names if name not in imported)
 
     # FOLDS and K.
     for fold in folds.split():
-        if not fold.isdigit():
+        if not fold.isdigit() and fold != ALL:
             raise UserError(f'FOLDS={folds!r}: {fold!r} is not a fold; write FOLDS="0 1"')
     if number and not number.isdigit():
         raise UserError(f"K={number!r} is not a number of folds; write K=5")
     if number and int(number) < 2:
         raise UserError(f"K={number}: at least 2 folds, or no patient would train")
-    numbers = tuple(int(fold) for fold in folds.split())
+    numbers = tuple(fold if fold == ALL else int(fold) for fold in folds.split())
     return Request(found, chosen, imported, numbers, int(number) if number else None)

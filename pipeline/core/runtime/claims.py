@@ -20,9 +20,14 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.runtime.errors import UserError
+
 BEAT = 5.0  # seconds between an owner's touches
-STALE = 60.0  # seconds without a touch, twelve missed ones, after which a claim is stale
-POLL = 0.5  # seconds between a watcher's looks
+# Seconds without a touch after which a claim is stale: a network disk may show an old time of a
+# file for 60 s (NFS keeps attributes that long), and two such are not yet a dead owner.
+STALE = 150.0
+LOOK_FIRST = 0.5  # seconds before a watcher looks again; doubled each time that nothing has changed
+LOOK_LAST = 15.0  # the longest that it becomes
 TURN = 0.05  # the same, for a file that takes milliseconds to write
 
 
@@ -84,7 +89,10 @@ def owner_of(path: Path) -> dict | None:
 
 
 def owner_is_gone(path: Path) -> bool:
-    """True when the owner ran on this machine and its process is gone."""
+    """True when the owner ran on this machine and its process is gone, and for what is no file:
+    nobody's claim is a pipe."""
+    if path.exists() and not path.is_file():
+        return True
     owner = owner_of(path)
     if owner is None or owner["machine"] != machine():
         return False
@@ -135,10 +143,12 @@ def stamp(path: Path) -> tuple[int, int] | None:
 
 @dataclass
 class Watch:
-    """What this process last saw of another's claim, and when by its own clock."""
+    """What this process last saw of another's claim, when by its own clock, and whether it has seen
+    it being touched."""
 
     seen: tuple[int, int] | None = None
     since: float = 0.0
+    alive: bool = False
     reported: bool = False
 
 
@@ -147,8 +157,11 @@ def acquire(artifact: Path, watch: Watch) -> bool:
     path = claim_path(artifact)
     if try_claim(path):
         return True
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, not a file; remove it and run again")
     now = stamp(path)
     if now != watch.seen:
+        watch.alive = watch.seen is not None
         watch.seen = now
         watch.since = time.monotonic()
     if owner_is_gone(path) or time.monotonic() - watch.since > STALE:
@@ -185,20 +198,39 @@ def unfinished(artifacts: list[Path]) -> Iterator[Path]:
                 yield path
 
 
-def attempts(artifacts: list[Path]) -> Iterator[Path | None]:
-    """As `unfinished`, and None each time that there is nothing to make at present, after which it
-    waits POLL."""
+def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None]:
+    """As `unfinished`, and None every LOOK_FIRST while there is nothing to make. `leave`: end where
+    all that is left is being made by others who are seen to live."""
+    # A kill just after the artifact was written leaves its claim.
+    for path in artifacts:
+        if path.exists() and owner_is_gone(claim_path(path)):
+            claim_path(path).unlink(missing_ok=True)
+
     watches = {path: Watch() for path in artifacts}
+    pause = LOOK_FIRST
     while waiting := [path for path in artifacts if not path.exists()]:
         worked = False
         for path in waiting:
             if path.exists() or not acquire(path, watches[path]):
                 continue
             with beating(claim_path(path)):
-                # Another process may have finished it between the look and the claim.
-                if not path.exists():
+                # Another process may have finished it between the look and the claim. Listed, since
+                # a network disk may go on denying a file that it has denied before.
+                if path not in path.parent.iterdir():
                     yield path
                     worked = True
-        if not worked:
-            yield None
-            time.sleep(POLL)
+        if worked:
+            pause = LOOK_FIRST
+            continue
+        if leave and all(watches[path].alive for path in waiting):
+            return
+        yield from idle(pause)
+        pause = min(2 * pause, LOOK_LAST)
+
+
+def idle(seconds: float) -> Iterator[None]:
+    """Yield None every LOOK_FIRST for so long: whoever waits may be asked to stop."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield None
+        time.sleep(LOOK_FIRST)

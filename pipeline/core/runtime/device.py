@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import ctypes
-import os
 import platform
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +14,7 @@ from torch import nn
 
 from pipeline.core.runtime import environment
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.runtime.workers import usable_cores
 
 # mallopt's parameters, from glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
@@ -22,11 +22,27 @@ M_TOP_PAD = -2
 M_MMAP_MAX = -4
 
 
+# Whether this process counts as the only one, see `alone`.
+ALONE = [False]
+
+
 def world() -> tuple[int, int]:
-    """(rank, number of processes), (0, 1) outside torchrun."""
-    if not dist.is_initialized():
+    """(rank, number of processes), (0, 1) outside torchrun and in `alone`."""
+    if ALONE[0] or not dist.is_initialized():
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process is the only one: it takes whole batches, validates and writes by itself.
+    Only `agree` still asks the others, since one that stopped alone would leave them waiting."""
+    before = ALONE[0]
+    ALONE[0] = True
+    try:
+        yield
+    finally:
+        ALONE[0] = before
 
 
 def start_processes() -> None:
@@ -51,13 +67,19 @@ def is_main() -> bool:
 
 
 def agree(flag: bool) -> bool:
-    """True in every process when it is true in any."""
-    if world()[1] == 1:
+    """True in every process when it is true in any, also in `alone`."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     votes = torch.tensor(int(flag), device=device)
     dist.all_reduce(votes)
     return bool(votes.item())
+
+
+def in_step(flag: bool) -> bool:
+    """`agree` in `alone`, where each process has a checkpoint of its own, all of the same step;
+    elsewhere the flag."""
+    return agree(flag) if ALONE[0] else flag
 
 
 def from_main(value: object) -> object:
@@ -82,7 +104,7 @@ def hardware() -> str:
         name = torch.cuda.get_device_name()
         processes = world()[1]
         return f"{processes} x {name}" if processes > 1 else name
-    return f"{cpu_name()}, {cores()} cores"
+    return f"{cpu_name()}, {len(usable_cores())} cores"
 
 
 def cpu_name() -> str:
@@ -111,21 +133,13 @@ def reuse_memory() -> None:
     libc.mallopt(M_TOP_PAD, 64 << 20)
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    # Only Linux knows of a process that may use some of the machine's cores.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def loader_processes() -> int:
     """Loader processes: the cores beside this one, shared by the processes of this machine; WORKERS
     overrides."""
     asked = environment.workers()
     if asked is not None:
         return asked
-    return max(0, min(8, cores() // environment.processes_here() - 1))
+    return max(0, min(8, len(usable_cores()) // environment.processes_here() - 1))
 
 
 def has_bf16() -> bool:

@@ -7,6 +7,8 @@
     CHECKPOINT_SECONDS        seconds between checkpoints, 600; 0: after every step
     TENSORBOARD               1: events beside log.jsonl
     PRETRAINED                a .safetensors file, or a folder of them: where training starts from
+    SITE                      what sbatch is told: a file, core/schedule/site.py
+    PER_GPU                   folds that share a GPU, 1 or more (ON=local)
     LOCAL_RANK and the others of torchrun, which sets all of them or none
 
 Any other value is a UserError of one line; `check_variables` looks at all of them before a stage
@@ -33,6 +35,7 @@ def check_variables() -> None:
     smoke()
     time_limit()
     workers()
+    per_gpu()
     checkpoint_seconds()
     tensorboard()
     local_rank()
@@ -56,6 +59,11 @@ def folder(name: str) -> Path | None:
 def pretrained() -> Path | None:
     """PRETRAINED, the file or folder of a user's own weights; None where it is not set."""
     return Path(os.environ["PRETRAINED"]) if text_of("PRETRAINED") else None
+
+
+def site() -> Path | None:
+    """SITE, what sbatch is told; None where it is not set."""
+    return Path(os.environ["SITE"]) if text_of("SITE") else None
 
 
 def switch(name: str) -> bool:
@@ -86,6 +94,14 @@ def whole_number(name: str) -> int | None:
 def workers() -> int | None:
     """WORKERS, the loader processes asked for; None where the machine decides."""
     return whole_number("WORKERS")
+
+
+def per_gpu() -> int:
+    """PER_GPU, the folds that share a GPU; 1 where it is not set."""
+    asked = whole_number("PER_GPU")
+    if asked == 0:
+        raise UserError("PER_GPU=0: a GPU takes one fold at least; write PER_GPU=1")
+    return asked or 1
 
 
 def checkpoint_seconds(default: float = CHECKPOINT_SECONDS) -> float:

@@ -7,6 +7,7 @@ never returns.
 
 import ctypes
 import multiprocessing
+import os
 import resource
 import signal
 import sys
@@ -26,6 +27,14 @@ from pipeline.core.runtime.command import leave_signals_to_the_parent
 DEPTH = 2
 # Bytes a worker may allocate; beyond, it sees a MemoryError rather than the machine a full memory.
 WORKER_MEMORY = 4 << 30
+
+
+def usable_cores() -> list[int]:
+    """The numbers of the CPU cores that this process may use."""
+    # Only Linux knows of a process that may use some of the machine's cores, as a job's does.
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 class WorkerDied(Exception):

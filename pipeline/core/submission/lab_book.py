@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.core.artifacts.files import read_text, write_text
 from pipeline.core.artifacts.paths import root
 from pipeline.core.runtime.claims import turn_to_write
+from pipeline.core.runtime.errors import UserError
 
 COLUMNS = (
     "date",
@@ -37,9 +38,9 @@ def book() -> Path:
     return root("SUBMISSIONS") / "LOG.md"
 
 
-def split_book() -> tuple[str, list[str], str]:
-    """The text above the table of submissions, its rows, and the text below; other tables are left
-    alone."""
+def split_book() -> tuple[str, list[dict[str, str]], str]:
+    """The text above the table of submissions, its lines, and the text below; other tables are left
+    alone. UserError for a row that is no line of the table: writing the book would lose it."""
     text = read_text(book()) if book().exists() else HEAD
     lines = text.splitlines()
 
@@ -53,19 +54,30 @@ def split_book() -> tuple[str, list[str], str]:
         end += 1
 
     above = "\n".join(lines[:start]).rstrip("\n")
-    rows = lines[start + 2 : end]  # below the heading and its rule
     below = "\n".join(lines[end:]).strip("\n")
-    return above, rows, below
+    rows = [parsed(number, line) for number, line in enumerate(lines[start:end], start + 1)]
+    if rows[1:] and not set("".join(rows[1].values())) <= {*":-"}:
+        raise UserError(
+            f"{book()}: line {start + 2}: the rule below the heading is missing; write "
+            f"{'| --- ' * len(COLUMNS)}| there"
+        )
+    return above, rows[2:], below
+
+
+def parsed(number: int, line: str) -> dict[str, str]:
+    """A row of the table by column."""
+    cells = re.split(r"(?<!\\)\|", line)[1:-1]  # an escaped bar is text
+    if len(cells) != len(COLUMNS):
+        raise UserError(
+            f"{book()}: line {number}: {len(cells)} cells between bars, where the table has "
+            f"{len(COLUMNS)} ({', '.join(COLUMNS)}); mend that line by hand"
+        )
+    return dict(zip(COLUMNS, (cell.strip() for cell in cells)))
 
 
 def read_lab_book() -> list[dict[str, str]]:
     """The lines of the lab book, oldest first; an empty list where there is no book yet."""
-    lines = []
-    for row in split_book()[1]:
-        cells = re.split(r"(?<!\\)\|", row)[1:-1]  # an escaped bar is text
-        if len(cells) == len(COLUMNS):
-            lines.append(dict(zip(COLUMNS, (cell.strip() for cell in cells))))
-    return lines
+    return split_book()[1]
 
 
 def write_lines(lines: list[dict[str, str]]) -> None:

@@ -25,6 +25,15 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return max(1, images // batch_size)
 
 
+def images_per_epoch(targets: np.ndarray, negatives: float) -> int:
+    """How many images an epoch has: all, or those with a positive label and `negatives` times as
+    many of the others, where there are so many; targets (N, K)."""
+    if not negatives:
+        return len(targets)
+    positive = int((targets > 0.5).any(axis=1).sum())
+    return positive + min(round(negatives * positive), len(targets) - positive)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchOrder:
     """The batches of a phase, all processes together.
@@ -33,6 +42,8 @@ class BatchOrder:
     batch_size  images in a step of all processes
     seed        of the phase
     positives   at least so many of each label in a batch, 0 = plain shuffling
+    negatives   so many images without a positive label for each with one, drawn anew for each
+                epoch; 0 = all of them
     """
 
     targets: np.ndarray
@@ -40,16 +51,29 @@ class BatchOrder:
     epochs: int
     seed: int
     positives: int = 0
+    negatives: float = 0.0
 
     @property
     def steps_per_epoch(self) -> int:
         """How many batches an epoch has."""
-        return steps_per_epoch(len(self.targets), self.batch_size)
+        return steps_per_epoch(images_per_epoch(self.targets, self.negatives), self.batch_size)
+
+    def epoch_images(self, rng: np.random.Generator) -> np.ndarray:
+        """The images of an epoch, in their order."""
+        if not self.negatives:
+            return rng.permutation(len(self.targets))
+        is_positive = (self.targets > 0.5).any(axis=1)
+        positive = np.flatnonzero(is_positive)
+        if not len(positive):
+            raise UserError(f"negatives={self.negatives}: no training image has a positive label")
+        others = rng.permutation(np.flatnonzero(~is_positive))
+        count = images_per_epoch(self.targets, self.negatives) - len(positive)
+        return rng.permutation(np.concatenate([positive, others[:count]]))
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The image indices of each global batch of an epoch, from (seed, epoch) alone."""
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(len(self.targets))
+        order = self.epoch_images(rng)
         batches = []
         for step in range(self.steps_per_epoch):
             start = step * self.batch_size

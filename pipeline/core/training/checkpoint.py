@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pipeline.core.artifacts.files import atomic, require_plain
+from pipeline.core.artifacts.files import atomic, remove_abandoned, require_plain
 from pipeline.core.runtime.errors import UserError
 
 
@@ -126,5 +126,8 @@ def load_checkpoint(folder: Path, phase: str) -> dict | None:
 
 def remove(folder: Path, phase: str) -> None:
     """Delete both generations, once the weights that they led to are written."""
-    for path in generations(folder, phase):
+    newest, previous = generations(folder, phase)
+    for path in (newest, previous):
         path.unlink(missing_ok=True)
+    # A kill in the last one's writing leaves a folder, and nothing writes there any more.
+    remove_abandoned(newest)

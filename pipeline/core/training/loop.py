@@ -22,17 +22,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.images.batches import loader
-from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import save_weights
+from pipeline.core.pdsca import PDSCA
+from pipeline.core.runs.facts import same_key
 from pipeline.core.runtime.command import Stop, time_left
 from pipeline.core.runtime.device import (
     agree,
     autocast,
     device,
     hardware,
+    in_step,
     is_main,
     out_of_memory_advice,
     reuse_memory,
@@ -42,7 +45,7 @@ from pipeline.core.runtime.environment import checkpoint_seconds
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import checkpoint
 from pipeline.core.training.log import DIVERGED, RunLog
-from pipeline.core.training.phase import Phase
+from pipeline.core.training.phase import Phase, StepBatch
 
 
 def seed_step(seed: int, step: int, micro: int) -> None:
@@ -58,10 +61,11 @@ def gradients(
     model: nn.Module,
     scaler: torch.amp.GradScaler,
     step: int,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    batch: StepBatch,
+    loss: nn.Module | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Backward through one step; returns the loss and the scores (B, K).
+    """Backward through one step, of the phase's loss if no other is given; returns the loss and the
+    scores (B, K).
 
     With micro-batches the loss still sees the whole batch: all are scored without a graph, the loss
     gives its gradient with respect to the scores, and each micro-batch is passed again to carry its
@@ -69,18 +73,19 @@ def gradients(
     another loss.
     """
     # The usual step: one graph, one backward.
+    loss = loss or phase.loss
     if phase.micro == 1:
         seed_step(phase.seed, step, 0)
         with autocast(phase.dtype):
-            scores = model(inputs)
-        value = phase.loss(scores, targets)
+            scores = model(batch.inputs)
+        value = batch.value(loss, scores)
         scaler.scale(value).backward()
         return value.detach(), scores.detach()
 
     # All scores, and the loss's gradient with respect to them.
-    parts = inputs.chunk(phase.micro)
+    parts = batch.inputs.chunk(phase.micro)
     scores = torch.cat(first_pass(phase, model, step, parts)).requires_grad_()
-    value = phase.loss(scores, targets)
+    value = batch.value(loss, scores)
     scaler.scale(value).backward()
 
     # Each part again, with the dropout of the first pass, to carry its share back.
@@ -97,24 +102,33 @@ def first_pass(
     phase: Phase, model: nn.Module, step: int, parts: tuple[torch.Tensor, ...]
 ) -> list[torch.Tensor]:
     """Scores of each micro-batch, leaving the running statistics of BatchNorm as they are."""
-    # With momentum 0 a forward pass changes nothing but the count of batches, put right below. Else
-    # both passes would count, and the statistics would run at twice their rate.
+    # Else both passes would count, and the statistics would run at twice their rate. The same seeds
+    # as in the second pass, hence the same dropout.
+    scores = []
+    with statistics_kept(model):
+        for number, part in enumerate(parts):
+            seed_step(phase.seed, step, number)
+            with autocast(phase.dtype):
+                scores.append(model(part))
+    return scores
+
+
+@contextlib.contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Forward passes in training mode that leave the running statistics of BatchNorm as they
+    are."""
+    # With momentum 0 a pass changes nothing but the count of batches, put right afterwards.
     kind = nn.modules.batchnorm._BatchNorm
     norms = [module for module in model.modules() if isinstance(module, kind)]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-
-    # The same seeds as in the second pass, hence the same dropout.
-    scores = []
-    for number, part in enumerate(parts):
-        seed_step(phase.seed, step, number)
-        with autocast(phase.dtype):
-            scores.append(model(part))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.num_batches_tracked -= len(parts)
-    return scores
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def unsynchronised(model: nn.Module, skip: bool):
@@ -170,6 +184,8 @@ def begin(phase: Phase) -> Running:
         raise UserError(
             f"batch_size={phase.batch_size} cannot be shared evenly by {processes} processes"
         )
+    if phase.mixing:
+        phase.mixing.require_even(phase.batch_size, processes)
 
     # The parts that change from step to step.
     reuse_memory()
@@ -200,7 +216,7 @@ def restore(running: Running) -> None:
         return
 
     # A checkpoint of another recipe would be trained to its end by this one's rates.
-    if state["key"] != json.dumps(phase.key):
+    if not same_key(json.loads(state["key"]), phase.key):
         path = checkpoint.generations(phase.folder, phase.name)[0]
         raise UserError(
             f"{path}: made by another configuration or data than today's; delete it to start this "
@@ -252,10 +268,9 @@ def take_steps(running: Running) -> None:
         for inputs, indices in batches:
             # One step, and after the last of an epoch a validation.
             began = time.monotonic()
-            inputs = inputs.to(device(), non_blocking=True)
-            targets = phase.targets[indices].to(device())
+            batch = phase.batch(running.step, inputs, indices)
             with divergence_advice(running):
-                take_step(running, inputs, targets)
+                take_step(running, batch)
                 bar.update()
                 bar.set_postfix(running.log.progress, refresh=False)
                 end_of_epoch = running.step % each == 0
@@ -269,7 +284,8 @@ def take_steps(running: Running) -> None:
             # validation), and five seconds to write.
             running.slowest = max(running.slowest, time.monotonic() - began)
             out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
-            if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
+            due = in_step(time.monotonic() - saved > checkpoint_seconds())
+            if out_of_time or end_of_epoch or due:
                 save_running(running)
                 saved = time.monotonic()
             if out_of_time and running.step < total:
@@ -279,30 +295,64 @@ def take_steps(running: Running) -> None:
                 )
 
 
-def take_step(running: Running, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+def take_step(running: Running, batch: StepBatch) -> None:
     """One step of the optimizer on a batch that lies on the device."""
-    # The rate, a function of the step: no scheduler whose state would have to be saved. At PESG's
-    # milestones the reference restarts before the first step of the new stage.
+    # The rate, a function of the step: no scheduler whose state would have to be saved; groups with
+    # rates of their own have a part of it in `lr_scale`, as timm calls it. At PESG's milestones a
+    # stage begins before its first step.
     phase = running.phase
     step = running.step
     rate = phase.rate(step)
     for group in phase.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
     if step in phase.restarts:
-        phase.optimizer.next_stage()
+        begin_stage(running)
 
     # Gradients, and the update.
     with out_of_memory_advice(phase.network, phase.batch_size):
-        value, scores = gradients(phase, running.model, running.scaler, step, inputs, targets)
+        model, scaler = running.model, running.scaler
+        if isinstance(phase.optimizer, PDSCA):
+            # The same images twice, one step of cross-entropy apart; they count once.
+            with statistics_kept(model):
+                gradients(phase, model, scaler, step, batch, phase.optimizer.inner_loss)
+            phase.optimizer.look_ahead()
+        value, scores = gradients(phase, model, scaler, step, batch)
+    if phase.clip:
+        # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
+        # and α are not weights and keep theirs.
+        running.scaler.unscale_(phase.optimizer)
+        nn.utils.clip_grad_norm_(phase.network.parameters(), phase.clip)
     running.scaler.step(phase.optimizer)
     running.scaler.update()
     phase.optimizer.zero_grad(set_to_none=True)
     if running.average:
         running.average.update_parameters(phase.network)
 
-    # Logged as the number of steps taken, so the first is 1.
+    # Logged as the number of steps taken, so the first is 1; of the labels only.
     running.step += 1
-    running.log.step(running.step, value, scores, targets, rate, len(inputs) * world()[1])
+    images = len(batch.inputs) * world()[1]
+    scores, targets = map(phase.of_labels, (scores, batch.targets))
+    running.log.step(running.step, value, scores, targets, rate, images)
+
+
+def begin_stage(running: Running) -> None:
+    """PESG's mean becomes its reference; in PPD-SG the weights too, and a, b, α begin at the saddle
+    of the scores that these weights give to the next batches."""
+    phase = running.phase
+    phase.optimizer.next_stage(restart=phase.restart_batches > 0)
+    if phase.restart_batches:
+        phase.loss.restart(coming_scores(running, phase.restart_batches))
+
+
+def coming_scores(running: Running, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Scores and targets of this process's part of the next batches, without gradients; the
+    statistics of BatchNorm stay as they are."""
+    phase = running.phase
+    keys = phase.order.remaining_keys(running.step, *world())[:count]
+    for inputs, rows in loader(phase.data, keys, 0, False):
+        parts = inputs.to(device()).chunk(phase.micro)
+        scores = torch.cat(first_pass(phase, running.model, running.step, parts))
+        yield scores, phase.targets[rows].to(device())
 
 
 def same_buffers(network: nn.Module) -> None:
@@ -345,20 +395,22 @@ def keep(phase: Phase, network: nn.Module) -> None:
         "phase": phase.name,
         "epoch": phase.epochs,
         "validation_auc": aucs,
+        "log": file_hash(phase.folder / "log.jsonl"),
         "made": datetime.now(UTC).isoformat(timespec="minutes"),
         "hardware": hardware(),
         **provenance(phase.key["target"].split("/")[0]),
     }
     save_weights(path, network, header)
     checkpoint.remove(phase.folder, phase.name)
-    print(f"{path}: validation AUC {aucs['mean']:.4f} after epoch {phase.epochs}", flush=True)
+    said = f"validation AUC {aucs['mean']:.4f} " if aucs["mean"] == aucs["mean"] else ""
+    print(f"{path}: {said}after epoch {phase.epochs}", flush=True)
     print_one_class_batches(phase)
 
 
 def print_one_class_batches(phase: Phase) -> None:
     """Print in one line how many batches lacked one class of a label: an AUC loss learns nothing
     from those."""
-    if not isinstance(phase.loss, AUCMargin):
+    if not hasattr(phase.loss, "one_class"):
         return
     # At 1 % positives a batch of 32 has no positive in 72 % of cases.
     counts = phase.loss.one_class.sum(0).tolist()

@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.core.config.run import METADATA
+from pipeline.core.config.run import METADATA, fold_name
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import blend_metadata, on_scale, weighted_mean
 from pipeline.core.ensemble.units import unit_scores
 
-Key = tuple[str, int]  # member and fold
+Key = tuple[str, int | str]  # member and fold
 ScoreTables = Mapping[Key, pd.DataFrame]
 
 
@@ -117,7 +117,7 @@ def scores_on_scale(key: Key, scores: pd.DataFrame, method: str, quantiles: Mapp
     if method != "quantile" or not len(values):
         return on_scale(values, method)
     # Maps from out-of-fold scores, so that a score does not depend on which images came with it.
-    maps = quantiles[key[0]][f"fold{key[1]}"]
+    maps = quantiles[key[0]][fold_name(key[1])]
     return on_scale(values, method, maps=[maps.get(label) for label in scores.columns])
 
 

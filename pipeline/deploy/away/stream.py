@@ -47,7 +47,7 @@ class Scorer:
     """One network of a package, ready to score; `seconds` is its measured time per image."""
 
     name: str
-    fold: int
+    fold: int | str
     run: Run
     labels: tuple[str, ...]
     resize: Resize
@@ -55,7 +55,7 @@ class Scorer:
     seconds: float = 0.0
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> tuple[str, int | str]:
         return self.name, self.fold
 
 

@@ -27,6 +27,7 @@ from pipeline.core.runtime import command
 from pipeline.core.runtime import device as machine
 from pipeline.core.runtime.command import time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
+from pipeline.core.runtime.workers import usable_cores
 from pipeline.paper.benchmark.run import checkpoints_of, run
 from pipeline.paper.benchmark.trial import Trial
 
@@ -152,7 +153,7 @@ def sweep_seeds(trial: Trial, options: argparse.Namespace) -> list[dict]:
 def run_together(trials: list[Trial], out: Path, device: str, jobs: int) -> dict[str, dict]:
     """Records by key of trials run by `jobs` processes; after the first error nothing more is
     started."""
-    threads = max(1, machine.cores() // jobs)
+    threads = max(1, len(usable_cores()) // jobs)
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     settings = dict(initializer=begin_trial_worker, initargs=(threads, command.STARTED))
     with concurrent.futures.ProcessPoolExecutor(jobs, context, **settings) as pool:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.artifacts import files
 from pipeline.core.artifacts.files import (
     atomic,
     file_hash,
@@ -60,11 +61,13 @@ def test_an_error_of_the_disk_names_the_file(tmp_path):
     assert caught.value.filename == str(path) and caught.value.errno == errno.ENOSPC
 
 
-def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+@pytest.mark.parametrize("last", ["t.write_text('half')", "t.unlink()"])
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path, last):
+    # Killed in the middle of the file, and between its renaming and the end.
     path = tmp_path / "a.txt"
     program = (
         "import os\nfrom pathlib import Path\nfrom pipeline.core.artifacts.files import atomic\n"
-        f"with atomic(Path({str(path)!r})) as t: t.write_text('half'); os.kill(os.getpid(), 9)"
+        f"with atomic(Path({str(path)!r})) as t: {last}; os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program], check=False)
     assert len(names(tmp_path)) == 1 and not path.exists()
@@ -74,6 +77,22 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
         write_text(path, "second")
         assert first.read_text() == "first"
     assert path.read_text() == "first" and names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_taken_away_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    made = files.tempfile.mkdtemp
+    calls = []
+
+    def taken_away(**options):
+        folder = made(**options)
+        calls.append(folder)
+        if len(calls) == 1:
+            Path(folder).rmdir()
+        return folder
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", taken_away)
+    write_text(tmp_path / "a[1].txt", "x")
+    assert len(calls) == 2 and names(tmp_path) == ["a[1].txt"]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +108,15 @@ def test_json_that_nobody_wrote_is_one_line(tmp_path, text):
 def test_json_is_read_as_it_was_written(tmp_path):
     write_sealed(tmp_path / "a.json", {key: FACTS[key] for key in FACTS if key != "none"})
     assert read_json(tmp_path / "a.json") == {key: FACTS[key] for key in FACTS if key != "none"}
+
+
+def test_letters_that_the_language_lacks_are_written(tmp_path):
+    # As os.fsdecode gives them under LANG=C: of "größe" in UTF-8, and of a byte that is not.
+    path = "gr\udcc3\udcb6\udcc3\udc9fe \udce4"
+    write_text(tmp_path / "a.txt", path)
+    assert read_text(tmp_path / "a.txt") == "größe \ufffd"
+    write_sealed(tmp_path / "a.json", {"path": path, "folds": (0, 1)})
+    assert read_json(tmp_path / "a.json") == {"path": "größe \ufffd", "folds": [0, 1]}
 
 
 @settings(deadline=None)

@@ -1,5 +1,6 @@
 """Ids are strings: whatever an id looks like, every reader gives it back as it was written."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -115,3 +116,20 @@ def test_the_audit_finds_a_patient_that_a_reader_took_apart(tmp_path):
     assert audit.find_leaks(path, careless, folds, dropped, task) == []  # the table itself hides it
     with pytest.raises(UserError, match="patient 'NA' is in folds 0, 1, 2"):
         audit.require_whole_patients(path, careless, folds)
+
+
+@pytest.mark.parametrize(
+    "column, value",
+    [("width", "torso"), ("height", "0"), ("brightness", "inf"), ("width", "1e+99")],
+)
+def test_a_measure_that_is_none_is_named(tmp_path, monkeypatch, column, value):
+    monkeypatch.setenv("DATA", str(tmp_path))
+    table = twelve().astype({"image_id": str}).assign(width=8, height=8, brightness=0.5)
+    path = tmp_path / "melanoma/images.csv"
+    tables.write_csv(path, table)
+    assert len(tables.read_images("melanoma")) == len(table)
+    cells = table[column].astype(object)
+    cells.iloc[1] = value
+    tables.write_csv(path, table.assign(**{column: cells}))
+    with pytest.raises(UserError, match=f"row 3, column {column}: '{re.escape(value)}' is not"):
+        tables.read_images("melanoma")

@@ -6,11 +6,14 @@ import pytest
 
 from pipeline.core.config import run
 from pipeline.core.config.competition import competition_names, load_competition
-from pipeline.core.config.run import Finetune, Pretrain, Run, as_json, from_json
+from pipeline.core.config.run import ALL, Finetune, Pretrain, Run, as_json, from_json
 from pipeline.core.config.target_path import expand, parse_target
 from pipeline.core.config.task import Resize, Task, Uncertain
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise, PartialAUC
 from pipeline.core.losses.normalize import NORMALIZERS
+from pipeline.core.losses.partial import FORMS
+from pipeline.core.networks.image import import_timm
+from pipeline.core.runs.missing import request_of
 from pipeline.core.runtime.environment import parse_duration
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.recipe import make_loss
@@ -98,8 +101,15 @@ def test_a_wrong_value_is_named(make, message):
 
 def test_the_names_of_normalisers_and_losses_are_those_that_the_losses_know():
     assert run.NORMALIZERS == NORMALIZERS
-    kinds = [type(make_loss(Finetune(loss=name), 2)) for name in run.LOSSES]
-    assert kinds == [AUCMargin, AUCSquare, Pairwise, CrossEntropy, Focal]
+    assert run.PARTIAL == FORMS
+    needed = {
+        "sopa": dict(hardest_positives=0.2),
+        "sopa_s": dict(temperature_positives=1.0),
+        "sota_s": dict(temperature_negatives=1.0, temperature_positives=2.0),
+    }
+    recipes = [Finetune(loss=name, **needed.get(name, {})) for name in run.LOSSES]
+    kinds = [type(make_loss(recipe, 2, 10)) for recipe in recipes]
+    assert kinds == [AUCMargin, AUCSquare, Pairwise, *[PartialAUC] * 3, CrossEntropy, Focal]
 
 
 def test_a_misspelt_field_is_a_type_error():
@@ -107,11 +117,29 @@ def test_a_misspelt_field_is_a_type_error():
         Pretrain(lr=1e-3, epoch=3)
 
 
+@pytest.mark.parametrize("name", ["melanoma", "chexpert"])
+def test_modern_runs_are_made_when_they_are_named(name):
+    """timm knows their networks, at these sizes; RUN=modern stands for them all."""
+    found = load_competition(name)
+    assert not set(found.modern) & {run.name for run in found.runs}
+    assert request_of(name, "modern metadata").runs == found.modern
+    timm = import_timm()
+    for one in map(found.run, found.modern):
+        cfg = timm.get_pretrained_cfg(one.network)
+        assert one.size in (cfg.input_size[-1], (cfg.test_input_size or [0])[-1])
+        assert one.smoke().auxiliary == () and one.smoke().finetune.lr < 0.01
+
+
 def test_targets_expand_once_in_order():
     targets = ["melanoma/b5_384", "melanoma/b5_384/fold1", "melanoma/b3_256/fold0"]
     expanded = expand(targets, {"melanoma": [0, 1]})
     names = [(member.name, fold) for _, member, fold in expanded]
     assert names == [("b5_384", 0), ("b5_384", 1), ("b3_256", 0)]
+    # The network of all rows is the last fold of a run that has one.
+    assert parse_target("melanoma/b5_384/all").fold == ALL
+    assert str(parse_target("melanoma/b5_384/all")) == "melanoma/b5_384/all"
+    with pytest.raises(UserError, match="b5_384 has no network of all rows"):
+        expand(["melanoma/b5_384/all"], {"melanoma": [0, 1]})
     of_metadata = expand(["melanoma"], {"melanoma": [0]}, metadata=True)
     assert [member.name for _, member, _ in of_metadata] == ["metadata"]
 

@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise
+from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal, Pairwise, PartialAUC
 from pipeline.core.losses.global_batch import global_batch
 from pipeline.core.pesg import PESG
 
 STEPS = 50
 SIZE = 24
 BOUNDARY = 30
+ROWS = 100  # of the training set, where a loss has a state for each
 KINDS = {
     "margin": lambda: AUCMargin(2, margin=[0.5, 1.0]),
     "square": lambda: AUCSquare(2),
@@ -22,7 +23,17 @@ KINDS = {
     "l2": lambda: AUCMargin(2, margin=0.2, normalize="l2"),
     "cross-entropy": CrossEntropy,
     "focal": Focal,
-    "pairs": lambda: Pairwise("squared_hinge", hardest_negatives=0.5),
+    "pairs": lambda: Pairwise("squared_hinge", hardest_negatives=0.5, num_labels=2),
+    "exact": lambda: PartialAUC(ROWS, 2, form="sopa", hardest_positives=0.4),
+    "soft": lambda: PartialAUC(ROWS, 2, surrogate="logistic", temperature_negatives=1.0),
+    "two-way": lambda: PartialAUC(
+        ROWS,
+        2,
+        form="sota_s",
+        surrogate="logistic",
+        temperature_negatives=1.0,
+        temperature_positives=2.0,
+    ),
     "sigmoid, prior": lambda: AUCMargin(2, margin=0.5, normalize="sigmoid", prior=0.2),
 }
 
@@ -45,6 +56,13 @@ def whole_batch(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, y, torch.rand(2 * SIZE, 2, generator=generator) < 0.9
 
 
+def training_rows(step: int) -> torch.Tensor:
+    """Which of the training set's rows the 2B are, one of them twice: once in each process."""
+    numbers = torch.randperm(ROWS, generator=torch.Generator().manual_seed(step))[: 2 * SIZE]
+    numbers[-1] = numbers[0]
+    return numbers
+
+
 def rows(step: int, rank: int | None) -> slice:
     """This process's rows: halves, and at every fifth step parts of different sizes. None: all."""
     cut = SIZE + (7 if step % 5 == 4 else 0)
@@ -64,7 +82,10 @@ def train(kind: str, rank: int | None) -> dict[str, torch.Tensor]:
             optimizer.next_stage(lr=0.1)
         x, y, mask = (part[rows(step, rank)] for part in whole_batch(step))
         optimizer.zero_grad()
-        value = loss(model(x), y, mask if step % 2 else None)
+        more = {}
+        if isinstance(loss, PartialAUC):
+            more["rows"] = training_rows(step)[rows(step, rank)]
+        value = loss(model(x), y, mask if step % 2 else None, **more)
         value.backward()
         optimizer.step()
         values.append(value.detach())
@@ -82,7 +103,10 @@ def train(kind: str, rank: int | None) -> dict[str, torch.Tensor]:
 
 
 def duals(loss) -> torch.Tensor:
-    """a, b, α in one row; nothing for a loss that has none."""
+    """a, b, α in one row, or the states of all rows; nothing for a loss that has neither."""
+    if isinstance(loss, PartialAUC):
+        kept = [value.flatten().double() for value in loss.state_dict().values()]
+        return torch.cat(kept).nan_to_num().float()
     return (
         torch.cat([loss.a, loss.b, loss.alpha]).detach() if hasattr(loss, "a") else torch.zeros(0)
     )
@@ -98,7 +122,7 @@ def assert_same_on_both(loss, optimizer, net) -> None:
     own = torch.cat([duals(loss), *state, *(p.flatten() for p in net.parameters())]).detach()
     both = [torch.empty_like(own) for _ in range(2)]
     dist.all_gather(both, own)
-    assert torch.equal(*both)
+    assert torch.equal(*both), loss
 
 
 def work(rank: int, folder: str) -> None:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from pipeline.core.artifacts.provenance import data_digest, read_weights_header
 from pipeline.core.config.run import Finetune, Pretrain, Run
 from pipeline.core.networks.image import (
+    add_auxiliary,
     build,
     import_timm,
     load_weights,
@@ -79,6 +80,20 @@ def test_weights_come_back_with_their_header(tmp_path):
     assert torch.equal(load_weights(path, RUN, ["a", "b"])(pictures()), network(pictures()))
 
 
+@pytest.mark.parametrize("pool", ["avg", "pcam", "gem"])
+def test_auxiliary_outputs_are_for_training_and_in_no_file(tmp_path, pool):
+    run = replace(RUN, pool=pool)
+    network = build(run, 2)
+    # Alone after a pass in training, which moves BatchNorm's statistics.
+    assert network.train()(pictures()).shape == (4, 2)
+    alone = network.eval()(pictures())
+    add_auxiliary(network, 3)
+    assert torch.equal(network(pictures()), alone)
+    save_weights(tmp_path / "w.safetensors", network, {})
+    assert network.train()(pictures()).shape == (4, 5)
+    assert torch.equal(load_weights(tmp_path / "w.safetensors", run, "ab")(pictures()), alone)
+
+
 def test_a_local_backbone_file_is_used_and_its_classifier_left_out(tmp_path):
     whole = import_timm().create_model("test_resnet.r160_in1k", num_classes=1000)
     save_file(whole.state_dict(), tmp_path / "b.safetensors")
@@ -93,9 +108,16 @@ def test_a_local_backbone_file_is_used_and_its_classifier_left_out(tmp_path):
     )
 
 
+def test_drop_path_rises_towards_the_head():
+    network = build(replace(RUN, network="test_vit", size=160, drop_path=0.3), 1)
+    drops = [m.drop_prob for m in network.modules() if type(m).__name__ == "DropPath"]
+    assert drops == sorted(drops) and drops[-1] == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"network": "vgg11", "drop_path": 0.1}, "vgg11 has no drop_path"),
         ({"network": "densenet11"}, "timm knows no network 'densenet11'"),
         ({"network": "test_vit3", "size": 50}, "does not take size=50"),
         ({"weights": "missing.safetensors"}, "missing.safetensors: cannot be read"),

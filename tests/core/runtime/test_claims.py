@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.runs import launch
 from pipeline.core.runtime import claims
-from pipeline.core.runtime.errors import TimeLimitReached
+from pipeline.core.runtime.errors import TimeLimitReached, UserError
 
 WORKER = """
 import sys, time
@@ -73,23 +73,77 @@ def test_a_claim_from_another_machine_goes_stale_by_the_watchers_clock(tmp_path,
     assert claims.acquire(artifact, watch)
 
 
+class Clock:
+    """Time that passes when somebody sleeps; `at` is called with the time after each."""
+
+    def __init__(self, at=lambda _: None):
+        self.now = 0.0
+        self.at = at
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        self.at(self.now)
+
+
+def claim_of_another_machine(artifact: Path) -> Path:
+    path = claims.claim_path(artifact)
+    path.write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"}))
+    return path
+
+
 @pytest.mark.parametrize("how", ["stop", "time"])
 def test_waiting_for_another_launcher_ends_when_asked_to(tmp_path, monkeypatch, how):
+    """After 20 s, when it looks every 8 s already: in the same half second."""
     artifact = tmp_path / "x.done"
-    claims.claim_path(artifact).write_text(
-        json.dumps({"machine": "elsewhere", "pid": 1, "started": "1"})
-    )
-    looks = iter(range(10))
+    claim_of_another_machine(artifact)
     monkeypatch.setattr(launch.Stop, "requested", False)
+    clock = Clock()
     if how == "stop":
-        monkeypatch.setattr(
-            claims.time, "sleep", lambda _: setattr(launch.Stop, "requested", next(looks) > 1)
-        )
+        clock.at = lambda now: setattr(launch.Stop, "requested", now > 20)
     else:
-        monkeypatch.setattr(launch, "time_left", lambda: 2.0 - next(looks))
+        monkeypatch.setattr(launch, "time_left", lambda: 20 - clock.now)
+    monkeypatch.setattr(claims, "time", clock)
     with pytest.raises(TimeLimitReached, match="between folds"):
         list(launch.shared([artifact]))
-    assert 2 < next(looks) < 6
+    assert 20 < clock.now <= 20.5
+
+
+def test_a_launcher_leaves_what_others_are_seen_to_make(tmp_path, monkeypatch):
+    """The other one touches its claim every 5 s: seen within three looks, at 0.5, 1.5, 3.5, 7.5."""
+    artifact = tmp_path / "x.done"
+    path = claim_of_another_machine(artifact)
+    os.utime(path, (0, 0))
+    clock = Clock(lambda now: os.utime(path, (now // 5, now // 5)))
+    monkeypatch.setattr(claims, "time", clock)
+    with pytest.raises(TimeLimitReached, match=r"x.done: others are making it"):
+        list(launch.shared([artifact]))
+    assert clock.now == 7.5
+
+
+def test_a_launcher_waits_until_a_silent_claim_is_stale(tmp_path, monkeypatch):
+    """Looks back off to one every 15 s: the first after 150 s is at 150.5."""
+    artifact = tmp_path / "x.done"
+    claim_of_another_machine(artifact)
+    clock = Clock()
+    monkeypatch.setattr(claims, "time", clock)
+    made = []
+    for path in launch.shared([artifact]):
+        made.append((path, clock.now))
+        path.write_text("")
+    pauses = [0.5, 1, 2, 4, 8]
+    assert made == [(artifact, sum(pauses) + 15 * 9)]
+
+
+def test_what_others_finish_meanwhile_is_not_waited_for(tmp_path, monkeypatch):
+    artifact = tmp_path / "x.done"
+    claim_of_another_machine(artifact)
+    clock = Clock(lambda now: artifact.write_text("") if now > 30 else None)
+    monkeypatch.setattr(claims, "time", clock)
+    assert list(launch.shared([artifact])) == []
+    assert clock.now <= 30 + claims.LOOK_LAST + claims.LOOK_FIRST
 
 
 def test_what_exists_is_not_made(tmp_path):
@@ -126,4 +180,20 @@ def test_a_damaged_claim_is_of_nobody_here(tmp_path, text):
 
 def test_a_pipe_for_a_claim_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / ".x.claim")
-    assert not claims.owner_is_gone(tmp_path / ".x.claim")
+    assert claims.acquire(tmp_path / "x", claims.Watch())
+    assert claims.owner_of(tmp_path / ".x.claim")["pid"] == os.getpid()
+
+
+def test_a_folder_for_a_claim_is_told(tmp_path):
+    (tmp_path / ".x.claim").mkdir()
+    with pytest.raises(UserError, match=r"\.x\.claim: is a folder, not a file"):
+        claims.acquire(tmp_path / "x", claims.Watch())
+
+
+def test_a_claim_that_outlived_its_work_goes(tmp_path):
+    artifact = tmp_path / "x"
+    artifact.write_text("whole")
+    gone = {"machine": claims.machine(), "pid": os.getpid(), "started": "another"}
+    claims.claim_path(artifact).write_text(json.dumps(gone))
+    assert list(claims.unfinished([artifact])) == []
+    assert list(tmp_path.iterdir()) == [artifact]

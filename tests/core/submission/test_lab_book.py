@@ -43,3 +43,37 @@ def test_a_book_that_is_not_utf8_is_one_line(tmp_path, monkeypatch, text):
     with pytest.raises(UserError, match=r"LOG\.md: byte \d+ is not UTF-8"):
         lab_book.read_lab_book()
     assert lab_book.book().read_bytes() == text
+
+
+HEADING = "| " + " | ".join(lab_book.COLUMNS) + " |\n"
+RULE = "| --- " * len(lab_book.COLUMNS) + "|\n"
+ROW = "| a " * len(lab_book.COLUMNS) + "|\n"
+
+
+@pytest.mark.parametrize(
+    "table, said",
+    [
+        (HEADING + RULE + ROW + "| a | b |\n", r"line 6: 2 cells between bars, where .* 10 "),
+        (HEADING + RULE + ROW[:-2] + "\n", "line 5: 9 cells"),
+        (HEADING + ROW + ROW, "line 4: the rule below the heading is missing"),
+        (HEADING + "| --- | --- |\n", "line 4: 2 cells"),
+    ],
+)
+def test_a_row_that_would_be_lost_is_told(tmp_path, monkeypatch, table, said):
+    monkeypatch.setenv("SUBMISSIONS", str(tmp_path))
+    text = "# Mine\n\n" + table + "\nnotes\n"
+    lab_book.book().write_text(text)
+    with pytest.raises(UserError, match=said):
+        lab_book.add("melanoma", Path("a.csv"), "0" * 64, "commit", "members", "0.9")
+    assert lab_book.book().read_text() == text and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("table", [HEADING + RULE + ROW, HEADING + RULE, HEADING, ""])
+def test_what_stands_around_the_table_stays(tmp_path, monkeypatch, table):
+    monkeypatch.setenv("SUBMISSIONS", str(tmp_path))
+    lab_book.book().write_text("# Mine\n\n" + table + "\nnotes\n")
+    lab_book.add("melanoma", Path("a.csv"), "0" * 64, "commit", "a|b", "0.9")
+    found = lab_book.book().read_text()
+    assert found.startswith("# Mine\n") and "notes\n" in found
+    assert len(lab_book.read_lab_book()) == table.count(ROW) + 1
+    assert lab_book.read_lab_book()[-1]["members"] == "a\\|b"

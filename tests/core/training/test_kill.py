@@ -52,7 +52,7 @@ def train(pictures: Path, folder: Path) -> None:
     targets = torch.tensor([[float(path.stem.endswith("p"))] for path in paths])
     torch.manual_seed(0)
     network = build(RUN, 1)
-    loss = make_loss(RECIPE, 1)
+    loss = make_loss(RECIPE, 1, len(paths))
     phase = Phase(
         name="finetuned",
         folder=folder,

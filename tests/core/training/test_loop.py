@@ -12,17 +12,22 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.core.artifacts.provenance import read_weights_header
+from pipeline.core.config.run import Finetune, Pretrain, Run, as_json
 from pipeline.core.losses import AUCMargin, CrossEntropy
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import read_tensors
 from pipeline.core.networks.patient import PatientRows
+from pipeline.core.runs.facts import same_key
 from pipeline.core.runtime.command import Stop
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.training import loop as training
 from pipeline.core.training.batch_order import add_positives, fold_seed
 from pipeline.core.training.loop import fit_epochs, keep
+from pipeline.core.training.mixing import Mixing
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import triangular
+
+WEIGHTS = torch.linspace(0, 2, 200)[:, None]
 
 
 class PairwiseSquare(nn.Module):
@@ -139,6 +144,62 @@ def test_every_batch_gets_its_positives(least, positives, seed):
     assert all((targets[batch].sum(axis=0) >= least).all() for batch in batches)
 
 
+def test_a_step_is_no_longer_than_the_rate_times_the_clip(tmp_path):
+    """Plain SGD, so that a step is the rate times the gradient of the weights."""
+    made = phase(tmp_path, epochs=1, dropout=0.0)
+    longest = []
+    for clip in (0.0, 1e-3):
+        network = Net(norm=True)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        steps = phase(
+            tmp_path / str(clip),
+            network=network,
+            optimizer=optimizer,
+            loss=made.loss,
+            rate=lambda _: 0.5,
+            clip=clip,
+            epochs=1,
+            rows=32,
+        )
+        before = nn.utils.parameters_to_vector(network.parameters()).detach()
+        fit_epochs(steps)
+        after = nn.utils.parameters_to_vector(network.parameters()).detach()
+        longest.append((after - before).norm().item())
+    assert longest[0] > 1e-2 and longest[1] == pytest.approx(0.5e-3, rel=1e-3)
+
+
+def test_a_group_has_its_part_of_the_rate(tmp_path):
+    network = Net(norm=False)
+    groups = [
+        {"params": network.layers[0].parameters(), "lr_scale": 0.0},
+        {"params": network.layers[4].parameters()},
+    ]
+    before = [layer.weight.detach().clone() for layer in (network.layers[0], network.layers[4])]
+    fit_epochs(phase(tmp_path, network=network, optimizer=torch.optim.SGD(groups, lr=1.0)))
+    assert torch.equal(network.layers[0].weight, before[0])
+    assert not torch.equal(network.layers[4].weight, before[1])
+
+
+def test_a_checkpoint_of_a_recipe_without_todays_fields_is_of_their_defaults():
+    run = Run(network="n", size=32, pretrain=Pretrain(lr=1.0), finetune=Finetune())
+    older = as_json(run)
+    del older["drop_path"], older["pretrain"]["clip"], older["finetune"]["schedule"]
+    today = {"target": "t", "run": as_json(run), "means": [float("nan")]}
+    assert same_key({**today, "run": older}, today)
+    assert not same_key({**today, "target": "u", "run": older}, today)
+    older["pretrain"]["lr"] = 2.0
+    assert not same_key({**today, "run": older}, today)
+
+
+def test_micro_batches_of_mixed_and_weighted_images_take_the_step_of_the_whole_batch(tmp_path):
+    own = dict(mixing=Mixing(9, 0.4, 0.0), weights=WEIGHTS, loss=CrossEntropy())
+    plain = dict(norm=False, dropout=0.0, **own)
+    whole = weights(fit_epochs(phase(tmp_path / "1", **plain)))
+    parts = weights(fit_epochs(phase(tmp_path / "n", **plain, micro=4)))
+    for name, value in whole.items():
+        assert torch.allclose(value, parts[name], rtol=1e-5, atol=1e-6), name
+
+
 @pytest.mark.parametrize("micro", [2, 4])
 def test_micro_batches_take_the_step_of_the_whole_batch(tmp_path, micro):
     whole = fit_epochs(phase(tmp_path / "1", norm=False, dropout=0.0))
@@ -166,19 +227,26 @@ def test_micro_batches_update_batch_norm_once(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, dict(ema=0.9), dict(dtype=torch.float16), dict(dtype=torch.bfloat16, micro=2)],
+    [
+        {},
+        dict(ema=0.9, clip=0.5),
+        dict(dtype=torch.float16, clip=0.5),
+        dict(dtype=torch.bfloat16, micro=2),
+        dict(mixing=Mixing(9, 0.4, 0.0), loss=CrossEntropy(), negatives=1.5, weights=WEIGHTS),
+    ],
     ids=str,
 )
 def test_a_run_cut_at_any_step_ends_as_the_uncut_one(tmp_path, monkeypatch, changes):
     """In float16 the first steps overflow, so that the scaler skips them and what it has learnt is
     kept as well."""
     uncut = weights(fit_epochs(phase(tmp_path / "uncut", **changes)))
-    for cut in (1, 5, 6, 13, 23):
+    total = phase(tmp_path, **changes).order.steps_per_epoch * 4
+    for cut in (1, 5, 6, 13, total - 1):
         folder = tmp_path / f"cut{cut}"
         steps = iter(range(1, 100))
         with monkeypatch.context() as patched:
             patched.setattr(training, "agree", lambda _, steps=steps, cut=cut: next(steps) == cut)
-            with pytest.raises(TimeLimitReached, match=f"step {cut} of 24"):
+            with pytest.raises(TimeLimitReached, match=f"step {cut} of {total}"):
                 fit_epochs(phase(folder, **changes))
         assert equal(uncut, weights(fit_epochs(phase(folder, **changes))))
         assert log_lines(folder) == log_lines(tmp_path / "uncut")

@@ -43,6 +43,7 @@ def test_what_the_stages_share_comes_from_the_job(tmp_path, monkeypatch, name, r
         competition=SimpleNamespace(name="comp", task=TASK),
         run=RUN,
         target="comp/run/fold0",
+        fold=0,
         folder=Path("folder"),
         labels=("y",),
         tables=SimpleNamespace(hashes={"images.csv": "1"}),
@@ -62,6 +63,7 @@ def test_what_the_stages_share_comes_from_the_job(tmp_path, monkeypatch, name, r
         optimizer=optimizer,
         rate=constant(0.1),
         seed=7,
+        epochs=asked.epochs,
         restarts=frozenset({2}),
         positives=1,
     )

@@ -8,7 +8,9 @@ from pipeline.core.report.figures.svg import Plot
 
 def precision_recall_plot(label: str, scores: np.ndarray, truth: np.ndarray) -> str:
     """SVG over the unit square; scores, truth: (U,) of one label with both classes."""
-    recall, precision = precision_recall_points(scores, truth)
+    # Without the point at recall 0 that no threshold has: where a negative scores highest it would
+    # be a line from 1 to 0.
+    recall, precision = (points[1:] for points in precision_recall_points(scores, truth))
     prevalence = float((truth == 1).sum() / (~np.isnan(truth)).sum())
     plot = Plot((0, 1), (0, 1), "recall (sensitivity)", "precision (PPV)")
     plot.line([0, 1], [prevalence, prevalence], "c-soft dotted")

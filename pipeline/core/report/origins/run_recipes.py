@@ -1,7 +1,10 @@
 """What trained the runs, as their weights record it: recipe, hardware, date, seconds."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.paths import FINETUNED, fold_folder
 from pipeline.core.artifacts.provenance import read_weights_header
 from pipeline.core.artifacts.training_log import read_log
@@ -40,6 +43,7 @@ def trained_run(competition: str, run: str, folds: tuple[int, ...]) -> Trained:
         folder = fold_folder(competition, run, fold)
         if (folder / FINETUNED).is_file():
             headers.append(read_weights_header(folder / FINETUNED))
+            warn_of_another_log(folder / "log.jsonl", headers[-1])
         own = logged_seconds(folder / "log.jsonl")
         known &= own > 0
         seconds += own
@@ -56,7 +60,18 @@ def trained_run(competition: str, run: str, folds: tuple[int, ...]) -> Trained:
     )
 
 
-def logged_seconds(path) -> float:
+def warn_of_another_log(path: Path, header: dict) -> None:
+    """Say where a log is not the one that training wrote; weights made before logs were recorded
+    do not tell."""
+    if path.is_file() and header.get("log", file_hash(path)) != file_hash(path):
+        print(
+            f"warning: {path}: differs from what training wrote (lines are gone, or another fold's "
+            "log); its curves and seconds may be wrong",
+            file=sys.stderr,
+        )
+
+
+def logged_seconds(path: Path) -> float:
     """The seconds of all epochs that a log has; 0 for none, or an older log."""
     return sum(float(line.get("seconds") or 0) for line in read_log(path))
 
@@ -89,9 +104,16 @@ def recipe_text(run: Trained) -> str:
     parts.append(pretrain_text(recipe["pretrain"]))
     parts.append(finetune_text(recipe["finetune"]))
     parts.append(augment_text(recipe["augment"]))
+    for one in recipe.get("auxiliary", ()):
+        parts.append(f"beside them {one['column']} with weight {one['weight']:g}")
+    for name in ("ema", "dropout", "drop_path"):
+        if recipe.get(name):
+            parts.append(f"{name} {recipe[name]:g}")
     if recipe.get("pool", "avg") != "avg":
         parts.append(f"pooled by {recipe['pool']}")
     parts.append(f"{recipe['views']} test-time views")
+    if recipe.get("whole"):
+        parts.append("test images scored by one more network, of all training rows")
     return "; ".join(part for part in parts if part)
 
 
@@ -102,27 +124,85 @@ def pretrain_text(recipe: dict) -> str:
     rate = f"rate {recipe['lr']:g}"
     if recipe.get("lr_max"):
         rate += f" to {recipe['lr_max']:g} in triangles of {recipe['cycle_epochs']} epochs"
-    if recipe.get("schedule") == "cosine":
-        rate += f" on a cosine after {recipe['warmup_epochs']:g} epochs of warm-up"
+    rate += cosine_text(recipe)
     optimizer = {"adamw": "AdamW"}.get(recipe.get("optimizer"), "Adam")
     return (
         f"cross-entropy, {optimizer}, {recipe['epochs']} epochs, batches of "
-        f"{recipe['batch_size']}, {rate}"
+        f"{recipe['batch_size']}, {rate}{shared_text(recipe)}{rows_text(recipe)}"
     )
+
+
+def rows_text(recipe: dict) -> str:
+    """Which rows stage 1 learns where it is not all with their own labels, in words."""
+    text = ""
+    if recipe.get("negatives"):
+        text += f", {recipe['negatives']:g} negatives a positive, drawn anew for each epoch"
+    if recipe.get("labels_file"):
+        text += f", labels and weights of {recipe['labels_file']}"
+    return text
+
+
+def cosine_text(recipe: dict) -> str:
+    """A cosine of the rate in words, "" for none."""
+    if recipe.get("schedule") != "cosine":
+        return ""
+    return f" on a cosine after {recipe['warmup_epochs']:g} epochs of warm-up"
+
+
+def shared_text(recipe: dict) -> str:
+    """What is not at its default of the fields that both stages have, in words; older weights do
+    not record them."""
+    named = {
+        "backbone_lr": ", backbone at {:g} of the rate",
+        "layer_decay": ", {:g} of it from layer to layer",
+    }
+    parts = [text.format(recipe[name]) for name, text in named.items() if recipe.get(name, 1) != 1]
+    named = {
+        "clip": ", gradients up to {:g}",
+        "smoothing": ", labels smoothed by {:g}",
+        "mixup": ", mixup {:g}",
+        "cutmix": ", CutMix {:g}",
+    }
+    parts += [text.format(recipe[name]) for name, text in named.items() if recipe.get(name)]
+    return "".join(parts)
 
 
 def finetune_text(recipe: dict) -> str:
     """Stage 2 in words."""
     if not recipe["epochs"]:
         return "no stage 2"
+    optimizer = {"adamw": "PESG in AdamW's direction"}.get(recipe.get("optimizer"), "PESG")
+    if recipe.get("inner_lr"):
+        optimizer = f"PDSCA (inner rate {recipe['inner_lr']:g})"
+    if recipe.get("site_column"):
+        optimizer = f"CODA over {recipe['site_column']}, {recipe['site_steps']} steps a round"
     text = (
-        f"{STAGE_2[recipe['loss']]}, PESG, {recipe['epochs']} epochs, batches of "
-        f"{recipe['batch_size']}, rate {recipe['lr']:g}"
+        f"{STAGE_2[recipe['loss']]}{hard_images_text(recipe)}, {optimizer}, {recipe['epochs']} "
+        f"epochs, batches of {recipe['batch_size']}, rate {recipe['lr']:g}{cosine_text(recipe)}"
     )
-    if recipe["milestones"]:
+    unit = recipe["milestone_unit"]
+    if recipe["milestones"] and recipe.get("schedule") != "cosine":
         places = ", ".join(map(str, recipe["milestones"]))
-        text += f" divided by {recipe['divide']:g} at {recipe['milestone_unit']} {places}"
+        text += f" divided by {recipe['divide']:g} at {unit} {places}"
+    if recipe.get("first_stage"):
+        grows = f"in stages of PPD-SG, the first of {recipe['first_stage']} {unit}s"
+        text += f" divided by {recipe['divide']:g} {grows}"
+    text += shared_text(recipe)
     return f"{text}, margin {recipe['margin']}, scores normalised by {recipe['normalize']}"
+
+
+def hard_images_text(recipe: dict) -> str:
+    """Which images count most in a loss over pairs, in words; "" where all count alike."""
+    parts = []
+    for side in ("negatives", "positives"):
+        # Recipes older than these fields do not have them.
+        share = recipe.get(f"hardest_{side}", 1)
+        if share < 1:
+            parts.append(f"the hardest {share:.0%} of {side}")
+        temperature = recipe.get(f"temperature_{side}")
+        if temperature is not None:
+            parts.append(f"{side} at temperature {temperature:g}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def augment_text(recipe: dict) -> str:

@@ -65,7 +65,7 @@ def operating_points(
         "were read off these very out-of-fold scores; intervals, over patients, are of the rate "
         "that was not fixed, the threshold's own error included. PPV and NPV are what the rates "
         "mean where "
-        f"the prevalence is that of these data, and where it is {percent(prevalence)} "
+        f"the prevalence is that of these data, and where it is {100 * prevalence:g} % "
         "(--prevalence changes that)."
     )
     return (
@@ -79,8 +79,8 @@ def operating_points(
 
 
 def percent(share: float) -> str:
-    """`62.1 %`, `95 %`, `0.5 %`: three digits at most."""
-    return f"{100 * share:.3g} %"
+    """`62.1 %`, `95.0 %`, `0.500 %`: three digits, so that a column's values line up."""
+    return f"{100 * share:#.3g}".rstrip(".") + " %"
 
 
 def data_prevalence(truth: np.ndarray) -> float:
@@ -100,7 +100,7 @@ def point_table(label: str, points: list[OperatingPoint], here: float, stated: f
             specificity = found_text(point)
         rows.append(
             [
-                f"{point.fixed} {percent(point.at)}",
+                f"{point.fixed} {100 * point.at:g}\N{NO-BREAK SPACE}%",
                 sensitivity,
                 specificity,
                 f"{point.threshold:.4g}",
@@ -110,7 +110,7 @@ def point_table(label: str, points: list[OperatingPoint], here: float, stated: f
         )
     head = ["at", "sensitivity", "specificity", "threshold"]
     for prevalence in (here, stated):
-        head += [f"PPV, {percent(prevalence)} positive", "NPV"]
+        head += [f"PPV, {100 * prevalence:.3g} % positive", "NPV"]
     return html_table(head, rows, f"{label}: operating points of the final scores")
 
 
@@ -144,4 +144,4 @@ def count_table(evidence: Evidence, points: dict[str, list[OperatingPoint]]) -> 
         "false negatives",
         "true negatives",
     ]
-    return html_table(head, rows, f"Confusion counts at {percent(ASKED)} specificity")
+    return html_table(head, rows, f"Confusion counts at {100 * ASKED:g} % specificity")
