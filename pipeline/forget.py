@@ -25,7 +25,7 @@ FORGETTABLE_STAGES = ("pretrain", "finetune", "predict")
 # What each stage writes into a fold's folder. The log is of both stages: it goes with stage 1.
 FILES = {
     "pretrain": ("pretrained.*", "log.jsonl", "events.*", "pretrain.log"),
-    "finetune": ("finetuned.*", "finetune.log"),
+    "finetune": ("finetuned.*", "site*/*", "finetune.log"),
     "predict": ("predictions*", "predict.log"),
 }
 
