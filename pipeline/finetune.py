@@ -9,6 +9,7 @@ reads   data/<comp>/images.csv  folds.csv  images/<size>/
         models/<comp>/<run>/fold<k>/pretrained.safetensors
 writes  models/<comp>/<run>/fold<k>/finetuned.safetensors  log.jsonl
 
+With `site_column` each process is a hospital that trains on its own rows (`training/sites.py`).
 A fold that exists is left alone; one that was cut goes on from its checkpoint. TIME_LIMIT=8.5h
 stops in time (exit status 75).
 """
@@ -37,6 +38,7 @@ from pipeline.core.training.recipe import (
     restart_batches,
     smoothed,
 )
+from pipeline.core.training.sites import site_rows, train_sites
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -54,6 +56,8 @@ def finetune(job: Job) -> None:
     # What is learnt: hard labels, or NaN where a label is left out. The AUC losses compare one
     # class with the other, and a label of 0.7 would be in neither.
     rows = job.training()
+    if recipe.site_column:
+        rows = site_rows(rows, recipe.site_column)
     labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
 
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
@@ -91,7 +95,10 @@ def finetune(job: Job) -> None:
         restart_batches=restart_batches(recipe),
         positives=recipe.positives,
     )
-    keep(phase, fit_epochs(phase))
+    if recipe.site_column:
+        train_sites(phase)
+    else:
+        keep(phase, fit_epochs(phase))
 
 
 def begin_from_stage_1(job: Job) -> Network:

@@ -11,7 +11,8 @@ where it is from.
 reads   data/<comp>/images.csv, folds.csv, folds_audit.json, images/<size>/
         models/<comp>/ensemble.csv, ensemble.json, scores.csv
         models/<comp>/<run>/fold<k>/predictions.csv, predictions_pretrained.csv,
-        predictions_views.npz, log.jsonl
+        predictions_views.npz, log.jsonl, and the weights, from which come heat maps: a second or
+        two and one pass of each image shown (tests/bench/RESULTS.md); without weights no maps
 writes  submissions/<comp>/report.html, and beside it report_files/: every table as CSV, every
         figure as SVG
 
@@ -32,7 +33,7 @@ from pipeline.core.report.html import page
 from pipeline.core.report.inputs import Evidence, read_evidence
 from pipeline.core.report.origins import combinations, folds, members, sources
 from pipeline.core.report.origins.first_screen import first_screen
-from pipeline.core.report.results import differences, gallery, scores, subgroups, views
+from pipeline.core.report.results import differences, gallery, pointing, scores, subgroups, views
 from pipeline.core.report.results.calibration import calibration
 from pipeline.core.report.results.operating_points import (
     asked_points,
@@ -120,6 +121,7 @@ def sections_of(
     if trained:
         sections += [
             ("errors", "The most confident errors", gallery.gallery(evidence)),
+            *pointing.pointing_sections(evidence),
             ("training", "Training", training.training(evidence, trained)),
             ("views", "Test-time views", views.views(evidence, trained)),
         ]

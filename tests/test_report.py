@@ -114,7 +114,7 @@ def test_html_is_well_formed_and_needs_nothing_from_elsewhere(page):
     for link in found.links:
         assert link.startswith("data:image/jpeg;base64,") or link[1:] in found.ids, link
     assert not re.search(r"https?://|@import|url\((?!#)|@font-face|<script|javascript:", page)
-    assert len(found.images) == 2 * 2 * 4  # labels, kinds of error, images
+    assert len(found.images) == 2 * 3 * 4  # labels, kinds, images: no weights, no heat maps
     assert page.startswith("<!DOCTYPE html>")
     assert 'name="viewport"' in page
     assert "prefers-color-scheme: dark" in page

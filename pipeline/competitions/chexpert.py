@@ -5,7 +5,8 @@ Raw, at data/chexpert/raw, in any of the forms it is given out in; zips need not
                                                  that folder
     CheXpert-v1.0 batch 1 (validate & csv)/ ...  the four folders of the full download, as they come
     CheXpert/                                    CheXlocalize: val_labels.csv test_labels.csv val/
-                                                 test/
+                                                 test/; its masks, CheXlocalize/gt_segmentations_
+                                                 val.json, give the report its pointing accuracy
 and the list of what to predict, a CSV with a Path column beside one of them:
     test_image_paths.csv, test.csv, test_labels.csv or valid_image_paths.csv
 
@@ -42,6 +43,7 @@ ONES = ("Edema", "Atelectasis")
 # Folders of a download that may hold a table, and the names that the tables go by.
 VALID_TABLES = ("valid.csv", "val_labels.csv")
 TEST_TABLES = ("test_image_paths.csv", "test.csv", "test_labels.csv", "valid_image_paths.csv")
+MASKS = "gt_segmentations_val.json"  # patientN_studyN_viewN_<view> -> finding -> mask
 # Folders of images, where no table is looked for: a split's (64,540 patients), a patient's, hidden.
 SPLIT_FOLDER = re.compile(r"(train|valid|val|test)$|\.|patient")
 BATCHED = re.compile(r"(?P<folder>[^/]+/)?(?P<patient>patient\d+)/study")
@@ -231,6 +233,15 @@ def sample(raw: Path) -> pd.DataFrame:
     paths = source.paths(raw / locator, source.read_table(raw, locator, ("Path",)), "Path")
     studies = paths.str.rpartition("/")[0].drop_duplicates().reset_index(drop=True)
     return pd.DataFrame({"Study": studies, **dict.fromkeys(DISEASES, 0.0)})
+
+
+def masks(raw: Path) -> dict[str, dict[str, source.Mask]]:
+    """image_id -> label -> the radiologists' mask of it on a validation image (CheXlocalize); {}
+    where there are none."""
+    found = [*raw.glob(MASKS), *sorted(raw.glob(f"*/{MASKS}"))]
+    if not found:
+        return {}
+    return {f"valid_{image}": own for image, own in source.read_masks(found[0]).items()}
 
 
 def first_existing_table(raw: Path, names: tuple[str, ...]) -> str | None:

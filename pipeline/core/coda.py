@@ -23,54 +23,68 @@ With I = 1, equal batches and a given prior p the steps are those of the global 
 over entries then. With the batch's own p they are not: each site has its own p, and no positive of
 one site is compared with the negatives of another but through a, b and α.
 
-    optimizer = PESG(network.parameters(), loss, lr=0.1)
-    sites = Sites(network, optimizer, every=8)
+    optimizer = CODA(network.parameters(), loss, lr=0.1, every=8)
+    optimizer.share(network)                        # its running statistics are averaged too
     with own_batch():                               # the loss sees this site's batch alone
         loss(network(images), labels).backward()
-    sites.step()                                    # in place of optimizer.step()
+    optimizer.step()
+    optimizer.finish()                              # at the end, also within a round
 """
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.global_batch import own_batch
 from pipeline.core.pesg import PESG
 
 
-class Sites:
-    """The rounds of CODA around PESG.
+class CODA(PESG):
+    """PESG of one site of several, with the rounds of CODA.
 
-    network    of this site; all sites begin with the same weights, which is checked
-    optimizer  PESG with the loss's a, b and α
-    every      I ≥ 1 local steps a round; 0 = no rounds, each site alone
-    control    control variates: CODASCA
+    every     I ≥ 1 local steps a round; 0 = no rounds, each site alone
+    control   control variates: CODASCA
+    settings  the other arguments of PESG, without momentum, whose buffers would stay each site's
+              own
+
+    `state_dict` is this site's: its place in the round and its control variates beside PESG's.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: PESG, every: int, control: bool = False
+        self,
+        params: Iterable,
+        loss: AUCMargin,
+        every: int = 8,
+        control: bool = False,
+        **settings: float,
     ) -> None:
         if every < 0:
             raise ValueError(f"every={every} is negative")
         if control and not every:
             raise ValueError("control variates are of rounds: every=0 has none")
-        self.optimizer = optimizer
+        if settings.get("momentum"):
+            raise ValueError(f"momentum={settings['momentum']} has a buffer of each site's own")
+        super().__init__(params, loss, **settings)
         self.every = every
         self.control = control
         self.steps = 0
-        self.moving = [
-            parameter for group in optimizer.param_groups for parameter in group["params"]
-        ]
-        self.statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        # c_k, d_k; c, d; and the sums of this round's gradients.
-        kept = self.moving if control else []
-        self.own = [torch.zeros_like(value) for value in kept]
-        self.common = [torch.zeros_like(value) for value in kept]
-        self.sums = [torch.zeros_like(value) for value in kept]
-        self.require_same_start()
+        self.statistics: list[Tensor] = []
+        # c_k, d_k; c, d; and the sums of this round's gradients; made on the weights' device.
+        self.variates: dict[str, list[Tensor]] = {}
+
+    @property
+    def moving(self) -> list[Tensor]:
+        """v and α."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def share(self, network: nn.Module) -> None:
+        """Average this network's running statistics too."""
+        self.statistics = [value for value in network.buffers() if value.is_floating_point()]
 
     @torch.no_grad()
     def require_same_start(self) -> None:
@@ -79,63 +93,96 @@ class Sites:
         if not self.every or site_count() == 1:
             return
         mine = flat([*self.moving, *self.statistics])
-        mean = averaged(mine)
-        if not torch.allclose(mine, mean, rtol=1e-5, atol=1e-6):
+        apart = (mine - averaged(mine)).abs().max().reshape(1)
+        # Shared too, so that every site raises: one of three may lie at the mean.
+        if averaged(apart).item() > 1e-5 * (1 + mine.abs().max().item()):
             raise ValueError("the sites begin with different weights: seed them alike")
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: Callable[[], Tensor] | None = None) -> None:
         """Equation 1 from this site's gradients; after every I-th step equations 2 and 3."""
+        if closure is not None:
+            raise RuntimeError("CODA takes no closure")
         if self.control:
-            for number, parameter in enumerate(self.moving):
-                if parameter.grad is None:
-                    continue
-                self.sums[number].add_(parameter.grad)
-                parameter.grad.sub_(self.own[number]).add_(self.common[number])
-        self.optimizer.step()
+            self.correct()
+        super().step()
         self.steps += 1
         if self.every and self.steps % self.every == 0:
             self.exchange()
 
+    def correct(self) -> None:
+        """Add the gradients to the round's sums, and c - c_k to them."""
+        moving = self.moving
+        if not self.variates:
+            zeros = {name: [torch.zeros_like(value) for value in moving] for name in VARIATES}
+            self.variates = zeros
+        parts = [self.variates[name] for name in VARIATES]
+        for parameter, own, common, total in zip(moving, *parts, strict=True):
+            if parameter.grad is not None:
+                total.add_(parameter.grad)
+                parameter.grad.sub_(own).add_(common)
+
     @torch.no_grad()
     def exchange(self) -> None:
-        """Equations 2 and 3."""
-        for own, total in zip(self.own, self.sums):
-            own.copy_(total / self.every)
-            total.zero_()
-        for common, own in zip(self.common, self.own):
-            common.copy_(own)
-        average([*self.moving, *self.statistics, *self.common])
+        """Equations 2 and 3, over as many steps as the round has had."""
+        common = []
+        if self.control:
+            owns, common, totals = (self.variates[name] for name in VARIATES)
+            for own, every, total in zip(owns, common, totals, strict=True):
+                own.copy_(total / ((self.steps - 1) % self.every + 1))
+                every.copy_(own)
+                total.zero_()
+        average([*self.moving, *self.statistics, *common])
+
+    def finish(self) -> None:
+        """End a round before its I steps, so that every site has the same weights."""
+        if self.every and self.steps % self.every:
+            self.exchange()
 
     @torch.no_grad()
-    def next_stage(self, batches: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
-        """PPD-SG's stage: v and v_ref ← the mean over sites and steps; a, b, α from the class means
-        of each site's own `batches`, averaged. At the end of a round only: RuntimeError else."""
-        if self.every and self.steps % self.every:
+    def next_stage(
+        self,
+        lr: float | None = None,
+        restart: bool = False,
+        batches: Iterable[tuple[Tensor, Tensor]] = (),
+    ) -> None:
+        """PESG's, with references averaged over the sites. With `restart`, a stage of PPD-SG: v ←
+        the mean over sites and steps, and a, b, α from the class means of each site's own
+        `batches`, averaged; at the end of a round only: RuntimeError else."""
+        if restart and self.every and self.steps % self.every:
             raise RuntimeError(f"a stage ends with a round: {self.steps} steps, every={self.every}")
-        self.optimizer.next_stage(restart=True)
-        with own_batch():
-            self.optimizer.loss.restart(batches)
+        super().next_stage(lr, restart)
+        if restart:
+            with own_batch():
+                self.loss.restart(batches)
         if not self.every:
             return
-        # The references too: each site's mean is of its own steps.
-        states = [self.optimizer.state.get(parameter, {}) for parameter in self.moving]
+        # Each site's mean was of its own steps.
+        states = [self.state.get(parameter, {}) for parameter in self.moving]
         references = [state["reference"] for state in states if "reference" in state]
-        average([*self.moving, *references])
+        average([*(self.moving if restart else []), *references])
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the round and the control variates, which are this site's own."""
-        lists = {name: [one.clone() for one in getattr(self, name)] for name in CONTROL}
-        return {"steps": self.steps, **lists}
+        """PESG's, with this site's place in the round and control variates."""
+        rounds = {"steps": self.steps, "variates": self.variates}
+        return {**super().state_dict(), "rounds": copy.deepcopy(rounds)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
-        for name in CONTROL:
-            for mine, other in zip(getattr(self, name), state[name], strict=True):
-                mine.copy_(other)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        rounds = copy.deepcopy(state_dict["rounds"])
+        self.steps = rounds["steps"]
+        device = self.moving[0].device
+        self.variates = {
+            name: [value.to(device) for value in values]
+            for name, values in rounds["variates"].items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("every", "control", "steps", "statistics", "variates")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
 
-CONTROL = ("own", "common", "sums")
+VARIATES = ("own", "common", "sums")
 
 
 def site_count() -> int:
@@ -161,6 +208,8 @@ def averaged(vector: Tensor) -> Tensor:
 
 def average(values: list[Tensor]) -> None:
     """Set each value to its mean over the processes, in one exchange."""
+    if not values:
+        return
     means = averaged(flat(values))
     sizes = [value.numel() for value in values]
     for value, mean in zip(values, means.split(sizes), strict=True):

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipeline.core.coda import Sites
+from pipeline.core.coda import CODA
 from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.global_batch import own_batch
 from pipeline.core.metrics import auc
@@ -62,10 +62,10 @@ def trained(way: str, site: int, seed: int, steps: int) -> nn.Module:
         nn.Linear(FEATURES, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 1)
     )
     loss = AUCMargin()
-    optimizer = PESG(network.parameters(), loss, lr=0.1)
     x, y = site_rows(site, 2 * seed, ROWS)
     rng = np.random.default_rng((seed, site, 1))
     if settings is None:
+        optimizer = PESG(network.parameters(), loss, lr=0.1)
         model = nn.parallel.DistributedDataParallel(network)
         for _ in range(steps):
             rows = rng.integers(ROWS, size=BATCH)
@@ -73,13 +73,14 @@ def trained(way: str, site: int, seed: int, steps: int) -> nn.Module:
             loss(model(x[rows])[:, 0], y[rows]).backward()
             optimizer.step()
         return network
-    sites = Sites(network, optimizer, *settings)
+    optimizer = CODA(network.parameters(), loss, *settings, lr=0.1)
+    optimizer.share(network)
     with own_batch():
         for _ in range(steps):
             rows = rng.integers(ROWS, size=BATCH)
             optimizer.zero_grad()
             loss(network(x[rows])[:, 0], y[rows]).backward()
-            sites.step()
+            optimizer.step()
     return network
 
 

@@ -106,6 +106,7 @@ def trained_scores(job: Job, system: str) -> tuple[np.ndarray, float]:
         optimizer=make_optimizer(recipe, network.parameters(), loss),
         rate=stepwise(recipe.lr, recipe.divide, ends),
         seed=seed,
+        epochs=recipe.epochs,
         restarts=frozenset(ends),
         restart_batches=restart_batches(recipe),
         positives=recipe.positives,

@@ -10,10 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 
 from pipeline import ensemble as ensemble_stage
 from pipeline import folds as folds_stage
 from pipeline.core.artifacts.paths import (
+    FINETUNED,
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
     data_folder,
@@ -22,8 +24,9 @@ from pipeline.core.artifacts.paths import (
 )
 from pipeline.core.artifacts.tables import read_folds, write_csv
 from pipeline.core.config.competition import Competition
-from pipeline.core.config.run import METADATA, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import METADATA, Finetune, Metadata, Pretrain, Run, as_json
 from pipeline.core.config.task import Blend, Submission, Task
+from pipeline.core.networks.image import build, save_weights
 from pipeline.core.runs.facts import facts_of
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.predictions import write_predictions
@@ -47,7 +50,7 @@ def competition(labels=("nevus", "scar"), unit="image", metadata=0.5) -> Competi
         folds=3,
     )
     recipe = {
-        "network": "none",
+        "network": "test_resnet.r160_in1k",
         "size": SIZE,
         "pretrain": Pretrain(lr=1e-3),
         "finetune": Finetune(),
@@ -149,6 +152,16 @@ def log_lines(labels: int) -> list[dict]:
     return lines
 
 
+def write_weights(case: Competition, run: str) -> None:
+    """Weights of stage 2 as they are drawn, in every fold."""
+    for fold in FOLDS:
+        job = Job(case, case.run(run), fold)
+        torch.manual_seed(fold)
+        network = build(job.run, len(job.labels), weights="random")
+        torch.nn.init.normal_(network.classifier.weight)
+        save_weights(job.folder / FINETUNED, network, {"run": as_json(job.run)})
+
+
 def write_all(case: Competition, rows: int = 300, seed: int = 0) -> pd.DataFrame:
     """Every artifact up to ensemble.csv, by the stages themselves where they need no network;
     returns the images."""
@@ -176,4 +189,5 @@ if __name__ == "__main__":
 
     case = competition(labels=("nevus",)) if len(sys.argv) < 3 else competition(unit="study")
     write_all(case, 1500)
+    write_weights(case, "two")
     write_text(submissions_folder(NAME) / "report.html", report.report(read_evidence(case)))

@@ -9,10 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
 
-from pipeline.core.coda import Sites
+from pipeline.core.coda import CODA
 from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.global_batch import own_batch
-from pipeline.core.pesg import PESG
 
 SITES = 3
 ROWS = 16
@@ -42,22 +41,24 @@ def network(norm: bool = False) -> nn.Module:
     return nn.Sequential(*first, nn.Linear(4, 1))
 
 
-def made(kind: str, norm: bool = False) -> tuple[nn.Module, AUCMargin, Sites]:
+def made(kind: str, norm: bool = False) -> tuple[nn.Module, AUCMargin, CODA]:
     every, control, prior = KINDS[kind]
     net = network(norm)
     loss = AUCMargin(margin=0.8, prior=prior)
-    optimizer = PESG(net.parameters(), loss, lr=0.2, gamma=0.05, weight_decay=1e-3)
-    return net, loss, Sites(net, optimizer, every, control)
+    settings = dict(lr=0.2, gamma=0.05, weight_decay=1e-3)
+    optimizer = CODA(net.parameters(), loss, every, control, **settings)
+    optimizer.share(net)
+    return net, loss, optimizer
 
 
 def train(site: int, steps: range, parts) -> None:
-    net, loss, sites = parts
+    net, loss, optimizer = parts
     for step in steps:
         x, y = site_batch(step, site)
-        sites.optimizer.zero_grad()
+        optimizer.zero_grad()
         with own_batch():
             loss(net(x)[:, 0], y).backward()
-        sites.step()
+        optimizer.step()
 
 
 def ends(net: nn.Module, loss: AUCMargin) -> Tensor:
@@ -119,34 +120,37 @@ def work(site: int, folder: str) -> None:
     train(site, range(10), first)
     again = made("control variates")
     again[0].load_state_dict(first[0].state_dict())
-    again[2].optimizer.load_state_dict(first[2].optimizer.state_dict())
     again[2].load_state_dict(first[2].state_dict())
     train(site, range(10, STEPS), again)
     results["cut"] = ends(again[0], again[1])
 
     # BatchNorm's statistics, and a stage of PPD-SG.
-    net, loss, sites = parts = made("rounds of 4", norm=True)
+    net, loss, optimizer = parts = made("rounds of 4", norm=True)
     train(site, range(8), parts)
     results["statistics"] = ends(net, loss)
     iterates = net[1].weight.detach().clone()
+    x, y = site_batch(99, site)
     with torch.no_grad():
-        batches = [(net(site_batch(99, site)[0])[:, 0], site_batch(99, site)[1])]
-    sites.next_stage(batches)
+        batches = [(net.eval()(x)[:, 0], y)]
+    net.train()
+    optimizer.next_stage(restart=True, batches=batches)
     results["stage"] = ends(net, loss)
     results["restarted"] = not torch.equal(iterates, net[1].weight)
     results["class scores"] = batches[0]
     train(site, range(1), parts)
     try:
-        sites.next_stage(batches)
+        optimizer.next_stage(restart=True, batches=batches)
     except RuntimeError as error:
         results["mid-round"] = str(error)
 
     results["sent"] = everything_sent(site)
-    other = made("alone")[0]
+    optimizer.finish()
+    results["finished"] = ends(net, loss)
+    other, _, its = made("rounds of 4")
     with torch.no_grad():
         other[0].weight.add_(0.1 * site)
     try:
-        Sites(other, PESG(other.parameters(), lr=0.1), every=2)
+        its.require_same_start()
     except ValueError as error:
         results["different"] = str(error)
     torch.save(results, Path(folder) / f"{site}.pt")
@@ -157,7 +161,7 @@ def everything_sent(site: int) -> dict:
     """Every call of torch.distributed that takes a tensor or an object, during two rounds."""
     sent: list[tuple[str, Tensor]] = []
     kept = {}
-    net, loss, sites = parts = made("control variates", norm=True)
+    net, loss, optimizer = parts = made("control variates", norm=True)
     for name in dir(dist):
         function = getattr(dist, name)
         if not callable(function) or isinstance(function, type) or name.startswith("_"):
@@ -172,16 +176,16 @@ def everything_sent(site: int) -> dict:
 
         setattr(dist, name, recorded)
     states = []
-    plain = sites.exchange
+    plain = optimizer.exchange
 
     def exchange() -> None:
-        own = [total / sites.every for total in sites.sums]
+        own = [total / optimizer.every for total in optimizer.variates["sums"]]
         statistics = [net[0].running_mean, net[0].running_var]
         values = [*net.parameters(), loss.a, loss.b, loss.alpha, *statistics, *own]
         states.append(torch.cat([value.detach().flatten() for value in values]))
         plain()
 
-    sites.exchange = exchange
+    optimizer.exchange = exchange
     train(site, range(8), parts)
     for name, function in kept.items():
         setattr(dist, name, function)
@@ -208,13 +212,13 @@ def test_rounds_are_those_of_the_equations(processes, kind):
 
 
 def test_a_round_of_one_step_is_the_global_batch_where_the_prior_is_given(processes):
-    net, loss, sites = made("every step")
+    net, loss, optimizer = made("every step")
     for step in range(STEPS):
         parts = [site_batch(step, site) for site in range(SITES)]
         x, y = (torch.cat(columns) for columns in zip(*parts))
-        sites.optimizer.zero_grad()
+        optimizer.zero_grad()
         loss(net(x)[:, 0], y).backward()
-        sites.optimizer.step()
+        optimizer.step()
     torch.testing.assert_close(processes[0]["every step"], ends(net, loss), rtol=1e-4, atol=1e-5)
 
 
@@ -227,6 +231,7 @@ def test_statistics_and_stages_are_shared(processes):
     for result in processes[1:]:
         assert torch.equal(result["statistics"], processes[0]["statistics"])
         assert torch.equal(result["stage"], processes[0]["stage"])
+        assert torch.equal(result["finished"], processes[0]["finished"])
     # α, the last value, is the mean of the sites' saddles of their own class means.
     saddles = []
     for result in processes:
@@ -251,8 +256,12 @@ def test_nothing_of_an_image_or_a_row_leaves_a_process(processes):
 def test_wrong_use_is_an_error(processes):
     assert all("begin with different weights" in result["different"] for result in processes)
     net = network()
-    optimizer = PESG(net.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="every=-1"):
-        Sites(net, optimizer, every=-1)
-    with pytest.raises(ValueError, match="every=0 has none"):
-        Sites(net, optimizer, every=0, control=True)
+    for settings, message in (
+        (dict(every=-1), "every=-1"),
+        (dict(every=0, control=True), "every=0 has none"),
+        (dict(momentum=0.9), "momentum=0.9 has a buffer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CODA(net.parameters(), AUCMargin(), **settings)
+    with pytest.raises(RuntimeError, match="no closure"):
+        CODA(net.parameters(), AUCMargin()).step(lambda: None)

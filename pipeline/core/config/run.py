@@ -187,6 +187,10 @@ class Finetune(Stage):
                   and takes a, b, α from class means
     inner_lr      η₀ > 0: compositional training (PDSCA), whose gradients are taken after a step of
                   cross-entropy at this rate; two passes a step
+    site_column   a column of images.csv that names hospitals which share no images (CODA), a
+                  process each under torchrun; "process": each process has a DATA of its own
+    site_steps    steps between two averages of the sites' weights
+    site_control  control variates (CODASCA), for sites that differ
     positives     at least this many positives in each batch (class-aware sampling); 0 = plain
                   shuffling (the paper)
     surrogate     the loss of one pair: "square", "squared_hinge", "logistic", "barrier_hinge"
@@ -218,6 +222,9 @@ class Finetune(Stage):
     divide: float = 3.0
     first_stage: int = 0
     inner_lr: float = 0.0
+    site_column: str = ""
+    site_steps: int = 8
+    site_control: bool = False
     positives: int = 0
     surrogate: str = "squared_hinge"
     hardest_negatives: float = 1.0
@@ -252,6 +259,7 @@ class Finetune(Stage):
             require_between(self, name, 1e-6, 1)
         self.require_pair_fields()
         self.require_stages()
+        self.require_sites()
         # An AUC loss compares the two classes of a batch; one image has one, and the loss is 0.
         require_between(self, "batch_size", 2)
         require_between(self, "divide", 1)
@@ -283,6 +291,7 @@ class Finetune(Stage):
             require(self.loss in ("aucm", "aucs"), self, f"{ahead} takes loss='aucm' or 'aucs'")
             require(self.momentum == 0, self, f"{ahead} averages gradients; leave momentum out")
             require(not self.first_stage, self, f"{ahead} and first_stage: take one of the two")
+            require(self.dual_lr is None, self, f"{ahead} takes one rate: leave dual_lr out")
             require(self.dual_lr is None, self, f"{ahead} has one rate; leave dual_lr out")
         if not self.first_stage:
             return
@@ -295,6 +304,21 @@ class Finetune(Stage):
         require(saddle, self, f"{stages} restarts α: loss='aucm' or 'aucs' with dual='sgd'")
         require(self.gamma > 0, self, f"{stages} goes on from a mean that gamma=0 does not keep")
         require(self.momentum == 0, self, f"{stages} takes momentum=0, as PPD-SG does")
+        require(self.schedule == "steps", self, f"{stages} divides the rate: schedule='steps'")
+
+    def require_sites(self) -> None:
+        """Raise for what sites that share no images do not go with."""
+        require_between(self, "site_steps", 1)
+        if not self.site_column:
+            require(not self.site_control, self, "site_control needs a site_column")
+            return
+        sites = f"site_column={self.site_column!r}"
+        saddle = self.loss in ("aucm", "aucs") and self.dual == "sgd"
+        require(saddle, self, f"{sites} takes loss='aucm' or 'aucs' with dual='sgd'")
+        plain = self.momentum == self.first_stage == self.inner_lr == 0
+        require(plain, self, f"{sites} takes no momentum, first_stage or inner_lr")
+        gradient = self.optimizer == "pesg" and self.dual_lr is None
+        require(gradient, self, f"{sites} takes optimizer='pesg' and no dual_lr")
 
     def require_pair_fields(self) -> None:
         """Raise for fields of losses over pairs that are missing or would do nothing."""
@@ -331,7 +355,15 @@ AFTER_STAGE_1 = "-pretrained"
 # learns the demo's images to an out-of-fold AUC of .82 to .90 (tests/bench/RESULTS.md).
 SMOKE_NETWORK = "test_resnet.r160_in1k"
 SMOKE_PRETRAIN = dict(lr=2e-3, lr_max=None, cycle_epochs=None, epochs=6, batch_size=32)
-SMOKE_FINETUNE = dict(epochs=6, batch_size=32, milestones=(4,), milestone_unit="epoch")
+SMOKE_FINETUNE = dict(epochs=6, batch_size=32)
+SMOKE_MILESTONE = 4
+
+
+def few_stages(recipe: Finetune, mark: int) -> dict[str, Any]:
+    """Where the stages of a recipe with few epochs end: PPD-SG's grow from one, others end at
+    `mark`."""
+    stages = dict(first_stage=1) if recipe.first_stage else dict(milestones=(mark,))
+    return dict(**stages, milestone_unit="epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,6 +431,10 @@ class Run:
             require_between(self, name, 0, 0.99999)
         halves = self.precision == "fp16" and self.finetune.inner_lr > 0
         require(not halves, self, "inner_lr with precision='fp16' has two losses to scale: 'bf16'")
+        if self.finetune.site_column:
+            apart = "site_column trains apart, and stage 1 would not: give pretrain epochs=0"
+            require(self.pretrain.epochs == 0, self, apart)
+            require(self.ema == 0, self, "site_column averages sites; leave ema out")
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
         choice = "none of 'imagenet', 'random', or a .safetensors file"
         require(known, self, f"weights={self.weights!r} is {choice}")
@@ -421,6 +457,8 @@ class Run:
         tiny = max(32, self.size // 8 // 16 * 16)
         # A few dozen steps want a high rate; scores that no normaliser bounds run away at it.
         lr = 1.0 if self.finetune.normalize in ("l2", "sigmoid") else 0.1
+        # A run without stage 1 stays one.
+        no_epochs = {} if self.pretrain.epochs else {"epochs": 0}
         if self.finetune.optimizer == "adamw":
             lr = SMOKE_PRETRAIN["lr"]
         return replace(
@@ -433,8 +471,13 @@ class Run:
             views=min(self.views, 4),
             dropout=0.0,
             drop_path=0.0,
-            pretrain=replace(self.pretrain, **SMOKE_PRETRAIN),
-            finetune=replace(self.finetune, lr=lr, **SMOKE_FINETUNE),
+            pretrain=replace(self.pretrain, **SMOKE_PRETRAIN | no_epochs),
+            finetune=replace(
+                self.finetune,
+                lr=lr,
+                **SMOKE_FINETUNE,
+                **few_stages(self.finetune, SMOKE_MILESTONE),
+            ),
         )
 
 
@@ -455,6 +498,8 @@ class Metadata:
 
     def __post_init__(self) -> None:
         recipe = self.finetune
+        column = recipe.site_column
+        require(not column, self, f"site_column={column!r} is for networks on images")
         whole = recipe.backbone_lr == recipe.layer_decay == 1
         require(whole, self, "it has no backbone, so no backbone_lr and no layer_decay")
         unmixed = recipe.mixup == recipe.cutmix == 0
@@ -467,7 +512,7 @@ class Metadata:
 
     def smoke(self) -> "Metadata":
         """The same network with few epochs."""
-        tiny = dict(epochs=20, batch_size=64, milestones=(15,), milestone_unit="epoch")
+        tiny = dict(epochs=20, batch_size=64, **few_stages(self.finetune, 15))
         return replace(self, finetune=replace(self.finetune, **tiny))
 
 

@@ -14,6 +14,7 @@ A competition is one file, `pipeline/competitions/<name>.py`, holding
     auxiliary(raw) -> DataFrame, image_id and columns for `Run.auxiliary`; may be left out
     read_raw(raw)  -> DataFrame, a row an image (columns in `artifacts.tables.IMAGE_COLUMNS`)
     sample(raw)    -> DataFrame, the organiser's file to fill in: its ids, in its order
+    masks(raw)     -> image_id -> label -> raw.masks.Mask, where findings are drawn; may be left out
 
 `dataclasses.replace` makes variants; a misspelt field is a TypeError; a wrong value is a UserError
 that names it. Nothing is overridden from the command line, so an experiment is a line in that file

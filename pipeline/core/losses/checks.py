@@ -11,7 +11,7 @@ import math
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from pipeline.core.losses.global_batch import gather, global_batch, process_count
@@ -305,25 +305,31 @@ def warn_of_margin(warned: set[str], label: int, excess: float, normalize: str) 
     )
 
 
-class PairChecks:
+class PairChecks(nn.Module):
     """What a loss over pairs says of a batch that it has computed: NotFinite for scores that are
-    not finite, a warning, once, of a label without a class."""
+    not finite, a warning, once, of a label without a class.
 
-    def __init__(self) -> None:
+    one_class  (2, K): in how many training batches each label had no positive, no negative
+    """
+
+    def __init__(self, labels: int) -> None:
+        super().__init__()
         self.warned: set[str] = set()
-        self.late_checks: LateChecks | None = None
+        self.late_checks = LateChecks(soft=False, numbers=2 * labels)
+        self.register_buffer("one_class", torch.zeros(2, labels, dtype=torch.int64))
 
     @torch.compiler.disable
-    def __call__(self, h: Tensor, y: Tensor, valid: Tensor, loss: Tensor) -> None:
+    def forward(self, h: Tensor, y: Tensor, valid: Tensor, loss: Tensor) -> None:
         """Judge scores, labels and entries that count, (B, K) each, and the loss of them."""
-        counts = torch.cat([(valid * y).sum(0), (valid * (1 - y)).sum(0)]).double()
+        of_class = torch.stack([(valid * y).sum(0), (valid * (1 - y)).sum(0)])
+        counts = of_class.flatten().double()
         if read_at_once(h):
             check_scores(h, loss)
             lowest = counts.tolist()
         else:
-            if self.late_checks is None:
-                self.late_checks = LateChecks(soft=False, numbers=len(counts))
             lowest = self.late_checks.judge(y, loss, counts)
+        if self.training:
+            self.one_class += of_class == 0
         labels = y.shape[1]
         for label in range(labels):
             if lowest[label] == 0:

@@ -33,11 +33,12 @@ class Pairwise(nn.Module):
     hardest_positives  share of the positives, those that score lowest: 0.2 is the partial AUC at
                        true positive rates from 0.8 on (ISIC 2024); both below 1: the two-way
                        partial AUC
+    num_labels         K
 
     Shares are of the batch and rounded up to whole images, so the estimate is of a batch's partial
     AUC, not of the training set's: a batch should hold several positives (class-aware sampling).
-    A label without positives or negatives adds an exact 0 and is warned of once. In several
-    processes the pairs are those of the global batch.
+    A label without positives or negatives adds an exact 0, is warned of once and counted in
+    `one_class`. In several processes the pairs are those of the global batch.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class Pairwise(nn.Module):
         margin: float = 1.0,
         hardest_negatives: float = 1.0,
         hardest_positives: float = 1.0,
+        num_labels: int = 1,
     ) -> None:
         super().__init__()
+        if num_labels < 1:
+            raise ValueError(f"num_labels={num_labels} is less than 1")
         if surrogate not in SURROGATES:
             raise ValueError(f"surrogate={surrogate!r} is none of {', '.join(SURROGATES)}")
         if not 0 < margin < torch.inf:
@@ -60,11 +64,12 @@ class Pairwise(nn.Module):
         self.margin = margin
         self.hardest_negatives = hardest_negatives
         self.hardest_positives = hardest_positives
-        self.judge = checks.PairChecks()
+        self.num_labels = num_labels
+        self.judge = checks.PairChecks(num_labels)
 
     def forward(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Scores (B,) or (B, K), labels of 0, 1, NaN -> a float32 scalar."""
-        raw, y, mask = checks.batch_columns(scores, labels, mask, self.training)
+        raw, y, mask = checks.batch_columns(scores, labels, mask, self.training, self.num_labels)
         h, y, valid = checks.admit_hard(raw, y, mask)
         # Which images' pairs count, (B, K) of 0 and 1.
         positive = hardest(-h.detach(), valid * y, self.hardest_positives)
@@ -84,6 +89,11 @@ class Pairwise(nn.Module):
         if self.surrogate == "squared_hinge":
             return squared_hinge(h, positive, negative, self.margin)
         return all_pairs(self.surrogate, self.margin, h, positive, negative)
+
+    @property
+    def one_class(self) -> Tensor:
+        """(2, K): in how many training batches each label had no positive, no negative."""
+        return self.judge.one_class
 
     def extra_repr(self) -> str:
         return (

@@ -59,7 +59,8 @@ class PartialAUC(nn.Module):
     by the mean over its copies. In evaluation, under no_grad and for scores without a gradient
     nothing is moved or needed: the value is equation 1, 2 or 3 of the batch alone. The states are
     in `state_dict`. In several processes the pairs are those of the global batch, and every process
-    keeps the states of all rows. A label without positives or negatives in a batch adds an exact 0.
+    keeps the states of all rows. A label without positives or negatives in a batch adds an exact 0,
+    is warned of once and counted in `one_class`.
     """
 
     per_row = True  # asked by the training loop, which then gives the rows
@@ -94,7 +95,7 @@ class PartialAUC(nn.Module):
         self.surrogate = surrogate
         self.margin = margin
         self.rate = rate
-        self.judge = checks.PairChecks()
+        self.judge = checks.PairChecks(num_labels)
 
         # Which class is soft or cut, and by how much; the other one has the states.
         shares = hardest_negatives, hardest_positives
@@ -223,12 +224,17 @@ class PartialAUC(nn.Module):
         return torch.where(torch.isnan(old), fresh, mixed)
 
     def move(self, rows: Tensor, moved: Tensor, pairs: Tensor) -> None:
-        """Set the states of rows that had a pair, wherever the new one is finite: a diverged batch,
+        """Set the states of rows that had a pair, if all the new ones are finite: a diverged batch,
         which raises, leaves nothing behind."""
         took_part = same_rows(rows, pairs).any(1)
-        settled = took_part & torch.isfinite(moved)
+        settled = took_part & (torch.isfinite(moved) | ~took_part).all()
         # Copies of a row have equal values, so it does not matter which is written last.
         self.state[rows] = torch.where(settled, moved, self.state[rows])
+
+    @property
+    def one_class(self) -> Tensor:
+        """(2, K): in how many training batches each label had no positive, no negative."""
+        return self.judge.one_class
 
     def extra_repr(self) -> str:
         side = "positives" if self.swapped else "negatives"

@@ -5,7 +5,8 @@ studies.
                        roc_points; readers_below_curve, the CheXpert organiser's NRBC
     score_interval     auc_interval, mean_auc_interval: for few positives; NaN = too few to tell
     exchange_test      auc_difference: paired, exact where the two models may be exchanged
-    operating_points   point_at_specificity, point_at_sensitivity, roc_band, confusion_counts
+    operating_points   point_at_specificity, point_at_sensitivity, roc_band, confusion_counts,
+                       rate_interval
     delong             delong, delong_interval, delong_test: by variance alone, for comparison
     bootstrap          bootstrap_metric, bootstrap_partial_aucs, bootstrap_curves,
                        partial_auc_difference: resamples of groups
@@ -31,6 +32,7 @@ from pipeline.core.metrics.operating_points import (
     points_at_sensitivities,
     points_at_specificities,
     predictive_values,
+    rate_interval,
     roc_band,
 )
 from pipeline.core.metrics.roc import (
@@ -68,6 +70,7 @@ __all__ = [
     "points_at_sensitivities",
     "points_at_specificities",
     "predictive_values",
+    "rate_interval",
     "reader_point",
     "readers_below_curve",
     "roc_band",

@@ -202,6 +202,23 @@ def wilson_limits(
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
 
+def rate_interval(hits, groups=None, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of the mean of hits (n,) of 0 and 1: the interval above, V being the variance of
+    a mean of clusters. NaN: fewer than 5 rows or groups, too few to tell."""
+    hits = np.asarray(hits, float)
+    codes = group_codes(groups, len(hits))
+    sizes = np.bincount(codes)
+    sizes = sizes[sizes > 0]
+    if len(sizes) < FEW:
+        return math.nan, math.nan
+    rate = hits.mean()
+    sums = np.bincount(codes, hits - rate)
+    variance = len(sizes) / (len(sizes) - 1) * (sums**2).sum() / len(hits) ** 2
+    patients = len(hits) ** 2 / (sizes**2).sum()
+    low, high = wilson_limits(np.array([rate]), np.array([variance]), len(hits), patients, level)
+    return float(low[0]), float(high[0])
+
+
 def confusion_counts(scores, labels, threshold: float) -> dict[str, int]:
     """Counts at a threshold: true_positive, false_positive, false_negative, true_negative; rows
     without a label are left out."""

@@ -6,6 +6,7 @@ A competition file reads its download with these:
     table = source.read_table(raw, source.need_table(raw, "train.csv"), ("image_name", "target"))
 """
 
+from pipeline.core.raw.masks import Mask, read_masks
 from pipeline.core.raw.tables import (
     archives,
     categories,
@@ -26,6 +27,7 @@ from pipeline.core.raw.tables import (
 )
 
 __all__ = [
+    "Mask",
     "archives",
     "categories",
     "clean_name",
@@ -40,6 +42,7 @@ __all__ = [
     "paths",
     "prefix",
     "present",
+    "read_masks",
     "read_table",
     "refuse",
 ]

@@ -113,12 +113,19 @@ svg.bar { width: 100%; display: block; overflow: visible; }
   display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: .8rem;
   margin: .6rem 0;
 }
+.images.pairs { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+.images figure > div { display: flex; gap: 3px; }
 .images img {
-  width: 100%; height: auto; aspect-ratio: 1; object-fit: contain; border-radius: 6px;
-  background: #000; display: block;
+  flex: 1 1 0; min-width: 0; width: 100%; height: auto; aspect-ratio: 1; object-fit: contain;
+  border-radius: 6px; background: #000; display: block;
 }
 .images figcaption {
   font-size: .78rem; line-height: 1.35; overflow-wrap: anywhere; margin-top: .25rem;
+}
+/* what the colours of a heat map mean */
+.heat { display: flex; align-items: center; gap: .6rem; font-size: .8rem; color: var(--soft); }
+.ramp {
+  flex: 0 1 12rem; height: .8rem; border-radius: 3px; background-color: #777;
 }
 /* the facts of the first screen */
 .answer { font-size: 1.15rem; max-width: none; margin: .6rem 0; }
@@ -140,6 +147,7 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
   .head div { flex-basis: 42%; padding: .5rem .7rem; }
   .head b { font-size: 1.2rem; }
   .images { grid-template-columns: repeat(2, 1fr); }
+  .images.pairs { grid-template-columns: 1fr; }
   td.draw { min-width: 6.5rem; }
   th, td { padding-right: .5rem; font-size: .8rem; }
   tbody th { white-space: normal; min-width: 6.5rem; max-width: 9rem; }
@@ -163,6 +171,7 @@ ul { margin: .4rem 0; padding-left: 1.2rem; max-width: 52rem; }
   section { margin-top: 1rem; }
   .panels, .panels.pairs { grid-template-columns: 1fr 1fr; }
   .images { grid-template-columns: repeat(4, 1fr); }
+  .images.pairs { grid-template-columns: repeat(2, 1fr); }
   td.draw { width: 9rem; min-width: 6rem; }
   .wide { overflow: visible; }
   tr, img { break-inside: avoid; }

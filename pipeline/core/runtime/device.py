@@ -22,11 +22,27 @@ M_TOP_PAD = -2
 M_MMAP_MAX = -4
 
 
+# Whether this process counts as the only one, see `alone`.
+ALONE = [False]
+
+
 def world() -> tuple[int, int]:
-    """(rank, number of processes), (0, 1) outside torchrun."""
-    if not dist.is_initialized():
+    """(rank, number of processes), (0, 1) outside torchrun and in `alone`."""
+    if ALONE[0] or not dist.is_initialized():
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process is the only one: it takes whole batches, validates and writes by itself.
+    Only `agree` still asks the others, since one that stopped alone would leave them waiting."""
+    before = ALONE[0]
+    ALONE[0] = True
+    try:
+        yield
+    finally:
+        ALONE[0] = before
 
 
 def start_processes() -> None:
@@ -51,13 +67,19 @@ def is_main() -> bool:
 
 
 def agree(flag: bool) -> bool:
-    """True in every process when it is true in any."""
-    if world()[1] == 1:
+    """True in every process when it is true in any, also in `alone`."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     votes = torch.tensor(int(flag), device=device)
     dist.all_reduce(votes)
     return bool(votes.item())
+
+
+def in_step(flag: bool) -> bool:
+    """`agree` in `alone`, where each process has a checkpoint of its own, all of the same step;
+    elsewhere the flag."""
+    return agree(flag) if ALONE[0] else flag
 
 
 def from_main(value: object) -> object:

@@ -25,7 +25,6 @@ from tqdm import tqdm
 from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.images.batches import loader
-from pipeline.core.losses import AUCMargin
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
 from pipeline.core.networks.image import save_weights
 from pipeline.core.pdsca import PDSCA
@@ -36,6 +35,7 @@ from pipeline.core.runtime.device import (
     autocast,
     device,
     hardware,
+    in_step,
     is_main,
     out_of_memory_advice,
     reuse_memory,
@@ -284,7 +284,8 @@ def take_steps(running: Running) -> None:
             # validation), and five seconds to write.
             running.slowest = max(running.slowest, time.monotonic() - began)
             out_of_time = agree(Stop.requested or time_left() < 3 * running.slowest + 5)
-            if out_of_time or end_of_epoch or time.monotonic() - saved > checkpoint_seconds():
+            due = in_step(time.monotonic() - saved > checkpoint_seconds())
+            if out_of_time or end_of_epoch or due:
                 save_running(running)
                 saved = time.monotonic()
             if out_of_time and running.step < total:
@@ -308,8 +309,9 @@ def take_step(running: Running, batch: StepBatch) -> None:
         begin_stage(running)
 
     # Gradients, and the update.
+    model = running.model
+    scaler = running.scaler
     with out_of_memory_advice(phase.network, phase.batch_size):
-        model, scaler = running.model, running.scaler
         if isinstance(phase.optimizer, PDSCA):
             # The same images twice, one step of cross-entropy apart; they count once.
             with statistics_kept(model):
@@ -319,10 +321,10 @@ def take_step(running: Running, batch: StepBatch) -> None:
     if phase.clip:
         # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
         # and α are not weights and keep theirs.
-        running.scaler.unscale_(phase.optimizer)
+        scaler.unscale_(phase.optimizer)
         nn.utils.clip_grad_norm_(phase.network.parameters(), phase.clip)
-    running.scaler.step(phase.optimizer)
-    running.scaler.update()
+    scaler.step(phase.optimizer)
+    scaler.update()
     phase.optimizer.zero_grad(set_to_none=True)
     if running.average:
         running.average.update_parameters(phase.network)
@@ -409,7 +411,7 @@ def keep(phase: Phase, network: nn.Module) -> None:
 def print_one_class_batches(phase: Phase) -> None:
     """Print in one line how many batches lacked one class of a label: an AUC loss learns nothing
     from those."""
-    if not isinstance(phase.loss, AUCMargin):
+    if not hasattr(phase.loss, "one_class"):
         return
     # At 1 % positives a batch of 32 has no positive in 72 % of cases.
     counts = phase.loss.one_class.sum(0).tolist()

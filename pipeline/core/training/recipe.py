@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipeline.core.coda import CODA
 from pipeline.core.config.run import PARTIAL, Auxiliary, Finetune, Pretrain, Stage
 from pipeline.core.losses import (
     AUCMargin,
@@ -40,7 +41,7 @@ def make_loss(recipe: Finetune, labels: int, rows: int) -> nn.Module:
         return AUCSquare(labels, recipe.prior, recipe.normalize)
     if recipe.loss == "pairwise":
         shares = recipe.hardest_negatives, recipe.hardest_positives
-        return Pairwise(recipe.surrogate, recipe.margin, *shares)
+        return Pairwise(recipe.surrogate, recipe.margin, *shares, labels)
     if recipe.loss in PARTIAL:
         return PartialAUC(
             rows,
@@ -111,11 +112,14 @@ def parameter_groups(recipe: Stage, network: Network) -> list:
 
 
 def make_optimizer(recipe: Finetune, parameters: Iterable, loss: nn.Module) -> PESG:
-    """PESG, or PDSCA, on parameters or groups of them; with the a, b and α of an AUC loss, without
-    any for the others."""
+    """PESG, PDSCA or CODA, on parameters or groups of them; with the a, b and α of an AUC loss,
+    without any for the others."""
     # The ablations (cross-entropy, focal) keep the optimizer, so that only the loss differs.
     # AUCSquare is an AUCMargin, so it joins too.
     auc_loss = loss if isinstance(loss, AUCMargin) else None
+    if recipe.site_column:
+        settings = dict(lr=recipe.lr, gamma=recipe.gamma, weight_decay=recipe.weight_decay)
+        return CODA(parameters, auc_loss, recipe.site_steps, recipe.site_control, **settings)
     if recipe.inner_lr:
         regularizers = dict(gamma=recipe.gamma, weight_decay=recipe.weight_decay)
         return PDSCA(parameters, auc_loss, recipe.lr, recipe.inner_lr, **regularizers)

@@ -23,7 +23,7 @@ KINDS = {
     "l2": lambda: AUCMargin(2, margin=0.2, normalize="l2"),
     "cross-entropy": CrossEntropy,
     "focal": Focal,
-    "pairs": lambda: Pairwise("squared_hinge", hardest_negatives=0.5),
+    "pairs": lambda: Pairwise("squared_hinge", hardest_negatives=0.5, num_labels=2),
     "exact": lambda: PartialAUC(ROWS, 2, form="sopa", hardest_positives=0.4),
     "soft": lambda: PartialAUC(ROWS, 2, surrogate="logistic", temperature_negatives=1.0),
     "two-way": lambda: PartialAUC(
@@ -105,8 +105,8 @@ def train(kind: str, rank: int | None) -> dict[str, torch.Tensor]:
 def duals(loss) -> torch.Tensor:
     """a, b, α in one row, or the states of all rows; nothing for a loss that has neither."""
     if isinstance(loss, PartialAUC):
-        kept = torch.cat([value.flatten() for value in loss.state_dict().values()])
-        return kept.nan_to_num().float()
+        kept = [value.flatten().double() for value in loss.state_dict().values()]
+        return torch.cat(kept).nan_to_num().float()
     return (
         torch.cat([loss.a, loss.b, loss.alpha]).detach() if hasattr(loss, "a") else torch.zeros(0)
     )

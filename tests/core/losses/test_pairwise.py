@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline.core.config import Finetune
 from pipeline.core.config.run import SURROGATES as CONFIGURED
-from pipeline.core.losses import AUCSquare, Pairwise
+from pipeline.core.losses import Pairwise
 from pipeline.core.losses.checks import NotFinite, OneClassWarning
-from pipeline.core.losses.pairwise import SURROGATES
+from pipeline.core.losses.minmax import class_means, make_batch, min_max
+from pipeline.core.losses.pairwise import SURROGATES, squared_pairs
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.recipe import make_loss
 
@@ -84,15 +85,16 @@ def test_ties_are_counted_as_the_loop_counts_them(scores, labels, surrogate):
 def test_the_square_is_auc_square_at_its_inner_optimum():
     """min over a, b and max over α of AUC square is p(1-p) times the mean over pairs (eq. 5)."""
     h, y = batch(3, 40)
-    loss = AUCSquare()
+    h, y = h[:, None], y[:, None]
+    labels = make_batch(y)
     p = y.mean()
-    with torch.no_grad():
-        loss.a.fill_(h[y == 1].mean())
-        loss.b.fill_(h[y == 0].mean())
-        loss.alpha.fill_(1 - h[y == 1].mean() + h[y == 0].mean())
-    assert loss(h, y).item() == pytest.approx(
-        (p * (1 - p)).item() * Pairwise("square")(h, y).item()
-    )
+    a, b = class_means(h, labels)
+    margin = torch.ones(1, dtype=torch.float64)
+    saddle, _ = min_max(h, labels, a, b, margin - a + b, None, margin)
+    pairs = squared_pairs(h, y, 1 - y, 1.0)
+    assert abs(saddle.item() - (p * (1 - p) * pairs).item()) < 1e-10
+    found = Pairwise("square")(h, y).item()  # a float32
+    assert found == pytest.approx(pairs.item())
 
 
 def test_large_scores_do_not_cancel():
@@ -112,9 +114,10 @@ def test_labels_are_averaged_and_entries_left_out():
     mask = torch.rand(23, 3, generator=torch.Generator().manual_seed(1)) < 0.8
     mask[:2] = True
     y[4, 1] = torch.nan
-    loss = Pairwise("squared_hinge")
+    loss = Pairwise("squared_hinge", num_labels=3)
     with pytest.warns(OneClassWarning, match="label 2 had no positive"):
         value = loss(h, y, mask)
+    assert loss.one_class.tolist() == [[0, 0, 1], [0, 0, 0]]
     expected = 0.0
     for k in range(2):
         counts = mask[:, k] & ~torch.isnan(y[:, k])
@@ -144,8 +147,12 @@ def test_wrong_use_is_an_error():
 def test_the_recipe_makes_it_and_refuses_fields_that_would_do_nothing():
     assert CONFIGURED == SURROGATES
     recipe = Finetune(loss="pairwise", surrogate="logistic", margin=0.5, hardest_positives=0.2)
-    assert repr(make_loss(recipe, 3, 10)) == (
-        "Pairwise('logistic', margin=0.5, hardest_negatives=1.0, hardest_positives=0.2)"
+    assert (
+        repr(make_loss(recipe, 3, 10))
+        .replace("\n", " ")
+        .startswith(
+            "Pairwise('logistic', margin=0.5, hardest_negatives=1.0, hardest_positives=0.2)"
+        )
     )
     with pytest.raises(UserError, match="loss='pairwise' takes normalize='none'"):
         Finetune(loss="pairwise", normalize="l2")

@@ -335,15 +335,18 @@ def test_only_a_training_step_moves_a_state(name):
     assert torch.equal(loss.state.nan_to_num(), again.state.nan_to_num())
 
 
-def test_a_diverged_batch_leaves_the_states_as_they_were():
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_diverged_batch_leaves_the_states_as_they_were(name, label):
     h, y = batch(7)
-    loss = PartialAUC(23, temperature_negatives=1.0)
+    loss = PartialAUC(23, **KINDS[name])
     steps(loss, h.clone().requires_grad_(), y)
-    before = loss.state.clone()
-    h[3] = torch.nan
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    h[int(torch.nonzero(y[:, 0] == label)[0])] = torch.nan
     with pytest.raises(NotFinite, match="1 of 23 scores are not finite"):
         steps(loss, h.requires_grad_(), y)
-    torch.testing.assert_close(loss.state, before, rtol=0, atol=0, equal_nan=True)
+    for key, value in loss.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_mask_leaves_entries_out():

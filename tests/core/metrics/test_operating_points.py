@@ -13,6 +13,7 @@ from pipeline.core.metrics import (
     point_at_sensitivity,
     point_at_specificity,
     predictive_values,
+    rate_interval,
     roc_band,
 )
 from pipeline.core.metrics.operating_points import wilson_limits
@@ -72,6 +73,34 @@ def test_wilson_without_clusters():
     assert wider[0][0] < low[0] and wider[1][0] > high[0]
     low, high = wilson_limits(np.array([1.0]), np.array([0.0]), 20, 10, 0.95)
     assert high[0] == pytest.approx(1) and low[0] == pytest.approx(10 / (10 + z * z))
+
+
+def test_a_mean_of_hits_by_hand_and_in_clusters():
+    """30 of 40 without clusters is Wilson's interval of 39; copies in one group add nothing."""
+    hits = np.repeat([1.0, 0.0], [30, 10])
+    variance = np.array([0.75 * 0.25 / 39])
+    low, high = wilson_limits(np.array([0.75]), variance, 40, 40, 0.95)
+    assert rate_interval(hits) == pytest.approx((low[0], high[0]))
+    copies = rate_interval(np.repeat(hits, 3), np.repeat(np.arange(40), 3))
+    assert copies == pytest.approx((low[0], high[0]))
+    assert all(map(math.isnan, rate_interval(np.ones(20), np.arange(20) // 5)))
+    low, high = rate_interval(np.ones(20))
+    assert 0.8 < low < 1 and high == 1
+
+
+def test_coverage_of_a_mean_of_clusters():
+    """Groups of 1 to 4 that share half of their chance; without groups the interval is too
+    narrow."""
+    generator = np.random.default_rng(0)
+    covered = {True: 0, False: 0}
+    for _ in range(400):
+        groups = np.repeat(np.arange(60), generator.integers(1, 5, 60))
+        chance = generator.beta(1.4, 0.6, 60)  # of mean 0.7
+        hits = (generator.random(len(groups)) < chance[groups]).astype(float)
+        for grouped in covered:
+            low, high = rate_interval(hits, groups if grouped else None)
+            covered[grouped] += low <= 0.7 <= high
+    assert covered[True] >= 0.93 * 400 and covered[False] < covered[True]
 
 
 def test_the_band_holds_the_curve_and_agrees_with_the_point():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.config.run import Finetune
+from pipeline.core.config.run import Finetune, Metadata, Pretrain, Run
 from pipeline.core.losses import AUCMargin, AUCSquare
 from pipeline.core.losses.checks import NotFinite
 from pipeline.core.networks.patient import PatientRows
@@ -170,6 +170,15 @@ def test_a_restart_is_the_saddle_of_all_its_batches(kind, normalize):
     loss(h.requires_grad_(), y).backward()
     for gradient in (loss.a.grad, loss.b.grad, loss.alpha.grad):
         assert gradient[:2].abs().max() < 1e-6
+
+
+def test_a_smoke_run_has_growing_stages_too():
+    run = Run(network="x", size=64, pretrain=Pretrain(lr=1), finetune=RECIPE).smoke()
+    assert (run.finetune.first_stage, run.finetune.milestones) == (1, ())
+    assert milestones(run.finetune, 10) == [10, 40]
+    assert Metadata(finetune=RECIPE).smoke().finetune.first_stage == 1
+    plain = Run(network="x", size=64, pretrain=Pretrain(lr=1), finetune=Finetune()).smoke()
+    assert plain.finetune.milestones == (4,)
 
 
 def test_restarts_that_cannot_be_made_are_errors():

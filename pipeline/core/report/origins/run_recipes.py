@@ -172,15 +172,37 @@ def finetune_text(recipe: dict) -> str:
     if not recipe["epochs"]:
         return "no stage 2"
     optimizer = {"adamw": "PESG in AdamW's direction"}.get(recipe.get("optimizer"), "PESG")
+    if recipe.get("inner_lr"):
+        optimizer = f"PDSCA (inner rate {recipe['inner_lr']:g})"
+    if recipe.get("site_column"):
+        optimizer = f"CODA over {recipe['site_column']}, {recipe['site_steps']} steps a round"
     text = (
-        f"{STAGE_2[recipe['loss']]}, {optimizer}, {recipe['epochs']} epochs, batches of "
-        f"{recipe['batch_size']}, rate {recipe['lr']:g}{cosine_text(recipe)}"
+        f"{STAGE_2[recipe['loss']]}{hard_images_text(recipe)}, {optimizer}, {recipe['epochs']} "
+        f"epochs, batches of {recipe['batch_size']}, rate {recipe['lr']:g}{cosine_text(recipe)}"
     )
+    unit = recipe["milestone_unit"]
     if recipe["milestones"] and recipe.get("schedule") != "cosine":
         places = ", ".join(map(str, recipe["milestones"]))
-        text += f" divided by {recipe['divide']:g} at {recipe['milestone_unit']} {places}"
+        text += f" divided by {recipe['divide']:g} at {unit} {places}"
+    if recipe.get("first_stage"):
+        grows = f"in stages of PPD-SG, the first of {recipe['first_stage']} {unit}s"
+        text += f" divided by {recipe['divide']:g} {grows}"
     text += shared_text(recipe)
     return f"{text}, margin {recipe['margin']}, scores normalised by {recipe['normalize']}"
+
+
+def hard_images_text(recipe: dict) -> str:
+    """Which images count most in a loss over pairs, in words; "" where all count alike."""
+    parts = []
+    for side in ("negatives", "positives"):
+        # Recipes older than these fields do not have them.
+        share = recipe.get(f"hardest_{side}", 1)
+        if share < 1:
+            parts.append(f"the hardest {share:.0%} of {side}")
+        temperature = recipe.get(f"temperature_{side}")
+        if temperature is not None:
+            parts.append(f"{side} at temperature {temperature:g}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def augment_text(recipe: dict) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.artifacts.paths import fold_folder
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run, as_json
-from pipeline.core.report.origins.run_recipes import recipe_lines, trained_run
+from pipeline.core.report.origins.run_recipes import finetune_text, recipe_lines, trained_run
 
 RECIPE = {
     "pretrain": Pretrain(lr=1e-4, lr_max=2e-3, cycle_epochs=6, epochs=6),
@@ -67,6 +67,18 @@ def test_runs_of_one_recipe_are_one_line():
     ):
         assert part in text
     assert "pooled" not in text and "pooled by pcam" in lines[1][1]
+
+
+def test_the_other_systems_of_stage_2_are_named():
+    partial = Finetune(loss="sopa", hardest_positives=0.2)
+    assert finetune_text(as_json(partial)).startswith("SOPA (the hardest 20% of positives), PESG")
+    soft = Finetune(loss="sota_s", temperature_negatives=1, temperature_positives=0.5)
+    both = "SOTA-s (negatives at temperature 1, positives at temperature 0.5), PESG"
+    assert finetune_text(as_json(soft)).startswith(both)
+    ahead = finetune_text(as_json(Finetune(inner_lr=0.05)))
+    assert ahead.startswith("AUC-M, PDSCA (inner rate 0.05)")
+    stages = finetune_text(as_json(Finetune(first_stage=2000)))
+    assert "rate 0.1 divided by 3 in stages of PPD-SG, the first of 2000 steps" in stages
 
 
 def test_the_fields_of_today_are_told_where_they_are_set():
