@@ -187,10 +187,11 @@ class PartialAUC(nn.Module):
         level = pairs & (losses == s[:, None]) & torch.isnan(known)[:, None]
         left = self.share * pairs.sum(1).double() - exceeds.sum(1)
         weights = exceeds + level * (left / level.sum(1).clamp(min=1))[:, None]
+        excess = mean_where((losses - s[:, None]).clamp(min=0), pairs, 1)
         if rows is not None:
             moved = s + self.rate * (mean_where(exceeds.double(), pairs, 1) - self.share)
+            moved = moved + 0 * excess  # a NaN score exceeds nothing, and would pass for a low one
             self.move(rows, mean_where(moved[None], same_rows(rows, pairs), 1), pairs)
-        excess = mean_where((losses - s[:, None]).clamp(min=0), pairs, 1)
         return weights / self.share, s + excess / self.share
 
     def weigh_softly(
