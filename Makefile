@@ -213,7 +213,7 @@ test: | $(INSTALLED) ## the fast tests
 test-slow: | $(INSTALLED) ## the tests that take minutes
 	$(PYTHON) -m pytest -m "slow and not gpu and not faults and not slurm"
 
-# Two processes, one a core; each prints a table of what it tried.
+# Two processes, one a core; each prints a table of what it tried. FAULTS=4 changes four times as many bytes.
 test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: tried, wrong
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_mutations.py & mutations=$$!; \
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_kills.py tests/faults/test_disks.py || failed=1; \
