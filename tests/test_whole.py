@@ -23,7 +23,9 @@ from pipeline.deploy.package import trained_networks
 from tests.cases.trained import melanoma as write_raw
 
 # Of the modern runs, so that AdamW in both stages, mixup and clipping go all the way as well.
-RUN = replace(melanoma.modern[0], whole="best", stage="finetuned")
+MODERN = melanoma.modern[0]
+MIXED = replace(MODERN.pretrain, mixup=0.2, cutmix=1.0, negatives=2.0)
+RUN = replace(MODERN, whole="best", stage="finetuned", pretrain=MIXED)
 NAME = RUN.name
 
 

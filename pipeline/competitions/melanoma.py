@@ -121,9 +121,11 @@ runs = tuple(
 
 # Today's networks and recipe beside the paper's: `make report COMP=melanoma RUN=modern`. The rates
 # are those usual for such weights; none has been tried on all of the data. Beside melanoma the
-# first stage learns the diagnosis, as the competition's first place did. Cost (an estimate): 18
-# epochs a fold are 0.67 million images, each of some 1 to 2 times the work of a B5 at 384: 2 to 4
-# hours on one 40 GB GPU, some 2 GPU days for the three runs of five folds.
+# first stage learns the diagnosis, as the competition's first place did. On 5,274 skin images that
+# and fresh undersampling (`negatives`) helped a small network; mixup and CutMix did not
+# (tests/bench/RESULTS.md). Cost (an estimate): 18 epochs a fold are 0.67 million images, each of
+# some 1 to 2 times the work of a B5 at 384: 2 to 4 hours on one 40 GB GPU, some 2 GPU days for the
+# three runs of five folds.
 DIAGNOSES = ("melanoma", "nevus", "seborrheic keratosis", "unknown")
 modern = tuple(
     Run(
@@ -144,7 +146,6 @@ modern = tuple(
             warmup_epochs=1,
             layer_decay=0.8,
             clip=1.0,
-            mixup=0.2,
             epochs=12,
             batch_size=128,
         ),

@@ -4,6 +4,8 @@ pseudo-labels of test images), and auxiliary columns.
 reads   data/<comp>/<Pretrain.labels_file>   image_id | labels weight fold, as `Pretrain` says
         data/<comp>/auxiliary.csv            image_id and columns, written once from the raw
                                              download by the competition's `auxiliary(raw)`
+
+Rows of images that do not train in this fold change nothing: nobody's validation is touched.
 """
 
 from collections.abc import Sequence

@@ -309,8 +309,9 @@ def take_step(running: Running, batch: StepBatch) -> None:
         begin_stage(running)
 
     # Gradients, and the update.
+    model = running.model
+    scaler = running.scaler
     with out_of_memory_advice(phase.network, phase.batch_size):
-        model, scaler = running.model, running.scaler
         if isinstance(phase.optimizer, PDSCA):
             # The same images twice, one step of cross-entropy apart; they count once.
             with statistics_kept(model):
@@ -320,10 +321,10 @@ def take_step(running: Running, batch: StepBatch) -> None:
     if phase.clip:
         # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
         # and α are not weights and keep theirs.
-        running.scaler.unscale_(phase.optimizer)
+        scaler.unscale_(phase.optimizer)
         nn.utils.clip_grad_norm_(phase.network.parameters(), phase.clip)
-    running.scaler.step(phase.optimizer)
-    running.scaler.update()
+    scaler.step(phase.optimizer)
+    scaler.update()
     phase.optimizer.zero_grad(set_to_none=True)
     if running.average:
         running.average.update_parameters(phase.network)
