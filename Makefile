@@ -65,7 +65,7 @@ REQUIREMENTS := $(shell cksum < requirements.txt | cut -d' ' -f1)
 INSTALLED := $(if $(filter .venv/bin/python,$(PYTHON)),.venv/installed-$(REQUIREMENTS))
 
 RENDEZVOUS = $(if $(NODES),--nnodes $(NODES) --rdzv-backend c10d --rdzv-endpoint $(MASTER) --rdzv-id $(COMP),--standalone)
-LAUNCH = $(PYTHON) $(if $(GPUS),-m torch.distributed.run $(RENDEZVOUS) --nproc-per-node $(GPUS))
+LAUNCH = $(PYTHON) $(if $(GPUS),-m pipeline.core.runtime.torchrun $(RENDEZVOUS) --nproc-per-node $(GPUS))
 # $(call make_up_to,STAGE): run, on ON or else one after the other, what STAGE and the stages before it have still to make.
 # `pipeline.todo` answers for all of them; when it fails, its one line is all that is said.
 make_up_to = $(if $(ON),$(schedule),$(one_by_one))
@@ -93,7 +93,7 @@ need = @test -n "$($(1))" || { echo "error: $(1) is empty; write $(1)=$(2)" >&2;
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
-	@echo "  COMP=melanoma  RUN=\"b5_384 b6_512\" (default: all)  FOLDS=\"0 1\" (default: all)  GPUS=8  TIME_LIMIT=8.5h  SMOKE=1"
+	@echo "  COMP=melanoma  RUN=\"b5_384 b6_512\" (default: all)  FOLDS=\"0 1\" (default: all)  ON=slurm|local  GPUS=8  TIME_LIMIT=8.5h  SMOKE=1"
 
 setup: $(INSTALLED) ## install what requirements.txt lists, leaving packages that are there as they are
 	@$(if $(INSTALLED),:,$(PYTHON) -m pipeline.core.runtime.install requirements.txt)
@@ -213,7 +213,7 @@ test: | $(INSTALLED) ## the fast tests
 test-slow: | $(INSTALLED) ## the tests that take minutes
 	$(PYTHON) -m pytest -m "slow and not gpu and not faults and not slurm"
 
-# Two processes, one a core; each prints a table of what it tried.
+# Two processes, one a core; each prints a table of what it tried. FAULTS=4 changes four times as many bytes.
 test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: tried, wrong
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_mutations.py & mutations=$$!; \
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_kills.py tests/faults/test_disks.py || failed=1; \
@@ -221,7 +221,7 @@ test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: trie
 
 # Starts a Slurm of two nodes on this machine and stops it; says what is not installed where it cannot.
 test-slurm: | $(INSTALLED) ## a competition through a real Slurm, whatever happens to its jobs (apt: slurm-wlm munge)
-	$(PYTHON) -m pytest -rs tests/slurm
+	$(PYTHON) -m pytest -rs tests/schedule
 
 test-gpu: | $(INSTALLED) ## the tests that need a GPU
 	$(PYTHON) -m pytest -m gpu

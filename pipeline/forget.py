@@ -24,9 +24,9 @@ from pipeline.core.runtime.errors import UserError
 FORGETTABLE_STAGES = ("pretrain", "finetune", "predict")
 # What each stage writes into a fold's folder. The log is of both stages: it goes with stage 1.
 FILES = {
-    "pretrain": ("pretrained.*", "log.jsonl", "events.*"),
-    "finetune": ("finetuned.*", "site*/*"),
-    "predict": ("predictions*",),
+    "pretrain": ("pretrained.*", "log.jsonl", "events.*", "pretrain.log"),
+    "finetune": ("finetuned.*", "site*/*", "finetune.log"),
+    "predict": ("predictions*", "predict.log"),
 }
 
 

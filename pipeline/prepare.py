@@ -5,7 +5,8 @@
                                                              exist already
 
 Reads   data/<comp>/raw                  as downloaded; zips need not be unpacked; never written to
-Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says
+Writes  data/<comp>/images/<size>/*.jpg  one file an image_id, resized as the task says; of more
+                                         than 10,000, in the folders 00 to ff
         data/<comp>/images/<size>.csv    image_id bytes crc32: what was written; checked by whoever
                                          reads an image
         data/<comp>/images.csv           image_id file patient_id unit_id split source width
@@ -44,7 +45,14 @@ from pipeline.core.artifacts.files import (
     sync_filesystem,
     write_sealed,
 )
-from pipeline.core.artifacts.paths import SYNTHETIC_MARKER, data_folder, image_path, raw_folder
+from pipeline.core.artifacts.paths import (
+    SYNTHETIC_MARKER,
+    data_folder,
+    fan_out,
+    fans_out,
+    image_path,
+    raw_folder,
+)
 from pipeline.core.artifacts.prepared_images import (
     CHECKSUM_COLUMNS,
     PreparedImage,
@@ -66,8 +74,8 @@ from pipeline.core.images.prepared import (
 )
 from pipeline.core.images.resize import METHOD
 from pipeline.core.raw.check import check_raw_table
-from pipeline.core.runtime.claims import unfinished
-from pipeline.core.runtime.command import run_stage, stage_parser, time_left
+from pipeline.core.runtime.claims import owner_is_gone, unfinished
+from pipeline.core.runtime.command import run_stage, stage_parser, stop_with_time_limit, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, usable_cores, worker_pool
 
@@ -75,6 +83,8 @@ DAMAGED_SHOWN = 5  # damaged images that are named
 # Images that one machine claims at a time: 26 s of one core at 51 ms each (24 million pixels, four
 # sizes). That is about the most that the last machine is waited for.
 SHARD = 512
+# Images that lie in one folder; more are spread over 256.
+MOST_IN_A_FOLDER = 10_000
 # Seconds of a time limit left when the stage stops. It looks at the clock as each image ends (51 ms
 # as above), so that it ends by itself before a scheduler ends it by force.
 SECONDS_KEPT = 10.0
@@ -86,6 +96,8 @@ FILE_FACTS = ["brightness", "file_bytes"]
 
 
 def main(args: argparse.Namespace) -> None:
+    # Its journals are its checkpoints: a scheduler's signal is no end of it.
+    stop_with_time_limit()
     for name in dict.fromkeys(parse_target(target).competition for target in args.targets):
         competition = load_competition(name)
         # Sizes that exist stay: another list of sizes is another specification, by which every
@@ -117,8 +129,14 @@ def prepare_images(competition: Competition, sizes: tuple[int, ...], workers: in
     shards = {}
     for start in range(0, len(tasks), SHARD):
         shards[journals / f"{start:06d}.jsonl"] = tasks[start : start + SHARD]
-    known = known_lines(folder, home, sizes)
-    drop_incomplete(shards, known)
+    make_size_folders(folder, sizes, len(tasks))
+    known: dict[tuple, dict] = {}
+    if any(not owner_is_gone(claim) for claim in journals.glob(".*.claim")):
+        # One that joins others at work would read again all that they have written so far.
+        print(f"{journals}: others are at work; joining them without a check", flush=True)
+    else:
+        known = known_lines(folder, home, sizes)
+        drop_incomplete(shards, known)
     resize_all(competition, sizes, raw, shards, known, workers)
 
     # The tables, then the journals of an earlier state of the download go.
@@ -171,12 +189,19 @@ def list_tasks(raw: Path, table: pd.DataFrame) -> list[ImageTask]:
     ]
 
 
+def make_size_folders(folder: Path, sizes: tuple[int, ...], count: int) -> None:
+    """data/<comp>/images/<size> of every size; of many images, with the folders that they are
+    spread over, unless it has images already."""
+    for size in sizes:
+        images = folder / "images" / str(size)
+        images.mkdir(parents=True, exist_ok=True)
+        if count > MOST_IN_A_FOLDER and not fans_out(images) and not any(images.glob("*.jpg")):
+            fan_out(images)
+
+
 def known_lines(folder: Path, home: Path, sizes: tuple[int, ...]) -> dict[tuple, dict]:
     """(image_id, file, stamp) -> journal line, for every image all of whose prepared copies are
     what was written; the first of those that are not are printed."""
-    for size in sizes:
-        (folder / "images" / str(size)).mkdir(parents=True, exist_ok=True)
-
     # Whole journals and those that a killed machine left half written (.jsonl.part).
     lines = {}
     for journal in sorted(home.glob("*/*.jsonl*")):

@@ -20,6 +20,7 @@ import argparse
 
 from pipeline.core.runs.missing import BEFORE, request_of
 from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.schedule.graph import steps_of
 from pipeline.core.schedule.local import run_here
 from pipeline.core.schedule.site import read_site
@@ -27,6 +28,8 @@ from pipeline.core.schedule.slurm import submit_steps
 
 
 def main(options: argparse.Namespace) -> None:
+    if options.on not in ("slurm", "local"):
+        raise UserError(f"ON={options.on!r}: write ON=slurm, ON=local, or leave it out")
     request = request_of(options.competition, options.run, options.folds, options.k)
     site = read_site() if options.on == "slurm" else None
     steps = steps_of(options.stage, request)
@@ -40,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     parser = stage_parser(__doc__, targets=False)
     parser.add_argument("stage", choices=tuple(BEFORE), metavar="STAGE", help=", ".join(BEFORE))
     parser.add_argument("competition", metavar="COMPETITION")
-    parser.add_argument("--on", choices=("slurm", "local"), required=True, help="where")
+    parser.add_argument("--on", required=True, metavar="WHERE", help="slurm or local")
     parser.add_argument("--run", default="", metavar='"RUN ..."', help="these runs (default: all)")
     parser.add_argument("--folds", default="", metavar='"K ..."', help="these folds (default: all)")
     parser.add_argument("--k", default="", metavar="K", help="how many folds are wanted")

@@ -11,13 +11,14 @@ Reads what the stages record in their artifacts; writes nothing.
 
 import argparse
 
-from pipeline.core.runs.missing import BEFORE, next_stage, request_of
+from pipeline.core.runs.missing import BEFORE, request_of
 from pipeline.core.runtime.command import run_stage, stage_parser
+from pipeline.core.schedule.graph import next_command
 
 
 def main(options: argparse.Namespace) -> None:
     request = request_of(options.competition, options.run, options.folds, options.k)
-    print(*next_stage(options.stage, request))
+    print(*next_command(options.stage, request))
 
 
 def parser() -> argparse.ArgumentParser:

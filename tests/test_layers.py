@@ -38,7 +38,12 @@ OWN = {
 }
 # Torch is heavy to import: outside these a question such as "what is missing?" would wait for it.
 TORCH_ROOMS = {"losses", "pesg", "pdsca", "coda", "networks", "training"}
-TORCH_FILES = {"runtime/device.py", "images/batches.py", "runs/launch.py"}
+TORCH_FILES = {
+    "runtime/device.py",
+    "runtime/torchrun.py",
+    "images/batches.py",
+    "runs/launch.py",
+}
 STAGES = {path.stem for path in (ROOT / "pipeline").glob("*.py")} - {"__init__"}
 
 

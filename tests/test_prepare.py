@@ -373,6 +373,35 @@ def test_a_kill_loses_no_more_than_the_images_in_hand_and_two_at_once_share(tmp_
     assert not list((tmp_path / "melanoma" / "images").rglob(".*"))
 
 
+def test_many_images_are_spread_over_folders(made, monkeypatch):
+    """Found there by whoever reads them, repaired there; a folder that has images stays as it
+    is."""
+    monkeypatch.setattr(stage, "MOST_IN_A_FOLDER", 11)
+    made.prepare()
+    ids = list(made.table["image_id"])
+    for size in SIZES:
+        folder = made.folder / "images" / str(size)
+        assert len(list(folder.iterdir())) == 256 and not list(folder.glob("*.jpg"))
+        assert sorted(path.stem for path in folder.glob("??/*.jpg")) == sorted(ids)
+        assert all(image.read() for image in prepared_images("made", size, ids))
+
+    lost = image_path("made", SIZES[0], ids[3])
+    content = lost.read_bytes()
+    lost.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="make prepare COMP=made"):
+        prepared_images("made", SIZES[0], ids)[3].read()
+    made.prepare()
+    assert lost.read_bytes() == content
+
+
+def test_a_folder_that_has_images_is_not_spread(made, monkeypatch):
+    made.prepare()
+    before = stamps(made.folder)
+    monkeypatch.setattr(stage, "MOST_IN_A_FOLDER", 11)
+    made.prepare()
+    assert stamps(made.folder) == before
+
+
 @pytest.mark.slow
 def test_ten_thousand_files_with_two_hundred_bad_ones(made):
     bad = {

@@ -47,7 +47,7 @@ def time_writing(folder: Path, contents: list[bytes], sync: str) -> float:
     for number in range(SHARD):
         for content in contents:
             name = f"{len(content)}-{number}.jpg"
-            put(folder, name, content)
+            put(folder / name, content)
             if sync == "each file":
                 handle = os.open(folder / name, os.O_RDONLY)
                 os.fsync(handle)

@@ -4,6 +4,7 @@ The roots are the environment variables DATA, MODELS and SUBMISSIONS, by default
 those names.
 """
 
+import zlib
 from pathlib import Path
 
 from pipeline.core.config.run import fold_name
@@ -44,7 +45,27 @@ def raw_folder(competition: str) -> Path:
 
 def image_path(competition: str, size: int, image_id: str) -> Path:
     """Where prepare puts an image of that size."""
-    return data_folder(competition) / "images" / str(size) / f"{image_id}.jpg"
+    return image_in(data_folder(competition) / "images" / str(size), image_id)
+
+
+def image_in(folder: Path, image_id: str) -> Path:
+    """The image in images/<size>, or in the one of its folders 00 to ff that its id decides: a
+    million images are 3,900 in each, where network disks take long over one folder of all."""
+    name = f"{image_id}.jpg"
+    if not fans_out(folder):
+        return folder / name
+    return folder / f"{zlib.crc32(image_id.encode()) & 0xFF:02x}" / name
+
+
+def fans_out(folder: Path) -> bool:
+    """Whether images/<size> has its images in 256 folders."""
+    return (folder / "00").is_dir()
+
+
+def fan_out(folder: Path) -> None:
+    """Make those folders; the one that counts is made last."""
+    for number in reversed(range(256)):
+        (folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
 
 
 def models_folder(competition: str) -> Path:

@@ -52,7 +52,8 @@ class PreparedImage(NamedTuple):
 
     def fault(self, reason: str) -> UserError:
         """The error of this image, with what repairs it."""
-        competition = self.path.parents[2].name
+        images = next(folder for folder in self.path.parents if folder.name == "images")
+        competition = images.parent.name
         return UserError(
             f"{self.path}: {reason}; `make prepare COMP={competition}` finds and repairs it"
         )

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from pipeline.core.artifacts.files import CHECKSUM, is_intact, sealed
+from pipeline.core.artifacts.paths import image_in
 from pipeline.core.config.task import Resize
 from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.resize import resized, to_jpeg
@@ -32,7 +33,7 @@ ImageTask = tuple[str, str, list[int]]  # image_id, locator, stamp
 def prepare_one(
     task: ImageTask, raw: Path, images: Path, sizes: tuple[int, ...], resize: Resize
 ) -> dict:
-    """Decode once, write every size to images/<size>/<image_id>.jpg; return the journal's line.
+    """Decode once, write every size into images/<size>; return the journal's line.
 
     A disk that cannot be written to is not a fault of the image: {"failed": reason}.
     """
@@ -54,7 +55,7 @@ def prepare_one(
 
     try:
         for size, content in encoded.items():
-            put(images / str(size), f"{image_id}.jpg", content)
+            put(image_in(images / str(size), image_id), content)
     except OSError as error:
         return {"failed": f"{images}: {error.strerror}"}
     return line | {
@@ -78,15 +79,15 @@ def brightness(pixels: np.ndarray) -> float:
     return round(gray, 1)
 
 
-def put(folder: Path, name: str, content: bytes) -> None:
+def put(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it.
 
     No fsync, which would take longer than everything else: `prepare` syncs all files of a journal
     at once before the journal counts as whole.
     """
-    temporary = folder / f".{name}.part"
+    temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(content)
-    os.replace(temporary, folder / name)  # noqa: PTH105  # a third of the cost of Path.replace
+    os.replace(temporary, path)  # noqa: PTH105  # a third of the cost of Path.replace
 
 
 def stamp_of(raw: Path, file: str) -> list[int]:

@@ -106,32 +106,6 @@ class Request:
         return [str(Target(self.name, run, fold)) for run in runs for fold in folds]
 
 
-def next_stage(stage: str, request: Request) -> list[str]:
-    """The first of a stage and those before it that has something to make, with its arguments; []
-    when all exist."""
-    # The tables come first: without them nothing else can be asked.
-    order = (*BEFORE[stage], stage)
-    answers: dict[str, list[str]] = {}
-    for name in ("images", "folds"):
-        if name in order:
-            answers[name] = LACKING[name](request)
-            if answers[name]:
-                return ["prepare" if name == "images" else name, *answers[name]]
-
-    # Dear artifacts are looked at before any stage runs: an edited resize specification is refused
-    # for the sake of the weights, not after all images have been prepared anew.
-    for name in order:
-        if name in FOLD_STAGES:
-            answers[name] = LACKING[name](request)
-
-    # Then the first in the order of work; make runs it and asks again.
-    for name in order:
-        arguments = answers[name] if name in answers else LACKING[name](request)
-        if arguments:
-            return [name, *arguments]
-    return []
-
-
 def lacking_images(request: Request) -> list[str]:
     """images.csv itself: folds need nothing else."""
     exists = (data_folder(request.name) / "images.csv").is_file()

@@ -6,7 +6,8 @@ watcher calls it stale when it has not changed for `STALE` seconds by the watche
 (clocks of two machines are never compared), or at once when its owner ran on this machine and is
 gone. It is taken over by renaming it away, which only one watcher can do; should a new owner appear
 between a watcher's last look and its rename (microseconds), the work is done twice, with equal
-results.
+results. Lock libraries do less: a soft lock (filelock) outlives an owner on another machine, and
+flock needs a file system that has it on every machine.
 """
 
 import json

@@ -29,6 +29,10 @@ EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141  # as of a process that SIGPIPE ended
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# Seconds within which a second signal is the first one again: a terminal or a scheduler reaches
+# every process, and torchrun passes on to its own what it got itself.
+SAME_REQUEST = 2.0
+
 # TIME_LIMIT counts from here: the start of the process, but for its first imports.
 STARTED = time.monotonic()
 
@@ -132,14 +136,29 @@ def stop_by_exception() -> None:
 def stop_gently() -> None:
     """From here on SIGTERM, SIGHUP and a first Ctrl-C ask for a checkpoint and exit 75; a second
     one ends at once."""
+    asked: list[float] = []
 
-    def ask(number: int, _frame: object) -> None:
+    def ask(number: int, frame: object) -> None:
+        if asked and time.monotonic() - asked[0] > SAME_REQUEST:
+            signal.default_int_handler(number, frame)
         Stop.requested = True
-        signal.signal(number, signal.default_int_handler)
+        asked.append(time.monotonic())
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, ask)
+
+
+def stop_with_time_limit() -> None:
+    """From here on SIGTERM and SIGHUP end the stage at once as a time limit does, with 75: one that
+    keeps what it has done as it goes."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise TimeLimitReached("asked to stop; the same command goes on from here")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def leave_signals_to_the_parent() -> None:

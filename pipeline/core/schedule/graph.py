@@ -73,7 +73,7 @@ def command_of(step: Step, processes: int = 0, machines: int = 1) -> list[str]:
         meet = ["--standalone"]
         if machines > 1:
             meet = ["--nnodes", str(machines), "--rdzv-backend", "c10d"]
-        start += ["-m", "torch.distributed.run", *meet, "--nproc-per-node", str(processes)]
+        start += ["-m", "pipeline.core.runtime.torchrun", *meet, "--nproc-per-node", str(processes)]
     return [*start, "-m", f"pipeline.{step.stage}", *step.arguments]
 
 
@@ -81,6 +81,9 @@ def steps_of(stage: str, request: Request) -> list[Step]:
     """What a stage and those before it have still to make, each step after those it waits for, and
     chain by chain: a queue that is worked through in this order ends folds one by one."""
     lacking = lacking_of(stage, request)
+    # `make prepare` looks for damaged images too, where nothing is missing.
+    if stage == "prepare":
+        lacking["prepare"] = request.run_targets
     chains = [
         Step(name, (target,))
         for target in all_targets("predict", request)
@@ -135,6 +138,15 @@ def concerns(other: Step, step: Step, through: str) -> bool:
     return True
 
 
+def next_command(stage: str, request: Request) -> list[str]:
+    """The first stage that has something to make, with its arguments; [] when all exist."""
+    lacking = lacking_of(stage, request)
+    for name in WAITS_FOR:
+        if lacking.get(name):
+            return [name, *lacking[name]]
+    return []
+
+
 def lacking_of(stage: str, request: Request) -> dict[str, list[str]]:
     """Stage -> the arguments to call it with, of what has to be made; [] where there is nothing.
 
@@ -158,10 +170,7 @@ def lacking_of(stage: str, request: Request) -> dict[str, list[str]]:
     if lacking.get("metadata"):
         lacking["metadata"] = all_targets("metadata", request)
 
-    # `make prepare` looks for damaged images too, where nothing is missing.
-    if stage == "prepare":
-        lacking["prepare"] = request.run_targets
-    elif "prepare" in order and tables:
+    if "prepare" in order and not lacking["prepare"]:
         lacking["prepare"] = LACKING["prepare"](request)
     # Seconds again: made anew where their members are, else where something is out of date.
     anew = not tables or any(lacking.get(name) for name in ("predict", "metadata"))
@@ -188,7 +197,7 @@ def all_targets(stage: str, request: Request) -> list[str]:
     # An earned combination has a model of its own on patient columns.
     if not competition.metadata or competition.blend.weights == "earned":
         return []
-    return [str(Target(request.name, METADATA, fold)) for fold in folds]
+    return [str(Target(request.name, METADATA, fold)) for fold in folds if fold != ALL]
 
 
 def expected_folds(request: Request) -> list[int]:

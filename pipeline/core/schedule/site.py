@@ -14,13 +14,16 @@
     partition = "cpu"
 
     [prepare]                 a stage by its name
-    jobs = 16                 so many jobs that share the images
     cpus-per-task = 16
+    jobs = 16                 so many jobs share the images
 
 A later section overrides an earlier one: all, gpu or cpu, the stage. A key is a long option of
-sbatch without its dashes, a value what follows it; true stands for an option without a value. It is
-SITE=file, by default `slurm.toml` where that exists. Without one sbatch's own defaults hold, and
-its variables (SBATCH_ACCOUNT, SBATCH_PARTITION, SBATCH_TIMELIMIT, ...) in any case.
+sbatch without its dashes, a value what follows it; true stands for an option without a value. Two
+are ours: `jobs`, and `notice`, the seconds before its time limit at which a job is asked for a
+checkpoint (120).
+
+The file is SITE=file, by default `slurm.toml` where that exists. Without one sbatch's own defaults
+hold; its variables (SBATCH_ACCOUNT, SBATCH_PARTITION, SBATCH_TIMELIMIT, ...) do in any case.
 """
 
 import tomllib
@@ -48,6 +51,7 @@ TAKEN = (
     "output",
     "parsable",
     "requeue",
+    "signal",
     "wrap",
 )
 # Seconds before the time limit at which a job is asked for its checkpoint: one of 2 GB takes 20 s
@@ -92,6 +96,8 @@ def read_site() -> Site:
                 raise UserError(f"{where}: the launcher itself sets this option")
             if not isinstance(value, str | int | bool):
                 raise UserError(f"{where}: write text, a number or true")
+            if option == "notice" and (type(value) is not int or value < 4):
+                raise UserError(f"{where}: a number of seconds from 4 on")
             if option == "jobs" and (name != "prepare" or type(value) is not int or value < 1):
                 raise UserError(f"{where}: a number from 1 on, of [prepare]")
     return Site(sections)

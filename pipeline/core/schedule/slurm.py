@@ -107,6 +107,7 @@ def submit_step(
     """Submit one step, to begin when the jobs `before` have ended well; the job's number."""
     options = site.options(step.stage)
     jobs = options.pop("jobs", 1)
+    notice = options.pop("notice", NOTICE)
     log = step.log.resolve()
     log.parent.mkdir(parents=True, exist_ok=True)
     options |= {
@@ -116,7 +117,7 @@ def submit_step(
         "output": str(log),
         "open-mode": "append",
         "requeue": True,
-        "signal": f"B:USR1@{options.get('signal', NOTICE)}",
+        "signal": f"B:USR1@{notice}",
         # Waits for a job that was cancelled: leaves the queue, since it would wait for ever.
         "kill-on-invalid-dep": "yes",
     }
@@ -134,7 +135,7 @@ def submit_step(
         if machines > 1:
             options |= {"nodes": machines, "ntasks-per-node": 1}
             command = ["srun", *command]
-    job = (*as_options(options), str(JOB_SCRIPT), *command)
+    job = (*as_options(options), str(JOB_SCRIPT), str(notice), *command)
     return slurm("sbatch", "--parsable", *job).split(";")[0]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.runtime import command
 from pipeline.core.runtime.command import disk_trouble, lost_loader
 
 HEAD = """
@@ -87,3 +88,22 @@ def test_a_path_with_other_letters_is_printed_in_any_language(tmp_path):
     done = ended(body, env={**os.environ, **ascii_only}, cwd=Path(__file__).parents[3])
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "gr\\xf6" in done.stdout
+
+
+def test_a_second_signal_ends_at_once_unless_it_is_the_same_request(monkeypatch):
+    """A scheduler and torchrun each send one; a user presses Ctrl-C again after two seconds."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    now = iter([10.0, 10.1, 10.2, 12.5])
+    monkeypatch.setattr(command.Stop, "requested", False)
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(now))
+    try:
+        command.stop_gently()
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert command.Stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,7 +7,7 @@ import pytest
 from pipeline.competitions import melanoma
 from pipeline.core.runs.missing import request_of
 from pipeline.core.schedule import graph
-from pipeline.core.schedule.graph import Step, command_of, steps_of
+from pipeline.core.schedule.graph import Step, command_of, next_command, steps_of
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +122,15 @@ def test_images_that_are_missing_alone_make_no_ensemble_anew(lacking):
     assert found == {"prepare melanoma/b3_256": set()}
 
 
+def test_sizes_that_are_missing_are_prepared_before_there_are_folds(lacking):
+    lacking["folds"] = ["melanoma"]
+    lacking["prepare"] = ["melanoma/b3_256"]
+    request = request_of("melanoma", "b3_256", "0")
+    found = names(steps_of("pretrain", request))
+    assert found["pretrain melanoma/b3_256/fold0"] == {"prepare melanoma/b3_256", "folds melanoma"}
+    assert next_command("pretrain", request) == ["prepare", "melanoma/b3_256"]
+
+
 def test_an_outdated_page_alone_is_made_anew(lacking):
     lacking["submit"] = ["melanoma"]
     found = names(steps_of("report", request_of("melanoma", "b3_256")))
@@ -138,10 +147,10 @@ def test_commands():
     step = Step("pretrain", ("melanoma/b3_256/fold0",))
     assert command_of(step)[1:] == ["-m", "pipeline.pretrain", "melanoma/b3_256/fold0"]
     words = " ".join(command_of(step, 8))
-    assert "torch.distributed.run --standalone --nproc-per-node 8 -m pipeline.pretrain" in words
+    assert "runtime.torchrun --standalone --nproc-per-node 8 -m pipeline.pretrain" in words
     words = " ".join(command_of(step, 8, 2))
     assert "--nnodes 2 --rdzv-backend c10d --nproc-per-node 8 -m pipeline.pretrain" in words
-    assert "distributed" not in " ".join(command_of(Step("report", ("melanoma",)), 8))
+    assert "torchrun" not in " ".join(command_of(Step("report", ("melanoma",)), 8))
 
 
 def test_logs_lie_beside_what_is_made(tmp_path):

@@ -115,8 +115,8 @@ run_stage(lambda _: local.run_here(steps), stage_parser("", targets=False))
 """
 
 
-def test_ctrl_c_stops_all_after_a_checkpoint(tmp_path):
-    """Two of three run; the third does not begin."""
+def test_a_stop_reaches_all_that_run_as_a_checkpoint(tmp_path):
+    """As Ctrl-C does. Two of three run; the third does not begin."""
     script = tmp_path / "stopped.py"
     script.write_text(STOPPED)
     process = subprocess.Popen(
@@ -130,7 +130,7 @@ def test_ctrl_c_stops_all_after_a_checkpoint(tmp_path):
     while not all(log.exists() and "ready" in log.read_text() for log in logs[:2]):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 75, printed
     assert "stopped; the same command goes on" in printed

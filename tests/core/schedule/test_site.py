@@ -55,6 +55,7 @@ def test_the_more_particular_section_wins(write):
         ("[all]\nmem = 1.5\n", "mem=1.5: write text"),
         ("[gpu]\njobs = 3\n", "jobs=3: a number from 1 on"),
         ("[prepare]\njobs = 0\n", "jobs=0: a number from 1 on"),
+        ("[all]\nnotice = true\n", "notice=True: a number of seconds"),
         ("[all\n", "site.toml: Expected"),
     ],
 )
@@ -89,7 +90,7 @@ def test_what_sbatch_is_called_with(write, monkeypatch, tmp_path):
     step = Step("finetune", ("melanoma/b3_256/fold0",))
     words = submitted(monkeypatch, step, "7", "8")
     script = words.index(str(slurm.JOB_SCRIPT))
-    assert words[script + 2 :] == ["-m", "pipeline.finetune", "melanoma/b3_256/fold0"]
+    assert words[script + 3 :] == ["-m", "pipeline.finetune", "melanoma/b3_256/fold0"]
     assert {
         "--job-name=finetune melanoma/b3_256/fold0",
         f"--comment={tmp_path}/models/melanoma",
@@ -116,12 +117,14 @@ def test_several_gpus_and_machines(write, monkeypatch):
     words = submitted(monkeypatch, step, processes=4, machines=2)
     assert {"--gpus-per-node=4", "--nodes=2", "--ntasks-per-node=1"} <= {*words}
     script = words.index(str(slurm.JOB_SCRIPT))
-    assert words[script + 1] == "srun"
+    assert words[script + 2] == "srun"
     # What takes no GPU stays one process on one machine.
     words = submitted(monkeypatch, Step("report", ("melanoma",)), processes=4, machines=2)
     assert not any(word.startswith(("--nodes", "--gpus", "srun")) for word in words)
 
 
-def test_the_signal_of_a_site(write, monkeypatch):
-    write("[all]\nsignal = 300\n")
-    assert "--signal=B:USR1@300" in submitted(monkeypatch, Step("report", ("melanoma",)))
+def test_the_notice_of_a_site(write, monkeypatch):
+    write("[all]\nnotice = 300\n")
+    words = submitted(monkeypatch, Step("report", ("melanoma",)))
+    assert "--signal=B:USR1@300" in words
+    assert words[words.index(str(slurm.JOB_SCRIPT)) + 1] == "300"

@@ -4,40 +4,30 @@ its jobs: submitted twice, requeued, their node lost, at their time limit, cance
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.core.runtime.claims import claim_path, owner_of
 from pipeline.core.schedule import slurm
 from pipeline.core.schedule.graph import Step
 from pipeline.core.schedule.site import Site
-from tests.cases.faults import leftovers, results
-from tests.cases.trained import ROOT, variables
+from tests.cases.faults import leftovers
+from tests.cases.scheduled import FOLD, made, make, times_trained
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-MADE = ("data/melanoma/images*", "data/melanoma/folds*", "models/melanoma", "submissions/melanoma")
 FINETUNED = ("models/melanoma/b3_256/fold*/finetuned*", "models/melanoma/b3_256/fold*/predictions*")
 FINETUNE = "finetune melanoma/b3_256/fold0"
-FOLD = "models/melanoma/b3_256/fold0"
 
 
-def make(cluster, home: Path, *words: str, **more: str) -> str:
-    """What `make` prints in that home; after each step a checkpoint is written."""
-    done = subprocess.run(
-        ["make", f"PYTHON={sys.executable}", "COMP=melanoma", "RUN=b3_256", *words],
-        cwd=ROOT,
-        env=variables(home, CHECKPOINT_SECONDS="0", **cluster.variables, **more),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(autouse=True)
+def known(cluster, monkeypatch):
+    """Every program that a test starts finds this Slurm."""
+    for name, value in cluster.variables.items():
+        monkeypatch.setenv(name, value)
 
 
 def ended(cluster) -> bool:
@@ -48,30 +38,10 @@ def wait_for_end(cluster) -> None:
     cluster.wait_until(lambda: ended(cluster), "jobs are left")
 
 
-def made(home: Path, patterns: tuple[str, ...] = MADE) -> dict:
-    """What is compared: not logs and the page with its sources, which say where and when."""
-    apart = (".log", "report.html", "/origins-")
-    return {
-        name: data
-        for name, data in results(home, patterns).items()
-        if not any(mark in name for mark in apart)
-    }
-
-
-def times_trained(home: Path) -> dict[str, int]:
-    """How often each phase of each fold has come to its end, by the logs of its jobs."""
-    logs = sorted(home.glob("models/melanoma/*/*/*.log"))
-    return {
-        f"{log.parent.name} {log.stem}": log.read_text().count("validation AUC")
-        for log in logs
-        if log.stem in ("pretrain", "finetune")
-    }
-
-
 def begin_finetune(cluster, home: Path, **more: str) -> Path:
     """Submit stage 2 of fold 0 anew and return when it has written its first checkpoint."""
-    make(cluster, home, "forget", "STAGE=finetune", "FOLDS=0")
-    make(cluster, home, "predict", "FOLDS=0", "ON=slurm", **more)
+    make(home, "forget", "STAGE=finetune", "FOLDS=0")
+    make(home, "predict", "FOLDS=0", "ON=slurm", **more)
     checkpoint = home / FOLD / "finetuned.checkpoint.safetensors"
     cluster.wait_until(checkpoint.exists, "no checkpoint")
     return checkpoint
@@ -80,18 +50,18 @@ def begin_finetune(cluster, home: Path, **more: str) -> Path:
 def test_a_competition_through_slurm_is_the_local_one(cluster, house, tmp_path):
     """Submitted once more while it runs, and once when all is made."""
     shutil.copytree(house / "data/melanoma/raw", tmp_path / "data/melanoma/raw")
-    first = make(cluster, tmp_path, "report", "K=2", "ON=slurm").splitlines()
+    first = make(tmp_path, "report", "K=2", "ON=slurm").splitlines()
     # prepare, folds, three stages of two folds, metadata, ensemble, submit, report
     assert len(first) == 2 + 3 * 2 + 1 + 3
 
     pretrained = list((tmp_path / "models").glob("*/*/*/pretrained.safetensors"))
     assert not pretrained
     cluster.wait_until((tmp_path / FOLD / "pretrained.safetensors").exists, "no weights")
-    again = make(cluster, tmp_path, "report", "K=2", "ON=slurm").splitlines()
+    again = make(tmp_path, "report", "K=2", "ON=slurm").splitlines()
     assert again and all(line.endswith(" already") for line in again), again
 
     wait_for_end(cluster)
-    assert make(cluster, tmp_path, "report", "K=2", "ON=slurm") == ""
+    assert make(tmp_path, "report", "K=2", "ON=slurm") == ""
     assert made(tmp_path) == made(house)
     assert set(times_trained(tmp_path).values()) == {1}
     assert not leftovers(tmp_path)
@@ -108,11 +78,11 @@ def test_a_requeued_job_goes_on(cluster, house, home):
 
 def test_a_cancelled_job_has_a_checkpoint_and_goes_on(cluster, house, home):
     checkpoint = begin_finetune(cluster, home)
-    assert "2 jobs cancelled" in make(cluster, home, "cancel")
+    assert "2 jobs cancelled" in make(home, "cancel")
     wait_for_end(cluster)
     assert checkpoint.exists() and not (home / FOLD / "finetuned.safetensors").exists()
     assert "stopped:" in (home / FOLD / "finetune.log").read_text()
-    make(cluster, home, "predict", "FOLDS=0", "ON=slurm")
+    make(home, "predict", "FOLDS=0", "ON=slurm")
     wait_for_end(cluster)
     assert made(home, FINETUNED) == made(house, FINETUNED)
 
@@ -137,7 +107,7 @@ def test_a_job_on_a_lost_node_is_done_once(cluster, house, home):
 def test_a_job_at_its_time_limit_is_requeued(cluster, house, home, tmp_path):
     """A minute, of which Slurm gives notice of 30 s; the stage is held up until the notice came."""
     site = tmp_path / "site.toml"
-    site.write_text('[finetune]\ntime = "1"\nsignal = 30\n')
+    site.write_text('[finetune]\ntime = "1"\nnotice = 30\n')
     begin_finetune(cluster, home, SITE=str(site))
     stage = process_of(home)
     os.kill(stage, signal.SIGSTOP)
@@ -150,18 +120,21 @@ def test_a_job_at_its_time_limit_is_requeued(cluster, house, home, tmp_path):
 
 def test_a_failed_job_is_held_and_said_until_it_is_mended(cluster, house, home):
     """A damaged image, as a full disk would: what waits for it goes on waiting."""
-    image = sorted(home.glob("data/melanoma/images/*/*.jpg"))[0]
+    images = pd.read_csv(home / "data/melanoma/images.csv", dtype=str)
+    name = images.loc[images["split"] == "train", "image_id"].iloc[0]
+    (image,) = home.glob(f"data/melanoma/images/*/{name}.jpg")
     whole = image.read_bytes()
     image.write_bytes(whole[:-10])
-    make(cluster, home, "forget", "STAGE=pretrain", "FOLDS=0 1")
-    make(cluster, home, "predict", "ON=slurm")
-    cluster.wait_until(lambda: {*cluster.jobs().values()} == {"PENDING"}, "not held", 120)
-    status = make(cluster, home, "status")
+    make(home, "forget", "STAGE=pretrain", "FOLDS=0 1")
+    make(home, "predict", "ON=slurm")
+    held = ("squeue", "-h", "-o", "%Q", "--name=pretrain melanoma/b3_256/fold0")
+    cluster.wait_until(lambda: cluster.command(*held) == "0", "not held")
+    status = make(home, "status")
     assert f"{image}: {len(whole) - 10:,} bytes" in status, status
     assert " held; " in status and "finetune: job" in status and ": for pretrain" in status
 
     image.write_bytes(whole)
-    assert "released" in make(cluster, home, "predict", "ON=slurm")
+    assert "released" in make(home, "predict", "ON=slurm")
     wait_for_end(cluster)
     assert made(home, FINETUNED) == made(house, FINETUNED)
 
@@ -169,7 +142,6 @@ def test_a_failed_job_is_held_and_said_until_it_is_mended(cluster, house, home):
 def test_two_hundred_tiny_jobs(cluster, tmp_path, monkeypatch):
     """In chains of two: each is run once, after the one that it waits for."""
     monkeypatch.setenv("MODELS", str(tmp_path))
-    monkeypatch.setenv("SLURM_CONF", cluster.variables["SLURM_CONF"])
     done = tmp_path / "done"
     words = ["sh", "-c", f'echo "$0" >> {done}']
     monkeypatch.setattr(slurm, "command_of", lambda step, *_: [*words, step.name])
