@@ -11,8 +11,8 @@ where it is from.
 reads   data/<comp>/images.csv, folds.csv, folds_audit.json, images/<size>/
         models/<comp>/ensemble.csv, ensemble.json, scores.csv
         models/<comp>/<run>/fold<k>/predictions.csv, predictions_pretrained.csv,
-        predictions_views.npz, log.jsonl, and the weights, from which come heat maps: a second or
-        two and one pass of each image shown (tests/bench/RESULTS.md); without weights no maps
+        predictions_views.npz, log.jsonl, and the weights, from which come heat maps: one pass of
+        each image shown, 7 s for 57 by a small network; without weights no maps
 writes  submissions/<comp>/report.html, and beside it report_files/: every table as CSV, every
         figure as SVG
 

@@ -102,10 +102,10 @@ class PartialAUC(nn.Module):
         temperatures = temperature_negatives, temperature_positives
         if form == "sopa":
             self.swapped, self.share = one_share(*shares)
-            refuse(temperatures, (None, None), "sopa takes a share, not a temperature")
+            require_neutral(temperatures, (None, None), "sopa takes a share, not a temperature")
         else:
             self.swapped, self.inner, self.outer = soft_classes(form, *temperatures)
-            refuse(shares, (1, 1), f"{form} takes temperatures, not a share")
+            require_neutral(shares, (1, 1), f"{form} takes temperatures, not a share")
 
         # s, or log u; NaN for a row that no batch has had. float64, since 0.4 million rows are
         # 3 MB and the mean over many batches should not round.
@@ -191,7 +191,7 @@ class PartialAUC(nn.Module):
         if rows is not None:
             moved = s + self.rate * (mean_where(exceeds.double(), pairs, 1) - self.share)
             moved = moved + 0 * excess  # a NaN score exceeds nothing, and would pass for a low one
-            self.move(rows, mean_where(moved[None], same_rows(rows, pairs), 1), pairs)
+            self.move(rows, mean_where(moved[None], row_copies(rows, pairs), 1), pairs)
         return weights / self.share, s + excess / self.share
 
     def weigh_softly(
@@ -201,7 +201,7 @@ class PartialAUC(nn.Module):
         scaled = losses / self.inner
         log_u = log_mean_exp(scaled, pairs, 1)
         if rows is not None:
-            fresh = log_mean_exp(log_u[None], same_rows(rows, pairs), 1)
+            fresh = log_mean_exp(log_u[None], row_copies(rows, pairs), 1)
             log_u = self.moving(self.state[rows], fresh)
             self.move(rows, log_u, pairs)
         has_pairs = pairs.any(1)
@@ -227,7 +227,7 @@ class PartialAUC(nn.Module):
     def move(self, rows: Tensor, moved: Tensor, pairs: Tensor) -> None:
         """Set the states of rows that had a pair, if all the new ones are finite: a diverged batch,
         which raises, leaves nothing behind."""
-        took_part = same_rows(rows, pairs).any(1)
+        took_part = row_copies(rows, pairs).any(1)
         settled = took_part & (torch.isfinite(moved) | ~took_part).all()
         # Copies of a row have equal values, so it does not matter which is written last.
         self.state[rows] = torch.where(settled, moved, self.state[rows])
@@ -282,13 +282,13 @@ def soft_classes(
     return negatives is None, given[0], None
 
 
-def refuse(values: tuple, neutral: tuple, message: str) -> None:
+def require_neutral(values: tuple, neutral: tuple, message: str) -> None:
     """ValueError where an argument that would do nothing was given."""
     if values != neutral:
         raise ValueError(message)
 
 
-def same_rows(rows: Tensor, pairs: Tensor) -> Tensor:
+def row_copies(rows: Tensor, pairs: Tensor) -> Tensor:
     """(B, B, K): whether i' is a copy of row i that has a pair; i itself is one."""
     return (rows[:, None] == rows[None])[:, :, None] & pairs.any(1)[None]
 

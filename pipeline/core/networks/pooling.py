@@ -102,7 +102,7 @@ def max_pool(places: torch.Tensor) -> torch.Tensor:
     return places.amax(2)
 
 
-def log_mean_exp(places: torch.Tensor) -> torch.Tensor:
+def smooth_max_pool(places: torch.Tensor) -> torch.Tensor:
     """Between the mean (r to 0) and the largest (r to infinity) of each feature (B, F)."""
     total = torch.logsumexp(LSE_SHARPNESS * places, 2)
     return (total - math.log(places.shape[2])) / LSE_SHARPNESS
@@ -128,5 +128,5 @@ def residual_attention(scores: torch.Tensor, bias: torch.Tensor) -> torch.Tensor
 
 
 # (B, F, P) features -> (B, F); (B, K, P) scores and (K,) biases -> (B, K).
-FEATURE_POOLS = {"max": max_pool, "lse": log_mean_exp, "gem": generalised_mean}
+FEATURE_POOLS = {"max": max_pool, "lse": smooth_max_pool, "gem": generalised_mean}
 SCORE_POOLS = {"pcam": probabilistic_cam, "csra": residual_attention}

@@ -165,7 +165,7 @@ def test_two_processes_are_one_of_twice_the_batch(processes, kind):
     alone = train(kind, None)
     for result in processes:
         for name, expected in alone.items():
-            torch.testing.assert_close(result[kind][name], expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(result[kind][name], expected, rtol=2e-6, atol=1e-6)
     assert (
         alone["weights"] - torch.cat([p.flatten() for p in network().parameters()])
     ).abs().max() > 0.01
