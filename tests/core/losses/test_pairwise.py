@@ -147,7 +147,6 @@ def test_wrong_use_is_an_error():
 def test_the_recipe_makes_it_and_refuses_fields_that_would_do_nothing():
     assert CONFIGURED == SURROGATES
     recipe = Finetune(loss="pairwise", surrogate="logistic", margin=0.5, hardest_positives=0.2)
-    assert (
     assert make_loss(recipe, 3, 10).extra_repr() == (
         "'logistic', margin=0.5, hardest_negatives=1.0, hardest_positives=0.2"
     )
