@@ -16,8 +16,9 @@ from pipeline.core.config import Blend
 from pipeline.core.config.competition import load_competition
 from pipeline.core.config.run import ALL
 from pipeline.core.runs.job import jobs_of
-from pipeline.core.runs.missing import next_stage, request_of
+from pipeline.core.runs.missing import request_of
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.schedule.graph import next_command
 from pipeline.deploy.away.combine import scores_on_scale
 from pipeline.deploy.package import trained_networks
 from tests.cases.trained import melanoma as write_raw
@@ -85,11 +86,11 @@ def test_from_raw_files_to_a_package(monkeypatch):
     assert [(one["fold"], one["file"]) for one in networks] == [
         (ALL, f"{NAME}/all/finetuned.safetensors")
     ]
-    assert next_stage("ensemble", request_of("melanoma", NAME)) == []
+    assert next_command("ensemble", request_of("melanoma", NAME)) == []
     run(forget, "melanoma", "--run", NAME, "--folds", ALL)
     assert not list((folder / "all").glob("*.safetensors"))
     assert (folder / "fold0" / "finetuned.safetensors").exists()
-    assert next_stage("ensemble", request_of("melanoma", NAME))[0] == "pretrain"
+    assert next_command("ensemble", request_of("melanoma", NAME))[0] == "pretrain"
 
     # A run without `whole` has no such target, and an earned combination takes no such run.
     monkeypatch.setattr(melanoma, "blend", Blend(weights="earned"))

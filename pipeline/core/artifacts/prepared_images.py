@@ -52,7 +52,9 @@ class PreparedImage(NamedTuple):
 
     def fault(self, reason: str) -> UserError:
         """The error of this image, with what repairs it."""
-        images = next(folder for folder in self.path.parents if folder.name == "images")
+        # data/<comp>/images/<size>/, where a million of them lie in folders of their own.
+        folders = (folder for folder in self.path.parents if folder.name == "images")
+        images = next(folders, self.path.parent)
         competition = images.parent.name
         return UserError(
             f"{self.path}: {reason}; `make prepare COMP={competition}` finds and repairs it"
