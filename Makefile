@@ -206,7 +206,7 @@ rehearse: | $(INSTALLED) ## both rehearsals on the demo's weights (after make de
 	@$(DEMO) $(MAKE) codalab COMP=chexpert
 	@$(DEMO) $(MAKE) codalab-rehearse COMP=chexpert
 
-# A process a core, a module of tests each: two finish in 0.6 of one's time.
+# A process a core, a module of tests each.
 test: | $(INSTALLED) ## the fast tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadscope -m "not slow and not gpu"
 
