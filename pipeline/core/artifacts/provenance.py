@@ -149,9 +149,10 @@ def commit() -> str:
 
 def git(*arguments: str) -> str:
     """What git prints about this checkout."""
-    command = ["git", *arguments]
-    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    # In a session of its own: a SIGTERM to the group, which the stage outlives to end well, would
+    # end git, and the artifact would say that its commit is unknown.
+    kept = dict(cwd=PACKAGE, capture_output=True, text=True, start_new_session=True)
+    return subprocess.run(["git", *arguments], check=True, **kept).stdout.strip()
 
 
 @lru_cache(maxsize=8)
