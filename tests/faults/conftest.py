@@ -1,24 +1,7 @@
 """The house that every fault is done to, made once; the table of counts at the end."""
 
-from pathlib import Path
-
-import pytest
-
 from tests.cases import faults
-
-
-@pytest.fixture(scope="session")
-def house(tmp_path_factory) -> Path:
-    """A finished competition, which no test changes."""
-    home = tmp_path_factory.mktemp("house")
-    faults.finish(home)
-    return home
-
-
-@pytest.fixture
-def home(house, tmp_path) -> Path:
-    """A copy of it that a test may spoil."""
-    return faults.copied(house, tmp_path / "home")
+from tests.cases.house import home, house  # noqa: F401
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -1,11 +1,11 @@
 """A Slurm on this machine, and the finished competition that everything through it must equal."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.cases import faults, slurm_cluster
+from tests.cases import slurm_cluster
+from tests.cases.house import home, house  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -20,17 +20,3 @@ def cluster(tmp_path_factory) -> Iterator[slurm_cluster.Cluster]:
         yield started
     finally:
         started.stop()
-
-
-@pytest.fixture(scope="session")
-def house(tmp_path_factory) -> Path:
-    """A competition finished without Slurm, which no test changes."""
-    home = tmp_path_factory.mktemp("house")
-    faults.finish(home)
-    return home
-
-
-@pytest.fixture
-def home(house, tmp_path) -> Path:
-    """A copy of it that a test may spoil."""
-    return faults.copied(house, tmp_path / "home")
