@@ -18,8 +18,15 @@ import argparse
 
 from pipeline.core.artifacts.labels import targets, targets_text
 from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED
-from pipeline.core.networks.image import Network, load_weights, restart_classifier
+from pipeline.core.config.label_tree import label_tree
+from pipeline.core.networks.image import (
+    Network,
+    freeze_backbone,
+    load_weights,
+    restart_classifier,
+)
 from pipeline.core.runs.facts import require_current
+from pipeline.core.runs.hierarchy import closed_upward
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
 from pipeline.core.runs.whole import epochs_to_train
@@ -58,11 +65,17 @@ def finetune(job: Job) -> None:
     rows = job.training()
     if recipe.site_column:
         rows = site_rows(rows, recipe.site_column)
+    tree = label_tree(run, job.labels)
+    notes: tuple[str, ...] = ()
+    if tree:
+        rows, notes = closed_upward(job, rows, tree)
     labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
 
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
+    if recipe.layers == "head":
+        freeze_backbone(network)
     loss = make_loss(recipe, len(job.labels), len(rows))
 
     # What is about to be trained, before hours are spent on it.
@@ -74,6 +87,8 @@ def finetune(job: Job) -> None:
             f"{str(dtype).removeprefix('torch.')}"
         )
         print(targets_text(rows, job.labels, labels, task.uncertain_finetune))
+        for line in notes:
+            print(line)
 
     # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
     # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.

@@ -19,7 +19,13 @@ import torch
 
 from pipeline.core.artifacts.labels import targets_text
 from pipeline.core.artifacts.paths import PRETRAINED
-from pipeline.core.networks.image import add_auxiliary, build, parameter_count
+from pipeline.core.config.label_tree import label_tree
+from pipeline.core.networks.image import (
+    add_auxiliary,
+    add_hierarchy,
+    build,
+    parameter_count,
+)
 from pipeline.core.networks.imagenet import backbone_digest
 from pipeline.core.runs.extra_labels import lesson
 from pipeline.core.runs.job import Job
@@ -57,10 +63,17 @@ def pretrain(job: Job) -> None:
     rows = taught.rows
     learnt = np.hstack([smoothed(taught.labels, recipe.smoothing), taught.auxiliary])
 
+    # Of a hierarchy the columns above the labels are kept with them.
+    tree = label_tree(run, job.labels)
+    names = tree.names if tree else job.labels
+    nodes = np.hstack([taught.labels, taught.auxiliary])[:, : len(names)]
+
     # The seed also decides the classifier's initial weights.
     torch.manual_seed(seed)
     network = build(run, len(job.labels))
-    add_auxiliary(network, taught.auxiliary.shape[1])
+    add_hierarchy(network, tree)
+    network.conditional = tree is not None
+    add_auxiliary(network, learnt.shape[1] - len(names))
     digest = backbone_digest(network.backbone)
 
     # What is about to be trained, before hours are spent on it: a wrong policy for uncertain labels
@@ -73,7 +86,7 @@ def pretrain(job: Job) -> None:
             f"{parameter_count(network) / 1e6:.2f} M parameters, "
             f"{str(dtype).removeprefix('torch.')}"
         )
-        print(targets_text(rows, job.labels, taught.labels, task.uncertain_pretrain))
+        print(targets_text(rows, names, nodes, task.uncertain_pretrain))
         for line in taught.notes:
             print(line)
 

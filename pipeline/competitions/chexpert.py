@@ -31,7 +31,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.core import raw as source
-from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
+from pipeline.core.config.run import Augment, Auxiliary, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
 from pipeline.core.runtime.errors import UserError
 
@@ -39,6 +39,13 @@ DISEASES = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Ef
 # Where -1 counts as positive, as in the authors' library and the 2019 leaders' code; the paper does
 # not say.
 ONES = ("Edema", "Atelectasis")
+# The labeler's tree, of the five and the findings above them, which are not scored.
+PARENTS = {
+    "Cardiomegaly": "Enlarged Cardiomediastinum",
+    "Edema": "Lung Opacity",
+    "Consolidation": "Lung Opacity",
+    "Atelectasis": "Lung Opacity",
+}
 
 # Folders of a download that may hold a table, and the names that the tables go by.
 VALID_TABLES = ("valid.csv", "val_labels.csv")
@@ -157,6 +164,19 @@ modern = tuple(
     )
 )
 
+# The system of rank 2 (Pham et al., arXiv 1911.06475): stage 1 learns each finding given that those
+# above it are positive, stage 2 the classifier alone on all rows, here by AUC-M of the product
+# along the path. A parent weighs as much as one of the five. On these data it has not been run.
+hierarchical = replace(
+    runs[0],
+    auxiliary=tuple(
+        Auxiliary(column=name, weight=1 / len(DISEASES)) for name in dict.fromkeys(PARENTS.values())
+    ),
+    hierarchy=PARENTS,
+    finetune=replace(finetune, layers="head"),
+    tag="hierarchy",
+)
+
 # For two CPU cores, to see real images go through every stage before a GPU is rented: from random
 # weights, and, slower, from ImageNet's, which may be an installed package
 # (core/networks/imagenet.py). Their rates are first guesses, not tuned.
@@ -184,6 +204,7 @@ trials = (
             milestone_unit="epoch",
         ),
     ),
+    hierarchical,
 )
 
 metadata = Metadata(hidden=(256, 128), finetune=replace(finetune, lr=1.0))
@@ -264,16 +285,10 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
 
     # Everything but the labels can be read from the path.
     paths = source.paths(where, table, "Path")
-    parts = paths.str.extract(f"^{PATH}$")
-    reason = "is not <split>/patientN/studyN/viewN_<view>.jpg"
-    source.refuse(where, "Path", paths, parts["split"].isna(), reason)
-
-    # An id is a file name, the same whatever the download calls its folders.
-    folder = parts["split"].replace("val", "valid")
-    view = parts["rest"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_")
+    parts = path_parts(where, paths)
     rows = pd.DataFrame(
         {
-            "image_id": folder + "_" + view,
+            "image_id": ids_of(parts),
             "file": locate(raw, locator, parts),
             "patient_id": parts["patient"],
             "unit_id": paths.str.rpartition("/")[0],
@@ -285,6 +300,38 @@ def read_split(raw: Path, locator: str, split: str) -> pd.DataFrame:
     for name in task.labels:
         rows[name] = source.labels(where, table, name) if labelled else float("nan")
     return rows
+
+
+def auxiliary(raw: Path) -> pd.DataFrame:
+    """image_id and the findings above the five (PARENTS), of training and validation images."""
+    places = [first_existing_table(raw, names) for names in (("train.csv",), VALID_TABLES)]
+    parents = tuple(dict.fromkeys(PARENTS.values()))
+    tables = []
+    for place in filter(None, places):
+        where = raw / place
+        table = source.read_table(raw, place, ["Path", *parents])
+        rows = pd.DataFrame(
+            {"image_id": ids_of(path_parts(where, source.paths(where, table, "Path")))}
+        )
+        for name in parents:
+            rows[name] = source.labels(where, table, name)
+        tables.append(rows)
+    return pd.concat(tables, ignore_index=True)
+
+
+def path_parts(where: Path, paths: pd.Series) -> pd.DataFrame:
+    """split, rest, patient and view of each path; UserError for one of another form."""
+    parts = paths.str.extract(f"^{PATH}$")
+    reason = "is not <split>/patientN/studyN/viewN_<view>.jpg"
+    source.refuse(where, "Path", paths, parts["split"].isna(), reason)
+    return parts
+
+
+def ids_of(parts: pd.DataFrame) -> pd.Series:
+    """An id is a file name, the same whatever the download calls its folders."""
+    folder = parts["split"].replace("val", "valid")
+    view = parts["rest"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_")
+    return folder + "_" + view
 
 
 def study_columns(where: Path, table: pd.DataFrame, parts: pd.DataFrame) -> dict[str, pd.Series]:

@@ -1,6 +1,7 @@
 """CheXpert's files: every form of the download, what the quirks of its tables mean, a line for each
 kind of mistake."""
 
+import numpy as np
 import pytest
 
 from pipeline.competitions import chexpert
@@ -142,6 +143,16 @@ def test_the_organisers_folder_name_for_validation_differs_from_the_tables(tmp_p
     files = {path.replace("valid/", "val/"): text for path, text in images().items()}
     raw = write(tmp_path, tables("CheXpert-v1.0/") | files)
     assert contents(raw, chexpert.read_raw(raw)) == {name: name for name in IDS.values()}
+
+
+def test_the_findings_above_the_five(tmp_path):
+    table = chexpert.auxiliary(small(tmp_path))
+    assert list(table) == ["image_id", "Enlarged Cardiomediastinum", "Lung Opacity"]
+    labelled = [path for path in VIEWS if not path.startswith("test")]
+    assert list(table["image_id"]) == [IDS[path] for path in labelled]
+    np.testing.assert_array_equal(table["Enlarged Cardiomediastinum"], [np.nan, np.nan, np.nan, 1])
+    np.testing.assert_array_equal(table["Lung Opacity"], [np.nan, 1, np.nan, 1])
+    assert set(chexpert.PARENTS) < set(chexpert.DISEASES)
 
 
 def test_values(tmp_path):

@@ -6,6 +6,7 @@ import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
 
+from pipeline.core.config.label_tree import label_tree
 from pipeline.core.config.run import AFTER_STAGE_1, METADATA, MODERN, Metadata, Run
 from pipeline.core.config.stages import BLEND, ENSEMBLE, FINAL, STAGE_1, STAGE_2
 from pipeline.core.config.task import Blend, Submission, Task
@@ -131,6 +132,7 @@ def check_competition(competition: Competition) -> None:
                     f"{file}: run {run.name} predicts {label!r}, which is not among the task's "
                     "labels"
                 )
+        label_tree(run, competition.labels(run))
         if run.whole and competition.blend.weights == "earned":
             raise UserError(
                 f"{file}: run {run.name} has whole={run.whole!r}, and Blend(weights='earned') "

@@ -6,7 +6,7 @@ Standard library only: what the names of losses and normalisers mean is in `trai
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from pipeline.core.config.task import Resize, require, require_between, require_in
@@ -166,6 +166,8 @@ class Pretrain(Stage):
 class Finetune(Stage):
     """Stage 2: a fresh classifier, then an AUC loss with PESG on all layers.
 
+    layers        "all" (the paper), or "head": the fresh classifier alone, on a backbone that stays
+                  as stage 1 left it, its BatchNorm too
     loss          "aucm" (AUC margin), "aucs" (AUC square), "pairwise" (over the batch's pairs),
                   "sopa", "sopa_s", "sota_s" (partial AUC with a state for each row: exact, soft,
                   soft in both classes), "ce" or "focal" (ablations)
@@ -203,6 +205,7 @@ class Finetune(Stage):
     state_rate    of those three: how fast a row's state follows its batches
     """
 
+    layers: str = "all"
     loss: str = "aucm"
     lr: float = 0.1  # the paper's CheXpert; 0.01 for melanoma
     gamma: float = 1 / 500  # the paper tries 1/300, 1/500, 1/800
@@ -234,6 +237,7 @@ class Finetune(Stage):
     state_rate: float = 0.5
 
     def __post_init__(self) -> None:
+        require_in(self, "layers", ("all", "head"))
         require_in(self, "loss", LOSSES)
         require_in(self, "surrogate", SURROGATES)
         require_in(self, "normalize", NORMALIZERS)
@@ -246,6 +250,9 @@ class Finetune(Stage):
             require_between(self, "dual_lr", 1e-12, 1e3)
         self.check_shared(self.schedule == "cosine")
         self.check_adamw()
+        rates = self.backbone_lr == self.layer_decay == 1
+        still = "layers='head' trains no backbone, so no backbone_lr and no layer_decay"
+        require(self.layers == "all" or rates, self, still)
         soft = self.loss in POINTWISE
         hard = f"loss={self.loss!r} takes hard labels, so no smoothing"
         require(soft or not self.smoothing, self, hard)
@@ -374,6 +381,9 @@ class Run:
     size           side of the square input in pixels
     labels         which labels it predicts; () = all the task's
     auxiliary      columns that stage 1 learns beside them
+    hierarchy      child -> parent, labels or auxiliary columns of 1 and 0, the latter first in
+                   `auxiliary`: stage 1 learns each given that its ancestors are positive, all
+                   scores are those of the product along the path (core/networks/hierarchy.py)
     weights        "imagenet" (PRETRAINED=, an installed package, or timm's download: see
                    core/networks/imagenet.py), a path to a .safetensors file, or "random"
     views          test-time views per image
@@ -403,6 +413,7 @@ class Run:
     finetune: Finetune
     labels: tuple[str, ...] = ()
     auxiliary: tuple[Auxiliary, ...] = ()
+    hierarchy: Mapping[str, str] = field(default_factory=dict)
     weights: str = "imagenet"
     augment: Augment = Augment()
     views: int = 30  # the paper's
@@ -435,9 +446,22 @@ class Run:
             apart = "site_column trains apart, and stage 1 would not: give pretrain epochs=0"
             require(self.pretrain.epochs == 0, self, apart)
             require(self.ema == 0, self, "site_column averages sites; leave ema out")
+        if self.hierarchy:
+            self.require_for_hierarchy()
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
         choice = "none of 'imagenet', 'random', or a .safetensors file"
         require(known, self, f"weights={self.weights!r} is {choice}")
+
+    def require_for_hierarchy(self) -> None:
+        """Raise a UserError for what does not go with a hierarchy of labels."""
+        stage_1 = self.pretrain
+        unmixed = stage_1.mixup == stage_1.cutmix == 0
+        neither = "hierarchy: of two mixed images one may lack the parent; leave mixup, cutmix out"
+        require(unmixed, self, neither)
+        alone = f"hierarchy: the rows of labels_file={stage_1.labels_file!r} have no parents"
+        require(not stage_1.labels_file, self, alone)
+        hard = "hierarchy: smoothing belongs to stage 1; leave it out of finetune"
+        require(self.finetune.smoothing == 0, self, hard)
 
     @property
     def name(self) -> str:
@@ -466,6 +490,7 @@ class Run:
             named=self.name,
             network=SMOKE_NETWORK,
             auxiliary=(),  # synthetic data have no such columns
+            hierarchy={},
             size=tiny,
             weights="random",
             views=min(self.views, 4),
@@ -500,8 +525,9 @@ class Metadata:
         recipe = self.finetune
         column = recipe.site_column
         require(not column, self, f"site_column={column!r} is for networks on images")
-        whole = recipe.backbone_lr == recipe.layer_decay == 1
-        require(whole, self, "it has no backbone, so no backbone_lr and no layer_decay")
+        whole = recipe.backbone_lr == recipe.layer_decay == 1 and recipe.layers == "all"
+        missing = "it has no backbone, so no backbone_lr, layer_decay or layers"
+        require(whole, self, missing)
         unmixed = recipe.mixup == recipe.cutmix == 0
         require(unmixed, self, "it has no images, so no mixup and no cutmix")
 

@@ -8,7 +8,8 @@ place p of the backbone's last map:
 
 Where a linear classifier follows the pooling at once, the second is for "avg" the class activation
 map w x_p + c (Zhou et al., 2016), and its mean over places is the score, for "max" and "gem" too,
-since both grow in proportion to x (Euler).
+since both grow in proportion to x (Euler). With a hierarchy of labels s and g are those of z, the
+whole path's score, whose mean the maps then do not give.
 """
 
 import numpy as np
@@ -51,7 +52,8 @@ def heat_maps(network: Network, images: np.ndarray) -> tuple[np.ndarray, np.ndar
 def place_maps(network: Network, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(scores (B, K), s (B, K, P)) of the backbone's last features."""
     places = place_features(network.backbone, features)
-    return network.map_scores(features), place_scores(network.classifier, places)
+    alone = [place_scores(head, places) for head in network.heads()]
+    return network.map_scores(features), network.label_scores(torch.cat(alone, 1))
 
 
 def gradient_maps(network: Network, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

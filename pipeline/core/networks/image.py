@@ -16,8 +16,10 @@ from torch import nn
 
 from pipeline.core.artifacts.files import atomic, require_plain, sealed
 from pipeline.core.artifacts.provenance import check_data, data_digest, tensors_checksum
+from pipeline.core.config.label_tree import LabelTree, label_tree
 from pipeline.core.config.run import Run
 from pipeline.core.networks import imagenet
+from pipeline.core.networks.hierarchy import path_scores
 from pipeline.core.networks.pooling import NoFeatureMapError, place_features, pooled_scores
 from pipeline.core.runtime.errors import UserError
 
@@ -60,6 +62,10 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.features, labels)
         self.auxiliary: nn.Linear | None = None  # `add_auxiliary`
+        self.tree: LabelTree | None = None  # these three: `add_hierarchy`
+        self.ancestors: nn.Linear | None = None
+        self.conditional = False  # stage 1: in training the nodes' own scores
+        self.frozen = False  # `freeze_backbone`
         cfg = backbone.pretrained_cfg
         mean = torch.tensor(cfg.get("mean", (0.5,) * 3))
         std = torch.tensor(cfg.get("std", (0.5,) * 3))
@@ -68,9 +74,9 @@ class Network(nn.Module):
         self.register_buffer("std", (255 * std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8, or float of 0 to 255, (B, S, S, 1 or 3) -> float32 scores (B, K), in training mode
-        behind them those of the auxiliary columns; the classifier is float32 whatever autocast
-        says."""
+        """uint8, or float of 0 to 255, (B, S, S, 1 or 3) -> float32 scores (B, K), those of whole
+        paths where the labels have a hierarchy; in training mode behind them those of the auxiliary
+        columns. The classifier is float32 whatever autocast says."""
         x = self.normalised(images)
         if self.pool == "avg":
             return self.feature_scores(self.backbone(x))
@@ -95,20 +101,37 @@ class Network(nn.Module):
             part = self.dropout.p if self.training else 0.0
             places = places.float()
             scores = [pooled_scores(self.pool, head, places, part) for head in self.heads()]
-            return torch.cat(scores, dim=1)
+            return self.label_scores(torch.cat(scores, dim=1))
 
     def feature_scores(self, features: torch.Tensor) -> torch.Tensor:
         """Pooled features (B, F) -> float32 scores (B, K)."""
         # Half-precision scores would tie, and ties count 1/2 in the AUC.
         with torch.autocast(features.device.type, enabled=False):
             features = self.dropout(features.float())
-            return torch.cat([head(features) for head in self.heads()], dim=1)
+            return self.label_scores(torch.cat([head(features) for head in self.heads()], dim=1))
+
+    def label_scores(self, scores: torch.Tensor) -> torch.Tensor:
+        """The heads' scores (B, N, ...) -> those of the labels, along their paths in a hierarchy;
+        as they are where stage 1 trains its nodes one by one."""
+        if self.tree is None or (self.conditional and self.training):
+            return scores
+        return path_scores(scores, self.tree)[:, : self.tree.labels]
 
     def heads(self) -> list[nn.Linear]:
-        """The classifier, and in training the layer of the auxiliary columns, if there is one."""
-        if self.auxiliary is None or not self.training:
-            return [self.classifier]
-        return [self.classifier, self.auxiliary]
+        """The classifier, the layer of the columns above its labels, and in training that of the
+        auxiliary columns; where there are such."""
+        kept = [self.classifier, self.ancestors]
+        if self.training:
+            kept.append(self.auxiliary)
+        return [head for head in kept if head is not None]
+
+    def train(self, mode: bool = True) -> "Network":
+        """As every module's; a frozen backbone stays in evaluation, so that its BatchNorm does not
+        move."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
 
 
 def build(run: Run, labels: int, weights: str | None = None) -> Network:
@@ -233,13 +256,29 @@ def add_auxiliary(network: Network, outputs: int) -> None:
         network.auxiliary = nn.Linear(network.features, outputs)
 
 
+def add_hierarchy(network: Network, tree: LabelTree | None) -> None:
+    """Score a network's labels along a tree of them, with an output more for each column above
+    them; None changes nothing."""
+    network.tree = tree
+    if tree and tree.columns:
+        network.ancestors = nn.Linear(network.features, len(tree.columns))
+
+
+def freeze_backbone(network: Network) -> None:
+    """Leave only the layers behind the pooling to be trained."""
+    network.frozen = True
+    network.backbone.requires_grad_(False)
+
+
 def restart_classifier(network: Network, seed: int) -> None:
-    """Draw the classifier anew from torch's own initial distribution, as stage 2 begins (paper,
-    section 4)."""
+    """Draw the classifier, and the layer of the columns above its labels, anew from torch's own
+    initial distribution, as stage 2 begins (paper, section 4)."""
     # The generator goes back to where it was: nothing after it depends on this draw.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network.classifier.reset_parameters()
+        if network.ancestors is not None:
+            network.ancestors.reset_parameters()
 
 
 def save_weights(path: Path, network: nn.Module, header: dict) -> None:
@@ -277,6 +316,7 @@ def load_weights(path: Path, run: Run, labels: Sequence[str]) -> Network:
     # "random", since every weight is in the file: nothing is downloaded where there is no network.
     check_data(path)
     network = build(run, len(labels), weights="random")
+    add_hierarchy(network, label_tree(run, labels))
     fill_network(network, path, run.network)
     return network.eval()
 

@@ -2,8 +2,7 @@
 pseudo-labels of test images), and auxiliary columns.
 
 reads   data/<comp>/<Pretrain.labels_file>   image_id | labels weight fold, as `Pretrain` says
-        data/<comp>/auxiliary.csv            image_id and columns, written once from the raw
-                                             download by the competition's `auxiliary(raw)`
+        data/<comp>/auxiliary.csv            see `auxiliary_columns.py`
 
 Rows of images that do not train in this fold change nothing: nobody's validation is touched.
 """
@@ -17,14 +16,16 @@ import pandas as pd
 
 from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.labels import targets
-from pipeline.core.artifacts.paths import data_folder, raw_folder
-from pipeline.core.artifacts.tables import check_id_column, first_ids, read_csv, write_csv
-from pipeline.core.config.run import ALL, Auxiliary
+from pipeline.core.artifacts.paths import data_folder
+from pipeline.core.artifacts.tables import check_id_column, read_csv
+from pipeline.core.config.label_tree import LabelTree, label_tree
+from pipeline.core.config.run import ALL
 from pipeline.core.folds.split import patient_keys
+from pipeline.core.runs.auxiliary_columns import AUXILIARY, auxiliary_targets
+from pipeline.core.runs.hierarchy import closed_upward, given_ancestors
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.errors import UserError
 
-AUXILIARY = "auxiliary.csv"
 # The facts of stage 1's weights about such tables: their digests.
 EXTRA_TABLES = ("labels_file", "auxiliary_table")
 
@@ -34,7 +35,8 @@ class Lesson:
     """What a fold's stage 1 learns, a row an image.
 
     rows       of images.csv
-    labels     float32 (N, K), NaN = left out
+    labels     float32 (N, K), NaN = left out; with a hierarchy also where an ancestor is not
+               positive
     auxiliary  float32 (N, A), the outputs of the run's auxiliary columns
     weights    float32 (N, K + A), None = all count alike
     notes      what is worth a line before it begins
@@ -69,6 +71,9 @@ def lesson(job: Job, seed: int) -> Lesson:
     # The training rows with their own labels.
     task = job.competition.task
     rows = job.training()
+    tree = label_tree(job.run, job.labels)
+    if tree:
+        return conditional_lesson(job, rows, tree, seed)
     labels = targets(rows, job.labels, task, task.uncertain_pretrain, seed)
     weights = None
     notes: tuple[str, ...] = ()
@@ -87,11 +92,22 @@ def lesson(job: Job, seed: int) -> Lesson:
         notes = file_notes(job, path, rows, table, added)
 
     # One weight a row, for each of its columns.
-    auxiliary = auxiliary_targets(job, rows)
+    auxiliary = auxiliary_targets(job, rows, job.run.auxiliary)
     if weights is not None:
         columns = labels.shape[1] + auxiliary.shape[1]
         weights = np.repeat(weights[:, None], columns, axis=1)
     return Lesson(rows, labels, auxiliary, weights, notes)
+
+
+def conditional_lesson(job: Job, rows: pd.DataFrame, tree: LabelTree, seed: int) -> Lesson:
+    """The lesson of a run with a hierarchy: every node given that its ancestors are positive."""
+    task = job.competition.task
+    rows, notes = closed_upward(job, rows, tree)
+    nodes = targets(rows, tree.names, task, task.uncertain_pretrain, seed)
+    nodes = given_ancestors(job, nodes, tree)
+    others = auxiliary_targets(job, rows, job.run.auxiliary[len(tree.columns) :])
+    auxiliary = np.concatenate([nodes[:, tree.labels :], others], axis=1)
+    return Lesson(rows, nodes[:, : tree.labels], auxiliary, None, notes)
 
 
 def read_labels_file(path: Path, job: Job) -> pd.DataFrame:
@@ -166,71 +182,3 @@ def file_notes(
             "trained on the images validated here: out-of-fold scores would flatter"
         )
     return tuple(lines)
-
-
-def auxiliary_targets(job: Job, rows: pd.DataFrame) -> np.ndarray:
-    """float32 (N, A) targets of the run's auxiliary columns: 1, 0, NaN where one is left out."""
-    parts = [np.empty((len(rows), 0), np.float32)]
-    for one in job.run.auxiliary:
-        values = auxiliary_column(job, rows, one.column)
-        parts.append(class_targets(values, one) if one.classes else label_targets(values, one))
-    return np.concatenate(parts, axis=1)
-
-
-def auxiliary_column(job: Job, rows: pd.DataFrame, column: str) -> pd.Series:
-    """A column's values for these rows, from images.csv or from the competition's own table."""
-    if column in rows:
-        return rows[column]
-    table = auxiliary_table(job)
-    if column not in table:
-        known = ", ".join(name for name in table if name != "image_id")
-        where = data_folder(job.competition.name) / AUXILIARY
-        raise UserError(f"{where}: the column {column!r} is missing; there are {known}")
-    return table.set_index("image_id")[column].reindex(rows["image_id"])
-
-
-def auxiliary_table(job: Job) -> pd.DataFrame:
-    """auxiliary.csv, written from the raw download where it is not there."""
-    competition = job.competition
-    path = data_folder(competition.name) / AUXILIARY
-    if not path.is_file():
-        read = getattr(competition.module, "auxiliary", None)
-        if read is None:
-            columns = ", ".join(one.column for one in job.run.auxiliary)
-            raise UserError(
-                f"run {job.run.name}: auxiliary names {columns}: not all are in images.csv, and "
-                f"pipeline/competitions/{competition.name}.py has no auxiliary(raw)"
-            )
-        write_csv(path, read(raw_folder(competition.name)))
-    table = read_csv(path, ("image_id",))
-    check_id_column(path, table)
-    return table
-
-
-def label_targets(values: pd.Series, one: Auxiliary) -> np.ndarray:
-    """float32 (N, 1) of a column of 1, 0, -1 and blank."""
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, copy=True)
-    wrong = ~np.isin(numbers, (1.0, 0.0, -1.0)) & values.notna().to_numpy()
-    if wrong.any():
-        cell = str(values.iloc[int(np.argmax(wrong))])
-        raise UserError(
-            f"auxiliary column {one.column!r}: {cell!r} is not 0, 1, -1 or blank; name its classes"
-        )
-    numbers[numbers == -1] = np.nan
-    return numbers.astype(np.float32)[:, None]
-
-
-def class_targets(values: pd.Series, one: Auxiliary) -> np.ndarray:
-    """float32 (N, C), 1 in the column of a row's class; rows of no class named are NaN."""
-    found = np.stack([(values == name).to_numpy() for name in one.classes], axis=1)
-    # A misspelt class would be learnt as one that never comes.
-    for name, anywhere in zip(one.classes, found.any(axis=0)):
-        if not anywhere:
-            there = first_ids(sorted(map(str, values.dropna().unique())))
-            raise UserError(
-                f"auxiliary column {one.column!r}: no training row is of class {name!r}; there "
-                f"are {there}"
-            )
-    targets = found.astype(np.float32)
-    targets[~found.any(axis=1)] = np.nan
-    return targets

@@ -38,6 +38,7 @@ TRAINING = (
     "size",
     "weights",
     "auxiliary",
+    "hierarchy",
     "augment",
     "dropout",
     "drop_path",
@@ -120,7 +121,8 @@ def prediction_facts(job: Job) -> dict:
 
     # Pixels too: training and inference must see images that were resized in the same way.
     run = as_json(job.run)
-    scoring = {name: run[name] for name in SCORING}
+    names = (*SCORING, "hierarchy") if job.run.hierarchy else SCORING
+    scoring = {name: run[name] for name in names}
     resize = as_json(job.competition.task.resize)
     return {**facts, "run": scoring, "resize": resize, "pixels": pixels(job.competition)}
 

@@ -84,7 +84,7 @@ def parameter_groups(recipe: Stage, network: Network) -> list:
     above it, and vectors (biases, norms) and tokens have no weight decay.
     """
     if recipe.backbone_lr == recipe.layer_decay == 1:
-        return list(network.parameters())
+        return [parameter for parameter in network.parameters() if parameter.requires_grad]
     backbone = network.backbone
     inside = {id(parameter) for parameter in backbone.parameters()}
     head = [parameter for parameter in network.parameters() if id(parameter) not in inside]

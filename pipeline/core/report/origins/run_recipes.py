@@ -106,6 +106,9 @@ def recipe_text(run: Trained) -> str:
     parts.append(augment_text(recipe["augment"]))
     for one in recipe.get("auxiliary", ()):
         parts.append(f"beside them {one['column']} with weight {one['weight']:g}")
+    if recipe.get("hierarchy"):
+        pairs = ", ".join(f"{child} under {one}" for child, one in recipe["hierarchy"].items())
+        parts.append(f"conditional on parents: {pairs}")
     for name in ("ema", "dropout", "drop_path"):
         if recipe.get(name):
             parts.append(f"{name} {recipe[name]:g}")
@@ -188,6 +191,8 @@ def finetune_text(recipe: dict) -> str:
         grows = f"in stages of PPD-SG, the first of {recipe['first_stage']} {unit}s"
         text += f" divided by {recipe['divide']:g} {grows}"
     text += shared_text(recipe)
+    if recipe.get("layers") == "head":
+        text += ", the classifier alone"
     return f"{text}, margin {recipe['margin']}, scores normalised by {recipe['normalize']}"
 
 

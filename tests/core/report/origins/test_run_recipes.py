@@ -75,6 +75,8 @@ def test_the_other_systems_of_stage_2_are_named():
     soft = Finetune(loss="sota_s", temperature_negatives=1, temperature_positives=0.5)
     both = "SOTA-s (negatives at temperature 1, positives at temperature 0.5), PESG"
     assert finetune_text(as_json(soft)).startswith(both)
+    head = finetune_text(as_json(Finetune(layers="head")))
+    assert ", the classifier alone, margin" in head
     ahead = finetune_text(as_json(Finetune(inner_lr=0.05)))
     assert ahead.startswith("AUC-M, PDSCA (inner rate 0.05)")
     stages = finetune_text(as_json(Finetune(first_stage=2000)))
