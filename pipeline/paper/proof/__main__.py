@@ -2,23 +2,26 @@
 
     make proof                                          everything: days of a CPU, hours of a GPU
     python -m pipeline.paper.proof --sets chexpert --folds 0 --seeds 1 --size 64 --epochs 1 1
-    python -m pipeline.paper.proof --page               only the page, from what has been run
+    python -m pipeline.paper.proof --page               only the page, from the stored results
 
 reads   data/<comp>/{images,folds}.csv and images/, $DATA/<benchmark>/raw; ImageNet weights
         (core/networks/imagenet.py)
 writes  models/proof/<settings>/<set>/: protocol.json, and in fold<f>/seed<s>/ stage_1.safetensors,
-        tries.jsonl and a table of scores for each method; pipeline/paper/PROOF.md
+        tries.jsonl and a table of scores for each method; appends each set's result to
+        pipeline/paper/results/proof.jsonl, from whose lines it makes pipeline/paper/PROOF.md
 
 The protocol. Backbone lite0 from ImageNet weights. Stage 1 is cross-entropy with Adam for E1
 epochs; from its weights every method goes on for E2, with the same views and batch size, so all see
 the same number of images; cross-entropy goes on with its classifier. Each method, and stage 1, has
 three rates: the best on inner validation (a fifth of the training patients, first seed) is taken
 for every seed of that fold, and trained on the whole training part. The test fold is scored once.
-What exists is not made again: the same command goes on after the last whole training.
+What exists is not made again: the same command goes on after the last whole training. Results of
+several machines are merged by putting their lines into one file or folder (proof-lab2.jsonl).
 """
 
 import argparse
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +31,16 @@ from tqdm import tqdm
 
 from pipeline.core.artifacts.files import read_json, write_json, write_text
 from pipeline.core.artifacts.paths import root
-from pipeline.core.artifacts.provenance import first_difference
+from pipeline.core.artifacts.provenance import commit, first_difference
 from pipeline.core.artifacts.tables import write_csv
 from pipeline.core.metrics import auc
 from pipeline.core.networks.image import Network, read_tensors, save_weights
 from pipeline.core.networks.imagenet import backbone_digest
 from pipeline.core.runtime.command import run_stage, stage_parser, time_left
+from pipeline.core.runtime.device import device
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
-from pipeline.paper.benchmark.store import append, read_lines
+from pipeline.paper.benchmark.run import device_name
+from pipeline.paper.benchmark.store import FOLDER, append, read_lines, stored
 from pipeline.paper.proof import page
 from pipeline.paper.proof.methods import (
     PROOF_METHODS,
@@ -48,6 +53,7 @@ from pipeline.paper.proof.methods import (
 from pipeline.paper.proof.sets import BENCHMARKS, SETS, ImageSet, read_set, why_missing
 
 PAGE = Path(__file__).parents[1] / "PROOF.md"
+STORE = FOLDER / "proof.jsonl"
 STAGE_1_ROW = "stage 1"
 
 
@@ -183,14 +189,12 @@ class Unit:
                 write_csv(path, table)
             bar.update()
 
-    def table(self) -> pd.DataFrame | None:
-        """patient, label, and a column of scores for each method; None while one is missing."""
-        tables = {}
-        for name in PROOF_METHODS:
-            path = self.scores_path(name)
-            if not path.exists():
-                return None
-            tables[name] = pd.read_csv(path, dtype={"patient": str})
+    def table(self) -> pd.DataFrame:
+        """patient, label, and a column of scores for each method."""
+        tables = {
+            name: pd.read_csv(self.scores_path(name), dtype={"patient": str})
+            for name in PROOF_METHODS
+        }
         first = tables[next(iter(PROOF_METHODS))][["patient", "label"]]
         return first.assign(**{name: table["score"] for name, table in tables.items()})
 
@@ -209,54 +213,34 @@ def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.
             # Of a benchmark the seed draws the positives, as the paper's training sets do.
             data = read_set(name, options.size, seed) if seed and name in BENCHMARKS else data
             unit = Unit(options, data, fold, seed)
-            if not options.page:
-                rates = rates or unit.rates()
-                unit.run(rates, bar)
-            table = unit.table()
-            if table is not None:
-                found[fold, seed] = table
+            rates = rates or unit.rates()
+            unit.run(rates, bar)
+            found[fold, seed] = unit.table()
     bar.close()
     return found
 
 
+def proof_settings(options: argparse.Namespace) -> page.ProofSettings:
+    return page.ProofSettings(options.size, *options.epochs, options.batch, first_weights(options))
+
+
 def main(options: argparse.Namespace) -> None:
-    results = []
-    absent = {name: "not run" if options.page else why_missing(name) or "not run" for name in SETS}
-    for name in options.sets:
-        runs = {} if why_missing(name) else run_set(options, name)
-        if runs:
-            results.append(page.summarise(name, runs))
-            absent.pop(name)
-        # After each set: a run that is cut leaves what it has.
-        write_page(options, results, absent)
-    print(page.first_paragraph(results))
+    absent = {name: why_missing(name) or "not run" for name in SETS}
+    for name in [] if options.page else options.sets:
+        if not why_missing(name):
+            result = page.summarise(name, run_set(options, name))
+            made_by = {"commit": commit(), "device": device_name(device())}
+            append(options.store, asdict(proof_settings(options)) | asdict(result) | made_by)
+            # After each set: a run that is cut leaves what it has.
+            write_page(options, absent)
+    write_page(options, absent)
     print("wrote", options.out)
 
 
-def write_page(
-    options: argparse.Namespace, results: list[page.SetResult], absent: dict[str, str]
-) -> None:
-    """PROOF.md, or what --out names: the verdict, the tables, what is missing, the protocol."""
-    first, second = options.epochs
-    start = "random weights" if options.random else "ImageNet weights"
-    lines = [
-        "# Does stage 2 help?",
-        "",
-        page.first_paragraph(results),
-        "",
-        f"lite0 at {options.size} px from {start}, {first} + {second} epochs, batches of "
-        f"{options.batch}; three rates each on inner validation. Intervals: bootstrap over "
-        "patients within folds and over seeds, paired. Made by `make proof`; the docstring of "
-        "`pipeline/paper/proof/__main__.py` is the protocol.",
-        "",
-        *(f"- {result.name}: {result.tested}" for result in results),
-        *(page.method_tables(results) if results else []),
-        "",
-        "Missing:",
-        "",
-        *([f"- {name}: {reason}" for name, reason in absent.items()] or ["- nothing"]),
-    ]
-    write_text(options.out, "\n".join(lines) + "\n")
+def write_page(options: argparse.Namespace, absent: dict[str, str]) -> None:
+    """PROOF.md, or what --out names, from the stored lines of all machines."""
+    records = stored(options.store.stem, options.store.parent)
+    write_text(options.out, page.proof_page(records, absent))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -271,6 +255,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--batch", type=int, default=64, help="images in a batch (64)")
     options.add_argument("--random", action="store_true", help="start from random weights")
     options.add_argument("--page", action="store_true", help="train nothing, write the page")
+    options.add_argument("--store", type=Path, default=STORE, help="where lines are appended")
     options.add_argument(
         "--out", type=Path, default=PAGE, help="the page (pipeline/paper/PROOF.md)"
     )

@@ -1,7 +1,8 @@
 """The proof's page: every method's AUC, and its paired difference from cross-entropy's, with
 intervals over patients and seeds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,24 +12,36 @@ from pipeline.core.metrics import auc, group_codes, percentiles
 from pipeline.paper.proof.methods import BASELINE, OURS, PROOF_METHODS, RANK_MEAN
 
 REPLICATES = 1000
+NORMAL_95 = 1.96  # standard errors to the end of a 95 % interval
 PAGE_COLUMNS = (*PROOF_METHODS, RANK_MEAN)
 
 
 @dataclass(frozen=True)
+class ProofSettings:
+    """What tells one run of the protocol from another."""
+
+    size: int
+    first_epochs: int
+    second_epochs: int
+    batch: int
+    start: str
+
+    def __str__(self) -> str:
+        return (
+            f"lite0 at {self.size} px from {self.start} weights, {self.first_epochs} + "
+            f"{self.second_epochs} epochs, batches of {self.batch}"
+        )
+
+
+@dataclass(frozen=True)
 class SetResult:
-    """Of one set: AUCs (methods,) in the mean over folds and seeds, and bootstrap replicates
-    (REPLICATES, methods)."""
+    """Of one set: by method the AUC in the mean over folds and seeds, and (difference from the
+    baseline's, low and high end of its 95 % interval, standard error). `tested` says on what."""
 
     name: str
     tested: str
-    aucs: np.ndarray
-    replicates: np.ndarray
-
-    def difference(self, method: str) -> tuple[float, np.ndarray]:
-        """(AUC less the baseline's, its replicates)."""
-        own = PAGE_COLUMNS.index(method)
-        base = PAGE_COLUMNS.index(BASELINE)
-        return self.aucs[own] - self.aucs[base], self.replicates[:, own] - self.replicates[:, base]
+    aucs: dict[str, float]
+    differences: dict[str, tuple[float, float, float, float]]
 
 
 def with_ensemble(table: pd.DataFrame) -> pd.DataFrame:
@@ -73,26 +86,86 @@ def summarise(name: str, runs: dict[tuple[int, int], pd.DataFrame], seed: int = 
     folds = sorted(patients)
     images = sum(len(next(runs[key] for key in runs if key[0] == fold)) for fold in folds)
     tested = f"{images:,} images, folds {', '.join(map(str, folds))}, {len(seeds)} seeds"
-    return SetResult(name, tested, np.mean(list(whole.values()), axis=0), replicates)
+    aucs = dict(zip(PAGE_COLUMNS, np.mean(list(whole.values()), axis=0).tolist(), strict=True))
+    return SetResult(name, tested, aucs, paired_differences(aucs, replicates))
+
+
+def paired_differences(
+    aucs: dict[str, float], replicates: np.ndarray
+) -> dict[str, tuple[float, float, float, float]]:
+    """Of each method but the baseline, from (REPLICATES, methods) AUCs."""
+    base = replicates[:, PAGE_COLUMNS.index(BASELINE)]
+    found = {}
+    for place, method in enumerate(PAGE_COLUMNS):
+        if method != BASELINE:
+            paired = replicates[:, place] - base
+            low, high = percentiles(paired, 0.95)
+            error = float(np.nanstd(paired, ddof=1))
+            found[method] = (aucs[method] - aucs[BASELINE], float(low), float(high), error)
+    return found
 
 
 def pooled(results: list[SetResult], method: str) -> tuple[float, float, float]:
-    """(mean difference over the sets, low, high): each set counts once."""
-    found = [result.difference(method) for result in results]
-    low, high = percentiles(np.mean([replicates for _, replicates in found], axis=0), 0.95)
-    return float(np.mean([value for value, _ in found])), low, high
+    """(mean difference over the sets, low, high): each set counts once. Sets share no patient, so
+    their variances add."""
+    found = [result.differences[method] for result in results]
+    value = float(np.mean([difference for difference, *_ in found]))
+    error = np.sqrt(sum(error**2 for *_, error in found)) / len(found)
+    return value, float(value - NORMAL_95 * error), float(value + NORMAL_95 * error)
 
 
 def signed(value: float, low: float, high: float) -> str:
     return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
+def proof_page(records: list[dict], absent: dict[str, str]) -> str:
+    """The page from the stored lines, a section for each settings; `absent`: set -> why it may be
+    missing here."""
+    tables = by_settings(records)
+    lines = ["# Does stage 2 help?", ""]
+    if not tables:
+        lines += ["Nothing has been run yet."]
+    for settings, results in tables.items():
+        found = list(results.values())
+        missing = [f"{name} ({why})" for name, why in absent.items() if name not in results]
+        lines += [
+            f"## {settings}",
+            "",
+            first_paragraph(found),
+            "",
+            *(f"- {result.name}: {result.tested}" for result in found),
+            *([f"- missing: {', '.join(missing)}"] if missing else []),
+            *method_tables(found),
+            "",
+        ]
+    lines += [
+        "",
+        "Three rates each on inner validation. Intervals: bootstrap over patients within folds and "
+        "over seeds, paired; of the mean over sets from their standard errors. Made by "
+        "`make proof` (its options are the heading's values), from `results/proof*.jsonl`; the "
+        "docstring of `pipeline/paper/proof/__main__.py` is the protocol.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def by_settings(records: list[dict]) -> dict[ProofSettings, dict[str, SetResult]]:
+    """settings -> set -> its newest result; settings with the most sets first."""
+    tables: dict[ProofSettings, dict[str, SetResult]] = {}
+    for record in records:
+        settings = read_as(ProofSettings, record)
+        tables.setdefault(settings, {})[record["name"]] = read_as(SetResult, record)
+    return dict(sorted(tables.items(), key=lambda item: -len(item[1])))
+
+
+def read_as(kind: type, record: dict) -> Any:
+    """The dataclass `kind` from its fields in a stored line."""
+    return kind(**{item.name: record[item.name] for item in fields(kind)})
+
+
 def first_paragraph(results: list[SetResult]) -> str:
-    """The page's first paragraph."""
-    if not results:
-        return "Nothing has been run yet."
+    """What a section says first."""
     value, low, high = pooled(results, OURS)
-    above = sum(result.difference(OURS)[0] > 0 for result in results)
+    above = sum(result.differences[OURS][0] > 0 for result in results)
     found = "above 0" if low > 0 else "below 0" if high < 0 else "no difference shown"
     return (
         f"{OURS} less {BASELINE}, the same image passes: {signed(value, low, high)} in the mean "
@@ -104,17 +177,14 @@ def method_tables(results: list[SetResult]) -> list[str]:
     """AUCs, then differences from the baseline, a row a method and a column a set."""
     names = [result.name for result in results]
     lines = ["", "| AUC | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
-    for place, method in enumerate(PAGE_COLUMNS):
-        cells = [f"{result.aucs[place]:.4f}" for result in results]
+    for method in PAGE_COLUMNS:
+        cells = [f"{result.aucs[method]:.4f}" for result in results]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     lines += ["", f"| less {BASELINE} [95 %] | " + " | ".join((*names, "mean")) + " |"]
     lines.append("|---" * (2 + len(names)) + "|")
     for method in PAGE_COLUMNS:
         if method != BASELINE:
-            cells = []
-            for result in results:
-                value, replicates = result.difference(method)
-                cells.append(signed(value, *percentiles(replicates, 0.95)))
+            cells = [signed(*result.differences[method][:3]) for result in results]
             cells.append(signed(*pooled(results, method)))
             lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines

@@ -25,6 +25,7 @@ class Tiny(nn.Module):
         self.source = "random"
         self.backbone = nn.BatchNorm1d(3)
         self.classifier = nn.Linear(3, 1)
+        self.ancestors = None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.backbone(images.float().mean((1, 2))))
@@ -61,7 +62,8 @@ def bright(monkeypatch, tmp_path) -> ImageSet:
 
 def options(tmp_path: Path, *more: str):
     arguments = ["--sets", "chexpert", "stl10", "--seeds", "2", "--epochs", "1", "1"]
-    arguments += ["--batch", "16", "--out", str(tmp_path / "PROOF.md"), *more]
+    arguments += ["--batch", "16", "--out", str(tmp_path / "PROOF.md")]
+    arguments += ["--store", str(tmp_path / "proof.jsonl"), *more]
     return proof.parser().parse_args(arguments)
 
 
@@ -83,7 +85,7 @@ def test_the_protocol_runs_is_resumed_and_says_what_is_missing(tmp_path, monkeyp
     seen = watched(monkeypatch)
     proof.main(options(tmp_path))
     text = (tmp_path / "PROOF.md").read_text()
-    assert "- stl10: no folder" in text
+    assert "stl10 (no folder)" in text
     assert "chexpert: 240 images, folds 0, 1, 2 seeds" in text
     for method in methods.PROOF_METHODS:
         assert f"| {method} | " in text
@@ -92,8 +94,24 @@ def test_the_protocol_runs_is_resumed_and_says_what_is_missing(tmp_path, monkeyp
     assert len(seen) == 2 * (3 + 3 * count + 2 * (1 + count))
     seen.clear()
     proof.main(options(tmp_path))
+    proof.main(options(tmp_path, "--page"))
     assert not seen
     assert (tmp_path / "PROOF.md").read_text() == text
+
+
+@pytest.mark.usefixtures("bright")
+def test_results_of_machines_share_a_page_and_the_newest_of_equal_settings_counts(tmp_path):
+    proof.main(options(tmp_path, "--folds", "0"))
+    proof.main(options(tmp_path))
+    line = proof.read_lines(tmp_path / "proof.jsonl")[-1]
+    elsewhere = line | {"name": "stl10", "size": line["size"], "tested": "elsewhere"}
+    proof.append(tmp_path / "proof-lab2.jsonl", elsewhere)
+    proof.append(tmp_path / "proof-lab2.jsonl", elsewhere | {"size": 96})
+    proof.main(options(tmp_path, "--page"))
+    text = (tmp_path / "PROOF.md").read_text()
+    assert text.count("\n## lite0 at") == 2 and text.index("160 px") < text.index("96 px")
+    assert "in the mean over 2 of 5 sets" in text and "in the mean over 1 of 5 sets" in text
+    assert "folds 0, 1, 2 seeds" in text and "folds 0, 2 seeds" not in text
 
 
 def test_no_image_of_the_test_fold_trains_and_all_methods_see_as_many(
@@ -156,9 +174,8 @@ def test_the_page_gives_the_mean_auc_and_the_paired_difference(monkeypatch):
     result = page.summarise("chexpert", runs)
     for method in (methods.BASELINE, methods.OURS, "focal"):
         expected = np.mean([roc_auc_score(t["label"], t[method]) for t in runs.values()])
-        assert result.aucs[page.PAGE_COLUMNS.index(method)] == pytest.approx(expected)
-    value, replicates = result.difference("focal")
-    assert value == 0 and not replicates.any()
+        assert result.aucs[method] == pytest.approx(expected)
+    assert result.differences["focal"] == (0, 0, 0, 0)
     value, low, high = page.pooled([result], methods.OURS)
     assert 0 < low < value < high
     assert "above 0" in page.first_paragraph([result]) and "above on 1" in page.first_paragraph(
@@ -172,6 +189,18 @@ def test_intervals_over_patients_are_as_wide_as_delongs(monkeypatch):
     # A patient's two images are equal, so that there are 60 independent rows.
     for method in methods.PROOF_METHODS:
         table[method] = table[method].to_numpy().reshape(60, 2)[:, :1].repeat(2, 1).ravel()
-    spread = page.summarise("chexpert", {(0, 0): table}).replicates[:, 0].std()
-    _, covariance = delong(table[methods.BASELINE][::2], table["label"][::2])
-    assert spread == pytest.approx(np.sqrt(covariance.item()), rel=0.2)
+    table[methods.OURS] = other = np.random.default_rng(4).normal(size=60).repeat(2)
+    *_, spread = page.summarise("chexpert", {(0, 0): table}).differences[methods.OURS]
+    both = np.stack([table[methods.BASELINE][::2], other[::2]], axis=1)
+    _, covariance = delong(both, table["label"][::2])
+    assert spread == pytest.approx(np.sqrt(np.array([1, -1]) @ covariance @ [1, -1]), rel=0.2)
+
+
+def test_the_mean_over_sets_has_their_variances_added():
+    equal = dict.fromkeys(page.PAGE_COLUMNS, 0.5)
+    sets = [
+        page.SetResult("a", "", equal, {methods.OURS: (0.02, 0, 0, 0.03)}),
+        page.SetResult("b", "", equal, {methods.OURS: (0.04, 0, 0, 0.04)}),
+    ]
+    value, low, high = page.pooled(sets, methods.OURS)
+    assert (value, low, high) == pytest.approx((0.03, 0.03 - 1.96 * 0.025, 0.03 + 1.96 * 0.025))
