@@ -25,6 +25,7 @@ from pipeline.core.networks.image import (
     load_weights,
     restart_classifier,
 )
+from pipeline.core.runs.bags import bags_of, count_text, drawn_once, of_bags
 from pipeline.core.runs.facts import require_current
 from pipeline.core.runs.hierarchy import closed_upward
 from pipeline.core.runs.job import Job
@@ -69,20 +70,22 @@ def finetune(job: Job) -> None:
     notes: tuple[str, ...] = ()
     if tree:
         rows, notes = closed_upward(job, rows, tree)
-    labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
+    bags = bags_of(run, rows)
+    named = drawn_once(rows, bags)
+    labels = of_bags(targets(named, job.labels, task, task.uncertain_finetune, seed), bags)
 
     # All layers of stage 1 but the classifier, which is drawn anew (paper, section 4).
     network = begin_from_stage_1(job)
     restart_classifier(network, seed)
     if recipe.layers == "head":
         freeze_backbone(network)
-    loss = make_loss(recipe, len(job.labels), len(rows))
+    loss = make_loss(recipe, len(job.labels), len(labels))
 
     # What is about to be trained, before hours are spent on it.
     dtype = precision(run.precision)
     if is_main():
         print(
-            f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; "
+            f"{job.target}: {count_text(rows, bags)} train, {len(job.validation())} validate; "
             f"{recipe.loss}, margin {recipe.margin}, scores normalised by {recipe.normalize}, "
             f"{str(dtype).removeprefix('torch.')}"
         )
@@ -92,7 +95,7 @@ def finetune(job: Job) -> None:
 
     # At the end of each of PESG's stages the rate falls and the reference becomes the mean of that
     # stage's weights (algorithm 1). As in stage 1, the last epoch's weights are kept.
-    each = steps_per_epoch(len(rows), recipe.batch_size)
+    each = steps_per_epoch(len(labels), recipe.batch_size)
     ends = milestones(recipe, each)
     phase = image_phase(
         job,

@@ -36,6 +36,7 @@ from pipeline.core.networks.patient import (
 )
 from pipeline.core.networks.patient_columns import encode_columns, fit_encoder, width
 from pipeline.core.networks.scoring import score_views, sigmoid
+from pipeline.core.runs.bags import bags_of
 from pipeline.core.runs.facts import facts_of, require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
@@ -176,6 +177,7 @@ def image_probabilities(job: Job, rows: pd.DataFrame) -> np.ndarray:
         precision(run.precision),
         loader_processes(),
         f"{job.target} through {run.name}",
+        bags=bags_of(run, rows),
     )
     return sigmoid(scores[:, 0]).astype(np.float32)
 

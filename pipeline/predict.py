@@ -32,6 +32,7 @@ from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.networks.image import load_weights
 from pipeline.core.networks.scoring import score_views, sigmoid
+from pipeline.core.runs.bags import bags_of
 from pipeline.core.runs.facts import facts_of, require_current
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
@@ -112,6 +113,7 @@ def scores_of_views(job: Job, weights: str, rows: pd.DataFrame) -> np.ndarray:
         precision(run.precision),
         loader_processes(),
         f"{job.target} {weights.split('.')[0]}",
+        bags=bags_of(run, rows),
     )
     return sigmoid(scores)
 

@@ -27,6 +27,7 @@ from pipeline.core.networks.image import (
     parameter_count,
 )
 from pipeline.core.networks.imagenet import backbone_digest
+from pipeline.core.runs.bags import bags_of, count_text
 from pipeline.core.runs.extra_labels import lesson
 from pipeline.core.runs.job import Job
 from pipeline.core.runs.launch import fold_jobs
@@ -81,7 +82,8 @@ def pretrain(job: Job) -> None:
     dtype = precision(run.precision)
     if is_main():
         print(
-            f"{job.target}: {len(rows)} images train, {len(job.validation())} validate; "
+            f"{job.target}: {count_text(rows, bags_of(run, rows))} train, "
+            f"{len(job.validation())} validate; "
             f"{run.network} from {run.weights} weights ({network.source}, {digest[:12]}), "
             f"{parameter_count(network) / 1e6:.2f} M parameters, "
             f"{str(dtype).removeprefix('torch.')}"

@@ -456,7 +456,7 @@ def score_part(
     scores = Progress()
     if len(rows):
         for scorer in ensemble.scorers:
-            values = score_chunk(scorer, jpegs)
+            values = score_chunk(scorer, jpegs, rows["unit_id"].tolist())
             scores.tables[scorer.key] = pd.DataFrame(values, columns=list(scorer.labels))
         score_metadata(ensemble.folder, ensemble.package, rows, scores)
     units = combine_runs(ensemble.package, ensemble.maps, rows, scores.tables, ensemble.task)

@@ -82,15 +82,20 @@ def melanoma(raw: Path, train: int = 40, test: int = 12, seed: int = 0) -> None:
     )
 
 
-def chexpert(raw: Path, train: int = 40, valid: int = 12, test: int = 9, seed: int = 0) -> None:
+def chexpert(
+    raw: Path, train: int = 40, valid: int = 12, test: int = 9, seed: int = 0, views: int = 1
+) -> None:
     """CheXpert's layout; the test list has frontals, a study with two views, and one with a lateral
-    only."""
+    only. Labelled studies have 1 to `views` views, a label each."""
     rng = np.random.default_rng(seed)
     base = raw / "CheXpert-v1.0"
     for split, count in (("train", train), ("valid", valid)):
         patients = range(10 * count, 11 * count)
+        number = [one % views + 1 for one in range(count)]
         paths = [
-            f"CheXpert-v1.0/{split}/patient{one:05d}/study1/view1_frontal.jpg" for one in patients
+            f"CheXpert-v1.0/{split}/patient{one:05d}/study1/view{view + 1}_frontal.jpg"
+            for one, most in zip(patients, number)
+            for view in range(most)
         ]
         for path in paths:
             write_image(raw / path, rng, gray=True)
@@ -101,7 +106,9 @@ def chexpert(raw: Path, train: int = 40, valid: int = 12, test: int = 9, seed: i
             "AP/PA": rng.choice(["AP", "PA"], count),
         }
         labels = {name: rng.choice([0.0, 1.0], count) for name in FINDINGS}
-        pd.DataFrame({"Path": paths, **facts, **labels}).to_csv(base / f"{split}.csv", index=False)
+        each = pd.DataFrame({**facts, **labels}).loc[np.repeat(range(count), number)]
+        each.insert(0, "Path", paths)
+        each.to_csv(base / f"{split}.csv", index=False)
     paths = []
     for number in range(test):
         views = ["view1_frontal"]

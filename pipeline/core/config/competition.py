@@ -138,6 +138,11 @@ def check_competition(competition: Competition) -> None:
                 f"{file}: run {run.name} has whole={run.whole!r}, and Blend(weights='earned') "
                 "takes the networks of the folds: leave one of the two"
             )
+        if run.bag and task.unit != "study":
+            raise UserError(
+                f"{file}: run {run.name} has bag={run.bag!r}, which needs Task(unit='study'): here "
+                "each image is a unit by itself"
+            )
         margin = run.finetune.margin
         labels = len(competition.labels(run))
         if isinstance(margin, tuple) and len(margin) != labels:

@@ -22,6 +22,8 @@ SURROGATES = ("square", "squared_hinge", "logistic", "barrier_hinge")
 NORMALIZERS = ("none", "l2", "l2*sqrt_b", "sigmoid")
 # "avg", and the names in networks/pooling.py; a test holds them equal.
 POOLS = ("avg", "max", "lse", "gem", "pcam", "csra")
+FEATURE_BAGS = ("attention",)  # of the ways to see a unit at once, those that pool features
+BAGS = ("", "max", *FEATURE_BAGS)
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MEMBER_STAGES = ("finetuned", "pretrained", "both", "best")
 # The fold in which all training rows train and none is validated.
@@ -396,6 +398,11 @@ class Run:
     drop_path      of whole residual branches, rising from 0 at the image to this at the head
     pool           how the last feature map becomes a score: "avg" (the paper), "max", "lse", "gem",
                    "pcam" or "csra"; equations in core/networks/pooling.py
+    bag            "attention" or "max": the network sees all images of a unit (a study) at once and
+                   learns one label for it; core/networks/bags.py. "" = each image by itself, and
+                   the scores of a unit are averaged as the task's `aggregate` says
+    bag_images     so many images of a unit at most in training, drawn anew for each epoch; all of
+                   them are scored
     stage          which weights are members of the ensemble: "finetuned", "pretrained", "both", or
                    "best": stage 2's where its gain over stage 1 out of fold has an interval above
                    0, else stage 1's. Both stages are trained and scored whatever it says
@@ -424,6 +431,8 @@ class Run:
     dropout: float = 0.0
     drop_path: float = 0.0
     pool: str = "avg"
+    bag: str = ""
+    bag_images: int = 4
     stage: str = "finetuned"
     whole: str = ""
     seed: int = 0
@@ -436,6 +445,8 @@ class Run:
         require_between(self, "accumulate", 1, 1024)
         require_in(self, "precision", PRECISIONS)
         require_in(self, "pool", POOLS)
+        require_in(self, "bag", BAGS)
+        require_between(self, "bag_images", 1, 64)
         require_in(self, "stage", MEMBER_STAGES)
         require_in(self, "whole", ("", "recipe", "best"))
         for name in ("ema", "dropout", "drop_path"):
@@ -448,6 +459,7 @@ class Run:
             require(self.ema == 0, self, "site_column averages sites; leave ema out")
         if self.hierarchy:
             self.require_for_hierarchy()
+        self.require_bag()
         known = self.weights in ("imagenet", "random") or self.weights.endswith(".safetensors")
         choice = "none of 'imagenet', 'random', or a .safetensors file"
         require(known, self, f"weights={self.weights!r} is {choice}")
@@ -462,6 +474,23 @@ class Run:
         require(not stage_1.labels_file, self, alone)
         hard = "hierarchy: smoothing belongs to stage 1; leave it out of finetune"
         require(self.finetune.smoothing == 0, self, hard)
+
+    def require_bag(self) -> None:
+        """Raise for what has no meaning where a network sees all images of a unit at once."""
+        if not self.bag:
+            return
+        bag = f"bag={self.bag!r}"
+        stages = (self.pretrain, self.finetune)
+        unmixed = all(stage.mixup == stage.cutmix == 0 for stage in stages)
+        require(unmixed, self, f"{bag} learns whole units: leave mixup and cutmix out")
+        images = f"{bag} learns units, auxiliary columns are of images: leave one out"
+        require(not self.auxiliary, self, images)
+        paths = f"{bag} and hierarchy: take one of the two"
+        require(not self.hierarchy, self, paths)
+        sites = f"{bag} and site_column: take one of the two"
+        require(not self.finetune.site_column, self, sites)
+        features = f"{bag} pools the features of a whole image: pool='avg', not {self.pool!r}"
+        require(self.bag not in FEATURE_BAGS or self.pool == "avg", self, features)
 
     @property
     def name(self) -> str:

@@ -1,5 +1,5 @@
 """The image network: a timm backbone under one pooling and one linear classifier, uint8 images in,
-float32 scores out; and its weights files.
+or whole units of images, float32 scores out; and its weights files.
 
 Weights are safetensors files whose header holds the run, the labels, the resize specification, and
 what made them; nothing is unpickled.
@@ -17,11 +17,17 @@ from torch import nn
 from pipeline.core.artifacts.files import atomic, require_plain, sealed
 from pipeline.core.artifacts.provenance import check_data, data_digest, tensors_checksum
 from pipeline.core.config.label_tree import LabelTree, label_tree
-from pipeline.core.config.run import Run
+from pipeline.core.config.run import FEATURE_BAGS, Run
+from pipeline.core.images.batches import Bags
 from pipeline.core.networks import imagenet
+from pipeline.core.networks.bags import GatedAttention, largest_scores
 from pipeline.core.networks.hierarchy import path_scores
 from pipeline.core.networks.pooling import NoFeatureMapError, place_features, pooled_scores
 from pipeline.core.runtime.errors import UserError
+
+# Images of units that the backbone takes at once where no gradient is wanted: at inference a unit
+# has all its images under all views.
+IMAGES_IN_PART = 64
 
 
 def import_timm():
@@ -51,7 +57,12 @@ class Network(nn.Module):
     deviation."""
 
     def __init__(
-        self, backbone: nn.Module, labels: int, dropout: float = 0.0, pool: str = "avg"
+        self,
+        backbone: nn.Module,
+        labels: int,
+        dropout: float = 0.0,
+        pool: str = "avg",
+        bag: str = "",
     ) -> None:
         super().__init__()
         self.source = ""  # where the backbone's first weights are from
@@ -66,6 +77,8 @@ class Network(nn.Module):
         self.ancestors: nn.Linear | None = None
         self.conditional = False  # stage 1: in training the nodes' own scores
         self.frozen = False  # `freeze_backbone`
+        self.bag = bag  # a name of `networks.bags`
+        self.attention = GatedAttention(self.features) if bag in FEATURE_BAGS else None
         cfg = backbone.pretrained_cfg
         mean = torch.tensor(cfg.get("mean", (0.5,) * 3))
         std = torch.tensor(cfg.get("std", (0.5,) * 3))
@@ -73,14 +86,26 @@ class Network(nn.Module):
         self.register_buffer("mean", (255 * mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", (255 * std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor | Bags) -> torch.Tensor:
         """uint8, or float of 0 to 255, (B, S, S, 1 or 3) -> float32 scores (B, K), those of whole
         paths where the labels have a hierarchy; in training mode behind them those of the auxiliary
-        columns. The classifier is float32 whatever autocast says."""
+        columns. The classifier is float32 whatever autocast says. Of Bags the scores of its units;
+        an image by itself is a unit of one."""
+        if isinstance(images, Bags):
+            return self.unit_scores(images)
         x = self.normalised(images)
         if self.pool == "avg":
             return self.feature_scores(self.backbone(x))
         return self.map_scores(self.backbone.forward_features(x))
+
+    def unit_scores(self, bags: Bags) -> torch.Tensor:
+        """Scores (B, K) of B units."""
+        parts = [bags.images] if self.training else bags.images.split(IMAGES_IN_PART)
+        if self.attention is None:
+            return largest_scores(torch.cat([self(part) for part in parts]), bags.sizes)
+        features = torch.cat([self.backbone(self.normalised(part)) for part in parts])
+        with torch.autocast(features.device.type, enabled=False):
+            return self.feature_scores(self.attention(features.float(), bags.sizes))
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 or float (B, S, S, 1 or 3) -> float32 (B, 3, S, S)."""
@@ -163,7 +188,8 @@ def build(run: Run, labels: int, weights: str | None = None) -> Network:
 
     # channels_last: a densenet121 trains 1.2 to 1.3 times as fast with it on a CPU, and 2.1 to 3.0
     # times with bfloat16 besides.
-    network = Network(backbone, labels, run.dropout, run.pool).to(memory_format=torch.channels_last)
+    network = Network(backbone, labels, run.dropout, run.pool, run.bag)
+    network.to(memory_format=torch.channels_last)
     network.source = source
     check_image_size(network, run)
     return network

@@ -1,7 +1,7 @@
 """Scores of images under test-time views: each image decoded once, its views batched, every
 process a share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
-from pipeline.core.images.batches import ViewBatches, loader
+from pipeline.core.images.batches import ViewBags, ViewBatches, loader
 from pipeline.core.runtime.device import autocast, device, is_main, world
 
 # Enough to fill the device at 224 px, and 450 MB of float32 input at 768.
@@ -26,23 +26,27 @@ def score_views(
     workers: int,
     title: str = "",
     views_in_batch: int = VIEWS_IN_BATCH,
+    bags: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
     """float32 scores (count, V, K) of `count` images in order, in every process.
 
     read(index) gives an image as uint8 (S, S, C); `matrices` are the V views of
     `images.views.view_matrices`; `workers` the loader processes. The network is left in eval mode.
     A `title` shows progress. A batch holds all views of its images, `views_in_batch` or less unless
-    one image has more.
+    one image has more. `bags`: each unit's images, for a network that sees all of them at once
+    (`Run.bag`); each of them has the unit's score.
     """
+    require_same_form(network, bags)
     rank, processes = world()
     views = len(matrices)
     network.to(device()).eval()
 
-    # Every process takes each processes-th image; a batch is all views of a few images.
-    mine = np.arange(count)[rank::processes]
-    images = max(1, views_in_batch // views)
-    keys = [mine[start : start + images] for start in range(0, len(mine), images)]
-    batches = loader(ViewBatches(read, matrices), keys, workers, device().type == "cuda")
+    # Every process takes each processes-th image, or unit; a batch is all views of a few.
+    sizes = np.ones(count, int) if bags is None else np.array([len(images) for images in bags], int)
+    data = ViewBatches(read, matrices) if bags is None else ViewBags(read, matrices, bags)
+    mine = np.arange(len(sizes))[rank::processes]
+    keys = batches_within(mine, sizes[mine] * views, views_in_batch)
+    batches = loader(data, keys, workers, device().type == "cuda")
 
     # A part of no rows comes first: a process may have no image at all, and concatenate needs one.
     parts = [np.empty((0, views, network.classifier.out_features), np.float32)]
@@ -54,7 +58,41 @@ def score_views(
                 scores = network(batch.to(device(), non_blocking=True))
             parts.append(scores.float().cpu().numpy().reshape(len(indices), views, -1))
             bar.update(len(indices))
-    return in_order(np.concatenate(parts), count)
+    scores = in_order(np.concatenate(parts), len(sizes))
+    return scores if bags is None else of_each_image(scores, bags, count)
+
+
+def require_same_form(network: nn.Module, bags: Sequence[np.ndarray] | None) -> None:
+    """Raise a ValueError where a network of whole units is given images, or the reverse."""
+    kind = getattr(network, "bag", "")
+    if bool(kind) != (bags is not None):
+        wanted = "needs the units of its images" if kind else "scores images, not units"
+        raise ValueError(f"a network with bag={kind!r} {wanted}")
+
+
+def batches_within(keys: np.ndarray, costs: np.ndarray, most: int) -> list[np.ndarray]:
+    """The keys in order, cut where their costs would sum to more than `most`; one that costs more
+    is alone.
+
+    >>> batches_within(np.arange(4), np.array([2, 2, 1, 9]), 4)
+    [array([0, 1]), array([2]), array([3])]
+    """
+    parts = []
+    start, sum_so_far = 0, 0
+    for position, cost in enumerate(costs):
+        if position > start and sum_so_far + cost > most:
+            parts.append(keys[start:position])
+            start, sum_so_far = position, 0
+        sum_so_far += cost
+    return [*parts, keys[start:]] if len(keys) else []
+
+
+def of_each_image(scores: np.ndarray, bags: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Scores (U, V, K) of units as those of their `count` images."""
+    images = np.empty((count, *scores.shape[1:]), scores.dtype)
+    for score, own in zip(scores, bags, strict=True):
+        images[own] = score
+    return images
 
 
 def in_order(mine: np.ndarray, count: int) -> np.ndarray:

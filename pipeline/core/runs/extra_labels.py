@@ -22,6 +22,7 @@ from pipeline.core.config.label_tree import LabelTree, label_tree
 from pipeline.core.config.run import ALL
 from pipeline.core.folds.split import patient_keys
 from pipeline.core.runs.auxiliary_columns import AUXILIARY, auxiliary_targets
+from pipeline.core.runs.bags import bags_of, drawn_once, mean_of_bags, of_bags
 from pipeline.core.runs.hierarchy import closed_upward, given_ancestors
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.errors import UserError
@@ -32,9 +33,9 @@ EXTRA_TABLES = ("labels_file", "auxiliary_table")
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a fold's stage 1 learns, a row an image.
+    """What a fold's stage 1 learns, N images or (`Run.bag`) units.
 
-    rows       of images.csv
+    rows       of images.csv, a row an image
     labels     float32 (N, K), NaN = left out; with a hierarchy also where an ancestor is not
                positive
     auxiliary  float32 (N, A), the outputs of the run's auxiliary columns
@@ -74,7 +75,9 @@ def lesson(job: Job, seed: int) -> Lesson:
     tree = label_tree(job.run, job.labels)
     if tree:
         return conditional_lesson(job, rows, tree, seed)
-    labels = targets(rows, job.labels, task, task.uncertain_pretrain, seed)
+    bags = bags_of(job.run, rows)
+    named = drawn_once(rows, bags)
+    labels = targets(named, job.labels, task, task.uncertain_pretrain, seed)
     weights = None
     notes: tuple[str, ...] = ()
 
@@ -90,9 +93,12 @@ def lesson(job: Job, seed: int) -> Lesson:
         labels = overwritten(np.concatenate([labels, unknown]), given, job.labels)
         weights = given["weight"].fillna(1.0).to_numpy(np.float32)
         notes = file_notes(job, path, rows, table, added)
+        bags = bags_of(job.run, rows)
+        weights = mean_of_bags(weights, bags)
 
     # One weight a row, for each of its columns.
-    auxiliary = auxiliary_targets(job, rows, job.run.auxiliary)
+    labels = of_bags(labels, bags)
+    auxiliary = of_bags(auxiliary_targets(job, rows, job.run.auxiliary), bags)
     if weights is not None:
         columns = labels.shape[1] + auxiliary.shape[1]
         weights = np.repeat(weights[:, None], columns, axis=1)

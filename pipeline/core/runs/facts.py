@@ -43,6 +43,8 @@ TRAINING = (
     "dropout",
     "drop_path",
     "pool",
+    "bag",
+    "bag_images",
     "precision",
     "accumulate",
     "ema",

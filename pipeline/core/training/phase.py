@@ -12,7 +12,8 @@ from torch import nn
 
 from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.config.run import Finetune, Pretrain, as_json
-from pipeline.core.images.batches import TrainingBatches
+from pipeline.core.images.batches import Bags, TrainingBags, TrainingBatches
+from pipeline.core.runs.bags import bags_of
 from pipeline.core.runs.facts import facts_of
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.device import device, loader_processes, precision
@@ -22,10 +23,10 @@ from pipeline.core.training.validation import image_validator
 
 
 class StepBatch(NamedTuple):
-    """One process's part of a step: images or patient columns, the numbers (B,) of their training
-    rows, targets (B, K) with NaN, and weights (B, K) or None."""
+    """One process's part of a step: images, units or patient columns, the numbers (B,) of their
+    training rows, targets (B, K) with NaN, and weights (B, K) or None."""
 
-    inputs: torch.Tensor
+    inputs: torch.Tensor | Bags
     rows: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor | None = None
@@ -114,7 +115,7 @@ class Phase:
         """Targets or scores (B, K + A) without the auxiliary columns, (B, K)."""
         return columns[:, : columns.shape[1] - self.auxiliary]
 
-    def batch(self, step: int, inputs: torch.Tensor, indices: torch.Tensor) -> StepBatch:
+    def batch(self, step: int, inputs: torch.Tensor | Bags, indices: torch.Tensor) -> StepBatch:
         """The batch of a step on the device, mixed where the phase mixes."""
         inputs = inputs.to(device(), non_blocking=True)
         targets = self.targets[indices].to(device())
@@ -150,7 +151,8 @@ def image_phase(
     name     "pretrained" or "finetuned"
     recipe   the stage's part of the run: batch size, clipping, mixing
     rows     the training rows of images.csv
-    targets  float32 (N, K), their labels in the rows' order, NaN = left out
+    targets  float32 (N, K), their labels in the rows' order, NaN = left out; where the run has
+             `bag`, those of the units in the order of `runs.bags`
     The other arguments are those of `Phase`.
     """
     # Rows, images and targets are in one order; batches are indices into it.
@@ -160,6 +162,9 @@ def image_phase(
     images = prepared_images(job.competition.name, run.size, rows["image_id"])
     mixes = recipe.mixup or recipe.cutmix
     mixing = Mixing(seed, recipe.mixup, recipe.cutmix) if mixes else None
+    source = (images, run.size, resize.channels, run.augment, seed)
+    bags = bags_of(run, rows)
+    data = TrainingBatches(*source) if bags is None else TrainingBags(bags, run.bag_images, *source)
 
     # The whole run goes into the key, since a checkpoint is continued by the very same run only.
     return Phase(
@@ -169,7 +174,7 @@ def image_phase(
         network=network,
         loss=loss,
         optimizer=optimizer,
-        data=TrainingBatches(images, run.size, resize.channels, run.augment, seed),
+        data=data,
         targets=torch.from_numpy(targets),
         mixing=mixing,
         rate=rate,

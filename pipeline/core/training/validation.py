@@ -1,5 +1,5 @@
-"""The validation AUC that a run's log shows: image by image, one view each, mean over labels with
-both classes."""
+"""The validation AUC that a run's log shows: image by image (unit by unit where the run has
+`bag`), one view each, mean over labels with both classes."""
 
 from collections.abc import Callable
 
@@ -13,6 +13,7 @@ from pipeline.core.images.views import read_prepared_image, view_matrices
 from pipeline.core.losses.checks import NotFinite
 from pipeline.core.metrics.roc import auc_or_nan
 from pipeline.core.networks.scoring import score_views
+from pipeline.core.runs.bags import bags_of, of_bags
 from pipeline.core.runs.job import Job
 from pipeline.core.runtime.device import loader_processes
 
@@ -28,7 +29,10 @@ def image_validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[
     run = job.run
     task = job.competition.task
     images = prepared_images(job.competition.name, run.size, rows["image_id"])
-    labels = truth(rows, job.labels, task)
+    bags = bags_of(run, rows)
+    labels = of_bags(truth(rows, job.labels, task), bags)
+    # Every image of a unit has the unit's score.
+    first = slice(None) if bags is None else [own[0] for own in bags]
     # One view: 30 would cost 30 passes after every epoch, for a figure that decides nothing.
     matrices = view_matrices(1, run.size, run.augment)
     # A few hundred images are read before loader processes have started.
@@ -42,7 +46,8 @@ def image_validator(job: Job, dtype: torch.dtype) -> Callable[[nn.Module], dict[
             matrices,
             dtype,
             workers,
-        )[:, 0]
+            bags=bags,
+        )[first, 0]
         # Said as what it is, a training that diverged, with the loop's advice; an AUC cannot rank
         # such scores.
         bad = np.count_nonzero(~np.isfinite(scores).all(axis=1))

@@ -33,6 +33,7 @@ from pipeline.deploy.away.stream import (
     read_quantiles,
     score_metadata,
     stream,
+    units_together,
 )
 
 PROBED = 100  # paths tried to find the folder that they are relative to
@@ -44,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     package = read_package(folder)
     competition = load_competition(package["competition"])
     paths = read_paths(arguments.list)
-    rows = image_rows(paths, competition.task)
+    rows = units_together(image_rows(paths, competition.task))
     raw = base_folder(paths, arguments.list)
 
     # Scores of every network.
@@ -52,7 +53,8 @@ def main(arguments: argparse.Namespace) -> None:
     scorers = load_scorers(folder, package)
     score_metadata(folder, package, rows, scores)
     if paths:
-        stream(scorers, raw_images(scorers, raw, rows["file"]), time_left, scores)
+        images = raw_images(scorers, raw, rows["file"])
+        stream(scorers, images, time_left, scores, units=rows["unit_id"].tolist())
     print_unreadable(scores)
 
     # One bad file gets a neutral score; all bad means a wrong folder, and no score would show it.

@@ -38,6 +38,7 @@ from pipeline.deploy.away.stream import (
     read_quantiles,
     score_metadata,
     stream,
+    units_together,
 )
 
 RESERVED_PART = 0.05  # of the time, kept for what comes after the last network
@@ -53,6 +54,10 @@ def main(arguments: argparse.Namespace) -> None:
     competition = load_competition(package["competition"])
     table = competition.module.read_raw(raw)
     rows = table[table["split"] == "test"].reset_index(drop=True)
+    units = None
+    if competition.task.unit == "study":
+        rows = units_together(rows)
+        units = rows["unit_id"].tolist()
     sample = competition.module.sample(raw)
     print(f"{len(rows):,} test images, {len(sample):,} ids to score", flush=True)
     scores = Progress()
@@ -85,10 +90,11 @@ def main(arguments: argparse.Namespace) -> None:
     first = scorers[:1]
     others = scorers[1:]
     if len(rows) and first:
-        stream(first, raw_images(first, raw, rows["file"]), left, scores, partial=True)
+        images = raw_images(first, raw, rows["file"])
+        stream(first, images, left, scores, partial=True, units=units)
         write("the first network")
     if len(rows) and others:
-        stream(others, raw_images(others, raw, rows["file"]), left, scores)
+        stream(others, raw_images(others, raw, rows["file"]), left, scores, units=units)
         write(f"{len(scores.tables)} networks")
 
     # The earned combination last: the mean stands until all of it is there.

@@ -29,6 +29,7 @@ from pipeline.core.networks.patient import load_patient_network, score_patients
 from pipeline.core.networks.scoring import VIEWS_IN_BATCH, score_views, sigmoid
 from pipeline.core.raw.read import read_source
 from pipeline.core.raw.unreadable import UnreadableImage
+from pipeline.core.runs.bags import rows_of_units
 from pipeline.core.runtime.device import device, loader_processes, precision
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
@@ -206,6 +207,7 @@ def stream(
     left: Callable[[], float],
     scores: Progress,
     partial: bool = False,
+    units: Sequence[str] | None = None,
 ) -> None:
     """Score all images with these networks, chunk by chunk, into `scores`.
 
@@ -213,6 +215,8 @@ def stream(
     left     seconds there still are. With `partial`, one network goes as far as they last (with one
              view where it would not get to the end with all); otherwise networks that would not get
              to the end are dropped, the least valuable first
+    units    the unit (study) of each image, a unit's images together, for networks that see a unit
+             at once (`Run.bag`): no chunk cuts one in two
     """
     count = len(images)
     values = {scorer.key: np.full((count, len(scorer.labels)), np.nan) for scorer in scorers}
@@ -224,7 +228,7 @@ def stream(
         size = IMAGES_OF_FIRST_CHUNK
         if done:
             size = chunk_size(reading + sum(scorer.seconds for scorer in kept), left())
-        chunk = range(done, min(count, done + size))
+        chunk = range(done, whole_units(min(count, done + size), units))
 
         # Its scores, and what they cost.
         started = time.monotonic()
@@ -232,7 +236,8 @@ def stream(
         reading = mean_seconds(reading, done, time.monotonic() - started, len(chunk))
         for scorer in kept:
             started = time.monotonic()
-            values[scorer.key][chunk.start : chunk.stop] = score_chunk(scorer, jpegs)
+            own = None if units is None else units[chunk.start : chunk.stop]
+            values[scorer.key][chunk.start : chunk.stop] = score_chunk(scorer, jpegs, own)
             elapsed = time.monotonic() - started
             scorer.seconds = mean_seconds(scorer.seconds, done, elapsed, len(chunk))
         done = chunk.stop
@@ -256,6 +261,23 @@ def chunk_size(seconds: float, left: float) -> int:
     """Images in the next chunk, where one takes so many seconds: no more than there is time for."""
     affordable_images = SAFETY * min(left, UNLIMITED_SECONDS) / max(seconds, 1e-9)
     return int(np.clip(affordable_images, 1, IMAGES_A_CHUNK))
+
+
+def whole_units(end: int, units: Sequence[str] | None) -> int:
+    """The end of a chunk, moved on to the end of the unit that it would cut.
+
+    >>> whole_units(2, ["a", "b", "b", "c"])
+    3
+    """
+    while units is not None and end < len(units) and units[end] == units[end - 1]:
+        end += 1
+    return end
+
+
+def units_together(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with each unit's one after the other, units in order of first appearance."""
+    order = rows_of_units(rows["unit_id"])
+    return rows.iloc[np.concatenate(order)].reset_index(drop=True) if order else rows
 
 
 def mean_seconds(before: float, done: int, seconds: float, count: int) -> float:
@@ -298,22 +320,34 @@ def affordable(scorers: list[Scorer], reading: float, images: int, left: float) 
 # ---- Scores ---------------------------------------------------------------------------------
 
 
-def score_chunk(scorer: Scorer, jpegs: list[dict[int, bytes] | None]) -> np.ndarray:
+def score_chunk(
+    scorer: Scorer, jpegs: list[dict[int, bytes] | None], units: Sequence[str] | None = None
+) -> np.ndarray:
     """float64 (n, K) mean scores over the run's views, in [0, 1]; rows of NaN for images that could
-    not be read."""
+    not be read. units: of each image, for a network that sees them at once; None = each alone."""
     run = scorer.run
     means = np.full((len(jpegs), len(scorer.labels)), np.nan)
     readable = [number for number, jpeg in enumerate(jpegs) if jpeg is not None]
     if readable:
         matrices = view_matrices(run.views, run.size, run.augment)
         own_size = [jpegs[number][run.size] for number in readable]
-        means[readable] = sigmoid(score_on_device(scorer, own_size, matrices)).mean(axis=1)
+        bags = None
+        if run.bag:
+            names = range(len(jpegs)) if units is None else units
+            bags = rows_of_units([names[number] for number in readable])
+        scores = score_on_device(scorer, own_size, matrices, bags)
+        means[readable] = sigmoid(scores).mean(axis=1)
     return means
 
 
-def score_on_device(scorer: Scorer, jpegs: list[bytes], matrices: list[np.ndarray]) -> np.ndarray:
+def score_on_device(
+    scorer: Scorer,
+    jpegs: list[bytes],
+    matrices: list[np.ndarray],
+    bags: Sequence[np.ndarray] | None,
+) -> np.ndarray:
     """float32 (n, V, K) scores before the sigmoid; the views in several parts where the device has
-    too little memory for all at once."""
+    too little memory for all at once. bags: as in `score_views`."""
     channels = scorer.resize.channels
 
     # fp16 needs a CUDA device; a CPU computes in fp32 instead.
@@ -339,6 +373,7 @@ def score_on_device(scorer: Scorer, jpegs: list[bytes], matrices: list[np.ndarra
                     dtype,
                     processes,
                     views_in_batch=max(1, VIEWS_IN_BATCH // parts),
+                    bags=bags,
                 )
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """Configurations: names, variants, what is refused at load, and every competition file there is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -117,16 +118,22 @@ def test_a_misspelt_field_is_a_type_error():
         Pretrain(lr=1e-3, epoch=3)
 
 
-@pytest.mark.parametrize("name", ["melanoma", "chexpert"])
+@pytest.mark.parametrize("name", competition_names())
 def test_modern_runs_are_made_when_they_are_named(name):
-    """timm knows their networks, at these sizes; RUN=modern stands for them all."""
+    """timm knows their networks, at these sizes; RUN=modern stands for them all, and the file says
+    what they cost."""
     found = load_competition(name)
+    assert found.modern
+    text = Path(found.module.__file__).read_text(encoding="utf-8")
+    said = text[text.index("RUN=modern") :][:1200].replace("\n# ", " ")
+    assert "Cost (an estimate)" in said
     assert not set(found.modern) & {run.name for run in found.runs}
     assert request_of(name, "modern metadata").runs == found.modern
     timm = import_timm()
     for one in map(found.run, found.modern):
         cfg = timm.get_pretrained_cfg(one.network)
-        assert one.size in (cfg.input_size[-1], (cfg.test_input_size or [0])[-1])
+        own = one.size in (cfg.input_size[-1], (cfg.test_input_size or [0])[-1])
+        assert own or not cfg.fixed_input_size
         assert one.smoke().auxiliary == () and one.smoke().finetune.lr < 0.01
 
 

@@ -45,7 +45,7 @@ class Clock:
         self.now += self.reading * len(chunk)
         return [{32: b""}] * len(chunk)
 
-    def score(self, scorer, jpegs):
+    def score(self, scorer, jpegs, _units=None):
         seconds = self.cost[scorer.name] * scorer.run.views * len(jpegs)
         self.now += seconds
         self.longest = max(self.longest, seconds + self.reading * len(jpegs))

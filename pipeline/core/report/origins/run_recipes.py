@@ -114,10 +114,21 @@ def recipe_text(run: Trained) -> str:
             parts.append(f"{name} {recipe[name]:g}")
     if recipe.get("pool", "avg") != "avg":
         parts.append(f"pooled by {recipe['pool']}")
+    if recipe.get("bag"):
+        parts.append(bag_text(recipe))
     parts.append(f"{recipe['views']} test-time views")
     if recipe.get("whole"):
         parts.append("test images scored by one more network, of all training rows")
     return "; ".join(part for part in parts if part)
+
+
+def bag_text(recipe: dict) -> str:
+    """Which images a network sees at once, in words."""
+    how = {"max": "the largest of their scores", "attention": "attention over their features"}
+    return (
+        f"all images of a unit at once, by {how[recipe['bag']]}, at most {recipe['bag_images']} in "
+        "training"
+    )
 
 
 def pretrain_text(recipe: dict) -> str:

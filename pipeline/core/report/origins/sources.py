@@ -13,9 +13,10 @@ from pipeline.core.artifacts.paths import (
     submissions_folder,
 )
 from pipeline.core.artifacts.provenance import commit, read_sidecar, versions
-from pipeline.core.config.run import METADATA, stage_1_member
+from pipeline.core.config.run import ALL, METADATA, stage_1_member
 from pipeline.core.report.html import bullets, html_table
 from pipeline.core.report.inputs import Evidence
+from pipeline.core.runs.whole import averaged_folds
 
 HASH_SHOWN = 12  # letters of a sha256
 COMMIT_SHOWN = 10  # letters of a commit
@@ -76,7 +77,8 @@ def prediction_rows(evidence: Evidence) -> list[list[str]]:
         if member not in digests:
             continue
         commits = set()
-        for fold in evidence.rows.folds:
+        folds = averaged_folds(evidence.competition, run, evidence.rows.folds)
+        for fold in folds:
             sidecar = read_sidecar(fold_folder(name, run, fold) / file)
             commits.add(str(sidecar["commit"]))
         command = f"make predict COMP={name} RUN={run}"
@@ -84,7 +86,7 @@ def prediction_rows(evidence: Evidence) -> list[list[str]]:
             command = f"make metadata COMP={name}"
         rows.append(
             [
-                f"{models_folder(name)}/{run}/fold*/{file}",
+                f"{models_folder(name)}/{run}/{'{fold*,all}' if ALL in folds else 'fold*'}/{file}",
                 command,
                 digests[member][:HASH_SHOWN],
                 ", ".join(map(short_commit, sorted(commits))),

@@ -70,7 +70,7 @@ def gallery(evidence: Evidence) -> str:
             "deserve a second look by someone who can tell. Positives scored high are a random "
             f"sample of those above {HIGH:.0%} of the negatives."
         )
-        + looks_text(looks)
+        + looks_text(evidence, looks)
         + "".join(parts)
         + source(
             f"{data_folder(evidence.name)}/images/{size}/, "
@@ -80,7 +80,7 @@ def gallery(evidence: Evidence) -> str:
     )
 
 
-def looks_text(looks: Looks) -> str:
+def looks_text(evidence: Evidence, looks: Looks) -> str:
     """What the maps show, and why some are missing."""
     text = ""
     if looks.found:
@@ -90,6 +90,11 @@ def looks_text(looks: Looks) -> str:
             "place by place, on one scale for all pictures of a label; the ring is around the "
             "highest place. It shows what this network used, not where a finding is."
         )
+        if any(evidence.competition.run(run).bag for run in looks.runs):
+            text += paragraph(
+                "A network that scores all images of a unit at once is shown the unit's first one "
+                "alone here."
+            )
         text += heat_legend("median of all places", "highest half percent")
     if looks.missing:
         text += paragraph("No heat maps:") + bullets(looks.missing)
