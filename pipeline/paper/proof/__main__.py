@@ -2,6 +2,7 @@
 
     make proof                                          everything: days of a CPU, hours of a GPU
     python -m pipeline.paper.proof --sets chexpert --folds 0 --seeds 1 --size 64 --epochs 1 1
+    python -m pipeline.paper.proof --methods systems    partial AUC, pairs, PPD-SG, PDSCA
     python -m pipeline.paper.proof --page               only the page, from the stored results
 
 reads   data/<comp>/{images,folds}.csv and images/, $DATA/<benchmark>/raw; ImageNet weights
@@ -43,8 +44,12 @@ from pipeline.paper.benchmark.run import device_name
 from pipeline.paper.benchmark.store import FOLDER, append, read_lines, stored
 from pipeline.paper.proof import page
 from pipeline.paper.proof.methods import (
+    ALL_METHODS,
+    BASELINE,
+    OURS,
     PROOF_METHODS,
     STAGE_1_RATES,
+    SYSTEMS,
     Method,
     fresh_network,
     mirrored_scores,
@@ -54,6 +59,7 @@ from pipeline.paper.proof.sets import BENCHMARKS, SETS, ImageSet, read_set, why_
 
 PAGE = Path(__file__).parents[1] / "PROOF.md"
 STORE = FOLDER / "proof.jsonl"
+GROUPS = {"paper": PROOF_METHODS, "systems": SYSTEMS, "all": ALL_METHODS}
 STAGE_1_ROW = "stage 1"
 
 
@@ -68,24 +74,36 @@ def require_same_protocol(options: argparse.Namespace, data: ImageSet) -> None:
     """Write what decides a set's runs beside them; UserError when they were made with other methods
     or images than today's."""
     path = folder_of(options) / data.name / "protocol.json"
+    chosen = chosen_methods(options)
     backbone = fresh_network(options.size, 0, first_weights(options)).backbone
     today = {
         STAGE_1_ROW: list(STAGE_1_RATES),
-        "methods": {name: method.in_words() for name, method in PROOF_METHODS.items()},
+        "methods": {name: method.in_words() for name, method in chosen.items()},
         "images": hashlib.sha256(data.images.tobytes() + data.labels.tobytes()).hexdigest(),
         "folds": hashlib.sha256(data.folds.tobytes()).hexdigest(),
         "first weights": backbone_digest(backbone) if not options.random else "random",
     }
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, today)
-    found = first_difference(read_json(path), today)
+    # Methods that join later, or are not asked for now, change nothing of the others.
+    recorded = read_json(path) if path.exists() else today
+    before = recorded["methods"]
+    same = {name: before.get(name, words) for name, words in today["methods"].items()}
+    found = first_difference({**recorded, "methods": same}, today)
     if found:
         field, old, new = found
         raise UserError(
             f"{path}: made with {field}={old!r}, today's is {new!r}; delete {path.parent} to begin "
             "again, or restore that"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**today, "methods": {**before, **today["methods"]}})
+
+
+def chosen_methods(options: argparse.Namespace) -> dict[str, Method]:
+    """The methods asked for by name or group, in their order, and the baseline with ours."""
+    names = {BASELINE, OURS}
+    for name in options.methods:
+        names.update(GROUPS.get(name, {name}))
+    return {name: method for name, method in ALL_METHODS.items() if name in names}
 
 
 def first_weights(options: argparse.Namespace) -> str:
@@ -105,13 +123,14 @@ class Unit:
 
     def __init__(self, options: argparse.Namespace, data: ImageSet, fold: int, seed: int) -> None:
         self.options = options
+        self.methods = chosen_methods(options)
         self.data = data
         self.fold = fold
         self.seed = seed
         self.folder = folder_of(options) / data.name / f"fold{fold}" / f"seed{seed}"
 
     def scores_path(self, method: str) -> Path:
-        words = method.replace(",", "").replace(" ", "_")
+        words = method.replace(",", "").replace("%", "percent").replace(" ", "_")
         return self.folder / f"{words}.csv"
 
     def first_stage(self, rows: np.ndarray, rate: float, name: str) -> Path:
@@ -143,7 +162,7 @@ class Unit:
         """Scores of the rows `scored` after a method's stage 2 on `rows`."""
         network = fresh_network(self.options.size, self.seed, "random")
         network.load_state_dict(read_tensors(stage_1))
-        self.train(network, PROOF_METHODS[name], rate, rows, self.options.epochs[1])
+        self.train(network, ALL_METHODS[name], rate, rows, self.options.epochs[1])
         return mirrored_scores(network, self.data.images[scored])
 
     def rates(self) -> dict[str, float]:
@@ -156,7 +175,7 @@ class Unit:
         best: dict[str, float] = {}
         for name, tried in (
             (STAGE_1_ROW, STAGE_1_RATES),
-            *((n, m.rates) for n, m in PROOF_METHODS.items()),
+            *((n, m.rates) for n, m in self.methods.items()),
         ):
             done = {line["rate"]: line["auc"] for line in read_lines(path) if line["name"] == name}
             for rate in tried:
@@ -179,7 +198,7 @@ class Unit:
         """Every method on the whole training part, scored on the test fold."""
         rows, tested = self.data.split(self.fold)
         stage_1 = self.first_stage(rows, rates[STAGE_1_ROW], "stage_1")
-        for name in PROOF_METHODS:
+        for name in self.methods:
             path = self.scores_path(name)
             if not path.exists():
                 scores = self.second_stage(stage_1, name, rates[name], rows, tested)
@@ -193,9 +212,9 @@ class Unit:
         """patient, label, and a column of scores for each method."""
         tables = {
             name: pd.read_csv(self.scores_path(name), dtype={"patient": str})
-            for name in PROOF_METHODS
+            for name in self.methods
         }
-        first = tables[next(iter(PROOF_METHODS))][["patient", "label"]]
+        first = tables[BASELINE][["patient", "label"]]
         return first.assign(**{name: table["score"] for name, table in tables.items()})
 
 
@@ -206,7 +225,8 @@ def run_set(options: argparse.Namespace, name: str) -> dict[tuple[int, int], pd.
     require_same_protocol(options, data)
     folds = [fold for fold in sorted(set(data.folds.tolist())) if fold >= 0]
     folds = [fold for fold in folds if options.folds is None or fold in options.folds]
-    bar = tqdm(total=len(folds) * options.seeds * len(PROOF_METHODS), desc=name, unit="run")
+    total = len(folds) * options.seeds * len(chosen_methods(options))
+    bar = tqdm(total=total, desc=name, unit="run")
     for fold in folds:
         rates = None
         for seed in range(options.seeds):
@@ -246,6 +266,14 @@ def write_page(options: argparse.Namespace, absent: dict[str, str]) -> None:
 def parser() -> argparse.ArgumentParser:
     options = stage_parser(__doc__, targets=False)
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    options.add_argument(
+        "--methods",
+        nargs="+",
+        choices=[*GROUPS, *ALL_METHODS],
+        default=["paper"],
+        metavar="METHOD",
+        help=f"{', '.join(GROUPS)}, or names (paper); {BASELINE} and {OURS} always are",
+    )
     options.add_argument("--folds", nargs="+", type=int, default=None, help="test folds (all)")
     options.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (3)")
     options.add_argument("--size", type=int, default=160, help="pixels (160)")

@@ -1,7 +1,7 @@
 """The proof's page: every method's AUC, and its paired difference from cross-entropy's, with
 intervals over patients and seeds."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,11 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from pipeline.core.metrics import auc, group_codes, percentiles
-from pipeline.paper.proof.methods import BASELINE, OURS, PROOF_METHODS, RANK_MEAN
+from pipeline.paper.proof.methods import ALL_METHODS, BASELINE, OURS, RANK_MEAN
 
 REPLICATES = 1000
 NORMAL_95 = 1.96  # standard errors to the end of a 95 % interval
-PAGE_COLUMNS = (*PROOF_METHODS, RANK_MEAN)
+PAGE_COLUMNS = (*ALL_METHODS, RANK_MEAN)
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def with_ensemble(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{RANK_MEAN: ranks})
 
 
-def resampled(table: pd.DataFrame, counts: np.ndarray) -> np.ndarray:
+def resampled(table: pd.DataFrame, counts: np.ndarray, methods: tuple[str, ...]) -> np.ndarray:
     """Every method's AUC with each image counted as often as its patient was drawn."""
     rows = np.repeat(np.arange(len(table)), counts)
     labels = table["label"].to_numpy()[rows]
-    return np.array([auc(table[method].to_numpy()[rows], labels) for method in PAGE_COLUMNS])
+    return np.array([auc(table[method].to_numpy()[rows], labels) for method in methods])
 
 
 def summarise(name: str, runs: dict[tuple[int, int], pd.DataFrame], seed: int = 0) -> SetResult:
@@ -65,13 +65,17 @@ def summarise(name: str, runs: dict[tuple[int, int], pd.DataFrame], seed: int = 
     """
     runs = {key: with_ensemble(table) for key, table in runs.items()}
     seeds = sorted({key[1] for key in runs})
-    whole = {key: resampled(table, np.ones(len(table), int)) for key, table in runs.items()}
+    first = next(iter(runs.values()))
+    methods = tuple(method for method in PAGE_COLUMNS if method in first)
+    whole = {
+        key: resampled(table, np.ones(len(table), int), methods) for key, table in runs.items()
+    }
     patients: dict[int, np.ndarray] = {}
     for fold, _ in runs:
         table = next(table for key, table in runs.items() if key[0] == fold)
         patients[fold] = group_codes(table["patient"].to_numpy(), len(table))
     random = np.random.default_rng(seed)
-    replicates = np.full((REPLICATES, len(PAGE_COLUMNS)), np.nan)
+    replicates = np.full((REPLICATES, len(methods)), np.nan)
     for row in range(REPLICATES):
         drawn_seeds = random.choice(seeds, len(seeds))
         values = []
@@ -80,13 +84,13 @@ def summarise(name: str, runs: dict[tuple[int, int], pd.DataFrame], seed: int = 
             counts = random.multinomial(groups, np.full(groups, 1 / groups))[codes]
             for drawn in drawn_seeds:
                 if (fold, drawn) in runs:
-                    values.append(resampled(runs[fold, drawn], counts))
+                    values.append(resampled(runs[fold, drawn], counts, methods))
         if values:
             replicates[row] = np.mean(values, axis=0)
     folds = sorted(patients)
     images = sum(len(next(runs[key] for key in runs if key[0] == fold)) for fold in folds)
     tested = f"{images:,} images, folds {', '.join(map(str, folds))}, {len(seeds)} seeds"
-    aucs = dict(zip(PAGE_COLUMNS, np.mean(list(whole.values()), axis=0).tolist(), strict=True))
+    aucs = dict(zip(methods, np.mean(list(whole.values()), axis=0).tolist(), strict=True))
     return SetResult(name, tested, aucs, paired_differences(aucs, replicates))
 
 
@@ -94,9 +98,9 @@ def paired_differences(
     aucs: dict[str, float], replicates: np.ndarray
 ) -> dict[str, tuple[float, float, float, float]]:
     """Of each method but the baseline, from (REPLICATES, methods) AUCs."""
-    base = replicates[:, PAGE_COLUMNS.index(BASELINE)]
+    base = replicates[:, list(aucs).index(BASELINE)]
     found = {}
-    for place, method in enumerate(PAGE_COLUMNS):
+    for place, method in enumerate(aucs):
         if method != BASELINE:
             paired = replicates[:, place] - base
             low, high = percentiles(paired, 0.95)
@@ -106,9 +110,9 @@ def paired_differences(
 
 
 def pooled(results: list[SetResult], method: str) -> tuple[float, float, float]:
-    """(mean difference over the sets, low, high): each set counts once. Sets share no patient, so
-    their variances add."""
-    found = [result.differences[method] for result in results]
+    """(mean difference over the sets that have the method, low, high): each set counts once. Sets
+    share no patient, so their variances add."""
+    found = [result.differences[method] for result in results if method in result.differences]
     value = float(np.mean([difference for difference, *_ in found]))
     error = np.sqrt(sum(error**2 for *_, error in found)) / len(found)
     return value, float(value - NORMAL_95 * error), float(value + NORMAL_95 * error)
@@ -149,11 +153,17 @@ def proof_page(records: list[dict], absent: dict[str, str]) -> str:
 
 
 def by_settings(records: list[dict]) -> dict[ProofSettings, dict[str, SetResult]]:
-    """settings -> set -> its newest result; settings with the most sets first."""
+    """settings -> set -> its newest result, with methods that only an older line of the same folds
+    and seeds has; settings with the most sets first."""
     tables: dict[ProofSettings, dict[str, SetResult]] = {}
     for record in records:
-        settings = read_as(ProofSettings, record)
-        tables.setdefault(settings, {})[record["name"]] = read_as(SetResult, record)
+        sets = tables.setdefault(read_as(ProofSettings, record), {})
+        newest = read_as(SetResult, record)
+        older = sets.get(newest.name)
+        if older and older.tested == newest.tested:
+            aucs = older.aucs | newest.aucs
+            newest = replace(newest, aucs=aucs, differences=older.differences | newest.differences)
+        sets[newest.name] = newest
     return dict(sorted(tables.items(), key=lambda item: -len(item[1])))
 
 
@@ -177,14 +187,17 @@ def method_tables(results: list[SetResult]) -> list[str]:
     """AUCs, then differences from the baseline, a row a method and a column a set."""
     names = [result.name for result in results]
     lines = ["", "| AUC | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
-    for method in PAGE_COLUMNS:
-        cells = [f"{result.aucs[method]:.4f}" for result in results]
+    shown = [method for method in PAGE_COLUMNS if any(method in one.aucs for one in results)]
+    for method in shown:
+        found = [result.aucs.get(method) for result in results]
+        cells = ["" if value is None else f"{value:.4f}" for value in found]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     lines += ["", f"| less {BASELINE} [95 %] | " + " | ".join((*names, "mean")) + " |"]
     lines.append("|---" * (2 + len(names)) + "|")
-    for method in PAGE_COLUMNS:
+    for method in shown:
         if method != BASELINE:
-            cells = [signed(*result.differences[method][:3]) for result in results]
+            known = [result.differences.get(method) for result in results]
+            cells = ["" if value is None else signed(*value[:3]) for value in known]
             cells.append(signed(*pooled(results, method)))
             lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines

@@ -128,6 +128,47 @@ def test_no_image_of_the_test_fold_trains_and_all_methods_see_as_many(
     assert {names.count(name) for name in names} == {3}
 
 
+@pytest.mark.usefixtures("bright")
+def test_systems_join_a_protocol_that_has_been_run_and_are_rows_of_the_page(tmp_path, monkeypatch):
+    small = ("--folds", "0", "--epochs", "2", "2")
+    proof.main(options(tmp_path, *small))
+    seen = watched(monkeypatch)
+    proof.main(options(tmp_path, *small, "--methods", "systems", "focal"))
+    # Of the new ones alone: three tries each, and one training for each of two seeds.
+    assert len(seen) == (3 + 2) * len(methods.SYSTEMS)
+    text = (tmp_path / "PROOF.md").read_text()
+    for name in (*methods.SYSTEMS, methods.BASELINE, methods.OURS, "focal"):
+        assert text.count(f"| {name} |") == 1 + (name != methods.BASELINE)
+    assert "| AUC-S |" in text  # of the earlier line
+    # Asked for less, nothing is forgotten; other settings of a system are refused.
+    proof.main(options(tmp_path, *small, "--methods", "PDSCA"))
+    other = replace(methods.SYSTEMS["PDSCA"], rates=(1.0, 2.0, 3.0))
+    monkeypatch.setitem(methods.ALL_METHODS, "PDSCA", other)
+    with pytest.raises(UserError, match=r"made with methods.PDSCA="):
+        proof.main(options(tmp_path, *small, "--methods", "PDSCA"))
+
+
+@pytest.mark.parametrize("name", methods.SYSTEMS)
+def test_every_system_learns_the_easy_set(bright, name):
+    network = tiny(0, 0)
+    method = methods.SYSTEMS[name]
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    methods.train(network, method, method.rates[-1], bright.images, bright.labels, 20, 16, 0)
+    found = roc_auc_score(bright.labels, methods.mirrored_scores(network, bright.images))
+    assert found > 0.8
+    # An image counts once in BatchNorm, however often a step looks at it.
+    steps = 20 * (240 // 16)
+    tracked = network.backbone.num_batches_tracked - before["backbone.num_batches_tracked"]
+    assert tracked == steps
+
+
+def test_the_stages_of_ppd_sg_are_one_three_and_nine_thirteenths():
+    growing = methods.SYSTEMS["PPD-SG"]
+    assert methods.stage_ends(growing, 2, 130) == [10, 40]
+    assert methods.stage_ends(methods.PROOF_METHODS["CE"], 3, 130 * 3) == [130]
+    assert methods.stage_ends(methods.PROOF_METHODS["CE"], 1, 130) == []
+
+
 def test_inner_validation_shares_no_patient_with_training(bright):
     rows, _ = bright.split(1)
     training, validation = proof.inner_split(bright, rows)
@@ -151,8 +192,8 @@ def test_a_time_limit_stops_between_trainings_and_the_next_call_goes_on(tmp_path
 @pytest.mark.usefixtures("bright")
 def test_runs_of_other_methods_are_refused_and_not_mixed_in(tmp_path, monkeypatch):
     proof.main(options(tmp_path, "--folds", "0"))
-    other = replace(methods.PROOF_METHODS["focal"], rates=(1.0, 2.0, 3.0))
-    monkeypatch.setitem(methods.PROOF_METHODS, "focal", other)
+    other = replace(methods.ALL_METHODS["focal"], rates=(1.0, 2.0, 3.0))
+    monkeypatch.setitem(methods.ALL_METHODS, "focal", other)
     with pytest.raises(UserError, match=r"protocol.json: made with methods.focal="):
         proof.main(options(tmp_path, "--folds", "0"))
 
