@@ -9,13 +9,11 @@ import torch
 from torch import nn
 
 from pipeline.core.config.run import Finetune, Pretrain, Run
-from pipeline.core.networks.patient import PatientRows
 from pipeline.core.pdsca import PDSCA
-from pipeline.core.runtime.errors import TimeLimitReached, UserError
-from pipeline.core.training import loop
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.loop import fit_epochs
 from pipeline.core.training.phase import Phase
-from pipeline.core.training.recipe import constant, make_loss, make_optimizer
+from tests.cases.phases import fit_until, table_phase
 
 RECIPE = Finetune(lr=0.2, inner_lr=0.3, gamma=0.05, weight_decay=1e-3, epochs=4, batch_size=20)
 
@@ -27,23 +25,7 @@ def phase(folder: Path, norm: bool = False, **changes: object) -> Phase:
     torch.manual_seed(0)
     first = [nn.BatchNorm1d(5)] if norm else []
     network = nn.Sequential(*first, nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1))
-    loss = make_loss(RECIPE, 1, 100)
-    made = dict(
-        name="finetuned",
-        folder=folder,
-        key={"target": "t"},
-        network=network,
-        loss=loss,
-        data=PatientRows(x),
-        optimizer=make_optimizer(RECIPE, network.parameters(), loss),
-        targets=torch.from_numpy(y),
-        rate=constant(RECIPE.lr),
-        validate=lambda _: {"mean": 0.5},
-        epochs=RECIPE.epochs,
-        batch_size=RECIPE.batch_size,
-        seed=3,
-    )
-    return Phase(**made | changes)
+    return table_phase(folder, RECIPE, x, y, network, **changes)
 
 
 def test_the_loop_takes_the_optimizers_steps(tmp_path):
@@ -74,10 +56,7 @@ def test_a_cut_run_ends_as_the_uncut_one_and_statistics_see_a_batch_once(tmp_pat
     expected = fit_epochs(phase(tmp_path / "uncut", norm=True)).state_dict()
     assert expected["0.num_batches_tracked"] == 20
     for cut in (1, 7, 19):
-        steps = iter(range(1, 100))
-        with monkeypatch.context() as patched, pytest.raises(TimeLimitReached):
-            patched.setattr(loop, "agree", lambda _, steps=steps, cut=cut: next(steps) == cut)
-            fit_epochs(phase(tmp_path / str(cut), norm=True))
+        fit_until(cut, phase(tmp_path / str(cut), norm=True), monkeypatch)
         found = fit_epochs(phase(tmp_path / str(cut), norm=True)).state_dict()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 

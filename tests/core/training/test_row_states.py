@@ -1,6 +1,7 @@
 """A loss with a state for each training row, in the training loop: the rows it is told, cuts,
 micro-batches, validation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,9 @@ import torch
 from torch import nn
 
 from pipeline.core.config.run import Finetune
-from pipeline.core.networks.patient import PatientRows
-from pipeline.core.runtime.errors import TimeLimitReached
-from pipeline.core.training import loop
 from pipeline.core.training.loop import fit_epochs
 from pipeline.core.training.phase import Phase
-from pipeline.core.training.recipe import constant, make_loss, make_optimizer
+from tests.cases.phases import fit_until, table_phase
 
 ROWS = 96
 RECIPES = [
@@ -32,7 +30,10 @@ def phase(folder: Path, recipe: Finetune, **changes: object) -> Phase:
     targets[::5, 1] = np.nan
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 2))
-    loss = make_loss(recipe, 2, ROWS)
+    made = table_phase(
+        folder, recipe, x, targets, network, epochs=4, batch_size=24, seed=5, positives=3
+    )
+    loss = made.loss
 
     def validate(network: nn.Module) -> dict[str, float]:
         # As a validation that computes the loss does it: in evaluation, on the training rows too.
@@ -42,23 +43,7 @@ def phase(folder: Path, recipe: Finetune, **changes: object) -> Phase:
         loss.train()
         return {"mean": float(value)}
 
-    made = dict(
-        name="finetuned",
-        folder=folder,
-        key={"target": "t"},
-        network=network,
-        loss=loss,
-        data=PatientRows(x),
-        optimizer=make_optimizer(recipe, network.parameters(), loss),
-        targets=torch.from_numpy(targets),
-        rate=constant(recipe.lr),
-        validate=validate,
-        epochs=4,
-        batch_size=24,
-        seed=5,
-        positives=3,
-    )
-    return Phase(**made | changes)
+    return replace(made, **{"validate": validate} | changes)
 
 
 def ending(phase: Phase) -> dict[str, torch.Tensor]:
@@ -82,10 +67,7 @@ def test_every_row_with_a_pair_has_a_state_and_no_other(tmp_path, recipe):
 def test_a_cut_run_ends_with_the_weights_and_states_of_the_uncut_one(tmp_path, monkeypatch, recipe):
     uncut = ending(phase(tmp_path / "uncut", recipe))
     for cut in (1, 4, 7, 15):
-        steps = iter(range(1, 100))
-        with monkeypatch.context() as patched, pytest.raises(TimeLimitReached):
-            patched.setattr(loop, "agree", lambda _, steps=steps, cut=cut: next(steps) == cut)
-            fit_epochs(phase(tmp_path / str(cut), recipe))
+        fit_until(cut, phase(tmp_path / str(cut), recipe), monkeypatch)
         found = ending(phase(tmp_path / str(cut), recipe))
         for name, value in uncut.items():
             torch.testing.assert_close(found[name], value, rtol=0, atol=0, equal_nan=True)

@@ -12,20 +12,17 @@ from torch import nn
 from pipeline.core.config.run import Finetune, Metadata, Pretrain, Run
 from pipeline.core.losses import AUCMargin, AUCSquare
 from pipeline.core.losses.checks import NotFinite
-from pipeline.core.networks.patient import PatientRows
 from pipeline.core.pesg import PESG
-from pipeline.core.runtime.errors import TimeLimitReached, UserError
-from pipeline.core.training import loop
+from pipeline.core.runtime.errors import UserError
 from pipeline.core.training.loop import fit_epochs
 from pipeline.core.training.phase import Phase
 from pipeline.core.training.recipe import (
     PPD_SG_BATCHES,
-    make_loss,
-    make_optimizer,
     milestones,
     restart_batches,
     stepwise,
 )
+from tests.cases.phases import fit_until, table_phase
 
 RECIPE = Finetune(lr=0.2, gamma=0.1, weight_decay=1e-3, epochs=9, batch_size=20, first_stage=4)
 ROWS = 120
@@ -42,27 +39,13 @@ def phase(folder: Path, norm: bool = False, **changes: object) -> Phase:
     x, y = data()
     torch.manual_seed(0)
     network = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 1)) if norm else nn.Linear(5, 1)
-    loss = make_loss(RECIPE, 1, ROWS)
-    steps = ROWS // RECIPE.batch_size
-    ends = milestones(RECIPE, steps)
-    made = dict(
-        name="finetuned",
-        folder=folder,
-        key={"target": "t"},
-        network=network,
-        loss=loss,
-        data=PatientRows(x),
-        optimizer=make_optimizer(RECIPE, network.parameters(), loss),
-        targets=torch.from_numpy(y),
+    ends = milestones(RECIPE, ROWS // RECIPE.batch_size)
+    staged = dict(
         rate=stepwise(RECIPE.lr, RECIPE.divide, ends),
         restarts=frozenset(ends),
         restart_batches=restart_batches(RECIPE),
-        validate=lambda _: {"mean": 0.5},
-        epochs=RECIPE.epochs,
-        batch_size=RECIPE.batch_size,
-        seed=3,
     )
-    return Phase(**made | changes)
+    return table_phase(folder, RECIPE, x, y, network, **staged | changes)
 
 
 def equation_8(h, y, a, b, alpha, margin):
@@ -138,10 +121,7 @@ def test_a_run_cut_around_a_restart_ends_as_the_uncut_one(tmp_path, monkeypatch)
     uncut = phase(tmp_path / "uncut", norm=True, micro=2)
     expected = fit_epochs(uncut).state_dict()
     for cut in (3, 4, 5, 16, 53):
-        steps = iter(range(1, 100))
-        with monkeypatch.context() as patched, pytest.raises(TimeLimitReached):
-            patched.setattr(loop, "agree", lambda _, steps=steps, cut=cut: next(steps) == cut)
-            fit_epochs(phase(tmp_path / str(cut), norm=True, micro=2))
+        fit_until(cut, phase(tmp_path / str(cut), norm=True, micro=2), monkeypatch)
         again = phase(tmp_path / str(cut), norm=True, micro=2)
         found = fit_epochs(again).state_dict()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
