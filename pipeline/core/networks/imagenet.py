@@ -82,8 +82,6 @@ def users_file(network: str) -> Path | None:
             return named
         print(f"PRETRAINED={path}: no {named.name} in it")
         return None
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise UserError(f"PRETRAINED={path}: neither a .safetensors file nor a folder of them")
     return path
 
 

@@ -12,8 +12,9 @@
     LOCAL_RANK and the others of torchrun, which sets all of them or none
 
 Any other value is a UserError of one line; `check_variables` looks at all of them before a stage
-begins. Read elsewhere, since they are not the pipeline's own: Kaggle's credentials
-(core/submission/kaggle.py), and what Kaggle sets in its notebooks (deploy/away).
+begins, but for SITE: the machine that a job runs on need not have that file. Read elsewhere, since
+they are not the pipeline's own: Kaggle's credentials (core/submission/kaggle.py), and what Kaggle
+sets in its notebooks (deploy/away).
 """
 
 import math
@@ -38,7 +39,9 @@ def check_variables() -> None:
     per_gpu()
     checkpoint_seconds()
     tensorboard()
+    pretrained()
     local_rank()
+    processes_here()
 
 
 def text_of(name: str) -> str:
@@ -58,12 +61,22 @@ def folder(name: str) -> Path | None:
 
 def pretrained() -> Path | None:
     """PRETRAINED, the file or folder of a user's own weights; None where it is not set."""
-    return Path(os.environ["PRETRAINED"]) if text_of("PRETRAINED") else None
+    if not text_of("PRETRAINED"):
+        return None
+    path = Path(os.environ["PRETRAINED"])
+    if not path.is_dir() and (path.suffix != ".safetensors" or not path.is_file()):
+        raise UserError(f"PRETRAINED={path}: neither a .safetensors file nor a folder of them")
+    return path
 
 
 def site() -> Path | None:
-    """SITE, what sbatch is told; None where it is not set."""
-    return Path(os.environ["SITE"]) if text_of("SITE") else None
+    """SITE, the file of what sbatch is told; None where it is not set."""
+    if not text_of("SITE"):
+        return None
+    path = Path(os.environ["SITE"])
+    if not path.is_file():
+        raise UserError(f"SITE={path}: is not a file")
+    return path
 
 
 def switch(name: str) -> bool:
@@ -139,8 +152,12 @@ def parse_duration(name: str, text: str) -> float:
 def local_rank() -> int | None:
     """The number of this process on its machine where torchrun started it, else None."""
     rank = whole_number("LOCAL_RANK")
+    if rank is None:
+        return None
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"):
+        whole_number(name)
     missing = [name for name in TORCHRUN if not text_of(name)]
-    if rank is not None and missing:
+    if missing:
         raise UserError(
             f"LOCAL_RANK={rank} without {', '.join(missing)}: start with torchrun, which sets all "
             "of them, or unset it"

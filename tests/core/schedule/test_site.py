@@ -67,7 +67,7 @@ def test_a_mistake_is_named(write, text, said):
 
 @pytest.mark.usefixtures("write")
 def test_a_file_that_is_named_must_be_there():
-    with pytest.raises(UserError, match=r"site.toml: No such file"):
+    with pytest.raises(UserError, match=r"site.toml: is not a file"):
         read_site()
 
 
