@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.core.artifacts.files import file_hash, write_sealed
+from pipeline.core.artifacts.files import file_hashes, write_sealed
 from pipeline.core.artifacts.paths import (
     PREDICTIONS,
     STAGE_1_PREDICTIONS,
@@ -223,7 +223,7 @@ def ensemble(competition: Competition, names: tuple[str, ...], folds: Sequence[i
         hashes=rows.hashes,
         predictions={member.name: member.digest for member in (*after, *members)},
         decided_by=ensemble_facts(request_for(competition, names, rows.folds)),
-        digests={name: file_hash(folder / name) for name in FILES_WRITTEN},
+        digests=file_hashes(folder, FILES_WRITTEN),
     )
     write_sealed(folder / "ensemble.json", facts)
     print_scores(competition, facts)

@@ -22,7 +22,7 @@ The page opens from disk: no script, no font, no request. Intervals are 95 %, ov
 import argparse
 from pathlib import Path
 
-from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.files import file_hashes, write_text
 from pipeline.core.artifacts.paths import submissions_folder
 from pipeline.core.artifacts.provenance import notice, write_sidecar
 from pipeline.core.config.competition import load_competition
@@ -62,11 +62,14 @@ def main(arguments: argparse.Namespace) -> None:
         points = points_of_labels(evidence)
         sections = sections_of(evidence, points, arguments)
         path = submissions_folder(name) / "report.html"
-        files = write_downloads(path.with_name("report_files"), sections)
+        names = write_downloads(path.with_name("report_files"), sections)
+        files = [f"report_files/{file}" for file in names]
         write_text(path, page_of(evidence, points, sections))
-        write_sidecar(path, name, **report_facts(evidence.competition))
+        beside = file_hashes(path.parent, files)
+        write_sidecar(path, name, files=beside, **report_facts(evidence.competition))
         size = path.stat().st_size / 1e6
-        print(f"{path}: {size:.1f} MB, opens in any browser; {files} tables and figures beside it")
+        what = f"{len(files)} tables and figures beside it"
+        print(f"{path}: {size:.1f} MB, opens in any browser; {what}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -345,7 +345,9 @@ def test_a_smoke_run_has_roots_of_its_own_by_default(tmp_path):
         (["RUN=b3_999"], ["b3_999", RUN]),
         (["FOLDS=0,1"], ["FOLDS='0,1'", 'FOLDS="0 1"']),
         (["FOLDS=7"], ["fold7", "0, 1"]),
+        (["FOLDS=²"], ["FOLDS='²'"]),
         (["K=x"], ["K='x'"]),
+        (["K=²"], ["K='²'"]),
         (["K=1"], ["K=1", "at least 2"]),
     ],
 )
@@ -360,6 +362,16 @@ def test_mistakes_are_one_line_through_make(project, arguments, parts):
         timeout=60,
     )
     assert_refused(done, *parts)
+
+
+def test_a_file_beside_the_page_that_has_changed_is_made_anew(project):
+    folder = project.file("home/submissions/melanoma/report_files")
+    path = sorted(folder.glob("*.csv"))[0]
+    before = path.read_bytes()
+    path.write_bytes(before + b"x")
+    done = report(project)
+    assert done.returncode == 0 and path.read_bytes() == before
+    assert f"report_files/{path.name} has changed since it was made; making it anew" in done.stderr
 
 
 def test_paths_with_spaces_work_everywhere(project):

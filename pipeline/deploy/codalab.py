@@ -8,6 +8,8 @@ reads   models/<comp>/ensemble.json, scores.csv, quantiles.json and the weights 
 writes  submissions/<comp>/codalab/src/         predict.py, code and networks: all that is uploaded
                                   /Dockerfile   an image to run it in
                                   /README.md    the `cl` commands to type
+                                  /contents.json   the sha256 of every file, which the rehearsal
+                                                checks
 
 `make codalab-rehearse` runs the bundle first: alone, in an empty folder and a fresh environment,
 without the network.
@@ -22,7 +24,7 @@ from pipeline.core.config.competition import load_competition
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy.environments import CODALAB_IMAGE, CODALAB_INSTALLS
-from pipeline.deploy.package import megabytes, write_package
+from pipeline.deploy.package import megabytes, record_contents, write_package
 
 # The program that the organiser calls.
 PREDICT = '''"""One row for each study of the images in a list.
@@ -91,6 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
     size = megabytes((folder / "src").glob("*.safetensors"))
     readme = README.format(title=competition.task.title, competition=competition.name, size=size)
     write_text(folder / "README.md", readme)
+    record_contents(folder, ("src", "Dockerfile", "README.md"))
     print(
         f"{folder}: {len(package['networks'])} networks, {size:.0f} MB; "
         f"{folder / 'README.md'} says what to type"

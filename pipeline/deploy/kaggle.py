@@ -12,6 +12,8 @@ writes  submissions/<comp>/kaggle/dataset/   dataset-metadata.json and the packa
                                  /train/     the same for training, hours at a time, with --train
                                              TARGET; needs no ensemble: the dataset then holds code
                                              alone
+                                 /contents.json   the sha256 of every file, which the rehearsal
+                                             checks
 
 Upload:   kaggle datasets create -p submissions/<comp>/kaggle/dataset
           (later: kaggle datasets version -p ... -m ...)
@@ -38,7 +40,7 @@ from pipeline.deploy.notebook import (
     reference,
     require_licence,
 )
-from pipeline.deploy.package import megabytes, write_package
+from pipeline.deploy.package import megabytes, record_contents, write_package
 from pipeline.deploy.wheels import add_wheels, wheel_licences
 
 SCRIPTS = Path(__file__).parent / "away"  # the notebooks, as notebook_<kind>.py
@@ -63,6 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
         write_train(competition, folder / "train", arguments)
         kinds.append("train")
 
+    record_contents(folder, ("dataset", *kinds))
     size = megabytes((folder / "dataset").iterdir())
     print(f"{folder}: {len(package['networks'])} networks, {size:.0f} MB; upload it with")
     print(f"  kaggle datasets create -p {folder / 'dataset'}")

@@ -18,7 +18,13 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
+from pipeline.core.artifacts.files import (
+    file_hash,
+    file_hashes,
+    first_changed,
+    read_json,
+    write_sealed,
+)
 from pipeline.core.artifacts.labels import prevalence
 from pipeline.core.artifacts.paths import FINETUNED, PRETRAINED, fold_folder, models_folder
 from pipeline.core.artifacts.provenance import check_data, provenance, require_hashes, table_hashes
@@ -47,6 +53,7 @@ NO_ENSEMBLE = {
 }
 # Folders of `pipeline` that do not travel.
 FOLDERS_LEFT_HOME = ("paper", "demo", "deploy/rehearsal")
+CONTENTS = "contents.json"  # beside what is sent: the sha256 of every file of it
 ZIP_TIME = (2020, 1, 1, 0, 0, 0)  # of every file in an archive: same content, same bytes
 
 
@@ -103,6 +110,25 @@ def ensemble_contents(competition: Competition, ensemble: dict, networks: list[d
         "resize": as_json(competition.task.resize),
         "networks": networks,
     }
+
+
+def record_contents(folder: Path, parts: Iterable[str]) -> None:
+    """Write contents.json: the sha256 of every file of these files and folders below `folder`,
+    which `require_contents` holds against them before they are sent."""
+    paths = [path for part in parts for path in (folder / part, *(folder / part).rglob("*"))]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+    write_sealed(folder / CONTENTS, file_hashes(folder, names))
+
+
+def require_contents(folder: Path, made_by: str) -> None:
+    """Raise a UserError that names the first file that is not as it was written."""
+    contents = folder / CONTENTS
+    changed = first_changed(folder, read_json(contents)) if contents.exists() else ""
+    if changed:
+        raise UserError(
+            f"{folder / changed}: differs from what was written (damaged, or changed by hand); "
+            f"`{made_by}` makes it again; delete {contents} where the change is yours"
+        )
 
 
 def read_ensemble(competition: Competition) -> dict:

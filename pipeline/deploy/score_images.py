@@ -34,6 +34,7 @@ import argparse
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.core import raw as source
-from pipeline.core.artifacts.files import atomic, file_hash, read_json, write_json
+from pipeline.core.artifacts.files import (
+    atomic,
+    file_hash,
+    file_hashes,
+    first_changed,
+    read_json,
+    write_json,
+    write_sealed,
+)
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.artifacts.provenance import notice, write_sidecar
 from pipeline.core.artifacts.tables import csv_text, read_images, write_csv
@@ -391,7 +400,7 @@ def score_parts(
         for number, start in enumerate(starts):
             stop = starts[number + 1] if number + 1 < len(starts) else len(rows)
             path = parts / f"{number:06d}.csv"
-            if not path.is_file():
+            if not is_whole_part(path):
                 if time_left() < 0:
                     raise TimeLimitReached(
                         f"{parts}: time is up after {bar.n:,} of {bar.total:,} images; the same "
@@ -400,7 +409,25 @@ def score_parts(
                 table, unreadable = score_part(ensemble, run, rows[start:stop], start, training)
                 write_csv(unreadable_path(path), unreadable)
                 write_csv(path, table.assign(notice=warning))
+                # Last: a part counts where this says that both tables are as they were written.
+                names = (path.name, unreadable_path(path).name)
+                write_sealed(path.with_suffix(".json"), file_hashes(parts, names))
             bar.update(stop - start)
+
+
+def is_whole_part(path: Path) -> bool:
+    """True where a part was finished by an earlier run of the command and is as it was written."""
+    recorded = path.with_suffix(".json")
+    if not recorded.is_file():
+        return False
+    try:
+        changed = first_changed(path.parent, read_json(recorded, needed=(path.name,)))
+    except UserError as error:
+        print(f"{error}; scoring that part again", file=sys.stderr)
+        return False
+    if changed:
+        print(f"{path.parent / changed}: damaged; scoring that part again", file=sys.stderr)
+    return not changed
 
 
 class MeasuredImages(RawImages):

@@ -20,7 +20,7 @@ from pipeline.core.runs.missing import ensemble_facts, request_for
 from pipeline.core.runtime.errors import UserError
 from pipeline.deploy import codalab, kaggle
 from pipeline.deploy.away.stream import read_package, require_packed
-from pipeline.deploy.package import modules, write_package
+from pipeline.deploy.package import modules, require_contents, write_package
 from tests.cases.imports import MODULES, ROOT, reached
 
 COMPETITION = '''
@@ -152,6 +152,29 @@ def test_a_package_json_that_was_changed_is_named(house):
     path.write_text(path.read_text().replace('"fold": 1', '"fold": 0'))
     with pytest.raises(UserError, match=r"package\.json: differs from what was written"):
         read_package(house / "out")
+
+
+def test_every_file_of_what_is_sent_is_held_against_what_was_written(house):
+    kaggle.main(kaggle.parser().parse_args(["findings", "--owner", "me", "--licence", "other"]))
+    folder = house / "submissions/findings/kaggle"
+    require_contents(folder, "make kaggle")
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    names = {path.name for path in paths}
+    assert {"code.zip", "package.json", "notebook.ipynb", "dataset-metadata.json"} <= names
+    for path in paths:
+        before = path.read_bytes()
+        for place in (0, len(before) // 2, len(before) - 1):
+            changed = bytearray(before)
+            changed[place] ^= 1
+            path.write_bytes(changed)
+            with pytest.raises(UserError, match=path.name):
+                require_contents(folder, "make kaggle")
+        path.write_bytes(before)
+    (folder / "predict/notebook.ipynb").unlink()
+    with pytest.raises(UserError, match=r"notebook\.ipynb: differs .* `make kaggle` makes it"):
+        require_contents(folder, "make kaggle")
+    (folder / "contents.json").unlink()
+    require_contents(folder, "make kaggle")  # the user's own changes
 
 
 def test_the_code_that_travels_is_what_may_run_there():

@@ -289,6 +289,26 @@ def test_parts_do_not_change_scores_and_a_stopped_run_goes_on(melanoma, tmp_path
     assert scored == [5, 5, 2]
 
 
+@pytest.mark.parametrize("name", ["000000.csv", "000000_unreadable.csv", "000000.json"])
+def test_a_finished_part_that_has_changed_is_scored_again(
+    melanoma, tmp_path, monkeypatch, capsys, name
+):
+    images = melanoma / "data/melanoma/raw/jpeg/test"
+    monkeypatch.setattr(stage, "IMAGES_A_PART", 5)
+    whole = score("melanoma", images, tmp_path / "whole.csv")
+    left = iter([1.0, -1.0])
+    monkeypatch.setattr(stage, "time_left", lambda: next(left))
+    with pytest.raises(TimeLimitReached):
+        score("melanoma", images, tmp_path / "out.csv")
+    path = tmp_path / ".out.csv.parts" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(stage, "time_left", lambda: 1.0)
+    assert score("melanoma", images, tmp_path / "out.csv").equals(whole)
+    assert f"{name}: " in capsys.readouterr().err
+
+
 def test_images_of_another_kind_are_far(melanoma, tmp_path):
     images = tmp_path / "images"
     images.mkdir()

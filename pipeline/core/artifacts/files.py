@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -157,6 +157,20 @@ def file_hash(path: Path) -> str:
     require_plain(path)
     status = path.stat()
     return _hash(str(path), status.st_size, status.st_mtime_ns)
+
+
+def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Name -> sha256 of files below a folder, to be held against them later by `first_changed`."""
+    return {name: file_hash(folder / name) for name in names}
+
+
+def first_changed(folder: Path, hashes: dict[str, str]) -> str:
+    """The first of the files below a folder that is missing or has another sha256, "" where none
+    does."""
+    for name, expected in hashes.items():
+        if not (folder / name).is_file() or file_hash(folder / name) != expected:
+            return name
+    return ""
 
 
 def require_plain(path: Path) -> None:

@@ -18,9 +18,9 @@ LONGEST = 60  # letters of a file's name, without its ending
 DRAWING = re.compile(r'<svg class="plot".*?</svg>', re.DOTALL)
 
 
-def write_downloads(folder: Path, sections: Sequence[tuple[str, str, str]]) -> int:
+def write_downloads(folder: Path, sections: Sequence[tuple[str, str, str]]) -> list[str]:
     """Write the files of all sections (id, heading, HTML) into `folder`, whose older CSV and SVG
-    files go; returns how many."""
+    files go; returns their names."""
     files: dict[str, str] = {}
     for name, _, html in sections:
         for caption, rows in tables_of(html):
@@ -34,7 +34,7 @@ def write_downloads(folder: Path, sections: Sequence[tuple[str, str, str]]) -> i
             old.unlink()
     for name, text in files.items():
         write_text(folder / name, text)
-    return len(files)
+    return list(files)
 
 
 def free_name(taken: dict[str, str], title: str, ending: str) -> str:

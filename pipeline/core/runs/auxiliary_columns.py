@@ -2,15 +2,19 @@
 
 reads   data/<comp>/auxiliary.csv    image_id and columns, written once from the raw download by the
                                      competition's `auxiliary(raw)`; columns of images.csv need none
+        data/<comp>/auxiliary.json   the digest of what was written
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pipeline.core.artifacts.files import file_hash, read_json
 from pipeline.core.artifacts.labels import valid_labels
 from pipeline.core.artifacts.paths import data_folder, raw_folder
+from pipeline.core.artifacts.provenance import write_sidecar
 from pipeline.core.artifacts.tables import check_id_column, first_ids, read_csv, write_csv
 from pipeline.core.config.run import Auxiliary
 from pipeline.core.runs.job import Job
@@ -53,9 +57,22 @@ def auxiliary_table(job: Job) -> pd.DataFrame:
                 f"pipeline/competitions/{competition.name}.py has no auxiliary(raw)"
             )
         write_csv(path, read(raw_folder(competition.name)))
-    table = read_csv(path, ("image_id",))
+        write_sidecar(path, competition.name)
+    table = read_extra_table(path)
     check_id_column(path, table)
     return table
+
+
+def read_extra_table(path: Path) -> pd.DataFrame:
+    """A table with image_id; UserError where what is recorded beside it is about other bytes."""
+    # A user's own table has nothing beside it.
+    sidecar = path.with_suffix(".json")
+    if sidecar.is_file() and read_json(sidecar).get("digest") != file_hash(path):
+        raise UserError(
+            f"{path}: differs from what was written (damaged, or changed by hand); delete it and "
+            f"make it again, or delete {sidecar.name} where the change is yours"
+        )
+    return read_csv(path, ("image_id",))
 
 
 def label_targets(values: pd.Series, one: Auxiliary) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The files that `pipeline.ensemble` writes together, read only as they were written."""
 
-from pipeline.core.artifacts.files import file_hash, read_json
+from pipeline.core.artifacts.files import first_changed, read_json
 from pipeline.core.artifacts.paths import models_folder
 from pipeline.core.config.competition import Competition
 from pipeline.core.runtime.errors import UserError
@@ -26,8 +26,4 @@ def changed_file(competition: Competition, facts: dict) -> str:
     """The first of the files whose digests `facts` has that is not as it was written, "" when all
     are."""
     # Written one after the other, so a killed run or a hand's edit leaves them at odds.
-    folder = models_folder(competition.name)
-    for name, digest in facts.get("digests", {}).items():
-        if not (folder / name).is_file() or file_hash(folder / name) != digest:
-            return name
-    return ""
+    return first_changed(models_folder(competition.name), facts.get("digests", {}))

@@ -3,6 +3,7 @@ pseudo-labels of test images), and auxiliary columns.
 
 reads   data/<comp>/<Pretrain.labels_file>   image_id | labels weight fold, as `Pretrain` says
         data/<comp>/auxiliary.csv            see `auxiliary_columns.py`
+        the .json beside either              where there is one, the digest of what was written
 
 Rows of images that do not train in this fold change nothing: nobody's validation is touched.
 """
@@ -17,11 +18,11 @@ import pandas as pd
 from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.labels import targets
 from pipeline.core.artifacts.paths import data_folder
-from pipeline.core.artifacts.tables import check_id_column, read_csv
+from pipeline.core.artifacts.tables import check_id_column
 from pipeline.core.config.label_tree import LabelTree, label_tree
 from pipeline.core.config.run import ALL
 from pipeline.core.folds.split import patient_keys
-from pipeline.core.runs.auxiliary_columns import AUXILIARY, auxiliary_targets
+from pipeline.core.runs.auxiliary_columns import AUXILIARY, auxiliary_targets, read_extra_table
 from pipeline.core.runs.bags import bags_of, drawn_once, mean_of_bags, of_bags
 from pipeline.core.runs.hierarchy import closed_upward, given_ancestors
 from pipeline.core.runs.job import Job
@@ -119,7 +120,7 @@ def conditional_lesson(job: Job, rows: pd.DataFrame, tree: LabelTree, seed: int)
 def read_labels_file(path: Path, job: Job) -> pd.DataFrame:
     """The rows of a file of labels that are for this fold: image_id, weight, fold, and the labels
     that it has; checked."""
-    table = read_csv(path, ("image_id",))
+    table = read_extra_table(path)
     for name in ("weight", "fold"):
         if name not in table:
             table[name] = np.nan

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.artifacts.files import file_hash, read_json
+from pipeline.core.artifacts.files import file_hash, first_changed, read_json
 from pipeline.core.artifacts.paths import (
     FINETUNED,
     PREDICTIONS,
@@ -246,13 +246,17 @@ def lacking_submit(request: Request) -> list[str]:
     """The organiser's file, when it was not filled in from today's average."""
     submission = request.competition.submission
     path = submissions_folder(request.name) / submission.file
-    return lacking_page(request, path, submission_facts(request.competition))
+    return lacking_page(request, path, page_reason(path, submission_facts(request.competition)))
 
 
 def lacking_report(request: Request) -> list[str]:
-    """The page, when it does not show today's average."""
+    """The page, when it does not show today's average, or a file beside it has changed."""
     path = submissions_folder(request.name) / "report.html"
-    return lacking_page(request, path, report_facts(request.competition))
+    reason = page_reason(path, report_facts(request.competition))
+    if not reason:
+        changed = first_changed(path.parent, read_json(path.with_suffix(".json")).get("files", {}))
+        reason = f"{changed} has changed since it was made" if changed else ""
+    return lacking_page(request, path, reason)
 
 
 def submission_facts(competition: Competition) -> dict:
@@ -266,9 +270,8 @@ def report_facts(competition: Competition) -> dict:
     return {"ensemble": file_hash(models_folder(competition.name) / "ensemble.json")}
 
 
-def lacking_page(request: Request, path: Path, facts: dict) -> list[str]:
-    """[] when a file and what is recorded beside it agree with today's facts."""
-    reason = page_reason(path, facts)
+def lacking_page(request: Request, path: Path, reason: str) -> list[str]:
+    """[] where no reason is given to make a file anew; otherwise it is said."""
     if not reason:
         return []
     say_why(path, reason)
@@ -356,9 +359,9 @@ def request_of(competition: str, runs: str = "", folds: str = "", number: str = 
 
     # FOLDS and K.
     for fold in folds.split():
-        if not fold.isdigit() and fold != ALL:
+        if not fold.isdecimal() and fold != ALL:
             raise UserError(f'FOLDS={folds!r}: {fold!r} is not a fold; write FOLDS="0 1"')
-    if number and not number.isdigit():
+    if number and not number.isdecimal():
         raise UserError(f"K={number!r} is not a number of folds; write K=5")
     if number and int(number) < 2:
         raise UserError(f"K={number}: at least 2 folds, or no patient would train")

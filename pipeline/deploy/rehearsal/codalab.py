@@ -28,7 +28,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import fill, wanted
 from pipeline.deploy.environments import CODALAB
-from pipeline.deploy.package import megabytes, require_current_package
+from pipeline.deploy.package import megabytes, require_contents, require_current_package
 from pipeline.deploy.rehearsal.compare import compare_with_home
 from pipeline.deploy.rehearsal.isolation import (
     check_cut,
@@ -53,6 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
             f"{bundle}: there is no bundle; `make codalab COMP={competition.name}` makes it"
         )
     require_current_package(bundle, competition, "codalab")
+    require_contents(bundle.parent, f"make codalab COMP={competition.name}")
 
     # In a folder of the system's, so that nothing beside the bundle belongs to this project.
     with tempfile.TemporaryDirectory() as temporary:

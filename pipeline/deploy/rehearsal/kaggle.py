@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import nbformat
@@ -26,6 +27,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from pipeline.core.artifacts.files import read_json
 from pipeline.core.artifacts.paths import raw_folder, submissions_folder
 from pipeline.core.artifacts.tables import read_csv
 from pipeline.core.config.competition import Competition, load_competition
@@ -33,7 +35,7 @@ from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.submission.organiser_file import wanted
 from pipeline.deploy.environments import KAGGLE
-from pipeline.deploy.package import require_current_package
+from pipeline.deploy.package import require_contents, require_current_package
 from pipeline.deploy.rehearsal.compare import compare_with_home
 from pipeline.deploy.rehearsal.isolation import (
     check_cut,
@@ -61,6 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
                 f"{path}: there is no such file; `make {target} COMP={competition.name}` makes it"
             )
     require_current_package(folder / "kaggle/dataset", competition, "kaggle")
+    require_contents(folder / "kaggle", f"make kaggle COMP={competition.name}")
 
     # A short prefix: the path of a socket takes 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="k") as temporary:
@@ -88,7 +91,7 @@ def lay_out(
     """Make Kaggle's folders under `root`; returns what is to be mounted there, source and
     target."""
     # Where the dataset and the competition are mounted.
-    metadata = json.loads((folder / "dataset/dataset-metadata.json").read_text())
+    metadata = read_json(folder / "dataset/dataset-metadata.json", needed=("id",))
     owner, dataset = metadata["id"].split("/")
     inputs = root / "input"
     if layout == NEW:
@@ -102,8 +105,11 @@ def lay_out(
     not_shown = shutil.ignore_patterns("dataset-metadata.json", "*.zip")
     shutil.copytree(folder / "dataset", package, ignore=not_shown)
     for path in (folder / "dataset").glob("*.zip"):
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(package / path.stem)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(package / path.stem)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path}: this is not a whole zip file ({error})") from None
     raw.parent.mkdir(parents=True, exist_ok=True)
     (root / "working").mkdir()
     return [(raw_folder(competition.name), raw), (package, package)]
@@ -129,7 +135,10 @@ def execute(
     )
 
     # The notebook in it.
-    book = nbformat.read(path, as_version=4)
+    try:
+        book = nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise UserError(f"{path}: this is not a notebook ({error})") from None
     resources = {"metadata": {"path": str(root / "working")}}
     client = NotebookClient(book, km=manager, timeout=None, resources=resources)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.artifacts.provenance import write_sidecar
 from pipeline.core.config.run import Auxiliary, Finetune, Pretrain, Run, as_json, from_json
 from pipeline.core.config.task import Task
 from pipeline.core.runs.extra_labels import extra_tables, lesson
@@ -119,6 +120,23 @@ def test_auxiliary_columns_are_classes_or_labels(job):
     assert extra_tables(job(run))["auxiliary_table"]
     assert (job.folder / "auxiliary.csv").is_file()
     assert from_json(Run, as_json(run)) == run
+    # Any byte of it changed is told.
+    path = job.folder / "auxiliary.csv"
+    path.write_bytes(path.read_bytes().replace(b"-1", b"+1"))
+    with pytest.raises(UserError, match=r"auxiliary\.csv: differs from what was written"):
+        lesson(job(run, -9), 0)
+
+
+def test_labels_that_a_stage_wrote_must_be_as_it_wrote_them(job):
+    path = job.folder / "own.csv"
+    path.write_text("image_id,y,weight\nb,1,0.5\n")
+    write_sidecar(path, "comp")
+    assert lesson(job(RUN), 0).weights.min() == 0.5
+    path.write_text("image_id,y,weight\nb,1,0.7\n")
+    with pytest.raises(UserError, match=r"delete own\.json where the change is yours"):
+        lesson(job(RUN), 0)
+    path.with_suffix(".json").unlink()
+    assert lesson(job(RUN), 0).weights.min() == np.float32(0.7)
 
 
 @pytest.mark.parametrize(
