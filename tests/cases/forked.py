@@ -53,7 +53,7 @@ class Ended:
     @property
     def told(self) -> set[str]:
         """The lines that say something about a file that could not be used as it was."""
-        words = ("error:", "warning:", "making it anew", "predicting again", "damaged")
+        words = ("error:", "warning:", "making it anew", "predicting again", "damaged", "left out")
         return {line for line in self.printed.splitlines() if any(word in line for word in words)}
 
 

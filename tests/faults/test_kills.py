@@ -1,11 +1,15 @@
-"""Every stage ended at a random moment by a signal to its whole process group, then run again: the
-artifacts of the uncut run, byte for byte, and nothing temporary left."""
+"""Every stage ended by a signal to its whole process group, at a random moment or just before and
+after each renaming of a file into place, then run again: the artifacts of the uncut run, byte for
+byte, and nothing temporary left."""
 
 import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.sharedctypes import Synchronized
 
 import pytest
 
@@ -66,6 +70,55 @@ def run_job(home, stage: str, number: signal.Signals) -> None:
         fault = fault or run_on(home, stage, arguments, variables)
         fault = fault or difference(home, compared, expected)
         TALLY.note(number.name, f"{stage} after {moment:.2f} of {took:.2f} s", fault)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_is_killed_at_any_renaming_goes_on(home, stage):
+    arguments, made = STAGES[stage]
+    compared = COMPARED.get(stage, made)
+    expected = results(home, compared)
+    variables = {"CHECKPOINT_SECONDS": "0"}
+
+    # How many files the uncut stage renames.
+    remove(home, made)
+    count = get_context("fork").Value("i", 0)
+    run_forked(home, stage, *arguments, first=killed_at(0, count), **variables)
+    assert count.value >= len(expected)
+
+    for number in range(1, count.value + 1):
+        for sign in (-1, 1):
+            remove(home, made)
+            kill = killed_at(sign * number, get_context("fork").Value("i", 0))
+            ended = run_forked(home, stage, *arguments, first=kill, **variables)
+            fault = "" if ended.status == -signal.SIGKILL else f"not killed: {ended.printed[-300:]}"
+            fault = fault or run_on(home, stage, arguments, variables)
+            fault = fault or difference(home, compared, expected)
+            when = "before" if sign < 0 else "after"
+            TALLY.note("SIGKILL at a renaming", f"{stage}, {when} number {number}", fault)
+    TALLY.require_none_wrong()
+
+
+def killed_at(place: int, count: Synchronized) -> Callable[[], None]:
+    """What a new process does so that its group is killed just before (place < 0) or after (> 0)
+    the renaming of that number, 1 the first; count: renamings so far, of its workers too."""
+
+    def watched(rename: Callable) -> Callable:
+        def counted(*names: object, **options: object) -> None:
+            with count:
+                count.value += 1
+                now = count.value
+            if place == -now:
+                os.killpg(0, signal.SIGKILL)
+            rename(*names, **options)
+            if place == now:
+                os.killpg(0, signal.SIGKILL)
+
+        return counted
+
+    def watch() -> None:
+        os.replace, os.rename = watched(os.replace), watched(os.rename)
+
+    return watch
 
 
 def run_on(home, stage: str, arguments: tuple[str, ...], variables: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ FAULTS=4 tries four times as many changes.
 """
 
 import os
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -32,11 +33,17 @@ DATA = "data/melanoma"
 MODELS = "models/melanoma"
 FIRST = f"models/{FOLD}"
 SECOND = f"{MODELS}/b3_256/fold1"
+CHECKPOINT = f"{FIRST}/finetuned.checkpoint.safetensors"
 # Beside the stages, what only looks: it makes nothing, and must not stumble.
+SUBMITTED = "submissions/melanoma"
+PACKAGE = f"{SUBMITTED}/kaggle/dataset"
 READERS = STAGES | {
     "todo": (("report", "melanoma", "--run", "b3_256"), ()),
     "status": (("melanoma/b3_256",), ()),
+    "deploy.away.kaggle": ((PACKAGE, f"{DATA}/raw", "scored.csv"), ("scored.csv",)),
 }
+# What goes to people: `todo` tells of any change.
+WATCHED = tuple(f"{SUBMITTED}/{name}" for name in ("submission.csv", "report.html", "report_files"))
 # An artifact (a pattern means the first that it matches), another to swap it with, the stage that
 # reads it, and how many changes are tried.
 CASES = [
@@ -77,11 +84,28 @@ CASES = [
     (f"{DATA}/images/32.csv", f"{DATA}/images.csv", "prepare", 10),
     (f"{DATA}/images/32/*.jpg", f"{DATA}/prepare.json", "prepare", 10),
     (f"{DATA}/prepare.json", f"{DATA}/folds_audit.json", "todo", 15),
+    (f"{DATA}/images/32/*.jpg", f"{DATA}/prepare.json", "predict", 10),
+    (f"{DATA}/images/32/*.jpg", f"{DATA}/prepare.json", "finetune", 10),
+    (CHECKPOINT, f"{SECOND}/finetuned.safetensors", "finetune", 15),
+    (f"{PACKAGE}/package.json", f"{DATA}/prepare.json", "deploy.away.kaggle", 12),
+    (f"{PACKAGE}/quantiles.json", f"{DATA}/prepare.json", "deploy.away.kaggle", 10),
+    *(
+        (
+            f"{PACKAGE}/{member}-fold0.safetensors",
+            f"{PACKAGE}/{member}-fold1.safetensors",
+            "deploy.away.kaggle",
+            12,
+        )
+        for member in ("b3_256", "metadata")
+    ),
     (f"{FIRST}/finetuned.safetensors", f"{SECOND}/finetuned.safetensors", "todo", 15),
     (f"{FIRST}/predictions.json", f"{SECOND}/predictions.json", "todo", 15),
     (f"{MODELS}/ensemble.json", f"{DATA}/prepare.json", "todo", 15),
-    ("submissions/melanoma/submission.csv", f"{MODELS}/scores.csv", "todo", 15),
-    ("submissions/melanoma/report.json", f"{DATA}/prepare.json", "todo", 15),
+    (f"{SUBMITTED}/submission.csv", f"{MODELS}/scores.csv", "todo", 15),
+    (f"{SUBMITTED}/report.json", f"{DATA}/prepare.json", "todo", 15),
+    (f"{SUBMITTED}/report.html", f"{DATA}/prepare.json", "todo", 10),
+    (f"{SUBMITTED}/report_files/*.csv", f"{MODELS}/scores.csv", "todo", 10),
+    (f"{SUBMITTED}/report_files/*.svg", f"{MODELS}/scores.csv", "todo", 10),
     (f"{FIRST}/finetuned.safetensors", f"{SECOND}/finetuned.safetensors", "status", 15),
     (f"{FIRST}/log.jsonl", f"{SECOND}/log.jsonl", "status", 15),
 ]
@@ -112,6 +136,13 @@ def change_and_run(home, artifact, other, stage, count) -> None:
         made = compared = (f"{MODELS}/metadata/fold0/predictions.*",)
     if stage == "prepare":
         made = (f"{DATA}/images.csv", f"{DATA}/prepare.json")
+    if artifact == CHECKPOINT:
+        stop_training(home)
+        compared = (f"{FIRST}/finetuned.safetensors",)
+    if artifact.startswith(PACKAGE):
+        pack(home)
+    # Paths of a package's program are relative to where it is run.
+    run = partial(run_forked, home, stage, *arguments, first=partial(os.chdir, home))
     path = sorted(home.glob(artifact))[0]
     artifact = str(path.relative_to(home))
     tables = (f"{DATA}/*.*", f"{DATA}/images/*.csv", f"{DATA}/prepare")
@@ -120,7 +151,7 @@ def change_and_run(home, artifact, other, stage, count) -> None:
 
     # What the stage says when nothing has been changed.
     remove(home, made)
-    usual = run_forked(home, stage, *arguments)
+    usual = run()
     TALLY.note("nothing changed", stage, fault_of(home, usual, compared, expected))
     restore(home, before)
     seen = {hash(before[artifact])}
@@ -143,14 +174,34 @@ def change_and_run(home, artifact, other, stage, count) -> None:
         seen.add(hash(data))
         remove(home, tuple(name for name in made if name != artifact))
         path.write_bytes(data)
-        done = run_forked(home, stage, *arguments)
-        case = f"{artifact}, {what}, read by {stage}"
-        TALLY.note("an artifact changed", case, fault_of(home, done, compared, expected, usual))
+        done = run()
+        fault = fault_of(home, done, compared, expected, usual)
+        if not fault and stage == "todo" and artifact.startswith(WATCHED):
+            fault = "" if done.told - usual.told else f"not told: {done.printed[-300:]}"
+        TALLY.note("an artifact changed", f"{artifact}, {what}, read by {stage}", fault)
         restore(home, before)
         for left in files_of(home, ("models/**/.*", "submissions/**/.*")):
             left.unlink()
 
     one_change()
+
+
+def stop_training(home) -> None:
+    """Have the checkpoint of a stage 2 that a time limit stopped after its first step."""
+    weights = contents(home, (f"{FIRST}/finetuned.safetensors",))
+    remove(home, tuple(weights))
+    # A fork's clock began with the process that it was forked from.
+    assert run_forked(home, "finetune", FOLD, TIME_LIMIT="1s").status == 75
+    restore(home, weights)
+
+
+def pack(home) -> None:
+    """Make the folder for Kaggle, and what its package scores."""
+    arguments, _ = READERS["deploy.away.kaggle"]
+    owner = ("--owner", "me", "--licence", "other")
+    assert run_forked(home, "deploy.kaggle", "melanoma", *owner).status == 0
+    scored = run_forked(home, "deploy.away.kaggle", *arguments, first=partial(os.chdir, home))
+    assert scored.status == 0, scored.printed
 
 
 def fault_of(home, done, compared, expected, usual=None) -> str:
