@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
 from pipeline.core.artifacts.provenance import data_digest
 from tests.cases.forked import run_forked
 
@@ -46,6 +47,8 @@ def copied(house: Path, home: Path) -> Path:
     # The page names its files: in the copy, those of the copy.
     page = home / "submissions/melanoma/report.html"
     page.write_bytes(page.read_bytes().replace(str(house).encode(), str(home).encode()))
+    sidecar = page.with_suffix(".json")
+    write_sealed(sidecar, read_json(sidecar) | {"digest": file_hash(page)})
     return home
 
 

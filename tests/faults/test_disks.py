@@ -9,8 +9,11 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from pipeline.core.artifacts.tables import read_csv, write_csv
 from tests.cases import mounts
 from tests.cases.faults import (
     FOLD,
@@ -64,6 +67,29 @@ OPENED = [
     ("submit", "submissions/melanoma/submission.csv"),
     ("report", "submissions/melanoma/report.html"),
 ]
+# Files and folders that a user names: FILE is what is no such thing, OTHERS are as they should be.
+FILE = "named.csv"
+OTHERS = {"SUBMISSION": "submissions/melanoma/submission.csv", "TRUTH": "truth.csv"}
+OTHERS |= {"IMAGES": "data/melanoma/raw/jpeg/test", "SCORES": "oof.csv"}
+NAMED = [
+    ("score", "melanoma", "--file", FILE, "--truth", "TRUTH"),
+    ("score", "melanoma", "--file", "SUBMISSION", "--truth", FILE),
+    ("score", "melanoma", "--file", "SUBMISSION", "--truth", "TRUTH", "--readers", FILE),
+    ("member", "melanoma/theirs", "--out-of-fold", FILE, "--trust-folds"),
+    ("member", "melanoma/theirs", "--out-of-fold", "SCORES", "--trust-folds", "--test", FILE),
+    ("member", "melanoma/theirs", "--out-of-fold", "SCORES", "--fold-map", FILE),
+    ("folds", "melanoma", "--import", FILE),
+    ("submit", "melanoma", "--check", FILE),
+    ("submit", "melanoma", "--check", "SUBMISSION", "--sample", FILE),
+    ("report", "melanoma", "--truth", FILE, "--readers", "IMAGES"),
+    ("report", "melanoma", "--truth", "TRUTH", "--readers", FILE),
+    ("deploy.score_images", "melanoma", "--images", FILE, "--out", "out.csv"),
+    ("deploy.score_images", "melanoma", "--images", "IMAGES", "--out", FILE),
+    (
+        *("deploy.score_images", "melanoma", "--images", "IMAGES", "--out", "out.csv"),
+        *("--metadata", FILE),
+    ),
+]
 NO_FOLDERS = ("/etc/passwd", "/proc", "/dev/null", "/etc/passwd/x", "/sys/kernel/x")
 
 
@@ -78,6 +104,7 @@ def jobs() -> list[tuple[str, ...]]:
     found += [("a full disk", stage) for stage in ("submit", "report", "prepare")]
     found += [("a read-only folder", stage, root) for stage in STAGES for root in ROOTS]
     found += [("a pipe, a socket, a folder", stage, path) for stage, path in OPENED]
+    found += [("a pipe, a socket, a folder that a user names", *command) for command in NAMED]
     return found + [("a root that is no folder", stage) for stage in STAGES]
 
 
@@ -96,6 +123,7 @@ def run_job(home, kind: str, stage: str, *more: str) -> None:
         "a full disk": full_disk,
         "a read-only folder": read_only_folder,
         "a pipe, a socket, a folder": no_plain_file,
+        "a pipe, a socket, a folder that a user names": no_named_file,
         "a root that is no folder": no_folder,
     }
     work[kind](home, kind, stage, *more)
@@ -153,19 +181,51 @@ def no_plain_file(home, kind: str, stage: str, name: str) -> None:
         remove(home, tuple(pattern for pattern in made if pattern != name))
         if path.exists():
             path.unlink()
-        if what == "pipe":
-            os.mkfifo(path)
-        elif what == "socket":
-            # The path of a socket has 107 bytes at most.
-            here = Path.cwd()
-            os.chdir(path.parent)
-            socket.socket(socket.AF_UNIX).bind(path.name)
-            os.chdir(here)
-        else:
-            path.mkdir()
+        make_no_file(path, what)
         done = run_forked(home, stage, *arguments)
         fault = done.fault and f"{done.fault}: {done.printed}"
         TALLY.note(kind, f"{name} is a {what}, {stage}", fault)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def make_no_file(path: Path, what: str) -> None:
+    """Make a pipe, a socket, a folder or a device of that name."""
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "socket":
+        # The path of a socket has 107 bytes at most.
+        here = Path.cwd()
+        os.chdir(path.parent)
+        socket.socket(socket.AF_UNIX).bind(path.name)
+        os.chdir(here)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+
+
+def no_named_file(home, kind: str, stage: str, *arguments: str) -> None:
+    """The same under a name that a user gives: one line of error, which names it."""
+    images = read_csv(home / "data/melanoma/images.csv")
+    ids = images["image_id"][images["split"] != "test"]
+    scores = pd.DataFrame({"image_id": ids, "target": np.linspace(0.1, 0.9, len(ids))})
+    write_csv(home / OTHERS["SCORES"], scores)
+    sample = read_csv(home / "data/melanoma/raw/sample_submission.csv", ids=("image_name",))
+    write_csv(home / OTHERS["TRUTH"], sample.assign(target=np.arange(len(sample)) % 2))
+    if stage == "folds":
+        remove(home, STAGES["folds"][1])
+    path = home / FILE
+    for what in ("pipe", "socket", "device", "folder", "nothing"):
+        if what != "nothing":
+            make_no_file(path, what)
+        given = [str(home / OTHERS.get(one, one)) if one.isupper() else one for one in arguments]
+        given = [str(path) if one == FILE else one for one in given]
+        done = run_forked(home, stage, *given, first=lambda: os.chdir(home))
+        fault = done.fault
+        # A folder may be what is asked for, and OUT may be nothing.
+        if not fault and done.status != 2 and what not in ("folder", "nothing"):
+            fault = f"status {done.status}"
+        TALLY.note(kind, f"{stage} {' '.join(arguments)}: {what}", fault and f"{fault}: {done}")
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -6,13 +6,18 @@ names. Ids are strings everywhere (`0015719` stays so). Whatever is written goes
 first and is renamed when whole.
 """
 
+import bz2
+import gzip
+import lzma
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.artifacts.files import write_text
+from pipeline.core.artifacts.files import require_plain, write_text
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.runtime.errors import UserError
 
@@ -38,6 +43,9 @@ BLANK_NUMBERS = (
     "null",
     "None",
 )
+# How pandas calls the packings of a table; a packed one may have so many bytes.
+PACKINGS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
+LARGEST_TABLE = 1 << 30
 SPLITS = ("train", "valid", "test")
 
 
@@ -71,26 +79,28 @@ def read_csv(
     path: Path, needed: Sequence[str] = (), made_by: str = "", ids: Sequence[str] = ()
 ) -> pd.DataFrame:
     """A table whose ID_COLUMNS and `ids` are strings exactly as they stand there, NaN where the
-    cell is empty; a UserError names a missing file or column."""
+    cell is empty; packed as .gz, .bz2, .xz or .zip, too. A UserError names a missing file or column
+    and what is no table."""
+    require_plain(path)
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file" + (f"; `{made_by}` makes it" if made_by else "")
         )
     text = (*ID_COLUMNS, *ids)
+    packing = PACKINGS.get(path.suffix)
     try:
+        require_unpackable(path)
         # pandas takes what is blank by column, so it has to know the columns first.
-        columns = pd.read_csv(path, nrows=0).columns
+        columns = pd.read_csv(path, nrows=0, compression=packing).columns
         blank = {column: [""] if column in text else BLANK_NUMBERS for column in columns}
         table = pd.read_csv(
-            path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values=blank
+            path,
+            compression=packing,
+            dtype=dict.fromkeys(text, "str"),
+            keep_default_na=False,
+            na_values=blank,
         )
-    except (
-        pd.errors.ParserError,
-        pd.errors.EmptyDataError,
-        UnicodeDecodeError,
-        EOFError,
-        OSError,
-    ) as error:
+    except (ValueError, EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: this is not a CSV file: {error}") from None
     for column in needed:
         if column not in table.columns:
@@ -98,6 +108,23 @@ def read_csv(
                 f"{path}: the column {column!r} is missing; there are {', '.join(table.columns)}"
             )
     return table
+
+
+def require_unpackable(path: Path) -> None:
+    """Raise a UserError where a packed table is more than LARGEST_TABLE bytes: a stranger's file of
+    a megabyte may unpack to a thousand."""
+    size = 0
+    if path.suffix == ".zip":
+        # Reading ends where the directory says, so that it may be believed.
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    elif path.suffix in PACKINGS:
+        unpacked = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[path.suffix]
+        with unpacked(path) as file:
+            while size <= LARGEST_TABLE and (block := file.read(1 << 20)):
+                size += len(block)
+    if size > LARGEST_TABLE:
+        raise UserError(f"{path}: too large for a table: {size:,} bytes unpacked")
 
 
 def read_images(competition: str) -> pd.DataFrame:

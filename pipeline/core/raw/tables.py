@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.artifacts.labels import NOT_A_LABEL, valid_labels
-from pipeline.core.raw.unreadable import MAX_BYTES
+from pipeline.core.artifacts.tables import LARGEST_TABLE
 from pipeline.core.runtime.errors import UserError
 
 # Of image files, in the order they are looked for.
@@ -106,7 +106,7 @@ def read_table(raw: Path, locator: str, needed: Iterable[str] = ()) -> pd.DataFr
         if inside:
             with zipfile.ZipFile(raw / archive) as opened, opened.open(member) as file:
                 size = opened.getinfo(member).file_size
-                if size > MAX_BYTES:
+                if size > LARGEST_TABLE:
                     raise UserError(f"{where}: too large for a table: {size:,} bytes")
                 table = pd.read_csv(file, **options)
         else:

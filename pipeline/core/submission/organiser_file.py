@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.core.artifacts.files import require_plain
 from pipeline.core.config.task import Submission, Task
 from pipeline.core.raw.tables import is_formula
 from pipeline.core.runtime.errors import UserError
@@ -105,6 +106,7 @@ def fill(sample: pd.DataFrame, scores: pd.DataFrame, submission: Submission) -> 
 def read_text_table(path: Path) -> tuple[list[str], pd.DataFrame, list[Finding]]:
     """The header, the rows as text indexed by their line in the file, and what is wrong with the
     file as such (then header and rows may be empty)."""
+    require_plain(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     # utf-8-sig: a byte order mark, which spreadsheets write, is not part of the first name

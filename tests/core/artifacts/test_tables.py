@@ -1,6 +1,11 @@
 """Ids are strings: whatever an id looks like, every reader gives it back as it was written."""
 
+import bz2
+import gzip
+import io
+import lzma
 import re
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +83,39 @@ def test_ids_come_back_as_they_were_written(tmp_path_factory, values):
     back = tables.read_csv(path)
     assert list(back["patient_id"]) == values
     assert np.allclose(back["target"], table["target"])
+
+
+PACKED = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zip": lambda data: zipped(data),
+}
+
+
+def zipped(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t.csv", data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_packed_table_is_read_bounded_or_told(tmp_path, monkeypatch, ending):
+    text = "image_id,x\n" + "".join(f"{n},{n * 7919 % 1009}\n" for n in range(2000))
+    path = tmp_path / f"t.csv{ending}"
+    whole = PACKED[ending](text.encode())
+    path.write_bytes(whole)
+    assert list(tables.read_csv(path)["image_id"]) == [str(n) for n in range(2000)]
+    for damaged in (whole[: len(whole) // 2], whole[:300] + bytes(300) + whole[600:], b"", b"x"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"t\.csv\.\w+: this is not a CSV file"):
+            tables.read_csv(path)
+    # A bomb: a thousandth of what it unpacks to.
+    monkeypatch.setattr(tables, "LARGEST_TABLE", 1 << 22)
+    path.write_bytes(PACKED[ending](b"image_id\n" + b"a\n" * (1 << 22)))
+    with pytest.raises(UserError, match=r"too large for a table: [58],.* bytes unpacked"):
+        tables.read_csv(path)
 
 
 def test_an_empty_cell_is_blank_and_numbers_may_say_so_in_words(tmp_path):
