@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 
 import pytest
 
@@ -82,13 +83,13 @@ def test_a_stage_that_is_killed_at_any_renaming_goes_on(home, stage):
     # How many files the uncut stage renames.
     remove(home, made)
     count = get_context("fork").Value("i", 0)
-    run_forked(home, stage, *arguments, first=killed_at(0, count), **variables)
+    run_forked(home, stage, *arguments, first=killed_at(home, 0, count), **variables)
     assert count.value >= len(expected)
 
     for number in range(1, count.value + 1):
         for sign in (-1, 1):
             remove(home, made)
-            kill = killed_at(sign * number, get_context("fork").Value("i", 0))
+            kill = killed_at(home, sign * number, get_context("fork").Value("i", 0))
             ended = run_forked(home, stage, *arguments, first=kill, **variables)
             fault = "" if ended.status == -signal.SIGKILL else f"not killed: {ended.printed[-300:]}"
             fault = fault or run_on(home, stage, arguments, variables)
@@ -98,19 +99,23 @@ def test_a_stage_that_is_killed_at_any_renaming_goes_on(home, stage):
     TALLY.require_none_wrong()
 
 
-def killed_at(place: int, count: Synchronized) -> Callable[[], None]:
+def killed_at(home, place: int, count: Synchronized) -> Callable[[], None]:
     """What a new process does so that its group is killed just before (place < 0) or after (> 0)
-    the renaming of that number, 1 the first; count: renamings so far, of its workers too."""
+    the renaming below `home` of that number, 1 the first; count: renamings so far, of its workers
+    too."""
 
     def watched(rename: Callable) -> Callable:
-        def counted(*names: object, **options: object) -> None:
-            with count:
-                count.value += 1
-                now = count.value
-            if place == -now:
+        def counted(old: Path, new: Path) -> None:
+            now = 0
+            # numba keeps what it has compiled elsewhere.
+            if Path(new).is_relative_to(home):
+                with count:
+                    count.value += 1
+                    now = count.value
+            if now and place == -now:
                 os.killpg(0, signal.SIGKILL)
-            rename(*names, **options)
-            if place == now:
+            rename(old, new)
+            if now and place == now:
                 os.killpg(0, signal.SIGKILL)
 
         return counted
