@@ -33,7 +33,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.core.artifacts.files import file_hash, read_json, write_sealed
+from pipeline.core.artifacts.files import file_hash, read_json, remove_abandoned, write_sealed
 from pipeline.core.artifacts.paths import data_folder
 from pipeline.core.artifacts.tables import fold_numbers, read_folds, read_images, write_csv
 from pipeline.core.config.competition import Competition, load_competition
@@ -97,6 +97,7 @@ def make_folds(competition: Competition, arguments: argparse.Namespace) -> None:
     # patients between training and validation, and every trained network would have seen some of
     # the patients that it then validates.
     if path.exists() or arguments.audit:
+        remove_abandoned(path)  # of a run that was killed just after its renaming
         origin = require_same(name, arguments)
         folds = read_folds(name)
         dropped = read_dropped(name)
