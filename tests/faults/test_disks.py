@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import socket
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,14 @@ WRITES = {
     "submit": "submissions",
     "report": "submissions",
 }
+# Where a full disk is put.
+FULL = {
+    "prepare": "data/melanoma/images",
+    "ensemble": "models",
+    "submit": "submissions",
+    "report": "submissions",
+}
+PAGE = 4096  # bytes
 # Files that a stage opens, in whose place a pipe, a socket or a folder is put.
 OPENED = [
     ("folds", "data/melanoma/images.csv"),
@@ -101,7 +110,7 @@ def limit_files(size: int) -> None:
 def jobs() -> list[tuple[str, ...]]:
     """(kind, stage, ...) of every fault."""
     found = [("no room", stage) for stage in STAGES]
-    found += [("a full disk", stage) for stage in ("submit", "report", "prepare")]
+    found += [("a full disk", stage) for stage in FULL]
     found += [("a read-only folder", stage, root) for stage in STAGES for root in ROOTS]
     found += [("a pipe, a socket, a folder", stage, path) for stage, path in OPENED]
     found += [("a pipe, a socket, a folder that a user names", *command) for command in NAMED]
@@ -149,13 +158,21 @@ def no_room(home, kind: str, stage: str) -> None:
 
 
 def full_disk(home, kind: str, stage: str) -> None:
-    """A disk of one to sixteen pages in the place of the folder that the stage writes."""
+    """A disk with one to sixteen pages to spare in the place of the folder that the stage
+    writes."""
     arguments, made = STAGES[stage]
-    folder = home / {"prepare": "data/melanoma/images"}.get(stage, "submissions")
+    folder = home / FULL[stage]
     remove(home, made)
-    for pages in (1, 2, 3, 4, 16):
-        disk = lambda pages=pages: mounts.small_disk(folder, pages * 4096)  # noqa: E731
-        done = run_forked(home, stage, *arguments, first=disk)
+    # What else is there takes whole pages.
+    there = contents(home, (FULL[stage],))
+    held = sum(-(-len(data) // PAGE) for data in there.values())
+
+    def disk(pages: int) -> None:
+        mounts.small_disk(folder, (held + pages) * PAGE)
+        restore(home, there)
+
+    for pages in (1, 2, 3, 4, 8, 16):
+        done = run_forked(home, stage, *arguments, first=partial(disk, pages))
         TALLY.note(kind, f"{stage}, {pages} pages", done.fault and f"{done.fault}: {done.printed}")
 
 
