@@ -99,6 +99,18 @@ NAMED = [
         *("--metadata", FILE),
     ),
 ]
+# Files that a stage needs, whose owner may not read them.
+UNREADABLE = [
+    ("prepare", "data/melanoma/raw/train.csv"),
+    ("folds", "data/melanoma/images.csv"),
+    ("finetune", f"models/{FOLD}/pretrained.safetensors"),
+    ("predict", f"models/{FOLD}/finetuned.safetensors"),
+    ("ensemble", f"models/{FOLD}/predictions.csv"),
+    ("ensemble", f"models/{FOLD}/predictions.json"),
+    ("submit", "models/melanoma/ensemble.csv"),
+    ("report", "models/melanoma/ensemble.json"),
+    ("report", f"models/{FOLD}/log.jsonl"),
+]
 NO_FOLDERS = ("/etc/passwd", "/proc", "/dev/null", "/etc/passwd/x", "/sys/kernel/x")
 
 
@@ -112,6 +124,8 @@ def jobs() -> list[tuple[str, ...]]:
     found = [("no room", stage) for stage in STAGES]
     found += [("a full disk", stage) for stage in FULL]
     found += [("a read-only folder", stage, root) for stage in STAGES for root in ROOTS]
+    found += [("no permission to write", stage) for stage in STAGES]
+    found += [("no permission to read", stage, path) for stage, path in UNREADABLE]
     found += [("a pipe, a socket, a folder", stage, path) for stage, path in OPENED]
     found += [("a pipe, a socket, a folder that a user names", *command) for command in NAMED]
     return found + [("a root that is no folder", stage) for stage in STAGES]
@@ -131,6 +145,8 @@ def run_job(home, kind: str, stage: str, *more: str) -> None:
         "no room": no_room,
         "a full disk": full_disk,
         "a read-only folder": read_only_folder,
+        "no permission to write": no_writing,
+        "no permission to read": no_reading,
         "a pipe, a socket, a folder": no_plain_file,
         "a pipe, a socket, a folder that a user names": no_named_file,
         "a root that is no folder": no_folder,
@@ -188,6 +204,36 @@ def read_only_folder(home, kind: str, stage: str, root: str) -> None:
     if not fault and done.status != wanted:
         fault = f"status {done.status}: {done.printed[-400:]}"
     TALLY.note(kind, f"{stage}, {root}", fault)
+
+
+def no_writing(home, kind: str, stage: str) -> None:
+    """Folders and files that this user may read and not write: one line, and nothing made."""
+    arguments, made = STAGES[stage]
+    expected = results(home, made)
+    remove(home, made)
+    folder = home / WRITES[stage]
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    done = run_forked(home, stage, *arguments, first=mounts.obey_permissions)
+    fault = fault_of(home, done, made, expected)
+    if not fault and (done.status != 2 or "Permission denied" not in done.printed):
+        fault = f"status {done.status}: {done.printed[-400:]}"
+    TALLY.note(kind, f"{stage}, {WRITES[stage]}", fault)
+    for path in paths:
+        path.chmod(0o755)
+
+
+def no_reading(home, kind: str, stage: str, name: str) -> None:
+    """A file that a stage needs and may not read: one line that names it."""
+    arguments, made = STAGES[stage]
+    remove(home, tuple(pattern for pattern in made if pattern != name))
+    (home / name).chmod(0)
+    done = run_forked(home, stage, *arguments, first=mounts.obey_permissions)
+    fault = done.fault
+    if not fault and (done.status != 2 or name.rpartition("/")[2] not in done.printed):
+        fault = f"status {done.status}"
+    TALLY.note(kind, f"{name}, {stage}", fault and f"{fault}: {done.printed[-400:]}")
 
 
 def no_plain_file(home, kind: str, stage: str, name: str) -> None:

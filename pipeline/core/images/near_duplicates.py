@@ -7,7 +7,7 @@ some band differs in at most one, so that looking up each band and its 16 one-bi
 every near pair (pigeonhole).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numba
 import numpy as np
@@ -85,7 +85,16 @@ def turns(bits: np.ndarray):
             yield mirrored.astype(np.uint8).swapaxes(1, 2)
 
 
-@numba.njit(cache=True)
+def compiled(function: Callable) -> Callable:
+    """The function compiled, kept for the next process where a folder can be written to: numba
+    takes it for an error where neither the code's nor the user's own can."""
+    try:
+        return numba.njit(cache=True)(function)
+    except RuntimeError:
+        return numba.njit(function)
+
+
+@compiled
 def ones(word):
     """The number of bits set; compiled to one instruction."""
     pairs = np.uint64(0x3333333333333333)
@@ -95,7 +104,7 @@ def ones(word):
     return (word * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-@numba.njit(cache=True)
+@compiled
 def far(first, second, near):
     """True when two hashes differ in more than `near` bits."""
     different = np.uint64(0)
@@ -106,7 +115,7 @@ def far(first, second, near):
     return False
 
 
-@numba.njit(cache=True)
+@compiled
 def search(asking, turned_keys, turned, order, ordered, starts, near):
     """Pairs (i, j), i < j, where hash i turned is near hash j, by one band.
 

@@ -5,13 +5,15 @@ import os
 from pathlib import Path
 
 import cv2
+import numba
 import numpy as np
 import pytest
+from numba.core import caching
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.core.images.decoding.pixels import upright
-from pipeline.core.images.near_duplicates import NEAR_BITS, near_duplicates, turns
+from pipeline.core.images.near_duplicates import NEAR_BITS, compiled, near_duplicates, turns
 from pipeline.core.images.phash import DIGITS, perceptual_hash
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
@@ -145,3 +147,16 @@ def test_the_known_duplicate_among_real_x_rays():
     hashes = [perceptual_hash(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)) for file in files]
     pairs = near_duplicates(hashes)
     assert [files[i].read_bytes() == files[j].read_bytes() for i, j in pairs] == [True]
+
+
+def test_without_a_folder_to_keep_it_in_code_is_compiled_all_the_same(monkeypatch):
+    # As where neither the code's folder nor the user's own can be written to.
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
+
+    def double(x):
+        return 2 * x
+
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(double)
+    assert compiled(double)(21) == 42
