@@ -20,6 +20,7 @@ from PIL import Image
 from pipeline import prepare as stage
 from pipeline.core.artifacts.paths import image_path
 from pipeline.core.artifacts.prepared_images import prepared_images, prepared_sizes
+from pipeline.core.artifacts.tables import read_images
 from pipeline.core.config.competition import Competition
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.images import prepared
@@ -252,6 +253,39 @@ def test_checksums_that_are_lost_or_wrong_are_told(made):
     assert prepared_sizes(made.competition) == {24}
     made.prepare()
     assert path.read_text() == text
+
+
+def test_images_are_on_the_disk_before_their_journal_counts(made, monkeypatch):
+    seen = []
+
+    def sync(folder: Path) -> None:
+        files = [path for path in folder.rglob("*.jpg") if not path.name.startswith(".")]
+        seen.append((folder, len(files), list((made.folder / "prepare").rglob("*.jsonl"))))
+
+    monkeypatch.setattr(stage, "sync_filesystem", sync)
+    made.prepare()
+    assert seen == [(made.folder / "images", 12 * len(SIZES), [])]
+    assert len(list((made.folder / "prepare").rglob("*.jsonl"))) == 1
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    'a "quoted" one',
+    "=cmd|' /C calc'!A0",
+    "two\nlines",
+    "\u202eright to left",
+    "+49 30",
+    "NA",
+)
+
+
+def test_hostile_text_of_patients_is_kept_and_formulas_are_warned_of(made, capsys):
+    made.table["patient_id"] = [f"{HOSTILE[i % len(HOSTILE)]}{i}" for i in range(12)]
+    made.prepare()
+    assert list(read_images("made")["patient_id"]) == list(made.table["patient_id"])
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning:" in line]
+    assert len(warnings) == 1 and "begins like a formula (3 such rows)" in warnings[0]
+    assert "column patient_id: \"=cmd|' /C calc'!A02\"" in warnings[0]
 
 
 def test_a_file_that_changes_while_it_is_read_is_told(made, monkeypatch):
