@@ -19,8 +19,10 @@ NOT A MEDICAL DEVICE: the scores are for research and competitions.
 Scores are those of the ensemble: the same views, folds, members, weights and blend. The metadata
 network takes part where --metadata has all of its columns; otherwise it is left out, which is
 said. Ranks within a set mean nothing for one image, so a blend by "rank" uses the frozen
-out-of-fold quantiles; a combination that has `earned` its place needs whole patients, so the
-members' mean stands in for it. A percentile is among the out-of-fold scores of the same average.
+out-of-fold quantiles. A combination that has `earned` its place needs the same columns and
+`patient_id`, since it looks at each image beside the patient's others; without them the members'
+mean stands in for it, which is said. A percentile is among the out-of-fold scores of the same
+average.
 `far` names what is unlike the training images: size, brightness, view (`likeness`). Where studies
 are scored, images with one `unit_id` in --metadata share their study's score; otherwise each image
 stands alone.
@@ -61,6 +63,11 @@ from pipeline.core.config.run import METADATA
 from pipeline.core.config.stages import ENSEMBLE
 from pipeline.core.config.task import Task
 from pipeline.core.ensemble.averages import apply_map
+from pipeline.core.ensemble.second_level.fitted import (
+    COMBINATION,
+    FittedCombination,
+    read_combinations,
+)
 from pipeline.core.images.phash import perceptual_hash
 from pipeline.core.images.prepared import brightness, stamp_of
 from pipeline.core.raw.image_folder import FolderListing, list_folder
@@ -72,6 +79,7 @@ from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.core.runtime.workers import WorkerDied, worker_pool
 from pipeline.deploy.away.codalab import image_rows
 from pipeline.deploy.away.combine import combine_runs
+from pipeline.deploy.away.earned import earned_scores
 from pipeline.deploy.away.stream import (
     Progress,
     RawImages,
@@ -104,6 +112,7 @@ class TrainedEnsemble:
     maps      frozen maps: member -> fold -> label -> map, for the blend by quantile
     averages  stage ("ensemble", "blend") -> label -> map from score to out-of-fold quantile
     final     the stage that the competition submits
+    combinations  label -> the combination that has earned its place; {} where the mean is submitted
     """
 
     task: Task
@@ -113,6 +122,7 @@ class TrainedEnsemble:
     maps: dict
     averages: dict
     final: str
+    combinations: dict[str, FittedCombination] = field(default_factory=dict)
 
 
 @dataclass
@@ -131,7 +141,7 @@ def main(arguments: argparse.Namespace) -> None:
     listing = list_folder(arguments.images)
     rows, patients = described(competition, ensemble, listing, arguments.metadata)
     if patients.table is None:
-        ensemble = without_metadata(ensemble)
+        ensemble = without_patients(ensemble)
     training = known_images(read_images(competition.name))
     say(ensemble, listing, patients, training)
 
@@ -208,10 +218,6 @@ def read_trained(competition: Competition, runs: str) -> TrainedEnsemble:
     package = ensemble_contents(competition, facts, networks) | {"prior": prior(competition)}
     if package["method"] == "rank":
         package["method"] = "quantile"
-    final = facts["final_stage"]
-    if is_earned(facts):
-        print("the combination that earned its place needs whole patients: the mean is scored")
-        final = ENSEMBLE
     return TrainedEnsemble(
         task=competition.task,
         folder=folder,
@@ -219,15 +225,16 @@ def read_trained(competition: Competition, runs: str) -> TrainedEnsemble:
         scorers=load_scorers(folder, package),
         maps=quantiles["members"],
         averages=quantiles["averages"],
-        final=final,
+        final=facts["final_stage"],
+        combinations=read_combinations(folder / COMBINATION) if is_earned(facts) else {},
     )
 
 
-def without_metadata(ensemble: TrainedEnsemble) -> TrainedEnsemble:
-    """The same without the metadata network: the average of the images alone."""
+def without_patients(ensemble: TrainedEnsemble) -> TrainedEnsemble:
+    """The same without what needs patient columns: the average of the images alone."""
     networks = [one for one in ensemble.package["networks"] if one["member"] != METADATA]
     package = {**ensemble.package, "metadata": 0.0, "networks": networks}
-    return replace(ensemble, package=package, final=ENSEMBLE)
+    return replace(ensemble, package=package, final=ENSEMBLE, combinations={})
 
 
 def described(
@@ -240,26 +247,33 @@ def described(
     together."""
     task = competition.task
     rows = image_rows(listing.locators, task).assign(unit_id=listing.locators)
-    blended = ensemble.package["metadata"] > 0
+    blended = ensemble.package["metadata"] > 0 or bool(ensemble.combinations)
+    left_out = "the metadata network is left out"
+    if ensemble.combinations:
+        left_out = "the mean stands in for the combination that earned its place"
     if metadata is None:
-        said = "the metadata network is left out: there is no METADATA"
+        said = f"{left_out}: there is no METADATA"
         return rows, Patients(None, [said] if blended else [])
     table = read_patients(metadata, task, rows["file"])
     rows = with_patients(rows, table, task)
     if not blended:
         return rows, Patients(None, ["the ensemble has no metadata network"])
     needed = [*task.numeric, *task.categorical]
+    if ensemble.combinations:
+        needed.append("patient_id")
     missing = [name for name in needed if name not in table]
     if missing:
-        said = f"the metadata network is left out: {metadata} has no column {', '.join(missing)}"
+        said = f"{left_out}: {metadata} has no column {', '.join(missing)}"
         return rows, Patients(None, [said])
     said = patient_remarks(competition, metadata, table, rows)
+    if ensemble.combinations:
+        rows = patients_together(rows)
     return rows, Patients(rows[["file", *needed]], said)
 
 
 def read_patients(path: Path, task: Task, files: pd.Series) -> pd.DataFrame:
-    """METADATA by id: the task's patient columns that it has, unit_id and the view; UserError for
-    an id twice, a number that is none, or where no id is a file."""
+    """METADATA by id: the task's patient columns that it has, unit_id, patient_id and the view;
+    UserError for an id twice, a number that is none, or where no id is a file."""
     if not path.is_file():
         raise UserError(f"METADATA={path}: there is no such file")
     table = source.read_table(path.parent, path.name, ("id",))
@@ -274,7 +288,7 @@ def read_patients(path: Path, task: Task, files: pd.Series) -> pd.DataFrame:
     for name in task.numeric:
         if name in table:
             columns[name] = source.numbers(path, table, name)
-    for name in (*task.categorical, *filter(None, [task.view]), "unit_id"):
+    for name in (*task.categorical, *filter(None, [task.view]), "unit_id", "patient_id"):
         if name in table:
             columns[name] = source.categories(table, name)
     return pd.DataFrame(columns)
@@ -291,6 +305,13 @@ def with_patients(rows: pd.DataFrame, table: pd.DataFrame, task: Task) -> pd.Dat
         given = joined[task.view] if task.view in joined else rows[task.view]
         joined[task.view] = given.fillna(rows[task.view])
     return joined.sort_values(["unit_id", "file"], ignore_index=True)
+
+
+def patients_together(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows patient by patient; an image without one is a patient of its own."""
+    whose = rows["patient_id"].fillna(rows["file"])
+    known = rows.assign(image_id=rows["file"], patient_id=whose)
+    return known.sort_values(["patient_id", "file"], ignore_index=True)
 
 
 def patient_remarks(
@@ -389,7 +410,7 @@ def score_parts(
     warning: str,
 ) -> None:
     """Write the parts that do not exist yet; TimeLimitReached between two of them."""
-    starts = part_starts(rows["unit_id"].tolist())
+    starts = part_starts(rows["patient_id" if ensemble.combinations else "unit_id"].tolist())
     shared = raw_images(ensemble.scorers, listing.root, rows["file"])
     images = MeasuredImages(shared.raw, shared.files, shared.sizes, shared.resize)
     processes = max(1, min(loader_processes(), len(rows)))
@@ -486,7 +507,13 @@ def score_part(
             values = score_chunk(scorer, jpegs, rows["unit_id"].tolist())
             scores.tables[scorer.key] = pd.DataFrame(values, columns=list(scorer.labels))
         score_metadata(ensemble.folder, ensemble.package, rows, scores)
-    units = combine_runs(ensemble.package, ensemble.maps, rows, scores.tables, ensemble.task)
+    earned = None
+    average = (ensemble.package, ensemble.maps, rows, scores.tables)
+    if ensemble.combinations and len(rows):
+        earned = earned_scores(ensemble.combinations, *average)
+        if earned is None:
+            raise UserError(f"{ensemble.folder / COMBINATION}: gives no scores here, see above")
+    units = combine_runs(*average, ensemble.task, earned=earned)
 
     # OUT's columns.
     labels = list(ensemble.task.labels)

@@ -19,6 +19,9 @@ from pipeline import folds as folds_stage
 from pipeline import metadata as metadata_stage
 from pipeline import predict as predict_stage
 from pipeline import prepare as prepare_stage
+from pipeline.competitions import melanoma as melanoma_file
+from pipeline.core.config import Blend
+from pipeline.core.ensemble.second_level import combination
 from pipeline.core.runs.job import jobs_of
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
 from pipeline.deploy import score_images as stage
@@ -27,7 +30,7 @@ from tests.cases import bad_files, trained
 RUNS = {"melanoma": ("b3_256",), "chexpert": ("densenet121_320",)}
 
 
-def make_house(folder: Path, name: str) -> None:
+def make_house(folder: Path, name: str, folds: str = "2") -> None:
     """Raw files to an ensemble, in this process."""
     raw = folder / "data" / name / "raw"
     raw.mkdir(parents=True)
@@ -35,13 +38,13 @@ def make_house(folder: Path, name: str) -> None:
     targets = [f"{name}/{run}" for run in RUNS[name]]
     options = prepare_stage.parser().parse_args([*targets, "--workers", "1"])
     prepare_stage.main(options)
-    folds = ["--folds", "2"] if name == "melanoma" else []
-    folds_stage.main(folds_stage.parser().parse_args([name, *folds]))
+    number = ["--folds", folds] if name == "melanoma" else []
+    folds_stage.main(folds_stage.parser().parse_args([name, *number]))
     trained.write_untrained(name, RUNS[name])
     for job in jobs_of(targets):
         predict_stage.predict_pretrained(job)
         predict_stage.predict_finetuned(job)
-    if name == "melanoma":
+    if name == "melanoma" and melanoma_file.metadata:
         for job in jobs_of([name], metadata=True):
             metadata_stage.train_metadata(job)
             metadata_stage.predict_metadata(job)
@@ -169,6 +172,44 @@ def test_without_patient_columns_the_images_alone_are_scored(melanoma, tmp_path,
     )
     assert "has no column age_approx, log_images" in capsys.readouterr().out
     assert list(again["target"]) == list(table["target"])
+
+
+def test_a_combination_that_earned_its_place_scores_where_the_patients_are_known(
+    tmp_path_factory, tmp_path, monkeypatch, capsys
+):
+    house = tmp_path_factory.mktemp("earned")
+    monkeypatch.setenv("SMOKE", "1")
+    monkeypatch.setenv("WORKERS", "0")
+    lead_to(monkeypatch, house)
+    monkeypatch.setattr(melanoma_file, "blend", Blend(weights="earned"))
+    monkeypatch.setattr(melanoma_file, "metadata", None)
+    # Networks that nobody trained earn nothing.
+    monkeypatch.setattr(combination, "last_earned", lambda *_: "second level")
+    make_house(house, "melanoma", folds="3")
+    images = house / "data/melanoma/raw/jpeg/test"
+    patients = patient_file(house, tmp_path / "patients.csv", images)
+    monkeypatch.setattr(stage, "IMAGES_A_PART", 3)
+    table = score("melanoma", images, tmp_path / "out.csv", "--metadata", str(patients))
+    expected = average(house, "melanoma")["target"]
+    found = table.set_index("id").loc[[f"{name}.jpg" for name in expected.index], "target"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert json.loads((tmp_path / "out.json").read_text())["percentile_among"].endswith("earned")
+
+    # Without whole patients the members' mean, and why.
+    capsys.readouterr()
+    pd.read_csv(patients).drop(columns="patient_id").to_csv(tmp_path / "few.csv", index=False)
+    mean = score("melanoma", images, tmp_path / "b.csv", "--metadata", str(tmp_path / "few.csv"))
+    said = capsys.readouterr().out
+    assert "the mean stands in for the combination that earned its place" in said
+    assert "has no column patient_id" in said
+    parts = [
+        pd.read_csv(house / f"models/melanoma/b3_256/fold{fold}/predictions.csv")
+        for fold in range(3)
+    ]
+    own = [part[part["split"] == "test"].set_index("image_id")["target"] for part in parts]
+    expected = sum(own) / 3
+    found = mean.set_index("id").loc[[f"{name}.jpg" for name in expected.index], "target"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_studies_and_views(chexpert, tmp_path):
