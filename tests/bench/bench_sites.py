@@ -1,8 +1,8 @@
 """Four hospitals that share no images, on synthetic data with site shift: each alone, CODA,
 CODASCA, and all rows in one place.
 
-    torchrun --nproc-per-node 4 -m tests.bench.bench_sites
-    torchrun --nproc-per-node 4 -m tests.bench.bench_sites --seeds 5 --steps 512
+    torchrun --nproc-per-node 4 -m tests.bench.bench_sites               71 s of a core
+    torchrun --nproc-per-node 4 -m tests.bench.bench_sites --seeds 5 --steps 2048
 
 prints  a row for each way to train: AUC on the rows of all sites, which none trained on, mean and
         standard deviation over seeds, of the worst site too; and how many numbers a site sent
@@ -97,7 +97,7 @@ def tested(network: nn.Module, seed: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=512)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

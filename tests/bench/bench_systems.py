@@ -1,14 +1,15 @@
 """The systems beside the paper on real images: stage 2 by each loss and optimizer, from the same
 stage-1 weights, on the same folds, with the same steps.
 
-    python -m tests.bench.bench_systems FOLDER             every system, two of three folds
-    python -m tests.bench.bench_systems FOLDER --systems "AUC-M" "SOPA-s" --folds 0
+    python -m tests.bench.bench_systems FOLDER             every system, one of three folds, 3 seeds
+    python -m tests.bench.bench_systems FOLDER --systems "AUC-M" "SOTA-s" --folds 0 1
 
 reads   FOLDER/data/melanoma/raw     in the form of SIIM-ISIC 2020 (a link will do)
-writes  FOLDER/data as prepare and folds do; FOLDER/models: stage 1 of each fold, once, and
-        FOLDER/systems/<system>.fold<k>.csv, the scores; what is there is not made again
-prints  a row for each system: AUC and partial AUC above 80 % sensitivity out of fold, each with its
-        paired difference to AUC-M [95 %, over patients], and seconds of training
+writes  FOLDER/data as prepare and folds do; FOLDER/models: stage 1 of each fold and seed, once, and
+        FOLDER/systems/<system>.fold<k>.seed<s>.csv, the scores; what is there is not made again
+prints  a row for each system: AUC and partial AUC above 80 % sensitivity out of fold, in the mean
+        over folds and seeds, each with its paired difference to AUC-M [95 %, bootstrap over
+        patients within folds and over seeds], and seconds of training, a fold and seed
 
 A ResNet-10t at 48 pixels from random weights, 4 epochs of stage 1, 2 of stage 2, batches of 64 with
 at least 4 positives. Each system has one rate, set beforehand and not tuned: an order between
@@ -18,6 +19,7 @@ systems, and a noisy one.
 import argparse
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,8 +34,9 @@ from pipeline.core.artifacts.paths import PRETRAINED, data_folder
 from pipeline.core.artifacts.prepared_images import prepared_images
 from pipeline.core.config import Pretrain, Run
 from pipeline.core.config.competition import load_competition
+from pipeline.core.config.run import seeded
 from pipeline.core.images.views import read_prepared_image, view_matrices
-from pipeline.core.metrics import auc, auc_difference, partial_auc, partial_auc_difference
+from pipeline.core.metrics import auc, group_codes, partial_auc
 from pipeline.core.networks.image import load_weights, restart_classifier
 from pipeline.core.networks.scoring import score_views
 from pipeline.core.runs.job import Job
@@ -51,6 +54,7 @@ from pipeline.core.training.recipe import (
 from pipeline.pretrain import pretrain
 
 FOLDS = 3
+REPLICATES = 1000
 BASE = "AUC-M"
 AUC_M = replace(melanoma.finetune, lr=1.0, epochs=2, batch_size=64, milestones=(1,), positives=4)
 # Scores without a normaliser want a smaller rate than AUC-M's behind a sigmoid.
@@ -129,7 +133,7 @@ def trained_scores(job: Job, system: str) -> tuple[np.ndarray, float]:
 
 def fold_scores(folder: Path, job: Job, system: str) -> pd.DataFrame:
     """The fold's table of scores: image_id, score, seconds."""
-    path = folder / "systems" / f"{system}.fold{job.fold}.csv"
+    path = folder / "systems" / f"{system}.fold{job.fold}.seed{job.run.seed}.csv"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         scores, seconds = trained_scores(job, system)
@@ -138,47 +142,84 @@ def fold_scores(folder: Path, job: Job, system: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+def compared(
+    runs: dict[tuple[int, int], pd.DataFrame],
+    systems: list[str],
+    metric: Callable[[np.ndarray, np.ndarray], float],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each system the metric's mean over (fold, seed) -> table, and the 95 % interval of its
+    difference to the first one's. A replicate draws seeds, and within each fold patients, the same
+    for all its seeds and systems."""
+
+    def values(table: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+        labels = table["label"].to_numpy()[rows]
+        return np.array([metric(table[name].to_numpy()[rows], labels) for name in systems])
+
+    rng = np.random.default_rng(0)
+    folds = sorted({fold for fold, _ in runs})
+    seeds = sorted({seed for _, seed in runs})
+    whole = np.mean([values(table, np.arange(len(table))) for table in runs.values()], axis=0)
+    differences = []
+    for _ in range(REPLICATES):
+        drawn = rng.choice(seeds, len(seeds))
+        parts = []
+        for fold in folds:
+            table = runs[fold, seeds[0]]
+            codes = group_codes(table["patient_id"].to_numpy(), len(table))
+            groups = codes.max() + 1
+            counts = rng.multinomial(groups, np.full(groups, 1 / groups))
+            rows = np.repeat(np.arange(len(table)), counts[codes])
+            parts += [values(runs[fold, seed], rows) for seed in drawn]
+        means = np.mean(parts, axis=0)
+        differences.append(means - means[0])
+    low, high = np.nanpercentile(differences, [2.5, 97.5], axis=0)
+    return whole, low, high
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
-    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--folds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
 
     # The competition with this run in place of its trials: every stage finds it by name.
     for name in ("DATA", "MODELS"):
         os.environ[name] = str(arguments.folder / name.lower())
-    melanoma.trials = (RUN,)
+    melanoma.trials = seeded(RUN, arguments.seeds)
     competition = load_competition("melanoma")
     if not (data_folder("melanoma") / "images.csv").exists():
         prepare_stage.main(prepare_stage.parser().parse_args([f"melanoma/{RUN.name}"]))
     if not (data_folder("melanoma") / "folds.csv").exists():
         folds_stage.main(folds_stage.parser().parse_args(["melanoma", "--folds", str(FOLDS)]))
 
-    jobs = [Job(competition, RUN, fold) for fold in arguments.folds]
-    for job in jobs:
-        if not (job.folder / PRETRAINED).exists():
-            pretrain(job)
-    rows = pd.concat([job.validation() for job in jobs])
-    labels = truth(rows, ("target",), competition.task)[:, 0]
-    patients = rows["patient_id"].to_numpy()
+    systems = sorted(arguments.systems, key=lambda name: name != BASE)
+    runs = {}
+    seconds = dict.fromkeys(systems, 0.0)
+    for run in melanoma.trials:
+        for fold in arguments.folds:
+            job = Job(competition, run, fold)
+            if not (job.folder / PRETRAINED).exists():
+                pretrain(job)
+            rows = job.validation()
+            table = rows[["patient_id"]].reset_index(drop=True)
+            table["label"] = truth(rows, ("target",), competition.task)[:, 0]
+            for system in systems:
+                own = fold_scores(arguments.folder, job, system)
+                table[system] = own["score"]
+                seconds[system] += own["seconds"].iloc[0]
+            runs[fold, run.seed] = table
 
     print("| stage 2 | AUC | over AUC-M | partial AUC | over AUC-M | seconds |")
     print("|---|---|---|---|---|---|")
-    base = None
-    for system in sorted(arguments.systems, key=lambda name: name != BASE):
-        tables = [fold_scores(arguments.folder, job, system) for job in jobs]
-        scores = np.concatenate([table["score"].to_numpy() for table in tables])
-        base = scores if base is None else base
+    found = [compared(runs, systems, metric) for metric in (auc, partial_auc)]
+    for place, system in enumerate(systems):
         cells = []
-        for metric, difference in (
-            (auc, auc_difference),
-            (partial_auc, partial_auc_difference),
-        ):
-            gain, low, high, _ = difference(scores, base, labels, patients)
-            cells += [f"{metric(scores, labels):.4f}", f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"]
-        seconds = sum(table["seconds"].iloc[0] for table in tables)
-        print("|", " | ".join([system, *cells, f"{seconds:.0f}"]), "|", flush=True)
+        for means, low, high in found:
+            gain = means[place] - means[0]
+            cells += [f"{means[place]:.4f}", f"{gain:+.4f} [{low[place]:+.4f}, {high[place]:+.4f}]"]
+        print("|", " | ".join([system, *cells, f"{seconds[system] / len(runs):.0f}"]), "|")
 
 
 if __name__ == "__main__":
