@@ -58,10 +58,8 @@ class AUCMargin(nn.Module):
         if dual not in ("sgd", "closed_form"):
             raise ValueError(f"dual={dual!r} is neither 'sgd' nor 'closed_form'")
         normalize = "l2*sqrt_b" if normalize == "l2·√B" else normalize  # as mathematics writes it
-        if normalize not in NORMALIZERS:
-            raise ValueError(f"normalize={normalize!r} is none of {', '.join(NORMALIZERS)}")
-        if num_labels < 1:
-            raise ValueError(f"num_labels={num_labels} is less than 1")
+        checks.check_choice("normalize", normalize, NORMALIZERS)
+        checks.check_count("num_labels", num_labels)
         if not 0 <= memory < 1:
             raise ValueError(f"memory={memory} is not in [0, 1)")
         self.num_labels = num_labels

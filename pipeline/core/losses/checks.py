@@ -9,6 +9,7 @@ by its value.
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,33 @@ class NotFinite(ValueError):
 
 class OneClassWarning(UserWarning):
     """A batch had no positive or no negative of some label, which adds 0 to an AUC loss."""
+
+
+# --- when a loss is made: its arguments ---
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """ValueError that lists the choices where the value is none of them."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is none of {', '.join(choices)}")
+
+
+def check_count(name: str, count: int) -> None:
+    """ValueError below 1."""
+    if count < 1:
+        raise ValueError(f"{name}={count} is less than 1")
+
+
+def check_positive(name: str, value: float) -> None:
+    """ValueError unless 0 < value < infinity."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}={value:g} is not positive and finite")
+
+
+def check_part(name: str, value: float) -> None:
+    """ValueError outside (0, 1]."""
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}={value:g} is not in (0, 1]")
 
 
 # --- on the way in: shapes, the global batch, entries that count, labels ---

@@ -50,16 +50,11 @@ class Pairwise(nn.Module):
         num_labels: int = 1,
     ) -> None:
         super().__init__()
-        if num_labels < 1:
-            raise ValueError(f"num_labels={num_labels} is less than 1")
-        if surrogate not in SURROGATES:
-            raise ValueError(f"surrogate={surrogate!r} is none of {', '.join(SURROGATES)}")
-        if not 0 < margin < torch.inf:
-            raise ValueError(f"margin={margin:g} is not positive and finite")
-        shares = {"hardest_negatives": hardest_negatives, "hardest_positives": hardest_positives}
-        for name, share in shares.items():
-            if not 0 < share <= 1:
-                raise ValueError(f"{name}={share:g} is not in (0, 1]")
+        checks.check_count("num_labels", num_labels)
+        checks.check_choice("surrogate", surrogate, SURROGATES)
+        checks.check_positive("margin", margin)
+        checks.check_part("hardest_negatives", hardest_negatives)
+        checks.check_part("hardest_positives", hardest_positives)
         self.surrogate = surrogate
         self.margin = margin
         self.hardest_negatives = hardest_negatives

@@ -79,17 +79,12 @@ class PartialAUC(nn.Module):
         rate: float = 0.5,
     ) -> None:
         super().__init__()
-        if form not in FORMS:
-            raise ValueError(f"form={form!r} is none of {', '.join(FORMS)}")
-        if surrogate not in FALLING:
-            raise ValueError(f"surrogate={surrogate!r} is none of {', '.join(FALLING)}")
-        for name, count in (("rows", rows), ("num_labels", num_labels)):
-            if count < 1:
-                raise ValueError(f"{name}={count} is less than 1")
-        if not 0 < margin < math.inf:
-            raise ValueError(f"margin={margin:g} is not positive and finite")
-        if not 0 < rate <= 1:
-            raise ValueError(f"rate={rate:g} is not in (0, 1]")
+        checks.check_choice("form", form, FORMS)
+        checks.check_choice("surrogate", surrogate, FALLING)
+        checks.check_count("rows", rows)
+        checks.check_count("num_labels", num_labels)
+        checks.check_positive("margin", margin)
+        checks.check_part("rate", rate)
         self.num_labels = num_labels
         self.form = form
         self.surrogate = surrogate
@@ -249,12 +244,8 @@ class PartialAUC(nn.Module):
 
 def one_share(hardest_negatives: float, hardest_positives: float) -> tuple[bool, float]:
     """(swapped, β) of SOPA; ValueError unless exactly one share is below 1."""
-    for name, share in (
-        ("hardest_negatives", hardest_negatives),
-        ("hardest_positives", hardest_positives),
-    ):
-        if not 0 < share <= 1:
-            raise ValueError(f"{name}={share:g} is not in (0, 1]")
+    checks.check_part("hardest_negatives", hardest_negatives)
+    checks.check_part("hardest_positives", hardest_positives)
     if (hardest_negatives < 1) == (hardest_positives < 1):
         raise ValueError(
             f"sopa cuts one class: one of hardest_negatives={hardest_negatives:g} and "
@@ -271,8 +262,7 @@ def soft_classes(
     many."""
     given = [value for value in (negatives, positives) if value is not None]
     for value in given:
-        if not 0 < value < math.inf:
-            raise ValueError(f"a temperature of {value:g} is not positive and finite")
+        checks.check_positive("temperature", value)
     if form == "sota_s":
         if len(given) < 2:
             raise ValueError("sota_s takes temperature_negatives and temperature_positives")

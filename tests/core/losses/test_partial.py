@@ -415,7 +415,7 @@ def test_wrong_use_is_an_error():
         (lambda: PartialAUC(23, form="sopas"), "form='sopas' is none of"),
         (lambda: PartialAUC(23, temperature_negatives=1.0, surrogate="square"), "'square'"),
         (lambda: PartialAUC(0, temperature_negatives=1.0), "rows=0"),
-        (lambda: PartialAUC(23, temperature_negatives=0.0), "a temperature of 0"),
+        (lambda: PartialAUC(23, temperature_negatives=0.0), "temperature=0 is not positive"),
         (lambda: PartialAUC(23, temperature_negatives=1.0, rate=0.0), "rate=0"),
         (lambda: PartialAUC(23), "sopa_s takes one of"),
         (lambda: PartialAUC(23, form="sopa"), "sopa cuts one class"),
