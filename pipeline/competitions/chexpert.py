@@ -31,6 +31,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from pipeline.core import raw as source
+from pipeline.core.config.modern import MODERN_RUN, MODERN_STEPS
 from pipeline.core.config.run import Augment, Auxiliary, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import OFFICIAL, Blend, Resize, Submission, Task, Uncertain
 from pipeline.core.runtime.errors import UserError
@@ -129,34 +130,24 @@ modern_views = tuple(
         size=size,
         named=name,
         augment=augment,
-        drop_path=0.1,
-        ema=0.9998,
         accumulate=2,
-        stage="best",
         pretrain=Pretrain(
-            optimizer="adamw",
             lr=2e-4,
-            weight_decay=0.05,
-            schedule="cosine",
             warmup_epochs=0.2,
-            layer_decay=0.8,
-            clip=1.0,
             epochs=3,
             batch_size=64,
+            **MODERN_STEPS,
         ),
         finetune=replace(
             finetune,
-            optimizer="adamw",
             dual="closed_form",
             lr=2e-5,
-            weight_decay=0.05,
-            schedule="cosine",
             warmup_epochs=0.1,
-            layer_decay=0.8,
-            clip=1.0,
             batch_size=64,
             milestones=(3000,),
+            **MODERN_STEPS,
         ),
+        **MODERN_RUN | dict(ema=0.9998),
     )
     for name, network, size in (
         ("convnext_tiny_384", "convnext_tiny.in12k_ft_in1k_384", 384),

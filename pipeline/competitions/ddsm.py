@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.core.config.modern import MODERN_RUN, MODERN_STEPS
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.raw import tfrecords
@@ -70,14 +71,6 @@ runs = (loss_run("aucm"), loss_run("aucs", margin=1.0), loss_run("ce"), loss_run
 # Today's networks and recipe beside the paper's: `make report COMP=ddsm RUN=modern`. The rates are
 # those usual for such weights; none has been tried on these tiles. Cost (an estimate): 8 epochs of
 # half as much work again as a DenseNet121's, two hours a fold and run by the measure above.
-TODAY = dict(
-    optimizer="adamw",
-    weight_decay=0.05,
-    schedule="cosine",
-    layer_decay=0.8,
-    clip=1.0,
-    batch_size=64,
-)
 modern = tuple(
     Run(
         network=network,
@@ -85,11 +78,17 @@ modern = tuple(
         named=name,
         augment=augment,
         views=8,
-        drop_path=0.1,
-        ema=0.999,
-        stage="best",
-        pretrain=Pretrain(lr=2e-4, warmup_epochs=0.5, epochs=6, **TODAY),
-        finetune=replace(aucm, lr=2e-5, dual="closed_form", epochs=2, milestones=(1,), **TODAY),
+        pretrain=Pretrain(lr=2e-4, warmup_epochs=0.5, epochs=6, batch_size=64, **MODERN_STEPS),
+        finetune=replace(
+            aucm,
+            lr=2e-5,
+            dual="closed_form",
+            epochs=2,
+            milestones=(1,),
+            batch_size=64,
+            **MODERN_STEPS,
+        ),
+        **MODERN_RUN,
     )
     for name, network in (
         ("convnext_tiny_224", "convnext_tiny.in12k_ft_in1k"),

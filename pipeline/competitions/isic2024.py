@@ -25,6 +25,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core import raw as source
+from pipeline.core.config.modern import MODERN_RUN, MODERN_STEPS
 from pipeline.core.config.run import Augment, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.runtime.errors import UserError
@@ -116,14 +117,6 @@ runs = tuple(
 # positive, drawn anew for each epoch. Both networks take any size, and none here is above 160. Cost
 # (an estimate): a fold is 12 epochs of 9,700 crops and 2 of 320,000, as much as 2.4 epochs of all,
 # each of some 10 minutes on one 40 GB GPU: two hours a run of five folds.
-TODAY = dict(
-    optimizer="adamw",
-    weight_decay=0.05,
-    schedule="cosine",
-    layer_decay=0.8,
-    clip=1.0,
-    batch_size=256,
-)
 modern = tuple(
     Run(
         network=network,
@@ -131,11 +124,19 @@ modern = tuple(
         named=name,
         augment=augment,
         views=8,
-        drop_path=0.1,
-        ema=0.999,
-        stage="best",
-        pretrain=Pretrain(lr=2e-4, warmup_epochs=1, negatives=30.0, epochs=12, **TODAY),
-        finetune=replace(finetune, lr=2e-5, dual="closed_form", epochs=2, milestones=(1,), **TODAY),
+        pretrain=Pretrain(
+            lr=2e-4, warmup_epochs=1, negatives=30.0, epochs=12, batch_size=256, **MODERN_STEPS
+        ),
+        finetune=replace(
+            finetune,
+            lr=2e-5,
+            dual="closed_form",
+            epochs=2,
+            milestones=(1,),
+            batch_size=256,
+            **MODERN_STEPS,
+        ),
+        **MODERN_RUN,
     )
     for name, network, size in (
         ("convnextv2_nano_128", "convnextv2_nano.fcmae_ft_in22k_in1k", 128),

@@ -35,6 +35,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core import raw as source
+from pipeline.core.config.modern import MODERN_RUN, MODERN_STEPS
 from pipeline.core.config.run import Augment, Auxiliary, Finetune, Metadata, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.runtime.errors import UserError
@@ -134,36 +135,26 @@ modern = tuple(
         named=name,
         augment=augment,
         auxiliary=(Auxiliary(column="diagnosis", classes=DIAGNOSES, weight=0.5),),
-        drop_path=0.1,
-        ema=0.999,
         accumulate=MICRO_BATCHES[384],
-        stage="best",
         pretrain=Pretrain(
-            optimizer="adamw",
             lr=2e-4,
-            weight_decay=0.05,
-            schedule="cosine",
             warmup_epochs=1,
-            layer_decay=0.8,
-            clip=1.0,
             epochs=12,
             batch_size=128,
+            **MODERN_STEPS,
         ),
         finetune=replace(
             finetune,
-            optimizer="adamw",
             dual="closed_form",
             lr=2e-5,
-            weight_decay=0.05,
-            schedule="cosine",
             warmup_epochs=0.5,
-            layer_decay=0.8,
-            clip=1.0,
             epochs=6,
             batch_size=128,
             milestones=(3,),
             positives=4,
+            **MODERN_STEPS,
         ),
+        **MODERN_RUN,
     )
     for name, network, size in (
         ("convnext_tiny_384", "convnext_tiny.in12k_ft_in1k_384", 384),

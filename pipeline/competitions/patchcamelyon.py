@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.core.config.modern import MODERN_RUN, MODERN_STEPS
 from pipeline.core.config.run import Augment, Finetune, Pretrain, Run
 from pipeline.core.config.task import Blend, Resize, Submission, Task
 from pipeline.core.raw.read import hdf5_array
@@ -82,24 +83,15 @@ runs = (loss_run("aucm"), loss_run("aucs", margin=1.0), loss_run("ce"), loss_run
 # too: tissue has no upright. Stage 1 takes ten negatives a positive, drawn anew for each epoch.
 # Cost (an estimate): 20 epochs of 15,000 patches and 2 of 134,000, the work of 4 of DenseNet121's
 # epochs: a quarter of an hour a fold on one 40 GB GPU.
-TODAY = dict(
-    optimizer="adamw",
-    weight_decay=0.05,
-    schedule="cosine",
-    layer_decay=0.8,
-    clip=1.0,
-    batch_size=128,
-)
 modern = (
     Run(
         network="convnextv2_nano.fcmae_ft_in22k_in1k",
         size=96,
         augment=replace(augment, rotate=180),
         views=8,
-        drop_path=0.1,
-        ema=0.999,
-        stage="best",
-        pretrain=Pretrain(lr=2e-4, warmup_epochs=1, negatives=10.0, epochs=20, **TODAY),
+        pretrain=Pretrain(
+            lr=2e-4, warmup_epochs=1, negatives=10.0, epochs=20, batch_size=128, **MODERN_STEPS
+        ),
         finetune=replace(
             aucm,
             lr=2e-5,
@@ -107,8 +99,10 @@ modern = (
             epochs=2,
             milestones=(1,),
             positives=4,
-            **TODAY,
+            batch_size=128,
+            **MODERN_STEPS,
         ),
+        **MODERN_RUN,
     ),
 )
 metadata = None
