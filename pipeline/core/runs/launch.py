@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from pipeline.core.artifacts.checkpoints import remove_checkpoints
 from pipeline.core.artifacts.files import remove_abandoned
 from pipeline.core.runs.facts import (
     PREDICTED,
@@ -49,13 +50,16 @@ def check_existing(job: Job, path: Path) -> None:
     removed, so that they are made anew."""
     if not path.exists():
         return
-    # What a kill just after its renaming left; nothing writes there any more.
+    # What a kill just after its renaming left, here and, of weights, below: nothing writes there
+    # any more.
     remove_abandoned(path)
     # Minutes of scoring, against hours of training: these need no question.
     if path.name in PREDICTED and predicted_with_other_weights(job, path):
         predict_again(path, "made with other weights than today's")
         return
     require_current(job, path)
+    if path.suffix == ".safetensors":
+        remove_checkpoints(path.parent, path.stem)
     if lacks_test_scores(job, path):
         predict_again(path, f"stage={job.run.stage!r} needs scores of the test images too")
 

@@ -13,16 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pipeline.core.artifacts.files import atomic, remove_abandoned, require_plain
+from pipeline.core.artifacts.checkpoints import generations
+from pipeline.core.artifacts.files import atomic, require_plain
 from pipeline.core.runtime.errors import UserError
-
-
-def generations(folder: Path, phase: str) -> tuple[Path, Path]:
-    """The newest and the previous checkpoint of a phase ("pretrained" or "finetuned")."""
-    return (
-        folder / f"{phase}.checkpoint.safetensors",
-        folder / f"{phase}.checkpoint.previous.safetensors",
-    )
 
 
 def flatten(value: object, path: str, tensors: dict[str, torch.Tensor]) -> object:
@@ -122,12 +115,3 @@ def load_checkpoint(folder: Path, phase: str) -> dict | None:
             instead = "the generation before it" if older else "the beginning"
             print(f"{path}: damaged ({error}); falling back to {instead}", flush=True)
     return None
-
-
-def remove(folder: Path, phase: str) -> None:
-    """Delete both generations, once the weights that they led to are written."""
-    newest, previous = generations(folder, phase)
-    for path in (newest, previous):
-        path.unlink(missing_ok=True)
-    # A kill in the last one's writing leaves a folder, and nothing writes there any more.
-    remove_abandoned(newest)

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from pipeline.core.artifacts.checkpoints import generations, remove_checkpoints
 from pipeline.core.artifacts.files import file_hash
 from pipeline.core.artifacts.provenance import provenance
 from pipeline.core.images.batches import loader
@@ -217,7 +218,7 @@ def restore(running: Running) -> None:
 
     # A checkpoint of another recipe would be trained to its end by this one's rates.
     if not same_key(json.loads(state["key"]), phase.key):
-        path = checkpoint.generations(phase.folder, phase.name)[0]
+        path = generations(phase.folder, phase.name)[0]
         raise UserError(
             f"{path}: made by another configuration or data than today's; delete it to start this "
             "phase again, or restore what it was made from"
@@ -402,7 +403,7 @@ def keep(phase: Phase, network: nn.Module) -> None:
         **provenance(phase.key["target"].split("/")[0]),
     }
     save_weights(path, network, header)
-    checkpoint.remove(phase.folder, phase.name)
+    remove_checkpoints(phase.folder, phase.name)
     said = f"validation AUC {aucs['mean']:.4f} " if aucs["mean"] == aucs["mean"] else ""
     print(f"{path}: {said}after epoch {phase.epochs}", flush=True)
     print_one_class_batches(phase)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.core.artifacts.checkpoints import remove_checkpoints
 from pipeline.core.losses import AUCMargin, AUCSquare, CrossEntropy, Focal
 from pipeline.core.pesg import PESG
 from pipeline.core.runtime.environment import checkpoint_seconds
@@ -74,7 +75,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete them, once the result is stored."""
         if self.folder is not None:
-            checkpoint.remove(self.folder, self.name)
+            remove_checkpoints(self.folder, self.name)
 
 
 def criterion_of(trial: Trial, loss: str) -> nn.Module:

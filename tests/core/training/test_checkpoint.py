@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.core.artifacts.checkpoints import generations, remove_checkpoints
 from pipeline.core.runtime.errors import UserError
 from pipeline.core.training import checkpoint
 
@@ -39,7 +40,7 @@ def test_a_nested_state_comes_back_with_its_types(tmp_path):
 def test_a_damaged_newest_generation_gives_way_to_the_one_before(tmp_path, capsys, damage):
     for step in (1, 2):
         checkpoint.save_checkpoint(tmp_path, "p", {**STATE, "step": step})
-    newest, _ = checkpoint.generations(tmp_path, "p")
+    newest, _ = generations(tmp_path, "p")
     content = bytearray(newest.read_bytes())
     if damage == "flip":
         content[-3] ^= 1
@@ -51,7 +52,7 @@ def test_a_damaged_newest_generation_gives_way_to_the_one_before(tmp_path, capsy
 def test_both_damaged_is_as_none(tmp_path):
     for _ in range(2):
         checkpoint.save_checkpoint(tmp_path, "p", STATE)
-    for path in checkpoint.generations(tmp_path, "p"):
+    for path in generations(tmp_path, "p"):
         path.write_bytes(b"junk")
     assert checkpoint.load_checkpoint(tmp_path, "p") is None
 
@@ -77,5 +78,5 @@ def test_what_cannot_be_kept_is_an_error(tmp_path):
 def test_remove_deletes_both_generations(tmp_path):
     for _ in range(2):
         checkpoint.save_checkpoint(tmp_path, "p", STATE)
-    checkpoint.remove(tmp_path, "p")
+    remove_checkpoints(tmp_path, "p")
     assert not list(tmp_path.iterdir())
