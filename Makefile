@@ -215,9 +215,9 @@ test-slow: | $(INSTALLED) ## the tests that take minutes
 
 # Two processes, one a core; each prints a table of what it tried. FAULTS=4 changes four times as many bytes.
 test-faults: | $(INSTALLED) ## harm done to artifacts, disks and processes: tried, wrong
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_mutations.py & mutations=$$!; \
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_kills.py tests/faults/test_disks.py || failed=1; \
-	wait $$mutations && test -z "$${failed:-}"
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_kills.py & kills=$$!; \
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/faults/test_mutations.py tests/faults/test_disks.py || failed=1; \
+	wait $$kills && test -z "$${failed:-}"
 
 # Starts a Slurm of two nodes on this machine and stops it; says what is not installed where it cannot.
 test-slurm: | $(INSTALLED) ## a competition through a real Slurm, whatever happens to its jobs (apt: slurm-wlm munge)
