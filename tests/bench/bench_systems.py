@@ -3,6 +3,8 @@ stage-1 weights, on the same folds, with the same steps.
 
     python -m tests.bench.bench_systems FOLDER             every system, one of three folds, 3 seeds
     python -m tests.bench.bench_systems FOLDER --systems "AUC-M" "SOTA-s" --folds 0 1
+    torchrun --nproc-per-node 2 -m tests.bench.bench_systems FOLDER --systems "AUC-M" \
+        "CODA, two sites, I = 8"
 
 reads   FOLDER/data/melanoma/raw     in the form of SIIM-ISIC 2020 (a link will do)
 writes  FOLDER/data as prepare and folds do; FOLDER/models: stage 1 of each fold and seed, once, and
@@ -13,7 +15,8 @@ prints  a row for each system: AUC and partial AUC above 80 % sensitivity out of
 
 A ResNet-10t at 48 pixels from random weights, 4 epochs of stage 1, 2 of stage 2, batches of 64 with
 at least 4 positives. Each system has one rate, set beforehand and not tuned: an order between
-systems, and a noisy one.
+systems, and a noisy one. The two sites are the patients up to 50 years old, and all others: with
+half as many steps, since both take one at a time.
 """
 
 import argparse
@@ -40,7 +43,7 @@ from pipeline.core.metrics import auc, group_codes, partial_auc
 from pipeline.core.networks.image import load_weights, restart_classifier
 from pipeline.core.networks.scoring import score_views
 from pipeline.core.runs.job import Job
-from pipeline.core.runtime.device import precision
+from pipeline.core.runtime.device import is_main, precision, start_processes
 from pipeline.core.training.batch_order import fold_seed, steps_per_epoch
 from pipeline.core.training.loop import fit_epochs
 from pipeline.core.training.phase import image_phase
@@ -51,6 +54,7 @@ from pipeline.core.training.recipe import (
     restart_batches,
     stepwise,
 )
+from pipeline.core.training.sites import site_rows, train_sites
 from pipeline.pretrain import pretrain
 
 FOLDS = 3
@@ -61,6 +65,7 @@ AUC_M = replace(melanoma.finetune, lr=1.0, epochs=2, batch_size=64, milestones=(
 PLAIN = replace(AUC_M, lr=0.1, normalize="none", margin=1.0)
 # Over pairs a smaller one still: at 0.1 the squared hinge diverges within ten steps.
 PAIRS = replace(PLAIN, lr=0.02)
+SITES = "CODA, two sites, I = 8"  # under torchrun alone
 # exp of a squared hinge has no bound on its slope: the soft forms take the logistic loss.
 SOFT = replace(PAIRS, surrogate="logistic")
 SYSTEMS = {
@@ -73,6 +78,7 @@ SYSTEMS = {
     "pairs, hardest 20 % of positives": replace(PAIRS, loss="pairwise", hardest_positives=0.2),
     "SOPA, TPR >= .8": replace(PAIRS, loss="sopa", hardest_positives=0.2),
     "SOPA-s, positives": replace(SOFT, loss="sopa_s", temperature_positives=0.5),
+    SITES: replace(AUC_M, site_column="site", site_steps=8),
     "SOTA-s": replace(SOFT, loss="sota_s", temperature_negatives=0.5, temperature_positives=0.5),
 }
 RUN = Run(
@@ -94,13 +100,19 @@ def trained_scores(job: Job, system: str) -> tuple[np.ndarray, float]:
     rows = job.training()
     # One seed for all systems: the same batches, views and first classifier.
     seed = fold_seed(job.target, "finetuned", job.run.seed)
+    if recipe.site_column:
+        young = rows["age_approx"].to_numpy(float) <= 50
+        rows = site_rows(rows.assign(site=np.where(young, "young", "others")), "site")
     labels = targets(rows, job.labels, task, task.uncertain_finetune, seed)
     network = load_weights(job.folder / PRETRAINED, job.run, job.labels)
     restart_classifier(network, seed)
     loss = make_loss(recipe, len(job.labels), len(rows))
     ends = milestones(recipe, steps_per_epoch(len(rows), recipe.batch_size))
     name = "".join(letter if letter.isalnum() else "_" for letter in system)
-    own = Job(job.competition, replace(job.run, finetune=recipe, tag=name), job.fold)
+    # Of sites stage 1 may have no epochs; here it is the one of all rows, as for the others.
+    stage_1 = replace(job.run.pretrain, epochs=0) if recipe.site_column else job.run.pretrain
+    changed = replace(job.run, pretrain=stage_1, finetune=recipe, tag=name)
+    own = Job(job.competition, changed, job.fold)
     phase = image_phase(
         own,
         "finetuned",
@@ -118,7 +130,10 @@ def trained_scores(job: Job, system: str) -> tuple[np.ndarray, float]:
         positives=recipe.positives,
     )
     began = time.process_time()
-    network = fit_epochs(phase)
+    if recipe.site_column:
+        train_sites(phase)
+    else:
+        network = fit_epochs(phase)
     seconds = time.process_time() - began
 
     images = prepared_images("melanoma", RUN.size, job.validation()["image_id"])
@@ -140,7 +155,9 @@ def fold_scores(folder: Path, job: Job, system: str) -> pd.DataFrame:
         path.parent.mkdir(parents=True, exist_ok=True)
         scores, seconds = trained_scores(job, system)
         table = job.validation()[["image_id"]].assign(score=scores, seconds=seconds)
-        table.to_csv(path, index=False)
+        if is_main():
+            table.to_csv(path, index=False)
+        return table
     return pd.read_csv(path)
 
 
@@ -181,10 +198,12 @@ def compared(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=None)
     parser.add_argument("--folds", nargs="+", type=int, default=[0])
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
+    start_processes()
+    alone = [name for name in SYSTEMS if name != SITES]
 
     # The competition with this run in place of its trials: every stage finds it by name.
     for name in ("DATA", "MODELS"):
@@ -196,7 +215,7 @@ def main() -> None:
     if not (data_folder("melanoma") / "folds.csv").exists():
         folds_stage.main(folds_stage.parser().parse_args(["melanoma", "--folds", str(FOLDS)]))
 
-    systems = sorted(arguments.systems, key=lambda name: name != BASE)
+    systems = sorted(arguments.systems or alone, key=lambda name: name != BASE)
     runs = {}
     seconds = dict.fromkeys(systems, 0.0)
     for run in melanoma.trials:
@@ -213,6 +232,8 @@ def main() -> None:
                 seconds[system] += own["seconds"].iloc[0]
             runs[fold, run.seed] = table
 
+    if not is_main():
+        return
     print("| stage 2 | AUC | over AUC-M | partial AUC | over AUC-M | seconds |")
     print("|---|---|---|---|---|---|")
     found = [compared(runs, systems, metric) for metric in (auc, partial_auc)]

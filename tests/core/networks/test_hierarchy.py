@@ -124,8 +124,9 @@ def test_a_network_gives_its_nodes_in_stage_1_and_paths_everywhere_else(pool):
     assert network(pictures()).shape == (4, 3)
 
 
-def test_heat_maps_of_places_are_along_the_paths_too():
-    network = build(Run(**{**vars(RUN), "pool": "csra"}), 3)
+@pytest.mark.parametrize("pool", ["avg", "csra"])
+def test_heat_maps_of_places_are_along_the_paths_too(pool):
+    network = build(Run(**{**vars(RUN), "pool": pool}), 3)
     add_hierarchy(network, TREE)
     scores, maps = heat_maps(network, pictures().numpy())
     with torch.no_grad():
