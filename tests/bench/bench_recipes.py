@@ -71,8 +71,8 @@ DIAGNOSIS = Auxiliary(
 )
 LITE0 = dict(network="tf_efficientnet_lite0.in1k", size=96, weights="imagenet")
 # Three negatives a positive: an epoch has 1,224 images.
-LITE0_ADAM = dict(lr=1e-4, lr_max=1e-3, negatives=3.0, cycle_epochs=5, epochs=5)
-LITE0_ADAMW = dict(**ADAMW | dict(lr=1e-3), negatives=3.0, epochs=5)
+LITE0_ADAM = dict(lr=1e-4, lr_max=1e-3, negatives=3.0, cycle_epochs=4, epochs=4)
+LITE0_ADAMW = dict(**ADAMW | dict(lr=1e-3), negatives=3.0, epochs=4)
 MODERN = dict(**LITE0_ADAMW, layer_decay=0.8, clip=1.0)
 
 

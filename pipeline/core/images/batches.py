@@ -1,5 +1,5 @@
-"""Torch datasets and loader: batches of random views for training, all views of an image for
-scoring."""
+"""Torch datasets and loader: batches of random views for training, all views for scoring, of images
+or of whole units (studies)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
