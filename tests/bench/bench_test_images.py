@@ -8,10 +8,10 @@ writes  FOLDER/data, FOLDER/models   as the stages do; what is there is not made
 prints  a row for each: AUC on the held-out patients of the seeds' mean score, of each seed, and the
         difference to the mean of the folds' networks [95 %, over patients], minutes of processor
 
-The plain recipe of `bench_recipes` for skin, stage 1 only, 6 epochs with three negatives a positive,
-two folds. `folds` is the mean of their two networks, `whole` one network of all rows (`Run.whole`),
-which takes twice the steps of each of them, `pseudo` the two networks again, trained on the labels too that the first two gave the test
-images (`pipeline.pseudo`), half as heavy.
+The plain recipe of `bench_recipes` for skin, stage 1 only, with three negatives a positive for 6
+epochs, two folds. `folds` is the mean of their two networks, `whole` one network of all rows
+(`Run.whole`), which takes twice the steps of each of them, `pseudo` the two networks again, trained
+on the labels too that the first two gave the test images (`pipeline.pseudo`), half as heavy.
 """
 
 import argparse
