@@ -1,4 +1,7 @@
-"""Mixup and CutMix: timm's own numbers for a pair of images, and the loss that they stand for."""
+"""Mixup and CutMix: timm's and torchvision's own numbers for a pair of images, and the loss that
+they stand for."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +43,36 @@ def test_a_pair_is_mixed_as_timm_mixes_it(monkeypatch, mixup, cutmix):
         mixed, targets, _ = Mixing(5, mixup, cutmix)(step, images, torch.eye(2).flip(1))
         torch.testing.assert_close(mixed.permute(0, 3, 1, 2).float(), expected)
         torch.testing.assert_close(targets, labels, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
+def test_a_pair_is_mixed_as_torchvision_mixes_it(monkeypatch, mixup, cutmix):
+    """torchvision pairs an image with the one before it: for two images the same partner. Its box
+    has an even width, so steps whose box is odd are left out."""
+    import_timm()
+    from torchvision.transforms import v2
+
+    images = pictures(2)
+    compared = 0
+    for step in range(40):
+        rng = np.random.default_rng((5, step, 1))
+        share = rng.beta(mixup or cutmix, mixup or cutmix)
+        # Our centre is drawn from top to bottom first, theirs from left to right.
+        y, x = (rng.integers(24), rng.integers(24)) if cutmix else (0, 0)
+        if cutmix and int(24 * (1 - share) ** 0.5) % 2:
+            continue
+        compared += 1
+        theirs = (v2.CutMix if cutmix else v2.MixUp)(alpha=1.0, num_classes=2)
+        fixed = SimpleNamespace(sample=lambda _, s=share: torch.tensor(s))
+        monkeypatch.setattr(theirs, "_dist", fixed)
+        draws = iter([torch.tensor([int(x)]), torch.tensor([int(y)])])
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "randint", lambda *_, d=draws, **__: next(d))
+            expected, labels = theirs(images.permute(0, 3, 1, 2).float(), torch.tensor([1, 0]))
+        mixed, targets, _ = Mixing(5, mixup, cutmix)(step, images, torch.eye(2).flip(1))
+        torch.testing.assert_close(mixed.permute(0, 3, 1, 2).float(), expected)
+        torch.testing.assert_close(targets, labels, rtol=0, atol=1e-6)
+    assert compared > 10
 
 
 @settings(max_examples=60, deadline=None)
