@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pipeline.core.images.area import warm_up
 from pipeline.core.networks.image import import_timm
 from pipeline.core.runtime.command import run_stage, stage_parser
@@ -23,6 +25,9 @@ ROOTS = ("DATA", "MODELS", "SUBMISSIONS")
 # Here once, not in every fork.
 import_timm()
 warm_up()
+# torch has read OMP_NUM_THREADS by now, and sums of two threads differ from those of one in the last
+# digit: as many as the stages that are processes of their own have (`trained.variables`).
+torch.set_num_threads(1)
 LONGEST = 2000  # characters of a line of error
 LIMIT = 300.0  # seconds after which a stage counts as hanging
 
