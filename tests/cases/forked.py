@@ -25,8 +25,8 @@ ROOTS = ("DATA", "MODELS", "SUBMISSIONS")
 # Here once, not in every fork.
 import_timm()
 warm_up()
-# torch has read OMP_NUM_THREADS by now, and sums of two threads differ from those of one in the last
-# digit: as many as the stages that are processes of their own have (`trained.variables`).
+# torch has read OMP_NUM_THREADS by now. Sums of two threads differ from those of one in the last
+# digit; the stages that are processes of their own have one (`trained.variables`).
 torch.set_num_threads(1)
 LONGEST = 2000  # characters of a line of error
 LIMIT = 300.0  # seconds after which a stage counts as hanging

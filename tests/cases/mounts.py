@@ -1,8 +1,10 @@
-"""Mounts that one process alone sees, in a mount namespace of its own; they go when it ends. And
-permissions that root obeys too."""
+"""Mounts that one process alone sees, in a mount namespace of its own; they go when it ends. A disk
+that all see, for a block. And permissions that root obeys too."""
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
@@ -11,6 +13,7 @@ MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
 CAPABILITY_VERSION = 0x20080522
 CAP_DAC = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
@@ -59,6 +62,26 @@ def obey_permissions() -> None:
     for place in range(3):
         sets[place] &= ~CAP_DAC
     libc_call("capset", head, sets)
+
+
+@contextmanager
+def disk_for_all(folder: Path, room: int) -> Iterator[None]:
+    """Until the block ends, in the place of a folder of files a disk that holds them and has `room`
+    bytes left."""
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    resize = f"size={sum(map(len, files.values())) + room}"
+    mount("tmpfs", folder, "tmpfs", 0, resize)
+    try:
+        for path, data in files.items():
+            path.write_bytes(data)
+        yield
+    finally:
+        libc_call("umount2", str(folder).encode(), MNT_DETACH)
+
+
+def resize_disk(folder: Path, size: int) -> None:
+    """Give the disk at a folder `size` bytes."""
+    mount("tmpfs", folder, "tmpfs", MS_REMOUNT, f"size={size}")
 
 
 def permitted() -> bool:

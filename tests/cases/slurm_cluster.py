@@ -17,7 +17,8 @@ from shutil import which
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 NODES = ("node1", "node2")
 # A requeued job waits for as long as its credential is valid, 120 s unless told otherwise; a node
-# counts as lost after SlurmdTimeout.
+# counts as lost after SlurmdTimeout. A job of `urgent` takes the place of one of `main`, which has
+# 30 s to end.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -44,13 +45,17 @@ SelectTypeParameters=CR_Core
 SlurmdTimeout=10
 MessageTimeout=10
 KillWait=20
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 InactiveLimit=0
 ReturnToService=2
 MpiDefault=none
 SwitchType=switch/none
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
-PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE DefaultTime=30 State=UP
+PartitionName=DEFAULT Nodes=node1,node2 MaxTime=INFINITE DefaultTime=30 State=UP
+PartitionName=main Default=YES PriorityTier=1 GraceTime=30
+PartitionName=urgent PriorityTier=2 PreemptMode=OFF
 """
 
 

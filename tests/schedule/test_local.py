@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_packed_it_is_the_same(house, tmp_path):
-    """Stopped once, as by Ctrl-C, when fold 0 has a checkpoint; the same command goes on."""
+    """Stopped once, by Ctrl-C, when fold 0 has a checkpoint; the same command goes on."""
     shutil.copytree(house / "data/melanoma/raw", tmp_path / "data/melanoma/raw")
     command = [sys.executable, "-m", "pipeline.schedule", "report", "melanoma", "--on", "local"]
     with subprocess.Popen(
@@ -27,11 +27,13 @@ def test_packed_it_is_the_same(house, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A test in the background of a shell ignores Ctrl-C, and what it starts too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not (tmp_path / FOLD / "finetuned.checkpoint.safetensors").exists():
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         printed = process.stdout.read()
     assert process.returncode == 75, printed
     assert not leftovers(tmp_path)

@@ -1,5 +1,6 @@
 """A competition through a real Slurm equals the one made without, bit for bit, whatever happens to
-its jobs: submitted twice, requeued, their node lost, at their time limit, cancelled, failed."""
+its jobs: submitted twice, requeued, preempted, their node lost, at their time limit, cancelled, on
+a full disk, failed."""
 
 import os
 import shutil
@@ -14,7 +15,8 @@ from pipeline.core.runtime.claims import claim_path, owner_of
 from pipeline.core.schedule import slurm
 from pipeline.core.schedule.graph import Step
 from pipeline.core.schedule.site import Site
-from tests.cases.faults import leftovers
+from tests.cases import mounts
+from tests.cases.faults import copied, leftovers
 from tests.cases.scheduled import FOLD, made, make, times_trained
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -36,6 +38,11 @@ def ended(cluster) -> bool:
 
 def wait_for_end(cluster) -> None:
     cluster.wait_until(lambda: ended(cluster), "jobs are left")
+
+
+def wait_for_hold(cluster, name: str) -> None:
+    held = ("squeue", "-h", "-o", "%Q", f"--name={name}")
+    cluster.wait_until(lambda: cluster.command(*held) == "0", f"{name}: not held")
 
 
 def begin_finetune(cluster, home: Path, **more: str) -> Path:
@@ -118,8 +125,59 @@ def test_a_job_at_its_time_limit_is_requeued(cluster, house, home, tmp_path):
     assert made(home, FINETUNED) == made(house, FINETUNED)
 
 
+def test_a_preempted_job_goes_on(cluster, house, home):
+    """Asked to make room for another it writes a checkpoint, and begins again after that one."""
+    begin_finetune(cluster, home)
+    node = cluster.command("squeue", "-h", "-o", "%N", f"--name={FINETUNE}")
+    urgent = ("--partition=urgent", f"--nodelist={node}", "--output=/dev/null", "--wrap=sleep 3")
+    cluster.command("sbatch", "--job-name=urgent", *urgent)
+    number = cluster.number(FINETUNE)
+    wait_for_end(cluster)
+    assert "PreemptTime=20" in cluster.command("scontrol", "show", "job", number)
+    log = (home / FOLD / "finetune.log").read_text()
+    assert "stopped:" in log and "goes on" in log
+    assert made(home, FINETUNED) == made(house, FINETUNED)
+    assert times_trained(home)["fold0 finetune"] == 1
+    assert not leftovers(home)
+
+
+@pytest.fixture(scope="module")
+def two_processes(house, tmp_path_factory) -> dict:
+    """Stage 2 of fold 0 by two processes of this machine, without Slurm."""
+    home = copied(house, tmp_path_factory.mktemp("two") / "home")
+    make(home, "forget", "STAGE=finetune", "FOLDS=0")
+    make(home, "predict", "FOLDS=0", "GPUS=2")
+    return made(home, FINETUNED)
+
+
+@pytest.mark.parametrize("words", [("GPUS=2",), ("GPUS=1", "NODES=2")], ids=" ".join)
+def test_two_processes_of_a_fold(cluster, two_processes, home, words):
+    """On one node and on two: what two processes without Slurm make."""
+    make(home, "forget", "STAGE=finetune", "FOLDS=0")
+    make(home, "predict", "FOLDS=0", "ON=slurm", *words)
+    wait_for_end(cluster)
+    assert made(home, FINETUNED) == two_processes
+
+
+@pytest.mark.skipif(not mounts.permitted(), reason="this user may not mount")
+def test_a_full_disk_is_held_and_said(cluster, house, home):
+    """Of the fold's folder: there is no room for a checkpoint until it has been made larger."""
+    make(home, "forget", "STAGE=finetune", "FOLDS=0")
+    with mounts.disk_for_all(home / FOLD, 256 * 1024):
+        make(home, "predict", "FOLDS=0", "ON=slurm")
+        wait_for_hold(cluster, FINETUNE)
+        status = make(home, "status")
+        assert "No space left on device; make room" in status and " held; " in status, status
+
+        mounts.resize_disk(home / FOLD, 64 * 1024 * 1024)
+        assert "released" in make(home, "predict", "FOLDS=0", "ON=slurm")
+        wait_for_end(cluster)
+        assert made(home, FINETUNED) == made(house, FINETUNED)
+        assert not leftovers(home)
+
+
 def test_a_failed_job_is_held_and_said_until_it_is_mended(cluster, house, home):
-    """A damaged image, as a full disk would: what waits for it goes on waiting."""
+    """A damaged image: what waits for it goes on waiting."""
     images = pd.read_csv(home / "data/melanoma/images.csv", dtype=str)
     name = images.loc[images["split"] == "train", "image_id"].iloc[0]
     (image,) = home.glob(f"data/melanoma/images/*/{name}.jpg")
@@ -127,8 +185,7 @@ def test_a_failed_job_is_held_and_said_until_it_is_mended(cluster, house, home):
     image.write_bytes(whole[:-10])
     make(home, "forget", "STAGE=pretrain", "FOLDS=0 1")
     make(home, "predict", "ON=slurm")
-    held = ("squeue", "-h", "-o", "%Q", "--name=pretrain melanoma/b3_256/fold0")
-    cluster.wait_until(lambda: cluster.command(*held) == "0", "not held")
+    wait_for_hold(cluster, "pretrain melanoma/b3_256/fold0")
     status = make(home, "status")
     assert f"{image}: {len(whole) - 10:,} bytes" in status, status
     assert " held; " in status and "finetune: job" in status and ": for pretrain" in status

@@ -6,8 +6,13 @@ watcher calls it stale when it has not changed for `STALE` seconds by the watche
 (clocks of two machines are never compared), or at once when its owner ran on this machine and is
 gone. It is taken over by renaming it away, which only one watcher can do; should a new owner appear
 between a watcher's last look and its rename (microseconds), the work is done twice, with equal
-results. Lock libraries do less: a soft lock (filelock) outlives an owner on another machine, and
-flock needs a file system that has it on every machine.
+results.
+
+Lock libraries do less where machines share a disk. filelock's SoftFileLease (tried in 4.3.1) takes
+over by exchanging two names, which NFS and sshfs refuse: a dead owner's claim stands there for
+ever, and an empty one, as a power cut leaves it, on any disk; of two machines of one name each
+takes the other's owner for dead. flufl.lock (10.0.0) compares the clocks of machines. flock needs a
+file system that has it on every machine.
 """
 
 import json
@@ -17,7 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,25 +56,22 @@ def machine() -> str:
     """This machine, this boot of it, and the container's own process ids: a process id means
     nothing elsewhere."""
     parts = [socket.gethostname()]
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if boot.exists():
-        parts.append(boot.read_text().strip())
-    ids = Path("/proc/self/ns/pid")
-    if ids.is_symlink():
-        parts.append(str(ids.readlink()))
-    return " ".join(part for part in parts if part)
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
 
 
 def try_claim(path: Path) -> bool:
     """Make the claim file, or return False when there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        file = path.open("x", encoding="utf-8")
     except FileExistsError:
         return False
     owner = {"machine": machine(), "pid": os.getpid(), "started": process_start(os.getpid())}
     try:
-        with os.fdopen(handle, "w") as file:
+        with file:
             json.dump(owner, file)
     except OSError:
         # A full disk: a claim that names nobody would be waited for.
@@ -193,10 +195,7 @@ def unfinished(artifacts: list[Path]) -> Iterator[Path]:
     What another process makes is left to it and waited for at the end; should it die, its work
     comes here.
     """
-    with closing(attempts(artifacts)) as tries:
-        for path in tries:
-            if path is not None:
-                yield path
+    yield from (path for path in attempts(artifacts) if path is not None)
 
 
 def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None]:
@@ -225,13 +224,9 @@ def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None
             continue
         if leave and all(watches[path].alive for path in waiting):
             return
-        yield from idle(pause)
+        # Whoever waits may be asked to stop.
+        end = time.monotonic() + pause
+        while time.monotonic() < end:
+            yield None
+            time.sleep(LOOK_FIRST)
         pause = min(2 * pause, LOOK_LAST)
-
-
-def idle(seconds: float) -> Iterator[None]:
-    """Yield None every LOOK_FIRST for so long: whoever waits may be asked to stop."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        yield None
-        time.sleep(LOOK_FIRST)

@@ -5,19 +5,24 @@
 #   0        is done
 #   75       goes back into the queue. A time limit that comes near (USR1 from Slurm) is SIGTERM for the stage, which
 #            writes a checkpoint and ends so
+#   130, 143 goes back too: SIGTERM met a stage, or a moment, without checkpoints
 #   another  goes back and is held there, so that the jobs that wait for it go on waiting: the same make releases it,
 #            once what its log says is mended. So does a stage that the limit leaves nothing to go on from: it would begin
 #            anew for ever
 #
-# A job that is cancelled, preempted or requeued gets SIGTERM from Slurm, the stage too; Slurm decides what becomes of it.
+# A job that is cancelled or requeued gets SIGTERM from Slurm, the stage too, and Slurm decides what becomes of it. So does
+# one that is preempted, which may go back by itself before its time of grace is over.
 
 notice=$1
 shift
 
-# Where processes on several machines meet; torchrun takes these.
+# Where processes on several machines meet; torchrun takes these. srun takes no cores from the job by itself.
 if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ]; then
+  first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+  address=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
   export PET_RDZV_ID=$SLURM_JOB_ID
-  export PET_RDZV_ENDPOINT=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):$((20000 + SLURM_JOB_ID % 20000))
+  export PET_RDZV_ENDPOINT=${address:-$first}:$((20000 + SLURM_JOB_ID % 20000))
+  export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 fi
 # A progress bar is a line a minute here, not ten a second.
 export TQDM_MININTERVAL=${TQDM_MININTERVAL:-60}
@@ -34,10 +39,10 @@ near_limit() {
 }
 
 holder=
-"$@" &
-stage=$!
 trap near_limit USR1
 trap : TERM
+"$@" &
+stage=$!
 
 # A trap ends `wait` before the stage has ended.
 wait $stage
@@ -51,11 +56,9 @@ test $status = 0 && exit 0
 
 # Only a job that nobody has taken away says itself what becomes of it.
 test "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING || exit $status
-if [ $status = 75 ]; then
-  scontrol requeue "$SLURM_JOB_ID"
-elif [ -n "$holder" ]; then
-  hold
-else
-  scontrol requeuehold "$SLURM_JOB_ID"
-fi
+case $status,$holder in
+  75,* | 130, | 143,) scontrol requeue "$SLURM_JOB_ID" ;;
+  *,) scontrol requeuehold "$SLURM_JOB_ID" ;;
+  *) hold ;;
+esac
 exit $status

@@ -47,6 +47,8 @@ def asked(folder: Path) -> str:
     [
         (0, "RUNNING", ""),
         (75, "RUNNING", "requeue 7"),
+        (130, "RUNNING", "requeue 7"),
+        (143, "RUNNING", "requeue 7"),
         (2, "RUNNING", "requeuehold 7"),
         (137, "RUNNING", "requeuehold 7"),
         (75, "COMPLETING", ""),
