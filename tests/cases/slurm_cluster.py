@@ -17,8 +17,8 @@ from shutil import which
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 NODES = ("node1", "node2")
 # A requeued job waits for as long as its credential is valid, 120 s unless told otherwise; a node
-# counts as lost after SlurmdTimeout. A job of `urgent` takes the place of one of `main`, which has
-# 30 s to end.
+# counts as lost after SlurmdTimeout. A job of `urgent` takes the place of one of `main`, which is
+# asked to end after GraceTime and has KillWait for it.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -54,7 +54,7 @@ SwitchType=switch/none
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
 PartitionName=DEFAULT Nodes=node1,node2 MaxTime=INFINITE DefaultTime=30 State=UP
-PartitionName=main Default=YES PriorityTier=1 GraceTime=30
+PartitionName=main Default=YES PriorityTier=1 GraceTime=3
 PartitionName=urgent PriorityTier=2 PreemptMode=OFF
 """
 
