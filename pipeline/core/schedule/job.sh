@@ -10,8 +10,8 @@
 #            once what its log says is mended. So does a stage that the limit leaves nothing to go on from: it would begin
 #            anew for ever
 #
-# A job that is cancelled or requeued gets SIGTERM from Slurm, the stage too, and Slurm decides what becomes of it. So does
-# one that is preempted, which may go back by itself before its time of grace is over.
+# A job that is cancelled or requeued gets SIGTERM from Slurm, the stage too, and Slurm decides what becomes of it; so does
+# one that is preempted and has not gone back by itself when its grace is over.
 
 notice=$1
 shift
@@ -33,6 +33,8 @@ hold() {
 }
 near_limit() {
   kill -TERM $stage 2>/dev/null
+  # One that is preempted comes near its end too, but for no fault of its own.
+  squeue --noheader --jobs "$SLURM_JOB_ID" --Format PreemptTime | grep -q '[0-9]' && return
   # Before Slurm ends it by force, and with it those that wait for it.
   { sleep $((notice * 3 / 4)) >/dev/null && hold; } &
   holder=$!

@@ -72,6 +72,15 @@ def test_near_the_time_limit_the_stage_is_asked_to_stop(begin, tmp_path, status,
     assert asked(tmp_path) == expected
 
 
+def test_a_preempted_stage_without_a_checkpoint_goes_back(begin, tmp_path):
+    """squeue answers with the time of it."""
+    job = begin(STAGE.format(status=130), '$(test "$5" = %T && echo RUNNING || echo 2026-01-01)')
+    assert job.stdout.readline() == "begun\n"
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(timeout=20) == 130
+    assert asked(tmp_path) == "requeue 7"
+
+
 def test_a_stage_that_does_not_stop_is_held_before_the_limit(begin, tmp_path):
     """A quarter of the notice before it."""
     job = begin("trap '' TERM; echo begun; while :; do sleep 0.05; done", notice=4)
