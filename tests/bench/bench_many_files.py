@@ -1,0 +1,91 @@
+"""Prepare as the number of files grows: files a second by one worker and by two, what listing them
+takes, and the fullest folder.
+
+    python -m tests.bench.bench_many_files [--counts 2000 10000 40000]
+
+Small photographs (150 × 110 pixels), made here, to one size of 96: what is measured is what a file
+costs beside its pixels. Whole commands, from the start of Python to the last table; on a machine
+that others use, processor time means more than the clock.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline import prepare
+from pipeline.core.artifacts.paths import data_folder, raw_folder
+from pipeline.core.config.competition import load_competition
+from tests.cases.trained import ROOT, melanoma, variables
+
+TARGET = "melanoma/resnet10t_96"
+
+
+def prepared(home: Path, workers: int) -> tuple[float, float]:
+    """Seconds of the clock and of processors for `make prepare` there."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "pipeline.prepare", TARGET, "--workers", str(workers)]
+    subprocess.run(
+        command, cwd=ROOT, env=variables(home, SMOKE=""), check=True, capture_output=True
+    )
+    taken = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return taken, sum(getattr(after, name) - getattr(before, name) for name in TIMES)
+
+
+TIMES = ("ru_utime", "ru_stime")
+
+
+def listed() -> float:
+    """Seconds that a process takes to look at every file of the download."""
+    raw = raw_folder("melanoma")
+    table = load_competition("melanoma").module.read_raw(raw)
+    began = time.perf_counter()
+    prepare.list_tasks(raw, table)
+    return time.perf_counter() - began
+
+
+def fullest_folder() -> int:
+    """How many files the fullest folder of prepared images has."""
+    folders = (Path(path) for path, _, _ in os.walk(data_folder("melanoma") / "images"))
+    return max(sum(entry.is_file() for entry in folder.iterdir()) for folder in folders)
+
+
+def measure(home: Path, count: int) -> str:
+    """One row of the table."""
+    raw = home / "data" / "melanoma" / "raw"
+    raw.mkdir(parents=True)
+    melanoma(raw, train=count - 12)
+    os.environ["DATA"] = str(home / "data")
+    cells = [f"{count:,}", f"{listed():.2f} s"]
+    for workers in (1, 2):
+        for name in ("images", "prepare", "images.csv", "prepare.json"):
+            path = raw.parent / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        taken, processors = prepared(home, workers)
+        cells.append(f"{count / taken:.0f} ({1000 * processors / count:.2f} ms)")
+    again, processors = prepared(home, 2)
+    cells.append(f"{again:.1f} s ({1000 * processors / count:.2f} ms)")
+    return " | ".join(["", *cells, str(fullest_folder()), ""]).strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--counts", type=int, nargs="+", default=[2000, 10_000, 40_000])
+    print(
+        "| files | listed | a second by one worker (processor a file) | by two | again | folder |"
+    )
+    print("|---|---|---|---|---|---|")
+    for count in parser.parse_args().counts:
+        with tempfile.TemporaryDirectory() as folder:
+            print(measure(Path(folder), count), flush=True)
+
+
+if __name__ == "__main__":
+    main()
