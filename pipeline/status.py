@@ -7,8 +7,9 @@ reads   models/<comp>/<run>/fold<k>: weights, predictions, checkpoints, claims, 
         where there is one
 writes  nothing; safe while others train
 
-What a launcher on another machine holds counts as running as long as its claim file exists. The log
-of a stage that Slurm or `ON=local` ran is models/<comp>/<run>/fold<k>/<stage>.log.
+What a launcher on another machine holds counts as running as long as its claim file exists. A stage
+that is only waiting waits for the one on its left. The log of a stage that Slurm or `ON=local` ran
+is models/<comp>/<run>/fold<k>/<stage>.log.
 """
 
 import argparse

@@ -4,9 +4,8 @@ share.
 A claim is a file beside the artifact, made with O_EXCL, that its owner touches every few seconds. A
 watcher calls it stale when it has not changed for `STALE` seconds by the watcher's own clock
 (clocks of two machines are never compared), or at once when its owner ran on this machine and is
-gone. It is taken over by renaming it away, which only one watcher can do; should a new owner appear
-between a watcher's last look and its rename (microseconds), the work is done twice, with equal
-results.
+gone. It is taken over by removing it, which only one watcher can do; should a new owner appear
+between a watcher's last look and that (microseconds), the work is done twice, with equal results.
 
 Lock libraries do less where machines share a disk. filelock's SoftFileLease (tried in 4.3.1) takes
 over by exchanging two names, which NFS and sshfs refuse: a dead owner's claim stands there for
@@ -20,7 +19,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -46,10 +44,9 @@ def process_start(pid: int) -> str | None:
     """When a process of this machine started, in kernel ticks; None when it is gone or the system
     does not say."""
     # Field 22 of /proc/<pid>/stat; the process's name before it may hold spaces and brackets.
-    try:
+    with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None
+    return None
 
 
 def machine() -> str:
@@ -83,12 +80,11 @@ def try_claim(path: Path) -> bool:
 def owner_of(path: Path) -> dict | None:
     """The machine, pid and start of a claim's owner; None for a claim that is being written or has
     just gone, and for what is no claim."""
-    try:
+    with suppress(OSError, ValueError, RecursionError):
         owner = json.loads(path.read_text()) if path.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    known = isinstance(owner, dict) and {"machine", "pid", "started"} <= {*owner}
-    return owner if known else None
+        if isinstance(owner, dict) and {"machine", "pid", "started"} <= {*owner}:
+            return owner
+    return None
 
 
 def owner_is_gone(path: Path) -> bool:
@@ -103,16 +99,6 @@ def owner_is_gone(path: Path) -> bool:
     return process_start(owner["pid"]) != owner["started"]
 
 
-def take_over(path: Path, seen: tuple[int, int] | None) -> None:
-    """Move away the claim that was `seen` stale; of several watchers one succeeds, for the others
-    it is gone."""
-    expired = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with suppress(FileNotFoundError):
-        if stamp(path) == seen:
-            path.rename(expired)
-            expired.unlink()
-
-
 @contextmanager
 def beating(path: Path) -> Iterator[None]:
     """Touch the claim until the block ends, then remove it."""
@@ -120,10 +106,9 @@ def beating(path: Path) -> Iterator[None]:
 
     def beat() -> None:
         while not done.wait(BEAT):
-            try:
+            # A network disk may not answer for once.
+            with suppress(OSError):
                 os.utime(path)
-            except FileNotFoundError:
-                return
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -137,11 +122,10 @@ def beating(path: Path) -> Iterator[None]:
 
 def stamp(path: Path) -> tuple[int, int] | None:
     """What a touch changes (time in ns, and the file's number); None when there is no claim."""
-    try:
+    with suppress(FileNotFoundError):
         status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_ino
+        return status.st_mtime_ns, status.st_ino
+    return None
 
 
 @dataclass
@@ -165,12 +149,13 @@ def acquire(artifact: Path, watch: Watch) -> bool:
     now = stamp(path)
     if now != watch.seen:
         watch.alive = watch.seen is not None
-        watch.seen = now
-        watch.since = time.monotonic()
+        watch.seen, watch.since = now, time.monotonic()
     if owner_is_gone(path) or time.monotonic() - watch.since > STALE:
         print(f"{path}: its owner is gone; taking over", flush=True)
-        take_over(path, now)
-        # Now, or the fold that was interrupted would be passed over for another.
+        # Another watcher may have been here since.
+        if stamp(path) == now:
+            path.unlink(missing_ok=True)
+        # At once, or the fold that was interrupted would be passed over for another.
         return try_claim(path)
     if not watch.reported:
         print(f"{artifact}: another process is making it", flush=True)

@@ -48,17 +48,19 @@ def queued_state(queued: Queued, queue: dict[str, Queued], log: Path, far: str =
         return State("failed", f"{reason} (job {queued.number} held; {log})")
     numbers = {job.number: job.name for job in queue.values()}
     names = [numbers[number] for number in queued.after if number in numbers]
-    return State("waiting", f"job {queued.number}: {waiting_text(queued, names)}")
+    what = waiting_text(queued, names)
+    return State("waiting", what and f"job {queued.number}: {what}")
 
 
 def waiting_text(queued: Queued, names: list[str]) -> str:
-    """`for finetune`, of the same fold; `for 5 jobs, first predict melanoma/b5_384/fold0`; else
-    Slurm's own word."""
+    """`for 5 jobs, first predict melanoma/b5_384/fold0`; without jobs Slurm's own word; "" for the
+    stage before of the same fold, which the table has on its left."""
     if not names:
         return f"for Slurm ({queued.reason})"
-    target = queued.name.partition(" ")[2]
-    first = names[0].removesuffix(f" {target}")
-    return f"for {first}" if len(names) == 1 else f"for {len(names)} jobs, first {first}"
+    if len(names) > 1:
+        return f"for {len(names)} jobs, first {names[0]}"
+    _, _, target = queued.name.partition(" ")
+    return "" if names[0].endswith(f" {target}") else f"for {names[0]}"
 
 
 def other_lines(queue: dict[str, Queued], shown: set[str]) -> list[str]:

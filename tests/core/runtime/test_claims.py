@@ -1,5 +1,6 @@
 """Each artifact is made once, however many processes try; a dead one's work is taken over."""
 
+import errno
 import json
 import os
 import subprocess
@@ -71,6 +72,28 @@ def test_a_claim_from_another_machine_goes_stale_by_the_watchers_clock(tmp_path,
     assert path.exists()
     time.sleep(0.4)
     assert claims.acquire(artifact, watch)
+
+
+def test_a_disk_that_does_not_answer_for_once_ends_no_heartbeat(tmp_path, monkeypatch):
+    path = tmp_path / ".x.claim"
+    path.touch()
+    os.utime(path, (0, 0))
+    answers = [OSError(errno.EIO, "Input/output error"), OSError(errno.ESTALE, "Stale file handle")]
+    utime = os.utime
+
+    def asked(path):
+        if answers:
+            raise answers.pop()
+        utime(path)
+
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    monkeypatch.setattr(os, "utime", asked)
+    end = time.monotonic() + 10
+    with claims.beating(path):
+        while path.stat().st_mtime == 0:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert not path.exists()
 
 
 class Clock:

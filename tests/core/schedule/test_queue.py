@@ -102,7 +102,7 @@ def test_what_status_says_of_a_stage(job, faked):
     assert state.text.endswith("(job 7 on node1, 1:02:03 until its limit)")
     assert state.text.startswith("epoch 0 of ")
     state = scheduled_state(job, "finetune", queue)
-    assert (state.word, state.text) == ("waiting", "job 8: for pretrain")
+    assert (state.word, state.text) == ("waiting", "")
     assert scheduled_state(job, "predict", queue).word == "missing"
 
     log = Step("predict", (job.target,)).log
