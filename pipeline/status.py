@@ -67,7 +67,10 @@ def status_lines(targets: list[str]) -> list[str]:
     whole = sum(counts.values())
     parts = [f"{counts['done']} of {whole} done"]
     parts += [f"{counts[word]} {word}" for word in sorted(counts) if word != "done"]
-    return [*lines, *other_lines(queue, shown), "", f"{', '.join(parts)}; {hours_line(jobs)}"]
+    lines += [*other_lines(queue, shown), "", f"{', '.join(parts)}; {hours_line(jobs)}"]
+    if logs := [path for job in jobs for path in job.folder.glob("*.log")]:
+        lines.append(f"newest log: {max(logs, key=lambda path: path.stat().st_mtime)}")
+    return lines
 
 
 def tables_exist(targets: list[str]) -> bool:
