@@ -112,17 +112,18 @@ def test_what_status_says_of_a_stage(job, faked):
     log.write_text("stopped: time is up\n")
     assert scheduled_state(job, "predict", queue).word == "missing"
     assert hours_line([job]) == (
-        "0 s of training steps so far, 0 s and 2 phases of which nothing tells left"
+        "0 s of training steps so far, 0 s left, and 2 phases of unknown length"
     )
 
 
 @pytest.mark.usefixtures("faked")
 def test_jobs_without_a_cell_have_a_line(tmp_path):
     queue = queue_of("melanoma")
-    lines = other_lines(queue, {f"pretrain {FOLD}", f"finetune {FOLD}"})
+    lines = other_lines(queue, {f"pretrain {FOLD}"})
     log = tmp_path / "mod|els/melanoma/b3_256/fold1/predict.log"
     assert lines == [
-        "prepare: running (job 5 on node2, 1:00 until its limit)",
-        f"predict: failed job requeued in held state (job 9 held; {log})",
-        "submit: waiting job 12: for 2 jobs, first finetune melanoma/b3_256/fold0",
+        "prepare: running, job 5 on node2, 1:00 until its limit",
+        f"predict melanoma/b3_256/fold1: failed, job requeued in held state (job 9 held; {log})",
+        "submit: waiting, job 12: for 2 jobs, first finetune melanoma/b3_256/fold0",
+        "jobs of other folds: 1 waiting",
     ]
