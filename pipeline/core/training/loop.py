@@ -313,12 +313,14 @@ def take_step(running: Running, batch: StepBatch) -> None:
     model = running.model
     scaler = running.scaler
     with out_of_memory_advice(phase.network, phase.batch_size):
-        if isinstance(phase.optimizer, PDSCA):
-            # The same images twice, one step of cross-entropy apart; they count once.
-            with statistics_kept(model):
-                gradients(phase, model, scaler, step, batch, phase.optimizer.inner_loss)
+        ahead = isinstance(phase.optimizer, PDSCA)
+        if ahead:
+            gradients(phase, model, scaler, step, batch, phase.optimizer.inner_loss)
             phase.optimizer.look_ahead()
-        value, scores = gradients(phase, model, scaler, step, batch)
+        # The same images twice, one step of cross-entropy apart. They count once in BatchNorm, with
+        # the weights w that are kept: validated with the statistics of u, they lost .1 of AUC.
+        with statistics_kept(model) if ahead else contextlib.nullcontext():
+            value, scores = gradients(phase, model, scaler, step, batch)
     if phase.clip:
         # After DDP's average, so that all processes shorten the same gradient; the loss's own a, b
         # and α are not weights and keep theirs.

@@ -34,6 +34,7 @@ from pipeline.core.artifacts.files import read_json, write_json, write_text
 from pipeline.core.artifacts.paths import root
 from pipeline.core.artifacts.provenance import commit, first_difference
 from pipeline.core.artifacts.tables import write_csv
+from pipeline.core.losses.checks import NotFinite
 from pipeline.core.metrics import auc
 from pipeline.core.networks.image import Network, read_tensors, save_weights
 from pipeline.core.networks.imagenet import backbone_digest
@@ -58,6 +59,7 @@ from pipeline.paper.proof.methods import (
 from pipeline.paper.proof.sets import BENCHMARKS, SETS, ImageSet, read_set, why_missing
 
 PAGE = Path(__file__).parents[1] / "PROOF.md"
+DIVERGED = 0.0  # the AUC of a try whose scores were not finite: it is never the best
 STORE = FOLDER / "proof.jsonl"
 GROUPS = {"paper": PROOF_METHODS, "systems": SYSTEMS, "all": ALL_METHODS}
 STAGE_1_ROW = "stage 1"
@@ -188,8 +190,11 @@ class Unit:
                     scores = mirrored_scores(network, self.data.images[validation])
                 else:
                     weights = self.folder / f"inner_{best[STAGE_1_ROW]:g}.safetensors"
-                    scores = self.second_stage(weights, name, rate, training, validation)
-                done[rate] = float(auc(scores, truth))
+                    try:
+                        scores = self.second_stage(weights, name, rate, training, validation)
+                    except NotFinite:
+                        scores = None
+                done[rate] = float(auc(scores, truth)) if scores is not None else DIVERGED
                 append(path, {"name": name, "rate": rate, "auc": round(done[rate], 6)})
             best[name] = max(tried, key=lambda rate: done[rate])
         return best
