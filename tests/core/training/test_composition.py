@@ -61,6 +61,17 @@ def test_a_cut_run_ends_as_the_uncut_one_and_statistics_see_a_batch_once(tmp_pat
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_statistics_are_those_of_the_weights_that_are_kept(tmp_path):
+    made = phase(tmp_path, epochs=1, batch_size=100)
+    made.network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    made.optimizer = PDSCA(made.network.parameters(), made.loss, lr=0.2, inner_lr=50.0)
+    x = made.data.matrix[made.order.epoch_batches(0)[0]]
+    with torch.no_grad():
+        expected = 0.1 * made.network[0](x).mean(0)
+    found = fit_epochs(made)[1].running_mean
+    torch.testing.assert_close(found, expected)
+
+
 def test_recipes_that_cannot_be_composed_are_refused():
     for fields, message in (
         (dict(inner_lr=0.1, loss="ce"), "takes loss='aucm' or 'aucs'"),
