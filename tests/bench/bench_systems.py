@@ -194,6 +194,21 @@ def compared(
     return whole, low, high
 
 
+def table_rows(
+    systems: list[str], found: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> list[list[str]]:
+    """A row for each system: its name, and of each metric, as `compared` gives it, the mean and the
+    difference to the first system's."""
+    rows = []
+    for place, system in enumerate(systems):
+        cells = [system]
+        for means, low, high in found:
+            gain = means[place] - means[0]
+            cells += [f"{means[place]:.4f}", f"{gain:+.4f} [{low[place]:+.4f}, {high[place]:+.4f}]"]
+        rows.append(cells)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -236,11 +251,7 @@ def main() -> None:
     print("| stage 2 | AUC | over AUC-M | partial AUC | over AUC-M | seconds |")
     print("|---|---|---|---|---|---|")
     found = [compared(runs, systems, metric) for metric in (auc, partial_auc)]
-    for place, system in enumerate(systems):
-        cells = []
-        for means, low, high in found:
-            gain = means[place] - means[0]
-            cells += [f"{means[place]:.4f}", f"{gain:+.4f} [{low[place]:+.4f}, {high[place]:+.4f}]"]
+    for system, *cells in table_rows(systems, found):
         print("|", " | ".join([system, *cells, f"{seconds[system] / len(runs):.0f}"]), "|")
 
 

@@ -318,7 +318,7 @@ def take_step(running: Running, batch: StepBatch) -> None:
             gradients(phase, model, scaler, step, batch, phase.optimizer.inner_loss)
             phase.optimizer.look_ahead()
         # The same images twice, one step of cross-entropy apart. They count once in BatchNorm, with
-        # the weights w that are kept: validated with the statistics of u, they lost .1 of AUC.
+        # the weights w, since those are validated and kept, not u.
         with statistics_kept(model) if ahead else contextlib.nullcontext():
             value, scores = gradients(phase, model, scaler, step, batch)
     if phase.clip:

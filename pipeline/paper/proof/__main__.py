@@ -120,6 +120,11 @@ def inner_split(data: ImageSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return rows[training], rows[validation]
 
 
+def file_words(method: str) -> str:
+    """The name of a method's file, without its ending."""
+    return method.replace(",", "").replace("%", "percent").replace(" ", "_")
+
+
 class Unit:
     """One fold and seed of a set: its stage 1, its tries, its tables of scores."""
 
@@ -132,8 +137,7 @@ class Unit:
         self.folder = folder_of(options) / data.name / f"fold{fold}" / f"seed{seed}"
 
     def scores_path(self, method: str) -> Path:
-        words = method.replace(",", "").replace("%", "percent").replace(" ", "_")
-        return self.folder / f"{words}.csv"
+        return self.folder / f"{file_words(method)}.csv"
 
     def first_stage(self, rows: np.ndarray, rate: float, name: str) -> Path:
         """The weights of stage 1 on `rows`, trained unless they are there."""
