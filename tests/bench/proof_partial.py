@@ -1,5 +1,5 @@
-"""ISIC 2024's form, the partial AUC above 80 % sensitivity, of the scores that the proof's runs of a
-set have left: does a loss for it win there?
+"""ISIC 2024's form, the partial AUC above 80 % sensitivity, of the scores that the proof's runs of
+a set have left: does a loss for it win there?
 
     python -m tests.bench.proof_partial models/proof/48px_1+1epochs_batch64/melanoma --seeds 2
 
