@@ -169,6 +169,19 @@ def test_what_others_finish_meanwhile_is_not_waited_for(tmp_path, monkeypatch):
     assert clock.now <= 30 + claims.LOOK_LAST + claims.LOOK_FIRST
 
 
+def test_what_a_network_disk_still_denies_is_not_made_again(tmp_path, monkeypatch):
+    """It was finished by another machine; this one is told so late, but it can list the folder."""
+    artifact = tmp_path / "x.done"
+    artifact.write_text("")
+    clock = Clock()
+    monkeypatch.setattr(claims, "time", clock)
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: exists(path) and clock.now > 60)
+    assert list(claims.unfinished([artifact])) == []
+    assert 60 < clock.now <= 60 + claims.LOOK_LAST + claims.LOOK_FIRST
+    assert list(tmp_path.iterdir()) == [artifact]
+
+
 def test_what_exists_is_not_made(tmp_path):
     artifact = tmp_path / "x.done"
     artifact.write_text("")
