@@ -1,7 +1,7 @@
 """Prepare as the number of files grows: files a second by one worker and by two, what listing them
-takes, and the fullest folder.
+takes, and a second time where nothing is to be done.
 
-    python -m tests.bench.bench_many_files [--counts 2000 10000 40000]
+    python -m tests.bench.bench_many_files [--counts 2000 10000 40000] [--workers 1 2]
 
 Small photographs (150 × 110 pixels), made here, to one size of 96: what is measured is what a file
 costs beside its pixels. Whole commands, from the start of Python to the last table; on a machine
@@ -11,7 +11,6 @@ that others use, processor time means more than the clock.
 import argparse
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,34 +56,32 @@ def fullest_folder() -> int:
     return max(sum(entry.is_file() for entry in folder.iterdir()) for folder in folders)
 
 
-def measure(home: Path, count: int) -> str:
+def measure(home: Path, count: int, workers: int) -> str:
     """One row of the table."""
     raw = home / "data" / "melanoma" / "raw"
     raw.mkdir(parents=True)
     melanoma(raw, train=count - 12)
     os.environ["DATA"] = str(home / "data")
-    cells = [f"{count:,}", f"{listed():.2f} s"]
-    for workers in (1, 2):
-        for name in ("images", "prepare", "images.csv", "prepare.json"):
-            path = raw.parent / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        taken, processors = prepared(home, workers)
-        cells.append(f"{count / taken:.0f} ({1000 * processors / count:.2f} ms)")
-    again, processors = prepared(home, 2)
-    cells.append(f"{again:.1f} s ({1000 * processors / count:.2f} ms)")
-    return " | ".join(["", *cells, str(fullest_folder()), ""]).strip()
+    seconds = listed()
+    taken, processors = prepared(home, workers)
+    again, _ = prepared(home, workers)
+    return (
+        f"| {count:,} | {workers} | {seconds:.2f} s | {count / taken:.0f} a second | "
+        f"{1000 * processors / count:.2f} ms | {again:.1f} s | {fullest_folder():,} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[2000, 10_000, 40_000])
-    print(
-        "| files | listed | a second by one worker (processor a file) | by two | again | folder |"
-    )
-    print("|---|---|---|---|---|---|")
-    for count in parser.parse_args().counts:
-        with tempfile.TemporaryDirectory() as folder:
-            print(measure(Path(folder), count), flush=True)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    print("| files | workers | listed | prepared | processor a file | again | fullest folder |")
+    print("|---|---|---|---|---|---|---|")
+    for count in options.counts:
+        for workers in options.workers:
+            with tempfile.TemporaryDirectory() as folder:
+                print(measure(Path(folder), count, workers), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 FINETUNED = ("models/melanoma/b3_256/fold*/finetuned*", "models/melanoma/b3_256/fold*/predictions*")
 FINETUNE = "finetune melanoma/b3_256/fold0"
+CHECKPOINT = f"{FOLD}/finetuned.checkpoint.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +46,17 @@ def wait_for_hold(cluster, name: str) -> None:
     cluster.wait_until(lambda: cluster.command(*held) == "0", f"{name}: not held")
 
 
-def begin_finetune(cluster, home: Path, **more: str) -> Path:
-    """Submit stage 2 of fold 0 anew and return when it has written its first checkpoint."""
+def begin_finetune(cluster, home: Path, **more: str) -> int:
+    """Submit stage 2 of fold 0 anew and stop its process when it has a checkpoint, or it might have
+    ended before the harm is done; the process. SIGCONT, which Slurm sends before SIGTERM, lets it
+    go on."""
     make(home, "forget", "STAGE=finetune", "FOLDS=0")
     make(home, "predict", "FOLDS=0", "ON=slurm", **more)
-    checkpoint = home / FOLD / "finetuned.checkpoint.safetensors"
-    cluster.wait_until(checkpoint.exists, "no checkpoint")
-    return checkpoint
+    cluster.wait_until((home / CHECKPOINT).exists, "no checkpoint")
+    # The owner of the claim.
+    stage = owner_of(claim_path(home / FOLD / "finetuned.safetensors"))["pid"]
+    os.kill(stage, signal.SIGSTOP)
+    return stage
 
 
 def test_a_competition_through_slurm_is_the_local_one(cluster, house, tmp_path):
@@ -84,10 +89,10 @@ def test_a_requeued_job_goes_on(cluster, house, home):
 
 
 def test_a_cancelled_job_has_a_checkpoint_and_goes_on(cluster, house, home):
-    checkpoint = begin_finetune(cluster, home)
+    begin_finetune(cluster, home)
     assert "2 jobs cancelled" in make(home, "cancel")
     wait_for_end(cluster)
-    assert checkpoint.exists() and not (home / FOLD / "finetuned.safetensors").exists()
+    assert (home / CHECKPOINT).exists() and not (home / FOLD / "finetuned.safetensors").exists()
     assert "stopped:" in (home / FOLD / "finetune.log").read_text()
     make(home, "predict", "FOLDS=0", "ON=slurm")
     wait_for_end(cluster)
@@ -96,10 +101,8 @@ def test_a_cancelled_job_has_a_checkpoint_and_goes_on(cluster, house, home):
 
 def test_a_job_on_a_lost_node_is_done_once(cluster, house, home):
     """The node is lost to Slurm, while what it ran runs on: the second job finds its claim."""
-    begin_finetune(cluster, home)
+    stage = begin_finetune(cluster, home)
     node = cluster.command("squeue", "-h", "-o", "%N", f"--name={FINETUNE}")
-    stage = process_of(home)
-    os.kill(stage, signal.SIGSTOP)
     cluster.stop_node(node)
     restarted = f"scontrol show job {cluster.number(FINETUNE)}".split()
     cluster.wait_until(lambda: "Restarts=1" in cluster.command(*restarted), "not requeued")
@@ -112,12 +115,10 @@ def test_a_job_on_a_lost_node_is_done_once(cluster, house, home):
 
 
 def test_a_job_at_its_time_limit_is_requeued(cluster, house, home, tmp_path):
-    """A minute, of which Slurm gives notice of 30 s; the stage is held up until the notice came."""
+    """A minute, of which Slurm gives notice of 30 s."""
     site = tmp_path / "site.toml"
     site.write_text('[finetune]\ntime = "1"\nnotice = 30\n')
-    begin_finetune(cluster, home, SITE=str(site))
-    stage = process_of(home)
-    os.kill(stage, signal.SIGSTOP)
+    stage = begin_finetune(cluster, home, SITE=str(site))
     cluster.wait_until(lambda: signal.SIGTERM in pending_signals(stage), "no notice")
     os.kill(stage, signal.SIGCONT)
     wait_for_end(cluster)
@@ -126,10 +127,8 @@ def test_a_job_at_its_time_limit_is_requeued(cluster, house, home, tmp_path):
 
 
 def test_a_preempted_job_goes_on(cluster, house, home):
-    """Asked to make room for another it writes a checkpoint, and begins again after that one. It is
-    held up until it is asked; Slurm lets it go on then."""
+    """Asked to make room for another it writes a checkpoint, and begins again after that one."""
     begin_finetune(cluster, home)
-    os.kill(process_of(home), signal.SIGSTOP)
     node = cluster.command("squeue", "-h", "-o", "%N", f"--name={FINETUNE}")
     urgent = ("--partition=urgent", f"--nodelist={node}", "--output=/dev/null", "--wrap=sleep 1")
     cluster.command("sbatch", "--job-name=urgent", *urgent)
@@ -214,11 +213,6 @@ def test_two_hundred_tiny_jobs(cluster, tmp_path, monkeypatch):
     names = done.read_text().splitlines()
     assert sorted(names) == sorted(step.name for step in steps)
     assert all(names.index(step.after[0]) < names.index(step.name) for step in steps if step.after)
-
-
-def process_of(home: Path) -> int:
-    """The process that trains stage 2 of fold 0: the claim's owner."""
-    return owner_of(claim_path(home / FOLD / "finetuned.safetensors"))["pid"]
 
 
 def pending_signals(process: int) -> set[int]:
