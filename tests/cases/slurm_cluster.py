@@ -7,6 +7,7 @@ Debian's packages slurm-wlm and munge hold them; nothing of the system's own Slu
 import getpass
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import time
@@ -14,6 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import which
 
+from tests.cases import mounts
+
+PR_SET_PDEATHSIG = 1
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 NODES = ("node1", "node2")
 # A requeued job waits for as long as its credential is valid, 120 s unless told otherwise; a node
@@ -125,6 +129,8 @@ class Cluster:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # They end with this process, should it be killed.
+                preexec_fn=lambda: mounts.libc_call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM),
             )
 
     def stop(self) -> None:
@@ -159,14 +165,16 @@ class Cluster:
         """The number of the job of that name."""
         return self.command("squeue", "-h", "-o", "%i", f"--name={name}")
 
-    def wait_until(self, true: object, what: str, seconds: float = 240.0) -> None:
+    def wait_until(
+        self, true: object, what: str, seconds: float = 240.0, pause: float = 0.1
+    ) -> None:
         """Return when `true()` is; AssertionError with the queue and the logs after `seconds`."""
         end = time.monotonic() + seconds
         while not true():
             if time.monotonic() > end:
                 logs = "\n".join(path.read_text()[-1500:] for path in self.folder.glob("*.log"))
                 raise AssertionError(f"{what}: {self.command('squeue')}\n{logs}")
-            time.sleep(0.1)
+            time.sleep(pause)
 
 
 def free_ports(count: int) -> list[int]:

@@ -52,7 +52,7 @@ def begin_finetune(cluster, home: Path, **more: str) -> int:
     go on."""
     make(home, "forget", "STAGE=finetune", "FOLDS=0")
     make(home, "predict", "FOLDS=0", "ON=slurm", **more)
-    cluster.wait_until((home / CHECKPOINT).exists, "no checkpoint")
+    cluster.wait_until((home / CHECKPOINT).exists, "no checkpoint", pause=0.005)
     # The owner of the claim.
     stage = owner_of(claim_path(home / FOLD / "finetuned.safetensors"))["pid"]
     os.kill(stage, signal.SIGSTOP)
@@ -115,9 +115,9 @@ def test_a_job_on_a_lost_node_is_done_once(cluster, house, home):
 
 
 def test_a_job_at_its_time_limit_is_requeued(cluster, house, home, tmp_path):
-    """A minute, of which Slurm gives notice of 30 s."""
+    """Of two minutes; Slurm gives notice of 30 s, or up to a minute more, when imports are over."""
     site = tmp_path / "site.toml"
-    site.write_text('[finetune]\ntime = "1"\nnotice = 30\n')
+    site.write_text('[finetune]\ntime = "2"\nnotice = 30\n')
     stage = begin_finetune(cluster, home, SITE=str(site))
     cluster.wait_until(lambda: signal.SIGTERM in pending_signals(stage), "no notice")
     os.kill(stage, signal.SIGCONT)
