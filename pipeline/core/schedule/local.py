@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from shutil import which
 
+from pipeline.core.artifacts.files import require_plain
 from pipeline.core.runtime import environment
 from pipeline.core.runtime.command import EXIT_TIME_LIMIT, time_left
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
@@ -141,6 +142,7 @@ def start_step(step: Step, slot: Slot, processes: int = 0) -> subprocess.Popen:
     if step.stage != "prepare" and which("taskset"):
         command = ["taskset", "--cpu-list", ",".join(map(str, slot.cores)), *command]
     step.log.parent.mkdir(parents=True, exist_ok=True)
+    require_plain(step.log)
     with step.log.open("a", encoding="utf-8") as log:
         # A session of its own: Ctrl-C reaches it through this process, once.
         return subprocess.Popen(

@@ -40,6 +40,15 @@ def test_a_slot_is_a_gpu_or_a_part_or_several(monkeypatch):
         make_slots(cores, ["0"], folds=1, processes=2)
 
 
+def test_a_pipe_for_a_log_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    step = Step("pretrain", ("melanoma/b3_256/fold0",))
+    step.log.parent.mkdir(parents=True)
+    os.mkfifo(step.log)
+    with pytest.raises(UserError, match="is a pipe"):
+        local.start_step(step, Slot((0,)))
+
+
 def chains(folds: int) -> list[Step]:
     """pretrain and finetune of each fold, and an ensemble after all."""
     steps = []
