@@ -39,7 +39,7 @@ from pipeline.core.networks.scoring import score_views, sigmoid
 from pipeline.core.runs.bags import bags_of
 from pipeline.core.runs.facts import facts_of, require_current
 from pipeline.core.runs.job import Job
-from pipeline.core.runs.launch import fold_jobs
+from pipeline.core.runs.launch import fold_jobs, remove_what_led_to
 from pipeline.core.runs.predictions import write_predictions
 from pipeline.core.runtime.command import run_stage, stage_parser
 from pipeline.core.runtime.device import is_main, loader_processes, precision
@@ -71,6 +71,7 @@ def train_metadata(job: Job) -> None:
     weights = job.folder / FINETUNED
     if weights.exists():
         require_current(job, weights)
+        remove_what_led_to(weights)
         return
 
     task = job.competition.task

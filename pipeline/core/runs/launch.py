@@ -50,18 +50,22 @@ def check_existing(job: Job, path: Path) -> None:
     removed, so that they are made anew."""
     if not path.exists():
         return
-    # What a kill just after its renaming left, here and, of weights, below: nothing writes there
-    # any more.
-    remove_abandoned(path)
     # Minutes of scoring, against hours of training: these need no question.
     if path.name in PREDICTED and predicted_with_other_weights(job, path):
         predict_again(path, "made with other weights than today's")
         return
     require_current(job, path)
-    if path.suffix == ".safetensors":
-        remove_checkpoints(path.parent, path.stem)
+    remove_what_led_to(path)
     if lacks_test_scores(job, path):
         predict_again(path, f"stage={job.run.stage!r} needs scores of the test images too")
+
+
+def remove_what_led_to(path: Path) -> None:
+    """Remove what a kill just after an artifact's renaming left: its temporary folder, the
+    checkpoints of weights. Nothing writes there any more."""
+    remove_abandoned(path)
+    if path.suffix == ".safetensors":
+        remove_checkpoints(path.parent, path.stem)
 
 
 def predict_again(path: Path, reason: str) -> None:
