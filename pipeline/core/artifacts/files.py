@@ -190,6 +190,16 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text; mend it by hand") from None
 
 
+def unique_keys(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object; ValueError where a key is there twice, of which others would take the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
 def read_json(path: Path, made_by: str = "", needed: Sequence[str] = ()) -> dict:
     """A JSON object without its checksum; UserError where it is missing, damaged or lacks a
     `needed` key."""
@@ -198,7 +208,7 @@ def read_json(path: Path, made_by: str = "", needed: Sequence[str] = ()) -> dict
         way = f"; `{made_by}` makes it" if made_by else ""
         raise UserError(f"{path}: there is no such file{way}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         raise UserError(f"{path}: not a JSON file ({error}); delete it and make it again") from None
     missing = [key for key in needed if not isinstance(value, dict) or key not in value]

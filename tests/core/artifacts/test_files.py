@@ -105,6 +105,15 @@ def test_json_that_nobody_wrote_is_one_line(tmp_path, text):
         read_json(path, needed=("members",))
 
 
+def test_a_key_that_is_there_twice_is_told(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed(path, FACTS)
+    text = path.read_text()
+    path.write_text(text.replace('"share": 0.5,', '"share": 0.5, "share": 0.5,'))
+    with pytest.raises(UserError, match="the key 'share' is there twice"):
+        read_json(path)
+
+
 def test_json_is_read_as_it_was_written(tmp_path):
     write_sealed(tmp_path / "a.json", {key: FACTS[key] for key in FACTS if key != "none"})
     assert read_json(tmp_path / "a.json") == {key: FACTS[key] for key in FACTS if key != "none"}
