@@ -67,6 +67,8 @@ def without_rows(loss: Callable[..., nn.Module], **settings: object) -> Callable
 STAGE_1_RATES = (3e-4, 1e-3, 3e-3)
 # The paper's settings but for the rate; and the best form of the lab book (RESULTS.md).
 SLOW = (0.003, 0.01, 0.03)
+# Of losses of pairs: with four positives in 64 a positive counts sixteen times as in cross-entropy.
+SLOWER = (0.0003, 0.001, 0.003)
 FAST = (0.03, 0.1, 0.3)
 PAPER_M = without_rows(AUCMargin, margin=MARGIN, normalize="l2")
 OURS_M = without_rows(AUCMargin, margin=MARGIN, normalize="sigmoid")
@@ -83,24 +85,23 @@ PROOF_METHODS: dict[str, Method] = {
     ),
 }
 # The systems beside the paper, all with "ours"'s four positives a batch. Losses of pairs take
-# scores as they are, at rates as of cross-entropy; all but one the logistic loss, whose slope is
-# bounded: the squared hinge over the hardest pairs diverges at these rates. The hardest 20 % of
+# scores as they are; all but one the logistic loss, whose slope is bounded. The hardest 20 % of
 # positives are the area above 80 % sensitivity.
 SYSTEMS: dict[str, Method] = {
     "PPD-SG": Method(OURS_M, FAST, positives=4, system="PPD-SG"),
     "PDSCA": Method(OURS_M, FAST, positives=4, system="PDSCA"),
-    "pairs, squared hinge": Method(without_rows(Pairwise), SLOW, positives=4),
+    "pairs, squared hinge": Method(without_rows(Pairwise), SLOWER, positives=4),
     "pairs, hardest 20 % of positives": Method(
-        without_rows(Pairwise, surrogate="logistic", hardest_positives=0.2), SLOW, positives=4
+        without_rows(Pairwise, surrogate="logistic", hardest_positives=0.2), SLOWER, positives=4
     ),
     "SOPA, TPR from .8": Method(
         partial(PartialAUC, form="sopa", surrogate="logistic", hardest_positives=0.2),
-        SLOW,
+        SLOWER,
         positives=4,
     ),
     "SOPA-s, positives": Method(
         partial(PartialAUC, form="sopa_s", surrogate="logistic", temperature_positives=0.5),
-        SLOW,
+        SLOWER,
         positives=4,
     ),
     "SOTA-s": Method(
@@ -111,7 +112,7 @@ SYSTEMS: dict[str, Method] = {
             temperature_negatives=0.5,
             temperature_positives=0.5,
         ),
-        SLOW,
+        SLOWER,
         positives=4,
     ),
 }
