@@ -134,7 +134,7 @@ class Watch:
     it being touched."""
 
     seen: tuple[int, int] | None = None
-    since: float = 0.0
+    since: float = float("inf")
     alive: bool = False
     reported: bool = False
 
@@ -192,9 +192,8 @@ def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None
             claim_path(path).unlink(missing_ok=True)
 
     watches = {path: Watch() for path in artifacts}
-    pause = LOOK_FIRST
+    pause = 0.0
     while waiting := [path for path in artifacts if not path.exists()]:
-        worked = False
         for path in waiting:
             if path.exists() or not acquire(path, watches[path]):
                 continue
@@ -203,10 +202,7 @@ def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None
                 # a network disk may go on denying a file that it has denied before.
                 if path not in path.parent.iterdir():
                     yield path
-                    worked = True
-        if worked:
-            pause = LOOK_FIRST
-            continue
+                    pause = 0.0
         if leave and all(watches[path].alive for path in waiting):
             return
         # Whoever waits may be asked to stop.
@@ -214,4 +210,4 @@ def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None
         while time.monotonic() < end:
             yield None
             time.sleep(LOOK_FIRST)
-        pause = min(2 * pause, LOOK_LAST)
+        pause = min(2 * pause or LOOK_FIRST, LOOK_LAST)

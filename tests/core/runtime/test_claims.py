@@ -96,6 +96,12 @@ def test_a_disk_that_does_not_answer_for_once_ends_no_heartbeat(tmp_path, monkey
     assert not path.exists()
 
 
+def test_a_claim_that_has_just_gone_is_not_taken_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(claims, "try_claim", lambda _: False)
+    assert not claims.acquire(tmp_path / "x", claims.Watch())
+    assert "taking over" not in capsys.readouterr().out
+
+
 class Clock:
     """Time that passes when somebody sleeps; `at` is called with the time after each."""
 
