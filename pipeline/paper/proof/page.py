@@ -123,14 +123,19 @@ def signed(value: float, low: float, high: float) -> str:
 
 
 def proof_page(records: list[dict], absent: dict[str, str]) -> str:
-    """The page from the stored lines, a section for each settings; `absent`: set -> why it may be
-    missing here."""
+    """The page from the stored lines, a section for each settings, with the `note` that a line may
+    have been given; `absent`: set -> why it may be missing here."""
     tables = by_settings(records)
     lines = ["# Does stage 2 help?", ""]
     if not tables:
         lines += ["Nothing has been run yet."]
     for settings, results in tables.items():
         found = list(results.values())
+        notes = [
+            record["note"]
+            for record in records
+            if "note" in record and read_as(ProofSettings, record) == settings
+        ]
         missing = [f"{name} ({why})" for name, why in absent.items() if name not in results]
         lines += [
             f"## {settings}",
@@ -139,6 +144,7 @@ def proof_page(records: list[dict], absent: dict[str, str]) -> str:
             "",
             *(f"- {result.name}: {result.tested}" for result in found),
             *([f"- missing: {', '.join(missing)}"] if missing else []),
+            *(f"- note: {text}" for text in notes),
             *method_tables(found),
             "",
         ]
