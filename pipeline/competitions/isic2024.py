@@ -146,8 +146,8 @@ modern = tuple(
 
 # Stage 2 for what is scored, the area above 80 % sensitivity: the positives that score lowest count
 # most. A trial, not the default, since it has not won: on 1,758 other skin images its partial area
-# was .110, AUC-M's .134, -.023 [-.037, -.010], at rates that were too high for it
-# (tests/bench/RESULTS.md). Neither has been measured on these.
+# was .115, AUC-M's .133, -.018 [-.027, -.010], one seed each (tests/bench/RESULTS.md). Neither has
+# been measured on these.
 trials = (
     replace(
         runs[0],
