@@ -60,20 +60,24 @@ def begin_finetune(cluster, home: Path, **more: str) -> int:
 
 
 def test_a_competition_through_slurm_is_the_local_one(cluster, house, tmp_path):
-    """Submitted once more while it runs, and once when all is made."""
+    """Its images prepared by two jobs of an array; submitted once more while it runs, and once when
+    all is made."""
+    site = tmp_path / "site.toml"
+    site.write_text("[prepare]\njobs = 2\n")
+    report = ("report", "K=2", "ON=slurm", f"SITE={site}")
     shutil.copytree(house / "data/melanoma/raw", tmp_path / "data/melanoma/raw")
-    first = make(tmp_path, "report", "K=2", "ON=slurm").splitlines()
+    first = make(tmp_path, *report).splitlines()
     # prepare, folds, three stages of two folds, metadata, ensemble, submit, report
     assert len(first) == 2 + 3 * 2 + 1 + 3
 
     pretrained = list((tmp_path / "models").glob("*/*/*/pretrained.safetensors"))
     assert not pretrained
     cluster.wait_until((tmp_path / FOLD / "pretrained.safetensors").exists, "no weights")
-    again = make(tmp_path, "report", "K=2", "ON=slurm").splitlines()
+    again = make(tmp_path, *report).splitlines()
     assert again and all(line.endswith(" already") for line in again), again
 
     wait_for_end(cluster)
-    assert make(tmp_path, "report", "K=2", "ON=slurm") == ""
+    assert make(tmp_path, *report) == ""
     assert made(tmp_path) == made(house)
     assert set(times_trained(tmp_path).values()) == {1}
     assert not leftovers(tmp_path)
