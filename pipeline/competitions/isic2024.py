@@ -146,7 +146,7 @@ modern = tuple(
 
 # Stage 2 for what is scored, the area above 80 % sensitivity: the positives that score lowest count
 # most. A trial, not the default, since it has not won: on 1,758 other skin images its partial area
-# was .115, AUC-M's .133, -.018 [-.027, -.010], one seed each (tests/bench/RESULTS.md). Neither has
+# was .131, AUC-M's .133, -.003 [-.008, +.002], two seeds each (tests/bench/RESULTS.md). Neither has
 # been measured on these.
 trials = (
     replace(

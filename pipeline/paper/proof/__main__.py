@@ -268,7 +268,8 @@ def main(options: argparse.Namespace) -> None:
 
 def write_page(options: argparse.Namespace, absent: dict[str, str]) -> None:
     """PROOF.md, or what --out names, from the stored lines of all machines."""
-    records = stored(options.store.stem, options.store.parent)
+    program = options.store.stem.split("-")[0]
+    records = stored(program, options.store.parent)
     write_text(options.out, page.proof_page(records, absent))
 
 
