@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.runtime.interruption import interruptible, uninterrupted
 
 CHECKSUM = "checksum"  # the key of a sealed object's own checksum, its last
 
@@ -34,20 +35,22 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
-        folder, handle = locked_folder(path)
-        try:
-            # The mode that the user's umask gives; safetensors would make the file private.
-            temporary = folder / path.name
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            yield temporary
-            temporary.chmod(mode)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
+        with uninterrupted():
+            folder, handle = locked_folder(path)
+            try:
+                with interruptible():
+                    # The mode that the user's umask gives; safetensors would make the file private.
+                    temporary = folder / path.name
+                    temporary.touch()
+                    mode = temporary.stat().st_mode
+                    yield temporary
+                    temporary.chmod(mode)
+                    with temporary.open("rb") as file:
+                        os.fsync(file.fileno())
+                    temporary.replace(path)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(handle)
     except OSError as error:
         # A full disk has no name of its own, and a temporary one helps nobody.
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.runtime.errors import UserError
+from pipeline.core.runtime.interruption import interruptible, uninterrupted
 
 BEAT = 5.0  # seconds between an owner's touches
 # Seconds without a touch after which a claim is stale: a network disk may show an old time of a
@@ -99,27 +100,6 @@ def owner_is_gone(path: Path) -> bool:
     return process_start(owner["pid"]) != owner["started"]
 
 
-@contextmanager
-def beating(path: Path) -> Iterator[None]:
-    """Touch the claim until the block ends, then remove it."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(BEAT):
-            # A network disk may not answer for once.
-            with suppress(OSError):
-                os.utime(path)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        path.unlink(missing_ok=True)
-
-
 def stamp(path: Path) -> tuple[int, int] | None:
     """What a touch changes (time in ns, and the file's number); None when there is no claim."""
     with suppress(FileNotFoundError):
@@ -164,13 +144,43 @@ def acquire(artifact: Path, watch: Watch) -> bool:
 
 
 @contextmanager
+def claimed(artifact: Path, watch: Watch) -> Iterator[bool]:
+    """Try to claim the making of `artifact`; whether it is claimed, until the block ends."""
+    path = claim_path(artifact)
+    done = threading.Event()
+    thread = threading.Thread(target=beat, args=(path, done), daemon=True)
+    with uninterrupted():
+        mine = acquire(artifact, watch)
+        try:
+            if mine:
+                thread.start()
+            with interruptible():
+                yield mine
+        finally:
+            if mine:
+                done.set()
+                thread.join()
+                path.unlink(missing_ok=True)
+
+
+def beat(path: Path, done: threading.Event) -> None:
+    """Touch a claim every BEAT seconds."""
+    while not done.wait(BEAT):
+        # A network disk may not answer for once.
+        with suppress(OSError):
+            os.utime(path)
+
+
+@contextmanager
 def turn_to_write(path: Path) -> Iterator[None]:
     """Hold the claim of a file that several processes read and write anew, after waiting for it."""
     watch = Watch(reported=True)
-    while not acquire(path, watch):
+    while True:
+        with claimed(path, watch) as mine:
+            if mine:
+                yield
+                return
         time.sleep(TURN)
-    with beating(claim_path(path)):
-        yield
 
 
 def unfinished(artifacts: list[Path]) -> Iterator[Path]:
@@ -195,12 +205,12 @@ def attempts(artifacts: list[Path], leave: bool = False) -> Iterator[Path | None
     pause = 0.0
     while waiting := [path for path in artifacts if not path.exists()]:
         for path in waiting:
-            if path.exists() or not acquire(path, watches[path]):
+            if path.exists():
                 continue
-            with beating(claim_path(path)):
+            with claimed(path, watches[path]) as mine:
                 # Another process may have finished it between the look and the claim. Listed, since
                 # a network disk may go on denying a file that it has denied before.
-                if path not in path.parent.iterdir():
+                if mine and path not in path.parent.iterdir():
                     yield path
                     pause = 0.0
         if leave and all(watches[path].alive for path in waiting):

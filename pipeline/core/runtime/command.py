@@ -19,9 +19,11 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from types import FrameType
 
 from pipeline.core.runtime import environment
 from pipeline.core.runtime.errors import TimeLimitReached, UserError
+from pipeline.core.runtime.interruption import interrupting
 
 EXIT_USER_ERROR = 2
 EXIT_TIME_LIMIT = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
@@ -127,20 +129,22 @@ class Stop:
 def stop_by_exception() -> None:
     """From here on SIGTERM and SIGHUP end the process as Ctrl-C does, so that nothing temporary is
     left behind."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    end = interrupting(signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         # What is ignored stays so: `nohup` asks for it.
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, end)
 
 
 def stop_gently() -> None:
     """From here on SIGTERM, SIGHUP and a first Ctrl-C ask for a checkpoint and exit 75; a second
     one ends at once."""
     asked: list[float] = []
+    end = interrupting(signal.default_int_handler)
 
-    def ask(number: int, frame: object) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         if asked and time.monotonic() - asked[0] > SAME_REQUEST:
-            signal.default_int_handler(number, frame)
+            end(number, frame)
         Stop.requested = True
         asked.append(time.monotonic())
 
@@ -158,7 +162,7 @@ def stop_with_time_limit() -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
+            signal.signal(number, interrupting(stop))
 
 
 def leave_signals_to_the_parent() -> None:

@@ -76,8 +76,6 @@ def test_a_claim_from_another_machine_goes_stale_by_the_watchers_clock(tmp_path,
 
 def test_a_disk_that_does_not_answer_for_once_ends_no_heartbeat(tmp_path, monkeypatch):
     path = tmp_path / ".x.claim"
-    path.touch()
-    os.utime(path, (0, 0))
     answers = [OSError(errno.EIO, "Input/output error"), OSError(errno.ESTALE, "Stale file handle")]
     utime = os.utime
 
@@ -89,7 +87,9 @@ def test_a_disk_that_does_not_answer_for_once_ends_no_heartbeat(tmp_path, monkey
     monkeypatch.setattr(claims, "BEAT", 0.01)
     monkeypatch.setattr(os, "utime", asked)
     end = time.monotonic() + 10
-    with claims.beating(path):
+    with claims.claimed(tmp_path / "x", claims.Watch()) as mine:
+        assert mine
+        utime(path, (0, 0))
         while path.stat().st_mtime == 0:
             assert time.monotonic() < end
             time.sleep(0.01)
