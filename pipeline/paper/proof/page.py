@@ -2,6 +2,7 @@
 intervals over patients and seeds."""
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.stats import rankdata
 from pipeline.core.metrics import auc, group_codes, percentiles
 from pipeline.paper.proof.methods import ALL_METHODS, BASELINE, OURS, RANK_MEAN
 
+BESIDE = Path(__file__).with_name("BESIDE.md")  # the page's end, written by hand
 REPLICATES = 1000
 NORMAL_95 = 1.96  # standard errors to the end of a 95 % interval
 PAGE_COLUMNS = (*ALL_METHODS, RANK_MEAN)
@@ -155,7 +157,7 @@ def proof_page(records: list[dict], absent: dict[str, str]) -> str:
         "`make proof` (its options are the heading's values), from `results/proof*.jsonl`; the "
         "docstring of `pipeline/paper/proof/__main__.py` is the protocol.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n" + BESIDE.read_text(encoding="utf-8")
 
 
 def by_settings(records: list[dict]) -> dict[ProofSettings, dict[str, SetResult]]:
