@@ -20,7 +20,9 @@ def handlers():
     """Those that every stage has; the ones of before come back."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
+    # As in a new process: a stage that ran in this one may have left its own.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stop_by_exception()
     yield
     for number, handler in before.items():
